@@ -1,0 +1,131 @@
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig, Tokenizer};
+use sha2::{Digest as _, Sha256};
+
+use crate::{ArtifactFile, Error, GraphRecord, Manifest, Precision, Profile, Result, Signature, names};
+
+/// An opened artifact: its manifest, and the knowledge that every file is there in full.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    folder: PathBuf,
+    manifest: Manifest,
+    config: ModelConfig,
+}
+
+impl Artifact {
+    /// Opens a folder and checks that every file of the manifest exists with the size it should have, and that the
+    /// small ones hold what they should. The weights' digests are checked by [`Artifact::check_digests`].
+    ///
+    /// # Errors
+    /// What is missing, damaged, or made by a newer version.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        if !folder.is_dir() {
+            return Err(Error::NotFound { path: folder.to_owned() });
+        }
+        let manifest = Manifest::read(folder)?;
+        for file in manifest.files.iter().chain(manifest.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data])) {
+            check_size(folder, file)?;
+        }
+        for file in manifest.files.iter().chain(manifest.graphs.iter().map(|graph| &graph.graph)) {
+            check_digest(folder, file)?;
+        }
+        let config = ModelConfig::read(&folder.join(jetmoe_checkpoint::names::CONFIG))?;
+        Ok(Artifact { folder: folder.to_owned(), manifest, config })
+    }
+
+    /// Whether a folder claims to be an artifact.
+    pub fn is_artifact(folder: &Path) -> bool {
+        folder.join(names::MANIFEST).is_file()
+    }
+
+    /// Where the artifact lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it holds.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The graph of a precision and profile.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchGraph`] names the ones there are.
+    pub fn graph(&self, precision: Precision, profile: Profile) -> Result<&GraphRecord> {
+        self.manifest.graph(precision, profile).ok_or_else(|| Error::NoSuchGraph {
+            folder: self.folder.clone(),
+            precision,
+            profile,
+            available: self.manifest.graphs.iter().map(|graph| format!("{} {}", graph.precision, graph.profile)).collect(),
+        })
+    }
+
+    /// Inputs and outputs of a graph.
+    pub fn signature(&self, graph: &GraphRecord) -> Signature {
+        Signature::new(&self.config, graph.task, &graph.optional_outputs)
+    }
+
+    /// The tokenizer; `None` where the checkpoint had none.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be used.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        Ok(Tokenizer::open(&self.folder)?)
+    }
+
+    /// The generation defaults.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not valid.
+    pub fn generation_config(&self) -> Result<GenerationConfig> {
+        Ok(GenerationConfig::open(&self.folder)?)
+    }
+
+    /// Full path of a file of the artifact.
+    pub fn path(&self, file: &ArtifactFile) -> PathBuf {
+        self.folder.join(&file.path)
+    }
+
+    /// Reads every file in full and compares digests.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] names the first file that does not hold what the manifest says.
+    pub fn check_digests(&self) -> Result<()> {
+        self.manifest.graphs.iter().try_for_each(|graph| check_digest(&self.folder, &graph.data))
+    }
+}
+
+fn check_size(folder: &Path, file: &ArtifactFile) -> Result<()> {
+    let path = folder.join(&file.path);
+    match std::fs::metadata(&path) {
+        Ok(found) if found.len() == file.size => Ok(()),
+        Ok(found) => Err(Error::WrongSize { path, expected: file.size, found: found.len() }),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Err(Error::MissingFile { path }),
+        Err(source) => Err(Error::Io { action: "read", path, source }),
+    }
+}
+
+fn check_digest(folder: &Path, file: &ArtifactFile) -> Result<()> {
+    let path = folder.join(&file.path);
+    let io = |source| Error::Io { action: "read", path: path.clone(), source };
+    let mut content = std::fs::File::open(&path).map_err(io)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let length = content.read(&mut buffer).map_err(io)?;
+        if length == 0 {
+            break;
+        }
+        hasher.update(&buffer[..length]);
+    }
+    if Digest::finish(hasher) == file.sha256 { Ok(()) } else { Err(Error::Changed { path }) }
+}

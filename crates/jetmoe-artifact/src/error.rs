@@ -1,0 +1,89 @@
+use std::path::PathBuf;
+
+use crate::{Precision, Profile, names};
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an artifact could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such folder.
+    #[error("no such folder: {}", path.display())]
+    NotFound {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// The folder has no manifest.
+    #[error("{} holds no {}\n  make an artifact with: jetmoe-export MODEL --output DIR", folder.display(), names::MANIFEST)]
+    NotAnArtifact {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The manifest was written by a newer version.
+    #[error("{} has schema version {found}, this build reads up to {supported}\n  update jetmoe, or export again", path.display())]
+    NewerSchema {
+        /// The manifest.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that can be read.
+        supported: u32,
+    },
+    /// A file of the manifest is missing.
+    #[error("{} is missing, though the manifest names it\n  copy the artifact again, or export again", path.display())]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file has another size than the manifest says.
+    #[error("{} holds {found} bytes, the manifest says {expected}\n  copy the artifact again, or export again", path.display())]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+        /// Size by the manifest.
+        expected: u64,
+        /// Size on disk.
+        found: u64,
+    },
+    /// A file's digest differs from the manifest's.
+    #[error("{} is not the file that was exported: its sha256 differs from the manifest's\n  copy the artifact again, or export again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The artifact has no graph of that kind.
+    #[error("{} has no {precision} {profile} graph; it has: {}", folder.display(), available.join(", "))]
+    NoSuchGraph {
+        /// The artifact.
+        folder: PathBuf,
+        /// What was asked for.
+        precision: Precision,
+        /// What was asked for.
+        profile: Profile,
+        /// Precision and profile of every graph there is.
+        available: Vec<String>,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not the JSON it should be.
+    #[error("{} is not valid: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// The configuration or the tokenizer cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] jetmoe_checkpoint::Error),
+}

@@ -1,0 +1,147 @@
+//! `jetmoe.json`: what an artifact holds, where it comes from and what was proven about it.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+
+use jetmoe_checkpoint::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, OptionalOutput, Precision, Profile, Result, Task, names};
+
+/// The manifest's schema that this build writes, and the newest it reads.
+pub const MANIFEST_SCHEMA: u32 = 1;
+
+/// The manifest of an artifact.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this schema, see [`MANIFEST_SCHEMA`].
+    pub schema_version: u32,
+    /// Version of the exporter that wrote the artifact last.
+    pub tool_version: String,
+    /// Where the weights come from.
+    pub checkpoint: CheckpointRecord,
+    /// Configuration and tokenizer files, relative to the artifact.
+    pub files: Vec<ArtifactFile>,
+    /// Every graph.
+    pub graphs: Vec<GraphRecord>,
+}
+
+/// The checkpoint that an artifact was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    /// Folder or hub id, as it was given.
+    pub source: String,
+    /// Digest of configuration and weights.
+    pub digest: Digest,
+}
+
+/// A file of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactFile {
+    /// Path relative to the artifact, with `/`.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest of the content.
+    pub sha256: Digest,
+}
+
+/// One graph of an artifact.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GraphRecord {
+    /// What it computes.
+    pub task: Task,
+    /// Element types of weights and arithmetic.
+    pub precision: Precision,
+    /// Operators it may use.
+    pub profile: Profile,
+    /// Version of the standard operator set.
+    pub opset: u32,
+    /// Outputs beyond the task's own.
+    pub optional_outputs: BTreeSet<OptionalOutput>,
+    /// The graph itself; its external data is in `data`.
+    pub graph: ArtifactFile,
+    /// The weights.
+    pub data: ArtifactFile,
+    /// What the last verification found, if there was one.
+    pub verification: Option<VerificationRecord>,
+}
+
+/// Result of comparing a graph with the Candle reference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerificationRecord {
+    /// Runtime and its version, as in `ort 1.32.0`.
+    pub backend: String,
+    /// Whether every tensor was within its tolerance.
+    pub passed: bool,
+    /// Tokens that were compared.
+    pub tokens: usize,
+    /// Errors per kind of tensor.
+    pub tensors: Vec<TensorRecord>,
+}
+
+/// Error of one kind of tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TensorRecord {
+    /// Which tensors, as in `present.*.key`.
+    pub name: String,
+    /// Largest absolute difference.
+    pub max_absolute_error: f64,
+    /// Largest absolute difference, divided by the largest absolute reference value.
+    pub max_relative_error: f64,
+}
+
+impl Manifest {
+    /// Reads the manifest of an artifact.
+    ///
+    /// # Errors
+    /// No manifest, a newer schema, or a damaged file.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(names::MANIFEST);
+        if !path.is_file() {
+            return Err(Error::NotAnArtifact { folder: folder.to_owned() });
+        }
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+        // the version comes first: a newer schema may look different in every other respect
+        #[derive(Deserialize)]
+        struct Version {
+            schema_version: u32,
+        }
+        let json = |source| Error::Json { path: path.clone(), source };
+        let Version { schema_version } = serde_json::from_str(&text).map_err(json)?;
+        if schema_version > MANIFEST_SCHEMA {
+            return Err(Error::NewerSchema { path, found: schema_version, supported: MANIFEST_SCHEMA });
+        }
+        serde_json::from_str(&text).map_err(json)
+    }
+
+    /// Writes the manifest under a temporary name and renames it when it is whole.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(names::MANIFEST);
+        let partial = folder.join(format!("{}.partial", names::MANIFEST));
+        let io = |source: std::io::Error| Error::Io { action: "write", path: path.clone(), source };
+        let text = serde_json::to_string_pretty(self).map_err(|source| Error::Json { path: path.clone(), source })?;
+        let written = std::fs::File::create(&partial)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.write_all(b"\n")?;
+                file.sync_all()
+            })
+            .and_then(|()| std::fs::rename(&partial, &path));
+        if written.is_err() {
+            // best effort: the first error is the one to report
+            let _ = std::fs::remove_file(&partial);
+        }
+        written.map_err(io)
+    }
+
+    /// The graph of a precision and profile.
+    pub fn graph(&self, precision: Precision, profile: Profile) -> Option<&GraphRecord> {
+        self.graphs.iter().find(|graph| graph.precision == precision && graph.profile == profile)
+    }
+}

@@ -1,0 +1,118 @@
+//! Names of an artifact's files and of its graphs' inputs and outputs. Nothing else in the house spells them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Precision, Profile};
+
+/// The manifest.
+pub const MANIFEST: &str = "jetmoe.json";
+/// Configuration for onnxruntime-genai.
+pub const GENAI_CONFIG: &str = "genai_config.json";
+/// Folder of the graphs.
+pub const GRAPH_FOLDER: &str = "onnx";
+
+/// Name of the batch dimension; transformers.js knows it by exactly this name.
+pub const BATCH_SIZE: &str = "batch_size";
+/// Name of the dimension of the new tokens.
+pub const SEQUENCE_LENGTH: &str = "sequence_length";
+/// Name of the dimension of the cached tokens.
+pub const PAST_SEQUENCE_LENGTH: &str = "past_sequence_length";
+
+/// Path of a graph inside the artifact, with `/`.
+pub fn graph_file(profile: Profile, precision: Precision) -> String {
+    let stem = match precision {
+        Precision::F32 => "model",
+    };
+    match profile {
+        Profile::Portable => format!("{GRAPH_FOLDER}/{stem}.onnx"),
+    }
+}
+
+/// Path of a graph's external data inside the artifact: the graph's own path with `_data` behind it.
+pub fn data_file(graph_file: &str) -> String {
+    format!("{graph_file}_data")
+}
+
+/// An input of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum InputName {
+    /// Token ids.
+    InputIds,
+    /// 1 where a token counts, 0 where it is padding; over cached and new tokens.
+    AttentionMask,
+    /// Position of each new token.
+    PositionIds,
+    /// Cached keys of a layer.
+    PastKey(usize),
+    /// Cached values of a layer.
+    PastValue(usize),
+}
+
+/// An output of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OutputName {
+    /// Scores of the next token, or of the classes.
+    Logits,
+    /// Hidden state after the final norm.
+    LastHiddenState,
+    /// Keys of a layer, cached and new.
+    PresentKey(usize),
+    /// Values of a layer, cached and new.
+    PresentValue(usize),
+    /// Residual stream: 0 is the embedding, i the output of layer i − 1.
+    HiddenState(usize),
+    /// Logits of a layer's attention router.
+    AttentionRouterLogits(usize),
+    /// Logits of a layer's MLP router.
+    MlpRouterLogits(usize),
+}
+
+impl fmt::Display for InputName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InputName::InputIds => f.write_str("input_ids"),
+            InputName::AttentionMask => f.write_str("attention_mask"),
+            InputName::PositionIds => f.write_str("position_ids"),
+            InputName::PastKey(layer) => write!(f, "past_key_values.{layer}.key"),
+            InputName::PastValue(layer) => write!(f, "past_key_values.{layer}.value"),
+        }
+    }
+}
+
+impl fmt::Display for OutputName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OutputName::Logits => f.write_str("logits"),
+            OutputName::LastHiddenState => f.write_str("last_hidden_state"),
+            OutputName::PresentKey(layer) => write!(f, "present.{layer}.key"),
+            OutputName::PresentValue(layer) => write!(f, "present.{layer}.value"),
+            OutputName::HiddenState(index) => write!(f, "hidden_states.{index}"),
+            OutputName::AttentionRouterLogits(layer) => write!(f, "attn_router_logits.{layer}"),
+            OutputName::MlpRouterLogits(layer) => write!(f, "mlp_router_logits.{layer}"),
+        }
+    }
+}
+
+impl FromStr for OutputName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let unknown = || format!("{name:?} is no output of a JetMoE graph");
+        match name {
+            "logits" => return Ok(OutputName::Logits),
+            "last_hidden_state" => return Ok(OutputName::LastHiddenState),
+            _ => {}
+        }
+        let (family, rest) = name.split_once('.').ok_or_else(unknown)?;
+        let number = |text: &str| text.parse::<usize>().map_err(|_| unknown());
+        match (family, rest.split_once('.')) {
+            ("present", Some((layer, "key"))) => Ok(OutputName::PresentKey(number(layer)?)),
+            ("present", Some((layer, "value"))) => Ok(OutputName::PresentValue(number(layer)?)),
+            ("hidden_states", None) => Ok(OutputName::HiddenState(number(rest)?)),
+            ("attn_router_logits", None) => Ok(OutputName::AttentionRouterLogits(number(rest)?)),
+            ("mlp_router_logits", None) => Ok(OutputName::MlpRouterLogits(number(rest)?)),
+            _ => Err(unknown()),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Inputs and outputs of a graph: names, element types and shapes, in the order of the contract.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use jetmoe_checkpoint::ModelConfig;
+
+use crate::names::{BATCH_SIZE, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
+use crate::{InputName, OptionalOutput, OutputName, Task};
+
+/// Element type of an input or output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ElementType {
+    /// 64-bit signed integers.
+    Int64,
+    /// 32-bit floating point.
+    Float32,
+}
+
+/// Size of one dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Axis {
+    /// Always the same.
+    Fixed(usize),
+    /// Number of sequences.
+    BatchSize,
+    /// Number of new tokens per sequence.
+    SequenceLength,
+    /// Number of cached tokens per sequence.
+    PastSequenceLength,
+    /// Cached and new tokens together.
+    TotalSequenceLength,
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Axis::Fixed(size) => write!(f, "{size}"),
+            Axis::BatchSize => f.write_str(BATCH_SIZE),
+            Axis::SequenceLength => f.write_str(SEQUENCE_LENGTH),
+            Axis::PastSequenceLength => f.write_str(PAST_SEQUENCE_LENGTH),
+            Axis::TotalSequenceLength => write!(f, "{PAST_SEQUENCE_LENGTH} + {SEQUENCE_LENGTH}"),
+        }
+    }
+}
+
+/// One input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputSpec {
+    /// Its name.
+    pub name: InputName,
+    /// Its element type.
+    pub element: ElementType,
+    /// Its shape.
+    pub shape: Vec<Axis>,
+}
+
+/// One output; all outputs are float32.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// Its name.
+    pub name: OutputName,
+    /// Its shape.
+    pub shape: Vec<Axis>,
+}
+
+/// All inputs and outputs of a graph, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// The inputs.
+    pub inputs: Vec<InputSpec>,
+    /// The outputs.
+    pub outputs: Vec<OutputSpec>,
+}
+
+impl Signature {
+    /// The contract for a task: what a graph of this configuration takes and returns.
+    pub fn new(config: &ModelConfig, task: Task, optional: &BTreeSet<OptionalOutput>) -> Self {
+        let batch = batch_axis(config, task);
+        let layers = 0..config.num_hidden_layers;
+        let heads = Axis::Fixed(config.num_key_value_heads);
+        let width = Axis::Fixed(config.kv_channels);
+        let tokens = vec![batch, Axis::SequenceLength];
+        let total = if task.has_cache() { Axis::TotalSequenceLength } else { Axis::SequenceLength };
+
+        let int64 = |name, shape| InputSpec { name, element: ElementType::Int64, shape };
+        let mut inputs = vec![
+            int64(InputName::InputIds, tokens.clone()),
+            int64(InputName::AttentionMask, vec![batch, total]),
+            int64(InputName::PositionIds, tokens),
+        ];
+        let hidden = Axis::Fixed(config.hidden_size);
+        let per_token = |last| vec![batch, Axis::SequenceLength, last];
+        let primary = match task {
+            Task::CausalLm => OutputSpec {
+                name: OutputName::Logits,
+                shape: per_token(Axis::Fixed(config.vocab_size)),
+            },
+            Task::Backbone => OutputSpec { name: OutputName::LastHiddenState, shape: per_token(hidden) },
+            Task::SequenceClassification => OutputSpec {
+                name: OutputName::Logits,
+                shape: vec![batch, Axis::Fixed(config.num_labels())],
+            },
+        };
+        let mut outputs = vec![primary];
+        if task.has_cache() {
+            let past = vec![batch, heads, Axis::PastSequenceLength, width];
+            let present = vec![batch, heads, Axis::TotalSequenceLength, width];
+            for layer in layers.clone() {
+                for name in [InputName::PastKey(layer), InputName::PastValue(layer)] {
+                    inputs.push(InputSpec { name, element: ElementType::Float32, shape: past.clone() });
+                }
+                for name in [OutputName::PresentKey(layer), OutputName::PresentValue(layer)] {
+                    outputs.push(OutputSpec { name, shape: present.clone() });
+                }
+            }
+        }
+        if optional.contains(&OptionalOutput::HiddenStates) {
+            outputs.extend(
+                (0..=config.num_hidden_layers)
+                    .map(|index| OutputSpec { name: OutputName::HiddenState(index), shape: per_token(hidden) }),
+            );
+        }
+        if optional.contains(&OptionalOutput::RouterLogits) {
+            let experts = Axis::Fixed(config.num_local_experts);
+            for name in [OutputName::AttentionRouterLogits, OutputName::MlpRouterLogits] {
+                outputs
+                    .extend(layers.clone().map(|layer| OutputSpec { name: name(layer), shape: per_token(experts) }));
+            }
+        }
+        Signature { inputs, outputs }
+    }
+}
+
+/// A classifier without a padding token cannot tell where a padded sequence ends, so it takes one at a time.
+fn batch_axis(config: &ModelConfig, task: Task) -> Axis {
+    match task {
+        Task::SequenceClassification if config.pad_token_id.is_none() => Axis::Fixed(1),
+        _ => Axis::BatchSize,
+    }
+}

@@ -1,0 +1,104 @@
+//! Chat templates, rendered as transformers' `apply_chat_template` does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use minijinja::{Environment, ErrorKind, context};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Error, Result, names};
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`; templates may know others.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// A compiled chat template with the special tokens it may name.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    special_tokens: BTreeMap<String, String>,
+}
+
+const TEMPLATE: &str = "chat_template";
+
+impl ChatTemplate {
+    /// Compiles a template; `special_tokens` maps names such as `eos_token` to their text.
+    ///
+    /// # Errors
+    /// A template with a syntax error.
+    pub fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Result<Self> {
+        let mut environment = Environment::new();
+        // transformers renders with these two options, which decide about line breaks
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment
+            .add_template_owned(TEMPLATE, source.to_owned())
+            .map_err(|error| Error::ChatTemplate { message: describe(&error) })?;
+        Ok(ChatTemplate { environment, special_tokens })
+    }
+
+    /// The template of a checkpoint folder: `chat_template.jinja`, else the one in `tokenizer_config.json`.
+    pub(crate) fn open(
+        folder: &Path,
+        tokenizer_config: &Value,
+        special_tokens: BTreeMap<String, String>,
+    ) -> Result<Option<Self>> {
+        let file = folder.join(names::CHAT_TEMPLATE);
+        let source = if file.is_file() {
+            Some(std::fs::read_to_string(&file).map_err(|source| Error::Io { action: "read", path: file, source })?)
+        } else {
+            template_in(tokenizer_config)
+        };
+        source.map(|source| Self::new(&source, special_tokens)).transpose()
+    }
+
+    /// Renders a conversation; with `add_generation_prompt` the text ends where the assistant's answer begins. The
+    /// result holds its special tokens as text: encode it without adding any.
+    ///
+    /// # Errors
+    /// What the template itself refuses, such as two turns of the same role.
+    pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
+        self.environment
+            .get_template(TEMPLATE)
+            .and_then(|template| {
+                template.render(context! {
+                    messages,
+                    add_generation_prompt,
+                    ..minijinja::Value::from_serialize(&self.special_tokens)
+                })
+            })
+            .map_err(|error| Error::ChatTemplate { message: describe(&error) })
+    }
+}
+
+/// A single template, or the one called `default` of several.
+fn template_in(tokenizer_config: &Value) -> Option<String> {
+    match tokenizer_config.get(TEMPLATE)? {
+        Value::String(source) => Some(source.clone()),
+        Value::Array(named) => named
+            .iter()
+            .find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))
+            .and_then(|entry| entry.get("template").and_then(Value::as_str))
+            .map(str::to_owned),
+        _ => None,
+    }
+}
+
+/// The engine's message with the line it is about.
+fn describe(error: &minijinja::Error) -> String {
+    match (error.detail(), error.line()) {
+        (Some(detail), Some(line)) => format!("{}: {detail} (line {line})", error.kind()),
+        (Some(detail), None) => format!("{}: {detail}", error.kind()),
+        (None, _) => error.to_string(),
+    }
+}

@@ -1,0 +1,158 @@
+use std::path::{Path, PathBuf};
+
+use crate::names::{self, Mixture};
+use crate::{
+    Architecture, Digest, Error, GenerationConfig, ModelConfig, Result, TensorView, Tensors, Tokenizer,
+    WeightProblem,
+};
+
+/// An opened checkpoint folder: configuration and mapped weights that fit each other.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    config: ModelConfig,
+    tensors: Tensors,
+}
+
+impl Checkpoint {
+    /// Opens a folder, validates its configuration and checks every tensor's presence, shape and type.
+    ///
+    /// # Errors
+    /// The first file that cannot be used, or all problems of the configuration or of the weights at once.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        if !folder.is_dir() {
+            return Err(Error::NotFound { path: folder.to_owned() });
+        }
+        let config_file = folder.join(names::CONFIG);
+        if !config_file.is_file() {
+            return Err(Error::MissingFile {
+                file: names::CONFIG.to_owned(),
+                folder: folder.to_owned(),
+                advice: "a checkpoint is a folder as transformers' save_pretrained writes it".to_owned(),
+            });
+        }
+        let config = ModelConfig::read(&config_file)?;
+        let mut tensors = Tensors::open(folder)?;
+        // JetMoeModel.save_pretrained writes the names without the prefix that the models with a head have
+        if !tensors.contains(names::EMBEDDING)
+            && names::EMBEDDING.strip_prefix("model.").is_some_and(|bare| tensors.contains(bare))
+        {
+            tensors.rename(|name| format!("model.{name}"));
+        }
+        let checkpoint = Checkpoint { folder: folder.to_owned(), config, tensors };
+        checkpoint.check_weights(&checkpoint.expected_tensors())?;
+        Ok(checkpoint)
+    }
+
+    /// Where the checkpoint lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The validated configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The mapped weights.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
+    /// One tensor that must have a certain shape.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if it is missing or has another shape or type.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
+        self.check_weights(&[(name.to_owned(), shape.to_vec())])?;
+        self.tensors.get(name).ok_or_else(|| Error::Weights {
+            folder: self.folder.clone(),
+            problems: vec![WeightProblem::Missing { tensor: name.to_owned(), expected: shape.to_vec() }],
+        })
+    }
+
+    /// The tokenizer beside the weights; `None` where the folder has none.
+    ///
+    /// # Errors
+    /// A tokenizer file that cannot be used.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        Tokenizer::open(&self.folder)
+    }
+
+    /// The generation defaults beside the weights; empty ones where the folder has none.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not valid.
+    pub fn generation_config(&self) -> Result<GenerationConfig> {
+        GenerationConfig::open(&self.folder)
+    }
+
+    /// Digest of everything the graph depends on: the configuration and every tensor. It reads all weights;
+    /// `progress` is told the number of bytes done since its last call.
+    ///
+    /// # Errors
+    /// A configuration file that cannot be read any more.
+    pub fn digest(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Digest> {
+        Digest::of_checkpoint(self, progress)
+    }
+
+    /// Every tensor that the architecture needs, with its shape.
+    fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let config = &self.config;
+        let hidden = config.hidden_size;
+        let experts = config.num_local_experts;
+        let kv_width = config.kv_width();
+        let mut expected = vec![(names::EMBEDDING.to_owned(), vec![config.vocab_size, hidden])];
+        for layer in 0..config.num_hidden_layers {
+            expected.extend([
+                (names::input_norm(layer), vec![hidden]),
+                (names::kv_projection(layer), vec![2 * kv_width, hidden]),
+                (names::post_attention_norm(layer), vec![hidden]),
+            ]);
+            let widths =
+                [(Mixture::Attention, kv_width, kv_width), (Mixture::Mlp, 2 * config.intermediate_size, config.intermediate_size)];
+            for (mixture, input_rows, output_columns) in widths {
+                expected.extend([
+                    (names::router(layer, mixture), vec![experts, hidden]),
+                    (names::expert_input(layer, mixture), vec![experts, input_rows, hidden]),
+                    (names::expert_output(layer, mixture), vec![experts, hidden, output_columns]),
+                    (names::expert_bias(layer, mixture), vec![hidden]),
+                ]);
+            }
+        }
+        expected.push((names::FINAL_NORM.to_owned(), vec![hidden]));
+        match config.architecture {
+            Architecture::CausalLm if !config.tie_word_embeddings => {
+                expected.push((names::LM_HEAD.to_owned(), vec![config.vocab_size, hidden]));
+            }
+            Architecture::SequenceClassification => {
+                expected.push((names::SCORE.to_owned(), vec![config.num_labels(), hidden]));
+            }
+            Architecture::CausalLm | Architecture::Base => {}
+        }
+        expected
+    }
+
+    fn check_weights(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        let problems: Vec<_> = expected
+            .iter()
+            .filter_map(|(name, shape)| {
+                let tensor = name.clone();
+                match self.tensors.describe(name) {
+                    None => Some(WeightProblem::Missing { tensor, expected: shape.clone() }),
+                    Some((found, _, _)) if found != shape => {
+                        Some(WeightProblem::Shape { tensor, expected: shape.clone(), found: found.to_vec() })
+                    }
+                    Some((_, found, None)) => Some(WeightProblem::Dtype { tensor, found }),
+                    Some(_) => None,
+                }
+            })
+            .collect();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Weights { folder: self.folder.clone(), problems })
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Reading `config.json` key by key: names that mean the same, defaults, and every problem collected.
+
+use serde_json::{Map, Value};
+
+use crate::ConfigProblem;
+
+/// A JSON object under inspection. Readers return a usable value in any case and note what was wrong, so that one
+/// pass names every problem.
+pub(super) struct Document<'a> {
+    object: &'a Map<String, Value>,
+    /// Prefix for keys in messages, such as `rope_parameters.`.
+    prefix: &'static str,
+    problems: Vec<ConfigProblem>,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn new(object: &'a Map<String, Value>, prefix: &'static str) -> Self {
+        Document { object, prefix, problems: Vec::new() }
+    }
+
+    pub(super) fn into_problems(self) -> Vec<ConfigProblem> {
+        self.problems
+    }
+
+    pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.push(ConfigProblem { key: format!("{}{key}", self.prefix), message: message.into() });
+    }
+
+    pub(super) fn adopt(&mut self, problems: Vec<ConfigProblem>) {
+        self.problems.extend(problems);
+    }
+
+    /// The value under a key; JSON's `null` counts as absent, as in transformers.
+    pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The first of `keys` that is present, after a check that the others agree with it.
+    fn agreed(&mut self, keys: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+        let mut present = keys.iter().filter_map(|key| self.value(key).map(|value| (*key, value)));
+        let first = present.next()?;
+        let contradiction = present.find(|(_, value)| !same(value, first.1));
+        if let Some((key, value)) = contradiction {
+            self.problem(key, format!("is {value}, but {} is {}; keep one of them", first.0, first.1));
+        }
+        Some(first)
+    }
+
+    /// A positive whole number under one of `keys`.
+    pub(super) fn size(&mut self, keys: &[&'static str], default: usize) -> usize {
+        let Some((key, value)) = self.agreed(keys) else { return default };
+        match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
+            Some(number) if number > 0 => number,
+            _ => {
+                self.problem(key, format!("is {value}, expected a whole number of at least 1"));
+                default
+            }
+        }
+    }
+
+    /// A finite number under `key`, at least `minimum`.
+    pub(super) fn number(&mut self, key: &'static str, minimum: f64) -> Option<f64> {
+        let value = self.value(key)?;
+        match value.as_f64() {
+            Some(number) if number.is_finite() && number >= minimum => Some(number),
+            _ => {
+                self.problem(key, format!("is {value}, expected a number of at least {minimum}"));
+                None
+            }
+        }
+    }
+
+    /// A finite number above zero under `key`.
+    pub(super) fn positive(&mut self, key: &'static str) -> Option<f64> {
+        let value = self.value(key)?;
+        match value.as_f64() {
+            Some(number) if number.is_finite() && number > 0.0 => Some(number),
+            _ => {
+                self.problem(key, format!("is {value}, expected a number above 0"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+        match self.value(key) {
+            None => default,
+            Some(Value::Bool(flag)) => *flag,
+            Some(other) => {
+                self.problem(key, format!("is {other}, expected true or false"));
+                default
+            }
+        }
+    }
+
+    pub(super) fn text(&mut self, key: &'static str) -> Option<&'a str> {
+        let value = self.value(key)?;
+        let text = value.as_str();
+        if text.is_none() {
+            self.problem(key, format!("is {value}, expected a string"));
+        }
+        text
+    }
+
+    /// A token id, or a list of them.
+    pub(super) fn token_ids(&mut self, key: &'static str, default: &[u32]) -> Vec<u32> {
+        match self.object.get(key) {
+            None => default.to_vec(),
+            Some(value) => match token_ids(value) {
+                Some(ids) => ids,
+                None => {
+                    self.problem(key, format!("is {value}, expected a token id, a list of ids, or null"));
+                    default.to_vec()
+                }
+            },
+        }
+    }
+}
+
+/// Token ids from `null`, a number or a list of numbers; `None` for anything else.
+pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::Array(values) => values.iter().map(id).collect(),
+        single => id(single).map(|id| vec![id]),
+    }
+}
+
+fn same(left: &Value, right: &Value) -> bool {
+    left == right || left.as_f64().is_some_and(|number| Some(number) == right.as_f64())
+}

@@ -1,0 +1,266 @@
+//! `config.json` in both layouts that exist: transformers' own and that of the first hub upload.
+
+mod activation;
+pub(crate) mod document;
+mod rope;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use self::document::Document;
+use crate::{ConfigProblem, Error, Result};
+
+pub use activation::Activation;
+pub use rope::{RopeParameters, RopeScaling};
+
+/// What the checkpoint was trained as, from `architectures`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// `JetMoeForCausalLM`, and `JetMoEForCausalLM` of the first hub upload.
+    CausalLm,
+    /// `JetMoeModel`: no head.
+    Base,
+    /// `JetMoeForSequenceClassification`.
+    SequenceClassification,
+}
+
+/// A validated JetMoE configuration; every number is usable as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// What the checkpoint was trained as.
+    pub architecture: Architecture,
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Number of decoder layers.
+    pub num_hidden_layers: usize,
+    /// Key and value heads, shared by all attention experts.
+    pub num_key_value_heads: usize,
+    /// Width of one head.
+    pub kv_channels: usize,
+    /// Width of one MLP expert.
+    pub intermediate_size: usize,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_position_embeddings: usize,
+    /// Experts of each mixture.
+    pub num_local_experts: usize,
+    /// Experts that each token uses in each mixture.
+    pub num_experts_per_token: usize,
+    /// Activation of the MLP experts.
+    pub activation: Activation,
+    /// Epsilon of the final norm. The norms inside the layers use [`ModelConfig::LAYER_NORM_EPS`] in any case.
+    pub rms_norm_eps: f64,
+    /// Rotary embedding.
+    pub rope: RopeParameters,
+    /// Whether the language-model head is the embedding table.
+    pub tie_word_embeddings: bool,
+    /// Token that begins a sequence.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a sequence.
+    pub eos_token_ids: Vec<u32>,
+    /// Token that fills up batches.
+    pub pad_token_id: Option<u32>,
+    /// Names of the classes, in the order of the classification head's rows.
+    pub labels: Vec<String>,
+}
+
+impl ModelConfig {
+    /// Epsilon of the two norms inside every layer. transformers builds them without passing `rms_norm_eps` on.
+    pub const LAYER_NORM_EPS: f64 = 1e-6;
+
+    /// Reads and validates `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] lists every key that is wrong, not only the first.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        Self::from_json(&value).map_err(|problems| Error::Config { path: path.to_owned(), problems })
+    }
+
+    /// Validates a parsed `config.json`.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn from_json(value: &Value) -> Result<Self, Vec<ConfigProblem>> {
+        let Value::Object(object) = value else {
+            return Err(vec![ConfigProblem {
+                key: "config.json".to_owned(),
+                message: "is no JSON object".to_owned(),
+            }]);
+        };
+        let mut document = Document::new(object, "");
+        let config = read(&mut document, object);
+        let problems = document.into_problems();
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// Width of all key heads together, which need not be the hidden size.
+    pub fn kv_width(&self) -> usize {
+        self.num_key_value_heads * self.kv_channels
+    }
+
+    /// Query heads of one token: one per key head and chosen expert.
+    pub fn num_attention_heads(&self) -> usize {
+        self.num_key_value_heads * self.num_experts_per_token
+    }
+
+    /// Number of classes.
+    pub fn num_labels(&self) -> usize {
+        self.labels.len()
+    }
+}
+
+/// The defaults are those of transformers' `JetMoeConfig`.
+fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig {
+    let architecture = read_architecture(document, object);
+    for key in ["glu", "bias"] {
+        if !document.boolean(key, true) {
+            document.problem(key, "is false; only models with it exist, and only they are supported");
+        }
+    }
+    let num_local_experts = document.size(&["num_local_experts", "moe_num_experts"], 8);
+    let num_experts_per_token = document.size(&["num_experts_per_tok", "moe_top_k"], 2);
+    if num_experts_per_token > num_local_experts {
+        document.problem(
+            "num_experts_per_tok",
+            format!("is {num_experts_per_token}, more than the {num_local_experts} experts there are"),
+        );
+    }
+    let num_key_value_heads = document.size(&["num_key_value_heads"], 16);
+    let heads = num_key_value_heads * num_experts_per_token;
+    if document.value("num_attention_heads").is_some()
+        && document.size(&["num_attention_heads"], heads) != heads
+    {
+        document.problem(
+            "num_attention_heads",
+            format!("must be num_key_value_heads × num_experts_per_tok = {heads}; correct it or leave it out"),
+        );
+    }
+    let kv_channels = document.size(&["kv_channels", "head_dim"], 128);
+    if kv_channels % 2 != 0 {
+        document.problem("kv_channels", format!("is {kv_channels}; rotary embedding needs an even number"));
+    }
+    let activation = match document.text("activation_function").map(str::parse) {
+        None => Activation::Silu,
+        Some(Ok(activation)) => activation,
+        Some(Err(message)) => {
+            document.problem("activation_function", message);
+            Activation::Silu
+        }
+    };
+    let vocab_size = document.size(&["vocab_size"], 32_000);
+    let max_position_embeddings = document.size(&["max_position_embeddings"], 4096);
+    let rms_norm_eps = document.number("rms_norm_eps", 0.0).unwrap_or(1e-6);
+    let rope = rope::read(document, max_position_embeddings);
+    let bos_token_id = read_single_token(document, "bos_token_id", &[1]);
+    let pad_token_id = read_single_token(document, "pad_token_id", &[]);
+    let eos_token_ids = document.token_ids("eos_token_id", &[2]);
+    for (key, id) in [("bos_token_id", bos_token_id), ("pad_token_id", pad_token_id)]
+        .into_iter()
+        .filter_map(|(key, id)| id.map(|id| (key, id)))
+        .chain(eos_token_ids.iter().map(|id| ("eos_token_id", *id)))
+    {
+        if id as usize >= vocab_size {
+            document.problem(key, format!("is {id}, beyond the vocabulary of {vocab_size}"));
+        }
+    }
+    ModelConfig {
+        architecture,
+        vocab_size,
+        hidden_size: document.size(&["hidden_size"], 2048),
+        num_hidden_layers: document.size(&["num_hidden_layers"], 12),
+        num_key_value_heads,
+        kv_channels,
+        intermediate_size: document.size(&["intermediate_size", "ffn_hidden_size"], 5632),
+        max_position_embeddings,
+        num_local_experts,
+        num_experts_per_token,
+        activation,
+        rms_norm_eps,
+        rope,
+        tie_word_embeddings: document.boolean("tie_word_embeddings", true),
+        bos_token_id,
+        eos_token_ids,
+        pad_token_id,
+        labels: read_labels(document, object),
+    }
+}
+
+fn read_architecture(document: &mut Document<'_>, object: &Map<String, Value>) -> Architecture {
+    let model_type = document.text("model_type");
+    let named = object
+        .get("architectures")
+        .and_then(Value::as_array)
+        .and_then(|names| names.first())
+        .and_then(Value::as_str);
+    match (model_type, named) {
+        (Some("jetmoe"), _) => {}
+        (Some(other), _) => {
+            document.problem("model_type", format!("is {other:?}, expected \"jetmoe\""));
+        }
+        (None, Some(_)) => {}
+        (None, None) => document.problem("model_type", "is missing, expected \"jetmoe\""),
+    }
+    match named {
+        None | Some("JetMoeForCausalLM" | "JetMoEForCausalLM") => Architecture::CausalLm,
+        Some("JetMoeModel" | "JetMoEModel") => Architecture::Base,
+        Some("JetMoeForSequenceClassification" | "JetMoEForSequenceClassification") => {
+            Architecture::SequenceClassification
+        }
+        Some(other) => {
+            document.problem(
+                "architectures",
+                format!(
+                    "{other:?} is not supported; known are JetMoeForCausalLM, JetMoeModel, \
+                     JetMoeForSequenceClassification"
+                ),
+            );
+            Architecture::CausalLm
+        }
+    }
+}
+
+fn read_single_token(document: &mut Document<'_>, key: &'static str, default: &[u32]) -> Option<u32> {
+    let ids = document.token_ids(key, default);
+    if ids.len() > 1 {
+        document.problem(key, "lists several ids, expected one");
+    }
+    ids.first().copied()
+}
+
+/// Class names from `id2label`, else `LABEL_0 …` by `num_labels`, else transformers' default of two classes.
+fn read_labels(document: &mut Document<'_>, object: &Map<String, Value>) -> Vec<String> {
+    let unnamed = |count: usize| (0..count).map(|index| format!("LABEL_{index}")).collect();
+    let Some(named) = object.get("id2label").filter(|value| !value.is_null()) else {
+        return unnamed(document.size(&["num_labels"], 2));
+    };
+    let Some(names) = named.as_object() else {
+        document.problem("id2label", format!("is {named}, expected an object from id to name"));
+        return unnamed(2);
+    };
+    let in_order: Option<Vec<String>> = (0..names.len())
+        .map(|index| names.get(&index.to_string()).and_then(Value::as_str).map(str::to_owned))
+        .collect();
+    match in_order {
+        Some(labels) if !labels.is_empty() => {
+            if document.value("num_labels").is_some()
+                && document.size(&["num_labels"], labels.len()) != labels.len()
+            {
+                document.problem("num_labels", format!("disagrees with the {} names of id2label", labels.len()));
+            }
+            labels
+        }
+        _ => {
+            document.problem("id2label", "must name the classes 0, 1, 2, … without a gap");
+            unnamed(2)
+        }
+    }
+}

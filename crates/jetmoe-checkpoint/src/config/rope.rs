@@ -1,0 +1,188 @@
+//! Rotary embedding parameters, by the rules of transformers' `modeling_rope_utils`.
+
+use serde_json::{Map, Value};
+
+use super::document::Document;
+
+/// Base and scaling of the rotary embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeParameters {
+    /// Base of the geometric series of wavelengths.
+    pub theta: f64,
+    /// How the frequencies are changed for longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// How rotary frequencies are changed for longer contexts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// Frequencies as they are.
+    Default,
+    /// Every frequency divided by `factor`.
+    Linear {
+        /// Ratio of the new context length to the trained one.
+        factor: f64,
+    },
+    /// YaRN (<https://arxiv.org/abs/2309.00071>): low frequencies are divided by `factor`, high ones kept, with a
+    /// ramp in between; cosines and sines are multiplied by `attention_factor`.
+    Yarn {
+        /// Ratio of the new context length to the trained one.
+        factor: f64,
+        /// Context length of the training, in tokens.
+        original_max_position_embeddings: usize,
+        /// Factor on cosines and sines.
+        attention_factor: f64,
+        /// Rotations within the trained context above which a frequency is kept.
+        beta_fast: f64,
+        /// Rotations within the trained context below which a frequency is divided.
+        beta_slow: f64,
+        /// Whether the bounds of the ramp are rounded outwards to whole dimensions.
+        truncate: bool,
+    },
+    /// Llama 3.1: wavelengths beyond `original_max_position_embeddings / low_freq_factor` are stretched by `factor`.
+    Llama3 {
+        /// Factor on the long wavelengths.
+        factor: f64,
+        /// Where the stretched band begins.
+        low_freq_factor: f64,
+        /// Where the untouched band ends.
+        high_freq_factor: f64,
+        /// Context length of the training, in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+const DEFAULT_THETA: f64 = 10_000.0;
+
+/// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` of older files.
+pub(super) fn read(document: &mut Document<'_>, max_position_embeddings: usize) -> RopeParameters {
+    let empty = Map::new();
+    let nested: Vec<(&'static str, &Map<String, Value>)> = ["rope_parameters", "rope_scaling"]
+        .into_iter()
+        .filter_map(|key| match document.value(key) {
+            None => None,
+            Some(Value::Object(object)) => Some((key, object)),
+            Some(other) => {
+                document.problem(key, format!("is {other}, expected an object"));
+                None
+            }
+        })
+        .filter(|(_, object)| !object.is_empty())
+        .collect();
+    if let [(_, left), (key, right)] = nested[..]
+        && let Some((name, _)) =
+            right.iter().find(|(name, value)| left.get(*name).is_some_and(|other| other != *value))
+    {
+        document.problem(key, format!("disagrees with rope_parameters about {name}; keep one of them"));
+    }
+    let (key, object) = nested.first().copied().unwrap_or(("rope_parameters", &empty));
+
+    let top_theta = document.positive("rope_theta");
+    let original = match document.value("original_max_position_embeddings") {
+        Some(_) => Some(document.size(&["original_max_position_embeddings"], max_position_embeddings)),
+        None => None,
+    };
+    let top_partial = document.value("partial_rotary_factor").cloned();
+    let prefix = if key == "rope_scaling" { "rope_scaling." } else { "rope_parameters." };
+    let mut section = Document::new(object, prefix);
+
+    let inner_theta = section.positive("rope_theta");
+    if let (Some(inner), Some(top)) = (inner_theta, top_theta)
+        && inner != top
+    {
+        section.problem("rope_theta", format!("is {inner}, but the top level says {top}; keep one of them"));
+    }
+    let theta = inner_theta.or(top_theta).unwrap_or(DEFAULT_THETA);
+    let scaling = read_scaling(&mut section, original, max_position_embeddings);
+    // transformers ignores the factor for the default type, and cannot run the others with it
+    let partial = section.value("partial_rotary_factor").cloned().or(top_partial);
+    if let Some(partial) = partial
+        && scaling != RopeScaling::Default
+        && partial.as_f64() != Some(1.0)
+    {
+        section.problem("partial_rotary_factor", format!("is {partial}; JetMoE rotates whole heads, so 1.0"));
+    }
+    if let RopeScaling::Yarn { .. } = scaling
+        && theta <= 1.0
+    {
+        section.problem("rope_theta", format!("is {theta}, expected more than 1 for yarn"));
+    }
+    document.adopt(section.into_problems());
+    RopeParameters { theta, scaling }
+}
+
+fn read_scaling(section: &mut Document<'_>, original: Option<usize>, max_positions: usize) -> RopeScaling {
+    let kind = section.text("rope_type").or_else(|| section.text("type")).unwrap_or("default");
+    let original_positions = |section: &mut Document<'_>| match original {
+        Some(positions) => positions,
+        None => section.size(&["original_max_position_embeddings"], max_positions),
+    };
+    match kind {
+        "default" => RopeScaling::Default,
+        "linear" => RopeScaling::Linear { factor: required(section, "factor") },
+        "yarn" => {
+            let original_max_position_embeddings = original_positions(section);
+            let factor = section
+                .positive("factor")
+                .unwrap_or(max_positions as f64 / original_max_position_embeddings as f64);
+            let beta_fast = section.number("beta_fast", 0.0).filter(|beta| *beta != 0.0).unwrap_or(32.0);
+            let beta_slow = section.number("beta_slow", 0.0).filter(|beta| *beta != 0.0).unwrap_or(1.0);
+            if beta_fast < beta_slow {
+                section.problem("beta_fast", format!("is {beta_fast}, below beta_slow, which is {beta_slow}"));
+            }
+            let mscale = section.number("mscale", 0.0).filter(|scale| *scale != 0.0);
+            let mscale_all_dim = section.number("mscale_all_dim", 0.0).filter(|scale| *scale != 0.0);
+            let attention_factor =
+                section.number("attention_factor", 0.0).unwrap_or(match (mscale, mscale_all_dim) {
+                    (Some(scale), Some(all)) => {
+                        yarn_magnitude(factor, scale) / yarn_magnitude(factor, all)
+                    }
+                    _ => yarn_magnitude(factor, 1.0),
+                });
+            let truncate = section.boolean("truncate", true);
+            RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings,
+                attention_factor,
+                beta_fast,
+                beta_slow,
+                truncate,
+            }
+        }
+        "llama3" => {
+            let low_freq_factor = required(section, "low_freq_factor");
+            let high_freq_factor = required(section, "high_freq_factor");
+            if high_freq_factor <= low_freq_factor && section.value("high_freq_factor").is_some() {
+                section.problem(
+                    "high_freq_factor",
+                    format!("is {high_freq_factor}, expected more than low_freq_factor ({low_freq_factor})"),
+                );
+            }
+            RopeScaling::Llama3 {
+                factor: required(section, "factor"),
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings: original_positions(section),
+            }
+        }
+        other => {
+            section.problem(
+                "rope_type",
+                format!("{other:?} is not supported; known are default, linear, yarn, llama3"),
+            );
+            RopeScaling::Default
+        }
+    }
+}
+
+/// YaRN's recommended magnitude of cosines and sines, 0.1 · scale · ln(factor) + 1.
+fn yarn_magnitude(factor: f64, scale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
+}
+
+fn required(section: &mut Document<'_>, key: &'static str) -> f64 {
+    if section.value(key).is_none() {
+        section.problem(key, "is missing; this rope_type needs it");
+    }
+    section.positive(key).unwrap_or(1.0)
+}

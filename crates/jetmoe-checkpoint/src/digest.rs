@@ -1,0 +1,88 @@
+use std::fmt;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+use sha2::{Digest as _, Sha256};
+
+use crate::{Checkpoint, Error, Result, names};
+
+/// A SHA-256 digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+/// How much is hashed between two reports of progress.
+const CHUNK: usize = 8 << 20;
+
+impl Digest {
+    /// Digest of some bytes.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self::finish(Sha256::new_with_prefix(bytes))
+    }
+
+    /// What a running hash has come to.
+    pub fn finish(hasher: Sha256) -> Self {
+        Digest(hasher.finalize().into())
+    }
+
+    /// The digest covers the configuration file and, per tensor in order of names, name, type, shape and bytes; it
+    /// does not depend on how the weights are cut into shards.
+    pub(crate) fn of_checkpoint(checkpoint: &Checkpoint, progress: &(dyn Fn(u64) + Sync)) -> Result<Self> {
+        let config = checkpoint.folder().join(names::CONFIG);
+        let config = std::fs::read(&config).map_err(|source| Error::Io { action: "read", path: config, source })?;
+        let tensors: Vec<[u8; 32]> = checkpoint
+            .tensors()
+            .raw()
+            .into_par_iter()
+            .map(|(name, dtype, shape, bytes)| {
+                let mut hasher = Sha256::new();
+                hasher.update(format!("{name}\n{dtype}\n{shape:?}\n"));
+                for chunk in bytes.chunks(CHUNK) {
+                    hasher.update(chunk);
+                    progress(chunk.len() as u64);
+                }
+                hasher.finalize().into()
+            })
+            .collect();
+        let mut hasher = Sha256::new_with_prefix(Sha256::digest(&config));
+        for tensor in tensors {
+            hasher.update(tensor);
+        }
+        Ok(Self::finish(hasher))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let invalid = || format!("{text:?} is no sha256 digest of 64 hexadecimal digits");
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(invalid());
+        }
+        let mut digest = [0; 32];
+        for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| invalid())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| invalid())?;
+        }
+        Ok(Digest(digest))
+    }
+}
+
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}

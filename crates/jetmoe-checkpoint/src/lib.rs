@@ -1,0 +1,37 @@
+//! Hugging Face JetMoE checkpoints, read without PyTorch.
+//!
+//! A [`Checkpoint`] is a folder with `config.json` and safetensors files, opened, validated as a whole and
+//! *mapped*: no tensor is read before somebody asks for its bytes. Beside it stand the [`Tokenizer`] with its
+//! [`ChatTemplate`], the [`GenerationConfig`], and, with the feature `hub`, the download of a model by its hub id.
+//!
+//! ```no_run
+//! let checkpoint = jetmoe_checkpoint::Checkpoint::open("path/to/jetmoe-8b")?;
+//! let config = checkpoint.config();
+//! println!("{} layers of width {}", config.num_hidden_layers, config.hidden_size);
+//! # Ok::<(), jetmoe_checkpoint::Error>(())
+//! ```
+
+mod chat;
+mod checkpoint;
+mod config;
+mod digest;
+mod dtype;
+mod error;
+mod generation;
+#[cfg(feature = "hub")]
+mod hub;
+pub mod names;
+mod source;
+mod tensors;
+mod tokenizer;
+
+pub use chat::{ChatMessage, ChatTemplate};
+pub use checkpoint::Checkpoint;
+pub use config::{Activation, Architecture, ModelConfig, RopeParameters, RopeScaling};
+pub use digest::Digest;
+pub use dtype::Dtype;
+pub use error::{ConfigProblem, Error, Result, WeightProblem};
+pub use generation::GenerationConfig;
+pub use source::{HubOptions, ModelSource};
+pub use tensors::{TensorView, Tensors, convert_to_f32};
+pub use tokenizer::Tokenizer;

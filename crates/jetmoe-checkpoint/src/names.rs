@@ -1,0 +1,80 @@
+//! Names that a JetMoE checkpoint uses: its files and its tensors. Nothing else in the house spells them.
+
+/// Model configuration.
+pub const CONFIG: &str = "config.json";
+/// Defaults for generation: end tokens, sampling.
+pub const GENERATION_CONFIG: &str = "generation_config.json";
+/// The tokenizer in Hugging Face's own format.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// Special tokens and, often, the chat template.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// The chat template as a file of its own.
+pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// Weights in one file.
+pub const WEIGHTS: &str = "model.safetensors";
+/// Which shard file holds which tensor.
+pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+
+/// Token embedding, `[vocab_size, hidden_size]`.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Weight of the final norm, `[hidden_size]`.
+pub const FINAL_NORM: &str = "model.norm.weight";
+/// Language-model head, `[vocab_size, hidden_size]`; absent where it is tied to the embedding.
+pub const LM_HEAD: &str = "lm_head.weight";
+/// Classification head, `[labels, hidden_size]`.
+pub const SCORE: &str = "score.weight";
+
+/// The two mixtures of a decoder layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mixture {
+    /// Mixture of attention heads: `self_attention.experts`.
+    Attention,
+    /// Mixture of MLP experts: `mlp`.
+    Mlp,
+}
+
+impl Mixture {
+    fn prefix(self) -> &'static str {
+        match self {
+            Mixture::Attention => "self_attention.experts",
+            Mixture::Mlp => "mlp",
+        }
+    }
+}
+
+/// Norm in front of attention, `[hidden_size]`.
+pub fn input_norm(layer: usize) -> String {
+    format!("model.layers.{layer}.input_layernorm.weight")
+}
+
+/// Norm in front of the MLP experts, `[hidden_size]`.
+pub fn post_attention_norm(layer: usize) -> String {
+    format!("model.layers.{layer}.post_attention_layernorm.weight")
+}
+
+/// Shared key and value projection, keys first, `[2 * kv_heads * kv_channels, hidden_size]`.
+pub fn kv_projection(layer: usize) -> String {
+    format!("model.layers.{layer}.self_attention.kv_proj.weight")
+}
+
+/// Router, `[experts, hidden_size]`.
+pub fn router(layer: usize, mixture: Mixture) -> String {
+    format!("model.layers.{layer}.{}.router.layer.weight", mixture.prefix())
+}
+
+/// First product of every expert: the query projection `[experts, kv_heads * kv_channels, hidden_size]`, or gate
+/// rows followed by up rows `[experts, 2 * intermediate_size, hidden_size]`.
+pub fn expert_input(layer: usize, mixture: Mixture) -> String {
+    format!("model.layers.{layer}.{}.input_linear.weight", mixture.prefix())
+}
+
+/// Second product of every expert: `[experts, hidden_size, kv_heads * kv_channels]` or
+/// `[experts, hidden_size, intermediate_size]`.
+pub fn expert_output(layer: usize, mixture: Mixture) -> String {
+    format!("model.layers.{layer}.{}.output_linear.weight", mixture.prefix())
+}
+
+/// Bias added once to the sum of the experts, `[hidden_size]`.
+pub fn expert_bias(layer: usize, mixture: Mixture) -> String {
+    format!("model.layers.{layer}.{}.bias", mixture.prefix())
+}

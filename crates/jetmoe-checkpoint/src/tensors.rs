@@ -1,0 +1,243 @@
+//! Mapped safetensors files, one or many shards.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+
+use crate::{Dtype, Error, Result, names};
+
+/// All tensors of a checkpoint, mapped into memory.
+#[derive(Debug)]
+pub struct Tensors {
+    shards: Vec<Shard>,
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    map: Mmap,
+}
+
+#[derive(Debug)]
+struct Entry {
+    shard: usize,
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+/// One tensor: its shape and its bytes, little-endian and row-major, in the mapped file.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    /// Name in the checkpoint.
+    pub name: &'a str,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Sizes of the dimensions.
+    pub shape: &'a [usize],
+    /// `shape.product() * dtype.size()` bytes.
+    pub bytes: &'a [u8],
+}
+
+impl Tensors {
+    /// Maps `model.safetensors`, or every shard that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// A missing or damaged file, an index that names a file or tensor that is not there.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let index = folder.join(names::WEIGHTS_INDEX);
+        let single = folder.join(names::WEIGHTS);
+        if index.is_file() {
+            Self::open_sharded(folder, &index)
+        } else if single.is_file() {
+            let mut tensors = Tensors { shards: Vec::new(), entries: BTreeMap::new() };
+            tensors.map_shard(&single)?;
+            Ok(tensors)
+        } else {
+            Err(Error::MissingFile {
+                file: names::WEIGHTS.to_owned(),
+                folder: folder.to_owned(),
+                advice: format!(
+                    "weights must be safetensors: {}, or shards with {}",
+                    names::WEIGHTS,
+                    names::WEIGHTS_INDEX
+                ),
+            })
+        }
+    }
+
+    fn open_sharded(folder: &Path, index: &Path) -> Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let text = std::fs::read_to_string(index).map_err(|source| Error::Io {
+            action: "read",
+            path: index.to_owned(),
+            source,
+        })?;
+        let Index { weight_map } = serde_json::from_str(&text)
+            .map_err(|source| Error::Json { path: index.to_owned(), source })?;
+
+        let mut tensors = Tensors { shards: Vec::new(), entries: BTreeMap::new() };
+        let mut mapped: BTreeMap<&str, usize> = BTreeMap::new();
+        for (tensor, file) in &weight_map {
+            let shard = match mapped.get(file.as_str()) {
+                Some(shard) => *shard,
+                None => {
+                    // an index may not lead out of its folder
+                    let is_bare = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
+                    let path = folder.join(file);
+                    if !is_bare || !path.is_file() {
+                        return Err(Error::MissingShard {
+                            index: index.to_owned(),
+                            tensor: tensor.clone(),
+                            file: file.clone(),
+                        });
+                    }
+                    let shard = tensors.map_shard(&path)?;
+                    mapped.insert(file, shard);
+                    shard
+                }
+            };
+            if tensors.entries.get(tensor).is_none_or(|entry| entry.shard != shard) {
+                return Err(Error::MisplacedTensor {
+                    index: index.to_owned(),
+                    tensor: tensor.clone(),
+                    file: file.clone(),
+                });
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn map_shard(&mut self, path: &Path) -> Result<usize> {
+        let io = |action| {
+            move |source| Error::Io { action, path: path.to_owned(), source }
+        };
+        let file = File::open(path).map_err(io("open"))?;
+        // SAFETY: the map is read-only and private to this process. As with every mapped model file, the bytes stay
+        // valid as long as nobody truncates the file meanwhile; nothing here relies on them staying unchanged.
+        let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
+        let damaged =
+            |error: safetensors::SafeTensorError| Error::Safetensors { path: path.to_owned(), message: error.to_string() };
+        let (header, _) = SafeTensors::read_metadata(&map).map_err(damaged)?;
+        let data_start = header + std::mem::size_of::<u64>();
+        let shard = self.shards.len();
+        let parsed = SafeTensors::deserialize(&map).map_err(damaged)?;
+        for (name, view) in parsed.iter() {
+            let offset = view.data().as_ptr() as usize - map.as_ptr() as usize;
+            debug_assert!(offset >= data_start);
+            let entry = Entry {
+                shard,
+                dtype: view.dtype(),
+                shape: view.shape().to_vec(),
+                bytes: offset..offset + view.data().len(),
+            };
+            self.entries.insert(name.to_owned(), entry);
+        }
+        drop(parsed);
+        self.shards.push(Shard { map });
+        Ok(shard)
+    }
+
+    /// Renames every tensor by `rename`; a base model's tensors lack the prefix that all others have.
+    pub(crate) fn rename(&mut self, rename: impl Fn(String) -> String) {
+        let entries = std::mem::take(&mut self.entries);
+        self.entries = entries.into_iter().map(|(name, entry)| (rename(name), entry)).collect();
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether a tensor of that name exists.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The tensor of that name; `None` if it is missing or holds elements of another type than [`Dtype`] knows.
+    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let (name, entry) = self.entries.get_key_value(name)?;
+        let dtype = Dtype::from_safetensors(entry.dtype)?;
+        Some(TensorView { name, dtype, shape: &entry.shape, bytes: self.bytes(entry) })
+    }
+
+    /// Every tensor with its stored type's name, shape and bytes, sorted by name.
+    pub(crate) fn raw(&self) -> Vec<(&str, String, &[usize], &[u8])> {
+        self.entries
+            .iter()
+            .map(|(name, entry)| {
+                (name.as_str(), format!("{:?}", entry.dtype), entry.shape.as_slice(), self.bytes(entry))
+            })
+            .collect()
+    }
+
+    /// Shape and stored type of a tensor, whatever that type is.
+    pub(crate) fn describe(&self, name: &str) -> Option<(&[usize], String, Option<Dtype>)> {
+        let entry = self.entries.get(name)?;
+        Some((&entry.shape, format!("{:?}", entry.dtype), Dtype::from_safetensors(entry.dtype)))
+    }
+
+    /// Number of elements of all tensors.
+    pub fn parameters(&self) -> u64 {
+        self.entries.values().map(|entry| entry.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Size of all tensors in bytes.
+    pub fn size_in_bytes(&self) -> u64 {
+        self.entries.values().map(|entry| entry.bytes.len() as u64).sum()
+    }
+
+    fn bytes(&self, entry: &Entry) -> &[u8] {
+        &self.shards[entry.shard].map[entry.bytes.clone()]
+    }
+}
+
+impl<'a> TensorView<'a> {
+    /// The elements as float32, converted one by one in row-major order.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.bytes.len() / self.dtype.size()];
+        convert_to_f32(self.dtype, self.bytes, &mut values);
+        values
+    }
+
+    /// The sub-tensor at `index` of the first dimension; `None` beyond its end or for a scalar.
+    pub fn slice_first(&self, index: usize) -> Option<TensorView<'a>> {
+        let (first, shape) = self.shape.split_first()?;
+        let length = shape.iter().product::<usize>() * self.dtype.size();
+        let bytes = self.bytes.get(index * length..(index + 1) * length)?;
+        (index < *first).then_some(TensorView { name: self.name, dtype: self.dtype, shape, bytes })
+    }
+}
+
+/// Converts little-endian elements of `dtype` to float32.
+///
+/// # Panics
+/// If `bytes` does not hold exactly one element for each of `values`.
+pub fn convert_to_f32(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
+    assert_eq!(bytes.len(), values.len() * dtype.size(), "one stored element for each value");
+    match dtype {
+        Dtype::F32 => {
+            for (value, raw) in values.iter_mut().zip(bytes.chunks_exact(4)) {
+                *value = f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]);
+            }
+        }
+        Dtype::F16 => {
+            for (value, raw) in values.iter_mut().zip(bytes.chunks_exact(2)) {
+                *value = half::f16::from_le_bytes([raw[0], raw[1]]).to_f32();
+            }
+        }
+        Dtype::Bf16 => {
+            for (value, raw) in values.iter_mut().zip(bytes.chunks_exact(2)) {
+                *value = half::bf16::from_le_bytes([raw[0], raw[1]]).to_f32();
+            }
+        }
+    }
+}
+

@@ -1,0 +1,64 @@
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Error, Result};
+
+/// Version of the standard operator set that a graph is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Opset(u32);
+
+impl Opset {
+    /// The oldest: `ReduceMean` takes its axes as an input since 18.
+    pub const MINIMUM: Opset = Opset(18);
+    /// The newest that was tested with every runtime.
+    pub const MAXIMUM: Opset = Opset(23);
+
+    /// A version of the operator set.
+    ///
+    /// # Errors
+    /// [`Error::Opset`] outside the supported range.
+    pub fn new(version: u32) -> Result<Self> {
+        if (Self::MINIMUM.0..=Self::MAXIMUM.0).contains(&version) {
+            Ok(Opset(version))
+        } else {
+            Err(Error::Opset { found: version, minimum: Self::MINIMUM.0, maximum: Self::MAXIMUM.0 })
+        }
+    }
+
+    /// The number.
+    pub fn version(self) -> u32 {
+        self.0
+    }
+
+    /// The oldest file-format version that knows this operator set, by the table in ONNX's `Versioning.md`.
+    pub fn ir_version(self) -> i64 {
+        match self.0 {
+            ..=18 => 8,
+            19..=20 => 9,
+            21..=22 => 10,
+            _ => 11,
+        }
+    }
+}
+
+/// 21: the newest that transformers.js 3 and the other clients of an artifact read.
+impl Default for Opset {
+    fn default() -> Self {
+        Opset(21)
+    }
+}
+
+impl fmt::Display for Opset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Opset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let version = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+        Opset::new(version).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,74 @@
+use candle_core::{Result as TensorResult, Tensor};
+use jetmoe_checkpoint::ModelConfig;
+
+use crate::{Error, Result};
+
+/// Keys and values of the tokens read so far. A clone is cheap and independent of its original.
+#[derive(Debug, Clone, Default)]
+pub struct Cache {
+    layers: Vec<LayerCache>,
+}
+
+/// What one layer remembers.
+#[derive(Debug, Clone)]
+pub struct LayerCache {
+    /// Keys after rotation, `[batch, kv_heads, cached, kv_channels]`.
+    pub key: Tensor,
+    /// Values, `[batch, kv_heads, cached, kv_channels]`.
+    pub value: Tensor,
+}
+
+impl Cache {
+    /// An empty cache, for the beginning of a text.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of tokens of each sequence that were read, padding included.
+    pub fn len(&self) -> usize {
+        self.layers.first().and_then(|layer| layer.key.dims().get(2).copied()).unwrap_or(0)
+    }
+
+    /// Whether nothing was read yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One entry per layer; none while the cache is empty.
+    pub fn layers(&self) -> &[LayerCache] {
+        &self.layers
+    }
+
+    pub(crate) fn from_layers(layers: Vec<LayerCache>) -> Self {
+        Cache { layers }
+    }
+
+    pub(crate) fn check(&self, config: &ModelConfig, batch_size: usize) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let expected = [batch_size, config.num_key_value_heads, self.len(), config.kv_channels];
+        let fits = |layer: &LayerCache| layer.key.dims() == expected && layer.value.dims() == expected;
+        if self.layers.len() == config.num_hidden_layers && self.layers.iter().all(fits) {
+            return Ok(());
+        }
+        let found = self.layers.first().map(|layer| layer.key.dims()).unwrap_or_default();
+        Err(Error::CacheMismatch {
+            expected: format!("{} layers of {expected:?}", config.num_hidden_layers),
+            found: format!("{} layers of {found:?}", self.layers.len()),
+        })
+    }
+}
+
+impl LayerCache {
+    /// What was remembered, followed by what is new.
+    pub(crate) fn extend(past: Option<&Self>, key: Tensor, value: Tensor) -> TensorResult<Self> {
+        match past {
+            None => Ok(LayerCache { key, value }),
+            Some(past) => Ok(LayerCache {
+                key: Tensor::cat(&[&past.key, &key], 2)?, // [batch, kv_heads, cached + seq, kv_channels]
+                value: Tensor::cat(&[&past.value, &value], 2)?, // [batch, kv_heads, cached + seq, kv_channels]
+            }),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+use candle_core::{Device, Tensor};
+use candle_nn::{Linear, Module};
+use jetmoe_checkpoint::names;
+
+use crate::weights::Weights;
+use crate::{Error, Result};
+
+/// The heads that the checkpoint has.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    language_model: Option<Linear>, // hidden → vocab
+    score: Option<Linear>,          // hidden → labels
+}
+
+impl Heads {
+    /// `embedding` is the head where the two are tied.
+    pub(crate) fn load(weights: Weights<'_>, embedding: &Tensor) -> Result<Self> {
+        let config = weights.config();
+        let exists = |name| weights.checkpoint.tensors().contains(name);
+        let language_model = if config.tie_word_embeddings {
+            Some(Linear::new(embedding.clone(), None))
+        } else if exists(names::LM_HEAD) {
+            Some(weights.linear(names::LM_HEAD, config.vocab_size, config.hidden_size)?)
+        } else {
+            None
+        };
+        let score = if exists(names::SCORE) {
+            Some(weights.linear(names::SCORE, config.num_labels(), config.hidden_size)?)
+        } else {
+            None
+        };
+        Ok(Heads { language_model, score })
+    }
+
+    pub(crate) fn logits(&self, last_hidden_state: &Tensor) -> Result<Tensor> {
+        let head = self.language_model.as_ref().ok_or(Error::MissingHead { head: names::LM_HEAD })?;
+        head.forward(last_hidden_state).map_err(Error::at("the language-model head")) // [batch, seq, vocab]
+    }
+
+    pub(crate) fn class_logits(
+        &self,
+        last_hidden_state: &Tensor,
+        input_ids: &[i64],
+        pad_token_id: Option<u32>,
+    ) -> Result<Tensor> {
+        let head = self.score.as_ref().ok_or(Error::MissingHead { head: names::SCORE })?;
+        let place = "the classification head";
+        let (batch, sequence, hidden) = last_hidden_state.dims3().map_err(Error::at(place))?;
+        let last = last_tokens(input_ids, batch, sequence, pad_token_id)?;
+        let score = || {
+            let rows = Tensor::new(last, &Device::Cpu)?; // [batch]
+            let tokens = last_hidden_state.reshape((batch * sequence, hidden))?; // [batch * seq, hidden]
+            head.forward(&tokens.index_select(&rows, 0)?) // [batch, labels]
+        };
+        score().map_err(Error::at(place))
+    }
+}
+
+/// Row of every sequence's last token, in the batch's tokens counted through. Padding may stand on either side; a
+/// sequence of padding alone is read at its first token, as transformers does.
+fn last_tokens(input_ids: &[i64], batch: usize, sequence: usize, pad_token_id: Option<u32>) -> Result<Vec<u32>> {
+    if input_ids.len() != batch * sequence {
+        return Err(Error::InputLength {
+            input: "input_ids",
+            rows: batch,
+            columns: sequence,
+            found: input_ids.len(),
+        });
+    }
+    let Some(pad_token_id) = pad_token_id.map(i64::from) else {
+        return match batch {
+            1 => Ok(vec![sequence as u32 - 1]),
+            batch_size => Err(Error::NoPaddingToken { batch_size }),
+        };
+    };
+    let last_in = |ids: &[i64]| ids.iter().rposition(|id| *id != pad_token_id).unwrap_or(0);
+    Ok(input_ids
+        .chunks_exact(sequence)
+        .enumerate()
+        .map(|(row, ids)| (row * sequence + last_in(ids)) as u32)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_is_classified_at_its_last_token_that_is_no_padding() {
+        let left = [0, 0, 5, 6];
+        let right = [5, 6, 0, 0];
+        let inside = [5, 0, 7, 0];
+        let ids = [left, right, inside].concat();
+        assert_eq!(last_tokens(&ids, 3, 4, Some(0)).unwrap(), [3, 5, 10]);
+    }
+
+    #[test]
+    fn a_sequence_of_padding_alone_is_classified_at_its_first_token() {
+        assert_eq!(last_tokens(&[4, 4, 7, 4, 4, 4], 2, 3, Some(4)).unwrap(), [2, 3]);
+    }
+
+    #[test]
+    fn without_a_padding_token_one_sequence_is_classified_at_its_last_token_and_a_batch_is_refused() {
+        assert_eq!(last_tokens(&[5, 6, 0], 1, 3, None).unwrap(), [2]);
+        let error = last_tokens(&[5, 6, 5, 6], 2, 2, None).unwrap_err();
+        assert!(matches!(error, Error::NoPaddingToken { batch_size: 2 }), "{error}");
+    }
+
+    #[test]
+    fn a_head_that_the_checkpoint_lacks_is_named() {
+        let heads = Heads { language_model: None, score: None };
+        let hidden = Tensor::zeros((1, 1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert!(heads.logits(&hidden).unwrap_err().to_string().contains("lm_head.weight"));
+        assert!(heads.class_logits(&hidden, &[1], None).unwrap_err().to_string().contains("score.weight"));
+    }
+}

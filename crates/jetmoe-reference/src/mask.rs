@@ -1,0 +1,47 @@
+use candle_core::{DType, Device, Result, Tensor};
+
+/// What is added to attention scores, `[batch, 1, 1, seq, cached + seq]`: 0 where the query may see the key, else the
+/// least float32. A query sees the keys up to its own whose `attention_mask` `[batch, cached + seq]` is 1. The bias is
+/// finite so that the query of a padding token, which sees nothing, gives numbers and not NaN.
+pub(crate) fn attention_bias(attention_mask: &Tensor, cached: usize) -> Result<Tensor> {
+    let (batch, total) = attention_mask.dims2()?;
+    let sequence = total - cached;
+    let keys = Tensor::arange(0, total as i64, &Device::Cpu)?.unsqueeze(0)?; // [1, cached + seq]
+    let queries = Tensor::arange(cached as i64, total as i64, &Device::Cpu)?.unsqueeze(1)?; // [seq, 1]
+    let causal = keys.broadcast_le(&queries)?; // [seq, cached + seq]
+    let counts = attention_mask.to_dtype(DType::U8)?.unsqueeze(1)?; // [batch, 1, cached + seq]
+    let visible = causal.broadcast_mul(&counts)?; // [batch, seq, cached + seq]
+    let zero = Tensor::zeros((batch, sequence, total), DType::F32, &Device::Cpu)?; // [batch, seq, cached + seq]
+    let least = Tensor::full(f32::MIN, (batch, sequence, total), &Device::Cpu)?; // [batch, seq, cached + seq]
+    visible.where_cond(&zero, &least)?.reshape((batch, 1, 1, sequence, total)) // [batch, 1, 1, seq, cached + seq]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visible(mask: &[i64], batch: usize, cached: usize) -> Vec<Vec<Vec<bool>>> {
+        let mask = Tensor::from_slice(mask, (batch, mask.len() / batch), &Device::Cpu).unwrap();
+        let bias = attention_bias(&mask, cached).unwrap().squeeze(1).unwrap().squeeze(1).unwrap();
+        let rows = bias.to_vec3::<f32>().unwrap();
+        assert!(rows.iter().flatten().flatten().all(|bias| *bias == 0.0 || *bias == f32::MIN));
+        rows.into_iter()
+            .map(|rows| rows.into_iter().map(|row| row.into_iter().map(|bias| bias == 0.0).collect()).collect())
+            .collect()
+    }
+
+    #[test]
+    fn a_query_sees_itself_and_what_came_before_but_no_padding() {
+        let (no, yes) = (false, true);
+        assert_eq!(
+            visible(&[1, 1, 1, 0, 1, 1], 2, 0),
+            [[[yes, no, no], [yes, yes, no], [yes, yes, yes]], [[no, no, no], [no, yes, no], [no, yes, yes]]]
+        );
+    }
+
+    #[test]
+    fn a_query_after_a_cache_sees_the_cached_tokens_that_count() {
+        let (no, yes) = (false, true);
+        assert_eq!(visible(&[0, 1, 1, 1], 1, 2), [[[no, yes, yes, no], [no, yes, yes, yes]]]);
+    }
+}

@@ -1,0 +1,177 @@
+use candle_core::{Result as TensorResult, Tensor};
+use jetmoe_checkpoint::{Checkpoint, ModelConfig, names};
+
+use crate::attention::MixtureOfAttention;
+use crate::cache::{Cache, LayerCache};
+use crate::head::Heads;
+use crate::inputs::Inputs;
+use crate::mask::attention_bias;
+use crate::mlp::MixtureOfMlps;
+use crate::norm::RmsNorm;
+use crate::rotary::{Rotary, Rotation};
+use crate::weights::Weights;
+use crate::{Error, Result};
+
+/// The model with its weights in float32. It is never changed by use; share it by `Arc`.
+#[derive(Debug)]
+pub struct Reference {
+    config: ModelConfig,
+    embedding: Tensor, // [vocab, hidden]
+    layers: Vec<DecoderLayer>,
+    final_norm: RmsNorm,
+    rotary: Rotary,
+    heads: Heads,
+}
+
+/// Everything that one call computed for its new tokens.
+#[derive(Debug, Clone)]
+pub struct Outputs {
+    /// `[batch, seq, hidden]`, one more than there are layers: 0 is the embedding, i the output of layer i − 1, before
+    /// the final norm.
+    pub hidden_states: Vec<Tensor>,
+    /// `[batch, seq, hidden]`, after the final norm.
+    pub last_hidden_state: Tensor,
+    /// `[batch, seq, experts]` of every layer's mixture of attention heads.
+    pub attention_router_logits: Vec<Tensor>,
+    /// `[batch, seq, experts]` of every layer's mixture of MLP experts.
+    pub mlp_router_logits: Vec<Tensor>,
+}
+
+#[derive(Debug)]
+struct DecoderLayer {
+    input_norm: RmsNorm,
+    attention: MixtureOfAttention,
+    post_attention_norm: RmsNorm,
+    mlp: MixtureOfMlps,
+}
+
+struct LayerOutput {
+    hidden_state: Tensor,            // [batch, seq, hidden]
+    attention_router_logits: Tensor, // [batch, seq, experts]
+    mlp_router_logits: Tensor,       // [batch, seq, experts]
+    cache: LayerCache,
+}
+
+impl Reference {
+    /// Reads all weights into memory, as float32. The language-model head is loaded unless it is tied to the embedding,
+    /// the classification head if there is one.
+    ///
+    /// # Errors
+    /// A weight that is missing or has another shape than the configuration says.
+    pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
+        let weights = Weights { checkpoint };
+        let config = checkpoint.config().clone();
+        let embedding = weights.tensor(names::EMBEDDING, &[config.vocab_size, config.hidden_size])?;
+        Ok(Reference {
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| DecoderLayer::load(weights, layer))
+                .collect::<Result<_>>()?,
+            final_norm: weights.norm(names::FINAL_NORM, config.rms_norm_eps)?,
+            rotary: Rotary::new(&config.rope, config.kv_channels).map_err(Error::at("the rotary embedding"))?,
+            heads: Heads::load(weights, &embedding)?,
+            embedding,
+            config,
+        })
+    }
+
+    /// The configuration of the checkpoint.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Reads new tokens after those in `cache` and adds them to it.
+    ///
+    /// # Errors
+    /// Inputs that do not fit the model, each other or the cache. The cache is then unchanged.
+    pub fn forward(&self, inputs: &Inputs<'_>, cache: &mut Cache) -> Result<Outputs> {
+        let cached = cache.len();
+        inputs.check(&self.config, cached)?;
+        cache.check(&self.config, inputs.batch_size)?;
+
+        let embedded = self.embed(inputs).map_err(Error::at("the embedding"))?; // [batch, seq, hidden]
+        let rotation = inputs
+            .position_ids()
+            .and_then(|position_ids| self.rotary.at(&position_ids))
+            .map_err(Error::at("the rotary embedding"))?;
+        let bias = inputs
+            .attention_mask(cached)
+            .and_then(|attention_mask| attention_bias(&attention_mask, cached))
+            .map_err(Error::at("the attention mask"))?; // [batch, 1, 1, seq, cached + seq]
+
+        let mut x = embedded; // [batch, seq, hidden]
+        let mut hidden_states = vec![x.clone()];
+        let mut attention_router_logits = Vec::new();
+        let mut mlp_router_logits = Vec::new();
+        let mut layer_caches = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let output = layer
+                .forward(&x, &rotation, &bias, cache.layers().get(index))
+                .map_err(Error::at(format!("layer {index}")))?;
+            x = output.hidden_state; // [batch, seq, hidden]
+            hidden_states.push(x.clone());
+            attention_router_logits.push(output.attention_router_logits);
+            mlp_router_logits.push(output.mlp_router_logits);
+            layer_caches.push(output.cache);
+        }
+        let last_hidden_state = self.final_norm.forward(&x).map_err(Error::at("the final norm"))?; // [batch, seq, hidden]
+        *cache = Cache::from_layers(layer_caches);
+        Ok(Outputs { hidden_states, last_hidden_state, attention_router_logits, mlp_router_logits })
+    }
+
+    /// Logits of the next token after each token, `[batch, seq, vocab]`, from [`Outputs::last_hidden_state`] or a part of
+    /// it, `[batch, seq, hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::MissingHead`] if the head is not tied and the checkpoint has none.
+    pub fn logits(&self, last_hidden_state: &Tensor) -> Result<Tensor> {
+        self.heads.logits(last_hidden_state)
+    }
+
+    /// Logits of the classes, `[batch, labels]`, from [`Outputs::last_hidden_state`], `[batch, seq, hidden]`, and the
+    /// ids it was computed from, `[batch, seq]`. A sequence is read at its last token whose id is not `pad_token_id`.
+    ///
+    /// # Errors
+    /// [`Error::MissingHead`] if the checkpoint has no classification head; [`Error::NoPaddingToken`] for several
+    /// sequences of a model without a padding token.
+    pub fn class_logits(&self, last_hidden_state: &Tensor, input_ids: &[i64]) -> Result<Tensor> {
+        self.heads.class_logits(last_hidden_state, input_ids, self.config.pad_token_id)
+    }
+
+    fn embed(&self, inputs: &Inputs<'_>) -> TensorResult<Tensor> {
+        let input_ids = inputs.input_ids()?; // [batch, seq]
+        let embedded = self.embedding.index_select(&input_ids.flatten_all()?, 0)?; // [batch * seq, hidden]
+        embedded.reshape((inputs.batch_size, inputs.sequence_length, ())) // [batch, seq, hidden]
+    }
+}
+
+impl DecoderLayer {
+    fn load(weights: Weights<'_>, layer: usize) -> Result<Self> {
+        Ok(DecoderLayer {
+            input_norm: weights.norm(&names::input_norm(layer), ModelConfig::LAYER_NORM_EPS)?,
+            attention: MixtureOfAttention::load(weights, layer)?,
+            post_attention_norm: weights.norm(&names::post_attention_norm(layer), ModelConfig::LAYER_NORM_EPS)?,
+            mlp: MixtureOfMlps::load(weights, layer)?,
+        })
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        rotation: &Rotation,
+        bias: &Tensor,
+        past: Option<&LayerCache>,
+    ) -> TensorResult<LayerOutput> {
+        let normed = self.input_norm.forward(x)?; // [batch, seq, hidden]
+        let attended = self.attention.forward(&normed, rotation, bias, past)?;
+        let x = (x + attended.output)?; // [batch, seq, hidden]
+
+        let normed = self.post_attention_norm.forward(&x)?; // [batch, seq, hidden]
+        let (mixed, mlp_router_logits) = self.mlp.forward(&normed)?;
+        Ok(LayerOutput {
+            hidden_state: (x + mixed)?, // [batch, seq, hidden]
+            attention_router_logits: attended.router_logits,
+            mlp_router_logits,
+            cache: attended.cache,
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! What a runtime must offer, and the runtimes that do.
+//!
+//! [`LoadedGraph`] and [`GraphSession`] are the whole interface between this crate and a runtime. A backend outside
+//! this crate implements them and is wrapped by [`Model::from_graph`](crate::Model::from_graph).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jetmoe_artifact::{OutputName, Signature};
+use ndarray::{Array2, ArrayD};
+
+use crate::Result;
+
+pub mod library;
+#[cfg(feature = "ort")]
+pub(crate) mod ort;
+#[cfg(feature = "tract")]
+pub(crate) mod tract;
+
+/// Output tensors by name.
+pub type TensorMap = BTreeMap<OutputName, ArrayD<f32>>;
+
+/// A graph with its weights in some runtime, shared by any number of sessions.
+pub trait LoadedGraph: fmt::Debug + Send + Sync {
+    /// The runtime and its version, as in `ort 1.32.0`.
+    fn runtime(&self) -> String;
+
+    /// Inputs and outputs of the graph.
+    fn signature(&self) -> &Signature;
+
+    /// Begins a session with an empty cache.
+    ///
+    /// # Errors
+    /// What the runtime refuses.
+    fn start(&self) -> Result<Box<dyn GraphSession>>;
+}
+
+/// One batch of sequences in a runtime, with its cache.
+pub trait GraphSession: fmt::Debug + Send {
+    /// Runs the graph once and appends to the cache. Returns every output but the cache.
+    ///
+    /// # Errors
+    /// What the runtime refuses; the cache is then what it was before.
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap>;
+
+    /// A copy of the cache: [`OutputName::PresentKey`] and [`OutputName::PresentValue`] of every layer, each
+    /// `[batch, kv_heads, cached tokens, kv_channels]`. Empty before the first step and for tasks without a cache.
+    ///
+    /// # Errors
+    /// What the runtime refuses.
+    fn cache(&self) -> Result<TensorMap>;
+}
+
+/// Inputs of one step, already checked: rectangular, ids inside the vocabulary, positions inside the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInputs {
+    /// `[batch, new tokens]`
+    pub input_ids: Array2<i64>,
+    /// 1 where a token counts, `[batch, cached + new tokens]`
+    pub attention_mask: Array2<i64>,
+    /// `[batch, new tokens]`
+    pub position_ids: Array2<i64>,
+}

@@ -1,0 +1,130 @@
+use std::path::PathBuf;
+
+use jetmoe_artifact::{OutputName, Task};
+
+use crate::Runtime;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The artifact cannot be used.
+    #[error(transparent)]
+    Artifact(#[from] jetmoe_artifact::Error),
+    /// The tokenizer, chat template or configuration cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] jetmoe_checkpoint::Error),
+    /// The runtime was not compiled in.
+    #[error("this build has no {runtime}\n  build with the cargo feature `{runtime}`, or choose another backend")]
+    NotBuiltIn {
+        /// The runtime that was asked for.
+        runtime: Runtime,
+    },
+    /// No libonnxruntime was found.
+    #[error(
+        "no libonnxruntime found; looked at:{}\n  run `cargo xtask setup`, or `pip install onnxruntime`, or set ORT_DYLIB_PATH to the library",
+        lines(searched)
+    )]
+    LibraryNotFound {
+        /// Every place that was looked at, with what was found there.
+        searched: Vec<String>,
+    },
+    /// A library cannot be used as libonnxruntime.
+    #[error("{} cannot be used as ONNX Runtime: {message}", path.display())]
+    Library {
+        /// The library.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The runtime refused the graph.
+    #[error("{runtime} cannot load {}: {message}", graph.display())]
+    Load {
+        /// Which runtime.
+        runtime: Runtime,
+        /// The graph file.
+        graph: PathBuf,
+        /// What it said.
+        message: String,
+    },
+    /// The runtime failed while computing.
+    #[error("{runtime} failed: {message}")]
+    Run {
+        /// Runtime, or the name of a backend outside this crate.
+        runtime: String,
+        /// What it said.
+        message: String,
+    },
+    /// A prompt holds no token.
+    #[error("prompt {index} is empty; give at least one token")]
+    EmptyPrompt {
+        /// Which prompt of the batch, from 0.
+        index: usize,
+    },
+    /// A token id that the model does not have.
+    #[error("token id {id} of sequence {row}, token {column}, is beyond the vocabulary of {vocab_size}")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Sequence in the batch, from 0.
+        row: usize,
+        /// Token in the sequence, from 0.
+        column: usize,
+        /// Number of ids the model has.
+        vocab_size: usize,
+    },
+    /// More tokens than the model has positions.
+    #[error("{tokens} tokens are more than the {limit} positions of the model; shorten the prompt or ask for fewer new tokens")]
+    TooLong {
+        /// Prompt and continuation so far.
+        tokens: usize,
+        /// `max_position_embeddings` of the configuration.
+        limit: usize,
+    },
+    /// A tensor has another shape than it must have.
+    #[error("{tensor} has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// Its name.
+        tensor: String,
+        /// What it must be.
+        expected: Vec<usize>,
+        /// What it is.
+        found: Vec<usize>,
+    },
+    /// The graph does not have an output.
+    #[error("the graph has no output {name}; it has: {}", available.join(", "))]
+    MissingOutput {
+        /// What was asked for.
+        name: OutputName,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// The model computes something else.
+    #[error("the model computes {found}, this needs {needed}")]
+    WrongTask {
+        /// What the model computes.
+        found: Task,
+        /// What is needed.
+        needed: Task,
+    },
+    /// The artifact has no tokenizer.
+    #[error("the model has no tokenizer.json, so it takes token ids only\n  put tokenizer.json into the checkpoint and export again")]
+    NoTokenizer,
+    /// An option has a value that makes no sense.
+    #[error("{option} is {found}, expected {expected}")]
+    Option {
+        /// Name of the option.
+        option: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+fn lines(searched: &[String]) -> String {
+    searched.iter().map(|place| format!("\n  - {place}")).collect()
+}

@@ -1,0 +1,34 @@
+//! Runs JetMoE artifacts: backends, key/value cache, sampling, generation, classification.
+//!
+//! Three types, each owning what lives as long as it does: [`Model`] holds loaded weights and is shared,
+//! [`Session`] holds the cache of one batch of sequences, and [`StepOutput`] what one step computed.
+//!
+//! ```no_run
+//! use jetmoe_rt::{GenerationOptions, LoadOptions, Model, TextGenerator};
+//!
+//! let model = Model::load("path/to/artifact", &LoadOptions::default())?;
+//! let generator = TextGenerator::new(&model)?;
+//! let answer = generator.generate("In the beginning", &GenerationOptions::default())?;
+//! println!("{}", answer.text);
+//! # Ok::<(), jetmoe_rt::Error>(())
+//! ```
+//!
+//! No type of this crate's interface names a type of a runtime underneath, so the runtimes can change.
+
+mod batch;
+mod classification;
+pub mod engine;
+mod error;
+mod generation;
+mod model;
+mod session;
+
+pub use batch::TokenBatch;
+pub use classification::{Classification, TextClassifier};
+pub use engine::library::{LibraryCandidate, OnnxRuntimeLibrary};
+pub use error::{Error, Result};
+pub use generation::{
+    FinishReason, Generated, GeneratedText, GenerationOptions, Sampling, TextGenerator, TextStream, TokenGenerator,
+};
+pub use model::{LoadOptions, Model, Runtime};
+pub use session::{Session, StepOutput};
