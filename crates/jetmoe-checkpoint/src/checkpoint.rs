@@ -134,7 +134,11 @@ impl Checkpoint {
         expected
     }
 
-    fn check_weights(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
+    /// Checks that tensors are there, by name and shape.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with every tensor that is missing or has another shape or type.
+    pub fn check_weights(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
         let problems: Vec<_> = expected
             .iter()
             .filter_map(|(name, shape)| {

@@ -85,8 +85,18 @@ pub enum Error {
         /// The missing file.
         file: String,
     },
+    /// The index names a file that does not lie beside it.
+    #[error("{} says that {tensor} is in {file:?}, which is no file beside it\n  the index is damaged: download or copy it again", index.display())]
+    ShardOutside {
+        /// The index file.
+        index: PathBuf,
+        /// The first tensor that is affected.
+        tensor: String,
+        /// What the index says.
+        file: String,
+    },
     /// The index names a tensor that its file does not hold.
-    #[error("{} says that {tensor} is in {file}, but that file does not hold it", index.display())]
+    #[error("{} says that {tensor} is in {file}, but that file does not hold it\n  index and shards are of different exports: download or copy them again", index.display())]
     MisplacedTensor {
         /// The index file.
         index: PathBuf,

@@ -20,6 +20,7 @@ mod error;
 mod generation;
 #[cfg(feature = "hub")]
 mod hub;
+mod index;
 pub mod names;
 mod source;
 mod tensors;

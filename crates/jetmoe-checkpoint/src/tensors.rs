@@ -1,6 +1,6 @@
 //! Mapped safetensors files, one or many shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
@@ -8,18 +8,14 @@ use std::path::Path;
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 
+use crate::index::WeightsIndex;
 use crate::{Dtype, Error, Result, names};
 
 /// All tensors of a checkpoint, mapped into memory.
 #[derive(Debug)]
 pub struct Tensors {
-    shards: Vec<Shard>,
+    shards: Vec<Mmap>,
     entries: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug)]
-struct Shard {
-    map: Mmap,
 }
 
 #[derive(Debug)]
@@ -44,19 +40,18 @@ pub struct TensorView<'a> {
 }
 
 impl Tensors {
-    /// Maps `model.safetensors`, or every shard that `model.safetensors.index.json` names.
+    /// Maps `model.safetensors`, else every shard that `model.safetensors.index.json` names.
     ///
     /// # Errors
     /// A missing or damaged file, an index that names a file or tensor that is not there.
     pub fn open(folder: &Path) -> Result<Self> {
         let index = folder.join(names::WEIGHTS_INDEX);
         let single = folder.join(names::WEIGHTS);
-        if index.is_file() {
-            Self::open_sharded(folder, &index)
-        } else if single.is_file() {
-            let mut tensors = Tensors { shards: Vec::new(), entries: BTreeMap::new() };
-            tensors.map_shard(&single)?;
-            Ok(tensors)
+        if single.is_file() {
+            let (shard, entries) = map_shard(&single, 0)?;
+            Ok(Tensors { shards: vec![shard], entries })
+        } else if index.is_file() {
+            Self::open_sharded(folder, &WeightsIndex::read(&index)?)
         } else {
             Err(Error::MissingFile {
                 file: names::WEIGHTS.to_owned(),
@@ -70,79 +65,36 @@ impl Tensors {
         }
     }
 
-    fn open_sharded(folder: &Path, index: &Path) -> Result<Self> {
-        #[derive(serde::Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
-        let text = std::fs::read_to_string(index).map_err(|source| Error::Io {
-            action: "read",
-            path: index.to_owned(),
-            source,
-        })?;
-        let Index { weight_map } = serde_json::from_str(&text)
-            .map_err(|source| Error::Json { path: index.to_owned(), source })?;
-
-        let mut tensors = Tensors { shards: Vec::new(), entries: BTreeMap::new() };
-        let mut mapped: BTreeMap<&str, usize> = BTreeMap::new();
-        for (tensor, file) in &weight_map {
-            let shard = match mapped.get(file.as_str()) {
-                Some(shard) => *shard,
-                None => {
-                    // an index may not lead out of its folder
-                    let is_bare = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
+    /// The index decides which file a tensor is taken from.
+    fn open_sharded(folder: &Path, index: &WeightsIndex) -> Result<Self> {
+        let mut shards = Vec::new();
+        let mut contents: BTreeMap<&str, BTreeMap<String, Entry>> = BTreeMap::new();
+        let mut entries = BTreeMap::new();
+        for (tensor, file) in index.tensors() {
+            let held = match contents.entry(file) {
+                btree_map::Entry::Occupied(held) => held.into_mut(),
+                btree_map::Entry::Vacant(place) => {
                     let path = folder.join(file);
-                    if !is_bare || !path.is_file() {
+                    if !path.is_file() {
                         return Err(Error::MissingShard {
-                            index: index.to_owned(),
-                            tensor: tensor.clone(),
-                            file: file.clone(),
+                            index: index.path().to_owned(),
+                            tensor: tensor.to_owned(),
+                            file: file.to_owned(),
                         });
                     }
-                    let shard = tensors.map_shard(&path)?;
-                    mapped.insert(file, shard);
-                    shard
+                    let (shard, held) = map_shard(&path, shards.len())?;
+                    shards.push(shard);
+                    place.insert(held)
                 }
             };
-            if tensors.entries.get(tensor).is_none_or(|entry| entry.shard != shard) {
-                return Err(Error::MisplacedTensor {
-                    index: index.to_owned(),
-                    tensor: tensor.clone(),
-                    file: file.clone(),
-                });
-            }
+            let entry = held.remove(tensor).ok_or_else(|| Error::MisplacedTensor {
+                index: index.path().to_owned(),
+                tensor: tensor.to_owned(),
+                file: file.to_owned(),
+            })?;
+            entries.insert(tensor.to_owned(), entry);
         }
-        Ok(tensors)
-    }
-
-    fn map_shard(&mut self, path: &Path) -> Result<usize> {
-        let io = |action| {
-            move |source| Error::Io { action, path: path.to_owned(), source }
-        };
-        let file = File::open(path).map_err(io("open"))?;
-        // SAFETY: the map is read-only and private to this process. As with every mapped model file, the bytes stay
-        // valid as long as nobody truncates the file meanwhile; nothing here relies on them staying unchanged.
-        let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
-        let damaged =
-            |error: safetensors::SafeTensorError| Error::Safetensors { path: path.to_owned(), message: error.to_string() };
-        let (header, _) = SafeTensors::read_metadata(&map).map_err(damaged)?;
-        let data_start = header + std::mem::size_of::<u64>();
-        let shard = self.shards.len();
-        let parsed = SafeTensors::deserialize(&map).map_err(damaged)?;
-        for (name, view) in parsed.iter() {
-            let offset = view.data().as_ptr() as usize - map.as_ptr() as usize;
-            debug_assert!(offset >= data_start);
-            let entry = Entry {
-                shard,
-                dtype: view.dtype(),
-                shape: view.shape().to_vec(),
-                bytes: offset..offset + view.data().len(),
-            };
-            self.entries.insert(name.to_owned(), entry);
-        }
-        drop(parsed);
-        self.shards.push(Shard { map });
-        Ok(shard)
+        Ok(Tensors { shards, entries })
     }
 
     /// Renames every tensor by `rename`; a base model's tensors lack the prefix that all others have.
@@ -195,8 +147,31 @@ impl Tensors {
     }
 
     fn bytes(&self, entry: &Entry) -> &[u8] {
-        &self.shards[entry.shard].map[entry.bytes.clone()]
+        &self.shards[entry.shard][entry.bytes.clone()]
     }
+}
+
+/// Maps one safetensors file as shard number `shard` and reads its table of contents.
+fn map_shard(path: &Path, shard: usize) -> Result<(Mmap, BTreeMap<String, Entry>)> {
+    let io = |action| move |source| Error::Io { action, path: path.to_owned(), source };
+    let file = File::open(path).map_err(io("open"))?;
+    // SAFETY: the map is read-only and private to this process. As with every mapped model file, the bytes stay
+    // valid as long as nobody truncates the file meanwhile; nothing here relies on them staying unchanged.
+    let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
+    // this checks that every tensor lies within the file and is as long as its shape and type say
+    let (header, contents) = SafeTensors::read_metadata(&map)
+        .map_err(|error| Error::Safetensors { path: path.to_owned(), message: error.to_string() })?;
+    let data = size_of::<u64>() + header;
+    let entries = contents
+        .tensors()
+        .into_iter()
+        .map(|(name, tensor)| {
+            let (start, end) = tensor.data_offsets;
+            let bytes = data + start..data + end;
+            (name, Entry { shard, dtype: tensor.dtype, shape: tensor.shape.clone(), bytes })
+        })
+        .collect();
+    Ok((map, entries))
 }
 
 impl<'a> TensorView<'a> {
@@ -210,9 +185,12 @@ impl<'a> TensorView<'a> {
     /// The sub-tensor at `index` of the first dimension; `None` beyond its end or for a scalar.
     pub fn slice_first(&self, index: usize) -> Option<TensorView<'a>> {
         let (first, shape) = self.shape.split_first()?;
-        let length = shape.iter().product::<usize>() * self.dtype.size();
+        if index >= *first {
+            return None;
+        }
+        let length = self.bytes.len() / first;
         let bytes = self.bytes.get(index * length..(index + 1) * length)?;
-        (index < *first).then_some(TensorView { name: self.name, dtype: self.dtype, shape, bytes })
+        Some(TensorView { name: self.name, dtype: self.dtype, shape, bytes })
     }
 }
 

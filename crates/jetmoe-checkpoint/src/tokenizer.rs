@@ -66,6 +66,11 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// Text of a token id, such as `</s>`.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Id of a token given by its text, such as `</s>`.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)

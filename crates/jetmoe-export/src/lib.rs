@@ -1,1 +1,15 @@
+//! Makes deployable artifacts from JetMoE checkpoints.
+//!
+//! [`export`] is the whole pipeline: open and check the checkpoint, build the graph, stream the weights, and write the
+//! files that other clients need. What it writes is not an artifact before the manifest is there, and the manifest
+//! comes last.
 
+mod client_files;
+mod error;
+mod export;
+mod output;
+mod progress;
+
+pub use error::{Error, Result};
+pub use export::{ExportOptions, Exported, export, record_verification};
+pub use progress::{byte_bar, spinner};

@@ -27,7 +27,7 @@ pub enum Error {
         /// The symbol.
         symbol: String,
     },
-    /// An output of the contract was not produced, or with another type or shape.
+    /// An output of the contract was produced with another type or shape.
     #[error("output {output} must be {expected}, but the graph makes {found}")]
     Output {
         /// Name of the output.
@@ -36,6 +36,12 @@ pub enum Error {
         expected: String,
         /// What the graph makes.
         found: String,
+    },
+    /// An output of the contract was not produced.
+    #[error("the graph does not make the output {output}")]
+    NoOutput {
+        /// Name of the output.
+        output: String,
     },
     /// The operator-set version is outside the supported range.
     #[error("opset {found} is not supported; choose one from {minimum} to {maximum}")]

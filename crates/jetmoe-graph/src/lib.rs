@@ -1,1 +1,60 @@
+//! JetMoE's computation graph, built operator by operator and written as ONNX.
+//!
+//! [`build`] makes a [`Graph`] from a configuration and [`GraphOptions`]; nothing else decides what it looks like.
+//! Weights are references into a checkpoint until [`write()`] streams them into the external data file, so memory does
+//! not grow with the model. [`text::render`] prints a graph for review. This crate knows no runtime.
 
+mod builder;
+mod dimension;
+mod element;
+mod error;
+mod graph;
+mod model;
+pub mod onnx;
+mod opset;
+mod reader;
+pub mod text;
+mod weight;
+mod writer;
+
+use std::collections::BTreeSet;
+
+use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task};
+
+pub use dimension::{Dimension, Shape};
+pub use element::ElementType;
+pub use error::{Error, Result};
+pub use graph::Graph;
+pub use model::build;
+pub use opset::Opset;
+pub use reader::read;
+pub use weight::Weight;
+pub use writer::{WrittenGraph, write};
+
+/// Everything, beside the configuration, that decides what a graph looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphOptions {
+    /// What the graph computes.
+    pub task: Task,
+    /// Element types of weights and arithmetic.
+    pub precision: Precision,
+    /// Operators it may use.
+    pub profile: Profile,
+    /// Version of the standard operator set.
+    pub opset: Opset,
+    /// Outputs beyond the task's own.
+    pub optional_outputs: BTreeSet<OptionalOutput>,
+}
+
+impl GraphOptions {
+    /// Float32 in the portable profile at the default operator set, without optional outputs.
+    pub fn for_task(task: Task) -> Self {
+        GraphOptions {
+            task,
+            precision: Precision::F32,
+            profile: Profile::Portable,
+            opset: Opset::default(),
+            optional_outputs: BTreeSet::new(),
+        }
+    }
+}

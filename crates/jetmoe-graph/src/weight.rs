@@ -35,6 +35,11 @@ impl Weight {
         self
     }
 
+    /// Name and shape of the checkpoint tensor.
+    pub(crate) fn stored(&self) -> (String, Vec<usize>) {
+        (self.tensor.clone(), self.stored.clone())
+    }
+
     /// Name in the graph: that of the tensor, with the expert's number and `.T` where they apply.
     pub fn name(&self) -> String {
         let mut name = self.tensor.clone();

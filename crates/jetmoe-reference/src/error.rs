@@ -17,7 +17,9 @@ pub enum Error {
         source: candle_core::Error,
     },
     /// There is nothing to compute.
-    #[error("a batch of {batch_size} sequences of {sequence_length} tokens is empty; give at least one token")]
+    #[error(
+        "a batch of {batch_size} sequences of {sequence_length} tokens is empty; give at least one token"
+    )]
     EmptyInputs {
         /// Sequences in the batch.
         batch_size: usize,
@@ -59,7 +61,9 @@ pub enum Error {
         found: String,
     },
     /// The checkpoint has no such head.
-    #[error("the checkpoint has no {head}, so this output does not exist; use one that was saved with that head")]
+    #[error(
+        "the checkpoint has no {head}, so this output does not exist; use one that was saved with that head"
+    )]
     MissingHead {
         /// Name of the head's weight.
         head: &'static str,

@@ -45,7 +45,8 @@ mod tests {
         let tokens = Tensor::new(&[[1.0_f32, 2.0], [4.0, 3.0], [5.0, 6.0]], &Device::Cpu).unwrap();
         let routes = routes(&tokens, 1);
         // expert 0 adds the two inputs, expert 1 multiplies the first by 10
-        let experts = ExpertLinear::new(Tensor::new(&[[[1.0_f32, 1.0]], [[10.0, 0.0]]], &Device::Cpu).unwrap());
+        let experts =
+            ExpertLinear::new(Tensor::new(&[[[1.0_f32, 1.0]], [[10.0, 0.0]]], &Device::Cpu).unwrap());
         let outputs = experts.forward(&routes.spread(&tokens).unwrap(), &routes).unwrap();
         assert_eq!(outputs.to_vec2::<f32>().unwrap(), [[10.0], [7.0], [50.0]]);
     }

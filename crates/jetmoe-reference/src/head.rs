@@ -58,7 +58,12 @@ impl Heads {
 
 /// Row of every sequence's last token, in the batch's tokens counted through. Padding may stand on either side; a
 /// sequence of padding alone is read at its first token, as transformers does.
-fn last_tokens(input_ids: &[i64], batch: usize, sequence: usize, pad_token_id: Option<u32>) -> Result<Vec<u32>> {
+fn last_tokens(
+    input_ids: &[i64],
+    batch: usize,
+    sequence: usize,
+    pad_token_id: Option<u32>,
+) -> Result<Vec<u32>> {
     if input_ids.len() != batch * sequence {
         return Err(Error::InputLength {
             input: "input_ids",

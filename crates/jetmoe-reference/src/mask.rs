@@ -26,7 +26,9 @@ mod tests {
         let rows = bias.to_vec3::<f32>().unwrap();
         assert!(rows.iter().flatten().flatten().all(|bias| *bias == 0.0 || *bias == f32::MIN));
         rows.into_iter()
-            .map(|rows| rows.into_iter().map(|row| row.into_iter().map(|bias| bias == 0.0).collect()).collect())
+            .map(|rows| {
+                rows.into_iter().map(|row| row.into_iter().map(|bias| bias == 0.0).collect()).collect()
+            })
             .collect()
     }
 

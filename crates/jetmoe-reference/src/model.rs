@@ -67,7 +67,8 @@ impl Reference {
                 .map(|layer| DecoderLayer::load(weights, layer))
                 .collect::<Result<_>>()?,
             final_norm: weights.norm(names::FINAL_NORM, config.rms_norm_eps)?,
-            rotary: Rotary::new(&config.rope, config.kv_channels).map_err(Error::at("the rotary embedding"))?,
+            rotary: Rotary::new(&config.rope, config.kv_channels)
+                .map_err(Error::at("the rotary embedding"))?,
             heads: Heads::load(weights, &embedding)?,
             embedding,
             config,
@@ -149,7 +150,8 @@ impl DecoderLayer {
         Ok(DecoderLayer {
             input_norm: weights.norm(&names::input_norm(layer), ModelConfig::LAYER_NORM_EPS)?,
             attention: MixtureOfAttention::load(weights, layer)?,
-            post_attention_norm: weights.norm(&names::post_attention_norm(layer), ModelConfig::LAYER_NORM_EPS)?,
+            post_attention_norm: weights
+                .norm(&names::post_attention_norm(layer), ModelConfig::LAYER_NORM_EPS)?,
             mlp: MixtureOfMlps::load(weights, layer)?,
         })
     }

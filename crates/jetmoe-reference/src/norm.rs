@@ -19,3 +19,19 @@ impl RmsNorm {
         normed.broadcast_mul(&self.weight) // [batch, seq, hidden]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_divided_by_its_root_mean_square_and_scaled_by_the_weight() {
+        // mean squares: (9 + 16 + 0 + 0 + 2.75 · 4) / 4 with epsilon 2.75
+        let norm = RmsNorm::new(Tensor::new(&[1.0_f32, 2.0, 3.0, 4.0], &Device::Cpu).unwrap(), 2.75);
+        let x = Tensor::new(&[[[3.0_f32, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]], &Device::Cpu).unwrap();
+        let normed = norm.forward(&x).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(normed, [[1.0, 8.0 / 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]);
+    }
+}

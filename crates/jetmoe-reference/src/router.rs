@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn logits_that_are_no_numbers_still_choose_experts() {
-        let logits: Vec<f32> = (0..64).map(|index| if index % 3 == 0 { f32::NAN } else { index as f32 }).collect();
+        let logits: Vec<f32> =
+            (0..64).map(|index| if index % 3 == 0 { f32::NAN } else { index as f32 }).collect();
         assert_eq!(largest(&logits, 4).len(), 4);
     }
 
@@ -146,7 +147,9 @@ mod tests {
         let spread = routes.spread(&tokens).unwrap();
         assert_eq!(spread.dims(), [4, 3]);
         let combined = routes.combine(&spread).unwrap().to_vec2::<f32>().unwrap();
-        for (combined, token) in combined.iter().flatten().zip(tokens.to_vec2::<f32>().unwrap().iter().flatten()) {
+        for (combined, token) in
+            combined.iter().flatten().zip(tokens.to_vec2::<f32>().unwrap().iter().flatten())
+        {
             assert!((combined - token).abs() <= token.abs() * f32::EPSILON, "{combined} {token}");
         }
     }

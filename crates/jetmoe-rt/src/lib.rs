@@ -19,16 +19,20 @@ mod batch;
 mod classification;
 pub mod engine;
 mod error;
+#[cfg(test)]
+mod fake;
 mod generation;
 mod model;
 mod session;
 
 pub use batch::TokenBatch;
-pub use classification::{Classification, TextClassifier};
+pub use classification::{Classification, ClassificationOptions, TextClassifier};
 pub use engine::library::{LibraryCandidate, OnnxRuntimeLibrary};
 pub use error::{Error, Result};
 pub use generation::{
-    FinishReason, Generated, GeneratedText, GenerationOptions, Sampling, TextGenerator, TextStream, TokenGenerator,
+    FinishReason, Generated, GeneratedText, GenerationOptions, Prompt, Sampling, TextGenerator, TextStream,
+    TokenEvent, TokenGenerator,
 };
+pub use jetmoe_checkpoint::ChatMessage;
 pub use model::{LoadOptions, Model, Runtime};
 pub use session::{Session, StepOutput};

@@ -140,7 +140,7 @@ impl StepOutput {
     }
 
     fn view(&self, name: OutputName) -> Result<ndarray::ArrayViewD<'_, f32>> {
-        self.tensors.get(&name).map(ArrayD::view).ok_or_else(|| self.missing(name))
+        self.tensors.get(&name).map(|tensor| tensor.view()).ok_or_else(|| self.missing(name))
     }
 
     fn missing(&self, name: OutputName) -> Error {

@@ -128,11 +128,14 @@ impl OnnxRuntimeLibrary {
         &self.version
     }
 
-    /// Execution providers that DESIGN's runtimes need, and whether this library was built with them. One that it was
-    /// built with may still lack its driver.
+    /// Execution providers that it was built with, by ONNX Runtime's names and the fastest first, as in
+    /// `CPUExecutionProvider`. One of them may still lack its driver here.
+    ///
+    /// # Errors
+    /// [`Error::Library`] if it does not say.
     #[cfg(feature = "ort")]
-    pub fn execution_providers(&self) -> Vec<(&'static str, bool)> {
-        open::execution_providers()
+    pub fn execution_providers(&self) -> Result<Vec<String>> {
+        open::execution_providers().map_err(|message| Error::Library { path: self.path.clone(), message })
     }
 }
 

@@ -11,6 +11,8 @@ use ndarray::{Array2, ArrayD};
 
 use crate::Result;
 
+#[cfg(any(feature = "ort", feature = "tract"))]
+mod contract;
 pub mod library;
 #[cfg(feature = "ort")]
 pub(crate) mod ort;

@@ -3,7 +3,6 @@
 use std::ffi::CStr;
 use std::path::Path;
 
-use ort::ep::{self, ExecutionProvider};
 use ort::sys::OrtApiBase;
 
 /// Oldest ONNX Runtime that will do, as major and minor version.
@@ -54,15 +53,22 @@ fn source_text(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Providers by the names of our devices, and whether the opened library was built with them.
-pub(super) fn execution_providers() -> Vec<(&'static str, bool)> {
-    let has = |available: ort::Result<bool>| available.unwrap_or(false);
-    vec![
-        ("CPU", has(ep::CPU::is_available())),
-        ("CUDA", has(ep::CUDA::is_available())),
-        ("TensorRT", has(ep::TensorRT::is_available())),
-        ("OpenVINO", has(ep::OpenVINO::is_available())),
-    ]
+/// Names of the execution providers that the opened library was built with, the fastest first.
+pub(super) fn execution_providers() -> Result<Vec<String>, String> {
+    let mut names = std::ptr::null_mut();
+    let mut count = 0;
+    // SAFETY: both pointers are valid for writing; the answer is an array of so many null-terminated strings.
+    unsafe { ort::Error::result_from_status((ort::api().GetAvailableProviders)(&mut names, &mut count)) }
+        .map_err(|error| error.message().to_owned())?;
+    let count_of_names = usize::try_from(count).unwrap_or(0);
+    let providers = (0..count_of_names)
+        // SAFETY: the index is inside the array, and the array is released after its strings were copied.
+        .map(|index| unsafe { CStr::from_ptr(*names.add(index)) }.to_string_lossy().into_owned())
+        .collect();
+    // SAFETY: the array is the one that GetAvailableProviders answered, released once.
+    unsafe { ort::Error::result_from_status((ort::api().ReleaseAvailableProviders)(names, count)) }
+        .map_err(|error| error.message().to_owned())?;
+    Ok(providers)
 }
 
 #[cfg(test)]

@@ -1,0 +1,239 @@
+//! Download from the Hugging Face hub, into the cache that all of Hugging Face's tools share.
+
+mod cache;
+mod failure;
+#[cfg(test)]
+mod mock;
+mod progress;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use hf_hub::progress::Progress;
+use hf_hub::repository::{HFRepositorySync, RepoTreeEntry, RepoTypeModel};
+use hf_hub::{HFClient, HFClientSync, HFError};
+
+use self::cache::Cache;
+use self::failure::Failure;
+use self::progress::DownloadBar;
+use self::settings::Settings;
+use crate::index::WeightsIndex;
+use crate::{Error, HubOptions, Result, names};
+
+const DEFAULT_REVISION: &str = "main";
+
+/// What a folder needs beside its weights; only the configuration must exist.
+const SMALL_FILES: [&str; 5] = [
+    names::CONFIG,
+    names::GENERATION_CONFIG,
+    names::TOKENIZER,
+    names::TOKENIZER_CONFIG,
+    names::CHAT_TEMPLATE,
+];
+
+/// One model to fetch.
+struct Request<'a> {
+    /// `owner/name`.
+    id: &'a str,
+    revision: &'a str,
+    settings: &'a Settings,
+}
+
+/// A file of the repository, as the hub lists it.
+#[derive(Debug, Clone, Copy)]
+struct Listed {
+    bytes: u64,
+    /// Whether it is stored in chunks, which are reported as one batch instead of file by file.
+    chunked: bool,
+}
+
+pub(crate) fn download(id: &str, options: &HubOptions) -> Result<PathBuf> {
+    let settings = Settings::new(options, &|name| std::env::var(name).ok());
+    let revision = options.revision.as_deref().unwrap_or(DEFAULT_REVISION);
+    Request { id, revision, settings: &settings }.folder()
+}
+
+impl Request<'_> {
+    /// The folder of the model's files. Without a network, a complete copy in the cache will do.
+    fn folder(&self) -> Result<PathBuf> {
+        if !is_revision(self.revision) {
+            return Err(Failure::Refused {
+                message: format!("{:?} is no branch, tag or commit", self.revision),
+                advice: "check --revision".to_owned(),
+            }
+            .explain(self));
+        }
+        let cache = Cache::new(&self.settings.cache_dir, self.id);
+        if self.settings.offline {
+            return cache.complete_snapshot(self.revision).map_err(|missing| self.not_cached(&missing));
+        }
+        self.fetch(&cache).or_else(|failure| match cache.complete_snapshot(self.revision) {
+            Ok(folder) if failure.is_outage() => {
+                tracing::warn!(model = self.id, %failure, "the hub cannot be reached; using the copy in the cache");
+                Ok(folder)
+            }
+            _ => Err(failure.explain(self)),
+        })
+    }
+
+    fn fetch(&self, cache: &Cache) -> Result<PathBuf, Failure> {
+        let repository = self.repository()?;
+        let commit = repository
+            .info()
+            .revision(self.revision)
+            .send()?
+            .sha
+            .ok_or_else(|| HFError::malformed_response("the commit of the revision"))?;
+        let listing = list(&repository, &commit)?;
+        let mut wanted: Vec<&str> = SMALL_FILES.into_iter().filter(|name| listing.contains_key(*name)).collect();
+        if !listing.contains_key(names::CONFIG) {
+            return Err(self.no_model());
+        }
+        let index;
+        if listing.contains_key(names::WEIGHTS) {
+            wanted.push(names::WEIGHTS);
+        } else if listing.contains_key(names::WEIGHTS_INDEX) {
+            let path = repository.download_file().filename(names::WEIGHTS_INDEX).revision(&commit).send()?;
+            self.verify(&path, listing[names::WEIGHTS_INDEX])?;
+            index = WeightsIndex::read(&path).map_err(Failure::Files)?;
+            if let Some(absent) = index.shards().find(|shard| !listing.contains_key(*shard)) {
+                return Err(Failure::Refused {
+                    message: format!("its {} names {absent}, which the repository does not hold", names::WEIGHTS_INDEX),
+                    advice: "this revision is incomplete; try another with --revision".to_owned(),
+                });
+            }
+            wanted.push(names::WEIGHTS_INDEX);
+            wanted.extend(index.shards());
+        } else {
+            return Err(self.no_safetensors(listing.keys()));
+        }
+
+        let folder = cache.snapshot(&commit);
+        let missing: BTreeMap<String, Listed> = wanted
+            .iter()
+            .filter(|name| !folder.join(name).exists())
+            .map(|name| ((*name).to_owned(), listing[*name]))
+            .collect();
+        if !missing.is_empty() {
+            let bar = self.settings.progress.then(|| Progress::new(DownloadBar::new(missing.clone())));
+            repository
+                .snapshot_download()
+                .revision(&commit)
+                .allow_patterns(missing.keys().map(|name| literal_pattern(name)).collect())
+                .maybe_progress(bar)
+                .send()?;
+        }
+        for name in &wanted {
+            self.verify(&folder.join(name), listing[*name])?;
+        }
+        // last, so that no revision points to a folder with files missing
+        cache.point(self.revision, &commit).map_err(HFError::Io)?;
+        Ok(folder)
+    }
+
+    fn repository(&self) -> Result<HFRepositorySync<RepoTypeModel>, Failure> {
+        let mut builder = HFClient::builder()
+            .endpoint(&self.settings.endpoint)
+            .cache_dir(&self.settings.cache_dir)
+            .user_agent(concat!("jetmoe/", env!("CARGO_PKG_VERSION")))
+            .retry_base_delay(self.settings.retry_delay);
+        if let Some(token) = &self.settings.token {
+            builder = builder.token(token);
+        }
+        let client = HFClientSync::from_inner(builder.build()?)?;
+        let (owner, name) = hf_hub::split_id(self.id);
+        Ok(client.model(owner, name))
+    }
+
+    /// hf-hub 1.0 does not look at the status of a download's answer, so that an error page would stay in the cache as
+    /// the file; its size gives it away.
+    fn verify(&self, file: &Path, listed: Listed) -> Result<(), Failure> {
+        let found = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+        if found == listed.bytes {
+            return Ok(());
+        }
+        if let Ok(blob) = std::fs::canonicalize(file) {
+            let _ = std::fs::remove_file(blob);
+        }
+        let _ = std::fs::remove_file(file);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Err(Failure::Refused {
+            message: format!("{name} arrived with {found} bytes instead of {}", listed.bytes),
+            advice: "it was removed; run the same command again, whole files are not fetched twice".to_owned(),
+        })
+    }
+
+    fn no_model(&self) -> Failure {
+        Failure::Refused {
+            message: format!("it has no {}, so it is no transformers model", names::CONFIG),
+            advice: format!("see what it holds: {}", self.page()),
+        }
+    }
+
+    fn no_safetensors<'n>(&self, mut files: impl Iterator<Item = &'n String>) -> Failure {
+        const PICKLES: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
+        let pickle = files.find(|name| PICKLES.iter().any(|suffix| name.ends_with(suffix)));
+        match pickle {
+            Some(pickle) => Failure::Refused {
+                message: format!("its weights are pickles only ({pickle}), which can run code and are not read here"),
+                advice: format!(
+                    "convert them: AutoModelForCausalLM.from_pretrained({:?}).save_pretrained(FOLDER) in transformers, \
+                     and give FOLDER",
+                    self.id
+                ),
+            },
+            None => Failure::Refused {
+                message: format!("it has neither {} nor {}", names::WEIGHTS, names::WEIGHTS_INDEX),
+                advice: format!("see what it holds: {}", self.page()),
+            },
+        }
+    }
+
+    fn not_cached(&self, missing: &str) -> Error {
+        Error::Hub {
+            id: self.id.to_owned(),
+            message: format!("HF_HUB_OFFLINE is set, and the cache has no complete copy: {missing}"),
+            advice: "unset HF_HUB_OFFLINE to download it, set HF_HUB_CACHE to the cache that holds it, or give a \
+                     folder"
+                .to_owned(),
+        }
+    }
+
+    /// The model's page for people.
+    fn page(&self) -> String {
+        format!("{}/{}/tree/{}", self.settings.endpoint, self.id, self.revision)
+    }
+}
+
+fn list(
+    repository: &HFRepositorySync<RepoTypeModel>,
+    commit: &str,
+) -> Result<BTreeMap<String, Listed>, HFError> {
+    let entries = repository.list_tree().revision(commit).send()?;
+    Ok(entries
+        .into_iter()
+        .filter_map(|entry| match entry {
+            RepoTreeEntry::File { path, size, xet_hash, .. } => {
+                Some((path, Listed { bytes: size, chunked: xet_hash.is_some() }))
+            }
+            RepoTreeEntry::Directory { .. } => None,
+        })
+        .collect())
+}
+
+/// A revision becomes part of a path in the cache, so it may not lead out of it.
+fn is_revision(revision: &str) -> bool {
+    !revision.is_empty()
+        && !revision.contains('\\')
+        && revision.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// A glob pattern that matches a file name and nothing else.
+fn literal_pattern(name: &str) -> String {
+    name.chars()
+        .map(|letter| if "*?[]{}!\\".contains(letter) { format!("[{letter}]") } else { letter.to_string() })
+        .collect()
+}

@@ -1,0 +1,59 @@
+//! What the environment says about the hub, by the names that all of Hugging Face's tools use.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::HubOptions;
+
+const HUB: &str = "https://huggingface.co";
+
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// Address of the hub, without a slash at its end.
+    pub(super) endpoint: String,
+    /// `HF_TOKEN`; if `None`, hf-hub looks for the file that `hf auth login` leaves.
+    pub(super) token: Option<String>,
+    pub(super) cache_dir: PathBuf,
+    /// Whether only the cache is looked at.
+    pub(super) offline: bool,
+    pub(super) progress: bool,
+    /// First pause before a failed request is repeated; it doubles from one to the next.
+    pub(super) retry_delay: Duration,
+}
+
+impl Settings {
+    /// Settings from the options and the environment, which `variable` looks up.
+    pub(super) fn new(options: &HubOptions, variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let variable = |name: &str| {
+            variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        };
+        let folder = |name: &str| variable(name).map(from_home);
+        let cache_dir = options
+            .cache_dir
+            .clone()
+            .or_else(|| folder("HF_HUB_CACHE"))
+            .or_else(|| folder("HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| folder("HF_HOME").map(|home| home.join("hub")))
+            .or_else(|| folder("XDG_CACHE_HOME").map(|caches| caches.join("huggingface/hub")))
+            .unwrap_or_else(|| from_home("~/.cache/huggingface/hub".to_owned()));
+        let offline = variable("HF_HUB_OFFLINE")
+            .or_else(|| variable("TRANSFORMERS_OFFLINE"))
+            .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+        Settings {
+            endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| HUB.to_owned()).trim_end_matches('/').to_owned(),
+            token: variable("HF_TOKEN"),
+            cache_dir,
+            offline,
+            progress: options.progress,
+            retry_delay: Duration::from_millis(100),
+        }
+    }
+}
+
+/// A path whose leading `~` is the home folder.
+fn from_home(path: String) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    }
+}

@@ -1,0 +1,51 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// `model.safetensors.index.json`: which file holds which tensor.
+#[derive(Debug)]
+pub(crate) struct WeightsIndex {
+    path: PathBuf,
+    weight_map: BTreeMap<String, String>,
+}
+
+impl WeightsIndex {
+    /// Reads an index; it may only name files beside itself.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct File {
+            weight_map: BTreeMap<String, String>,
+        }
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+        let File { weight_map } =
+            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let is_bare = |file: &str| Path::new(file).file_name().is_some_and(|name| name == file);
+        match weight_map.iter().find(|(_, file)| !is_bare(file)) {
+            Some((tensor, file)) => Err(Error::ShardOutside {
+                index: path.to_owned(),
+                tensor: tensor.clone(),
+                file: file.clone(),
+            }),
+            None => Ok(WeightsIndex { path: path.to_owned(), weight_map }),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the shard files, each once, sorted.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = &str> {
+        self.weight_map.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Every tensor with the file that holds it.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.weight_map.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str()))
+    }
+}

@@ -1,0 +1,169 @@
+//! The files beside the graphs that other ONNX clients read: configuration, tokenizer, onnxruntime-genai's settings.
+
+use std::path::Path;
+
+use jetmoe_artifact::{Task, names as artifact_names};
+use jetmoe_checkpoint::{Checkpoint, ModelConfig, Tokenizer, names};
+use serde_json::{Map, Value, json};
+
+use crate::{Error, Result};
+
+/// A file to be written: its name and its content.
+pub(crate) struct ClientFile {
+    pub(crate) name: &'static str,
+    pub(crate) content: Vec<u8>,
+}
+
+/// Files that are taken over as they are, where the checkpoint has them.
+const COPIED: &[&str] =
+    &[names::TOKENIZER, names::CHAT_TEMPLATE, "special_tokens_map.json", "added_tokens.json", "tokenizer.model"];
+
+/// Everything that stands beside the graph `graph_file`.
+pub(crate) fn client_files(checkpoint: &Checkpoint, task: Task, graph_file: &str) -> Result<Vec<ClientFile>> {
+    let folder = checkpoint.folder();
+    let config = checkpoint.config();
+    let tokenizer = checkpoint.tokenizer()?;
+    let mut files = vec![
+        json_file(names::CONFIG, &transformers_config(read_object(folder, names::CONFIG)?, config)),
+        json_file(names::GENERATION_CONFIG, &generation_config(folder, config)?),
+    ];
+    for name in COPIED {
+        let path = folder.join(name);
+        if path.is_file() {
+            let content =
+                std::fs::read(&path).map_err(|source| Error::Io { action: "read", path, source })?;
+            files.push(ClientFile { name, content });
+        }
+    }
+    if let Some(tokenizer) = &tokenizer {
+        files.push(json_file(names::TOKENIZER_CONFIG, &tokenizer_config(folder, config, tokenizer)?));
+        if task == Task::CausalLm {
+            files.push(json_file(artifact_names::GENAI_CONFIG, &genai_config(config, graph_file)));
+        }
+    }
+    Ok(files)
+}
+
+fn json_file(name: &'static str, value: &Value) -> ClientFile {
+    ClientFile { name, content: format!("{value:#}\n").into_bytes() }
+}
+
+fn read_object(folder: &Path, name: &str) -> Result<Map<String, Value>> {
+    let path = folder.join(name);
+    if !path.is_file() {
+        return Ok(Map::new());
+    }
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
+        action: "read",
+        path: path.clone(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| Error::Json { path, source })
+}
+
+/// The checkpoint's configuration in transformers' own layout; keys of the first hub upload are renamed.
+fn transformers_config(mut object: Map<String, Value>, config: &ModelConfig) -> Value {
+    const RENAMED: &[(&str, &str)] = &[
+        ("moe_num_experts", "num_local_experts"),
+        ("moe_top_k", "num_experts_per_tok"),
+        ("ffn_hidden_size", "intermediate_size"),
+        ("torch_dtype", "dtype"),
+    ];
+    for (old, new) in RENAMED {
+        if let Some(value) = object.shift_remove(*old) {
+            object.entry(*new).or_insert(value);
+        }
+    }
+    for fixed in ["glu", "bias"] {
+        object.shift_remove(fixed);
+    }
+    if !object.contains_key("rope_parameters") {
+        let mut rope = match object.shift_remove("rope_scaling") {
+            Some(Value::Object(scaling)) => scaling,
+            _ => Map::new(),
+        };
+        let kind = rope.shift_remove("type").unwrap_or_else(|| json!("default"));
+        rope.entry("rope_type").or_insert(kind);
+        object.shift_remove("rope_theta");
+        rope.insert("rope_theta".to_owned(), json!(config.rope.theta));
+        object.insert("rope_parameters".to_owned(), Value::Object(rope));
+    }
+    if let Some(Value::Array(architectures)) = object.get_mut("architectures") {
+        for name in architectures {
+            if let Some(renamed) = name.as_str().and_then(|name| name.strip_prefix("JetMoEFor")) {
+                *name = json!(format!("JetMoeFor{renamed}"));
+            }
+        }
+    }
+    object.insert("model_type".to_owned(), json!("jetmoe"));
+    object.insert("num_attention_heads".to_owned(), json!(config.num_attention_heads()));
+    Value::Object(object)
+}
+
+/// The checkpoint's generation defaults, or the special tokens of its configuration.
+fn generation_config(folder: &Path, config: &ModelConfig) -> Result<Value> {
+    let object = read_object(folder, names::GENERATION_CONFIG)?;
+    if !object.is_empty() {
+        return Ok(Value::Object(object));
+    }
+    Ok(json!({
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_ids,
+        "pad_token_id": config.pad_token_id,
+    }))
+}
+
+/// The tokenizer's settings with what other clients cannot do without: a class they know, the begin-of-sequence token
+/// spelled out, a padding token, and the chat template in place.
+fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<Value> {
+    let mut object = read_object(folder, names::TOKENIZER_CONFIG)?;
+    object.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
+    object.entry("model_input_names").or_insert_with(|| json!(["input_ids", "attention_mask"]));
+    let begins = tokenizer.encode("", true)?.first().copied();
+    let adds_bos = begins.is_some() && begins == config.bos_token_id;
+    object.insert("add_bos_token".to_owned(), json!(adds_bos));
+    if !object.contains_key("pad_token") {
+        let padding = config.pad_token_id.and_then(|id| tokenizer.token(id)).map(|token| json!(token));
+        if let Some(padding) = padding.or_else(|| object.get("eos_token").cloned()) {
+            object.insert("pad_token".to_owned(), padding);
+        }
+    }
+    let template = folder.join(names::CHAT_TEMPLATE);
+    if template.is_file() {
+        let source = std::fs::read_to_string(&template)
+            .map_err(|source| Error::Io { action: "read", path: template, source })?;
+        object.insert("chat_template".to_owned(), json!(source));
+    }
+    Ok(Value::Object(object))
+}
+
+/// Settings of onnxruntime-genai. It refuses keys it does not know, and finds inputs and outputs by our names.
+fn genai_config(config: &ModelConfig, graph_file: &str) -> Value {
+    let ends = match config.eos_token_ids.as_slice() {
+        [single] => json!(single),
+        several => json!(several),
+    };
+    let padding = config.pad_token_id.or(config.eos_token_ids.first().copied()).unwrap_or(0);
+    json!({
+        "model": {
+            "type": "decoder",
+            "bos_token_id": config.bos_token_id.unwrap_or(padding),
+            "eos_token_id": ends,
+            "pad_token_id": padding,
+            "context_length": config.max_position_embeddings,
+            "vocab_size": config.vocab_size,
+            "decoder": {
+                "filename": graph_file,
+                "num_attention_heads": config.num_attention_heads(),
+                "num_key_value_heads": config.num_key_value_heads,
+                "num_hidden_layers": config.num_hidden_layers,
+                "head_size": config.kv_channels,
+                "hidden_size": config.hidden_size,
+            },
+        },
+        "search": {
+            "max_length": config.max_position_embeddings,
+            "past_present_share_buffer": false,
+        },
+    })
+}

@@ -1,0 +1,176 @@
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use jetmoe_artifact::{
+    ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, OptionalOutput, Precision, Profile, Task,
+    VerificationRecord, names,
+};
+use jetmoe_checkpoint::{Architecture, Checkpoint, Digest, ModelConfig};
+use jetmoe_graph::{Graph, GraphOptions, Opset, WrittenGraph};
+
+use crate::client_files::{ClientFile, client_files};
+use crate::output::OutputFolder;
+use crate::progress::byte_bar;
+use crate::{Error, Result};
+
+/// What to export, and how.
+#[derive(Debug, Clone)]
+pub struct ExportOptions {
+    /// Where the checkpoint came from, for the manifest: a folder or a hub id.
+    pub source: String,
+    /// The artifact's folder.
+    pub output: PathBuf,
+    /// What the graph computes; what the checkpoint was trained for if `None`.
+    pub task: Option<Task>,
+    /// Element types of weights and arithmetic.
+    pub precision: Precision,
+    /// Operators the graph may use.
+    pub profile: Profile,
+    /// Version of the standard operator set.
+    pub opset: Opset,
+    /// Outputs beyond the task's own.
+    pub optional_outputs: BTreeSet<OptionalOutput>,
+    /// Whether to write into a folder that holds something else.
+    pub force: bool,
+}
+
+/// What an export has made.
+#[derive(Debug, Clone)]
+pub struct Exported {
+    /// The artifact's folder.
+    pub folder: PathBuf,
+    /// The graph's entry in the manifest.
+    pub record: GraphRecord,
+}
+
+/// Exports a checkpoint. Progress is drawn on standard error where that is a terminal.
+///
+/// # Errors
+/// A task the checkpoint has no head for, an output folder in use, or what the file system refuses. A failed export
+/// leaves no manifest, so nothing that looks like an artifact.
+pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Exported> {
+    let config = checkpoint.config();
+    let task = options.task.unwrap_or_else(|| Task::of_architecture(config.architecture));
+    check_head(config, task)?;
+    let graph_options = GraphOptions {
+        task,
+        precision: options.precision,
+        profile: options.profile,
+        opset: options.opset,
+        optional_outputs: options.optional_outputs.clone(),
+    };
+    let graph = jetmoe_graph::build(config, &graph_options)?;
+    graph.check_weights(checkpoint)?;
+    let graph_file = names::graph_file(options.profile, options.precision);
+    let client_files = client_files(checkpoint, task, &graph_file)?;
+
+    let bar = byte_bar("hashing", checkpoint.tensors().size_in_bytes());
+    let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
+    bar.finish_and_clear();
+
+    let mut output = OutputFolder::prepare(&options.output, digest, task, options.force)?;
+    let result = write_artifact(checkpoint, options, &graph, &graph_file, &client_files, digest, &mut output);
+    if result.is_err() {
+        output.abandon();
+    }
+    result
+}
+
+/// Writes a verification's result into the manifest of an artifact.
+///
+/// # Errors
+/// A manifest that cannot be read or written, or that lost the graph meanwhile.
+pub fn record_verification(folder: &Path, record: &GraphRecord, verification: VerificationRecord) -> Result<()> {
+    let mut manifest = Manifest::read(folder)?;
+    for graph in &mut manifest.graphs {
+        if graph.precision == record.precision && graph.profile == record.profile {
+            graph.verification = Some(verification.clone());
+        }
+    }
+    Ok(manifest.write(folder)?)
+}
+
+fn write_artifact(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    graph: &Graph,
+    graph_file: &str,
+    client_files: &[ClientFile],
+    digest: Digest,
+    output: &mut OutputFolder,
+) -> Result<Exported> {
+    let data_file = names::data_file(graph_file);
+    let (graph_path, data_path) = (output.file(graph_file)?, output.file(&data_file)?);
+    let bar = byte_bar("writing", graph.weight_bytes());
+    let written = jetmoe_graph::write(graph, checkpoint, &graph_path, &data_path, &mut |bytes| bar.inc(bytes))?;
+    bar.finish_and_clear();
+    let record = graph_record(graph, options, graph_file, &data_file, &written);
+
+    let files = client_files.iter().map(|file| write_client_file(output, file)).collect::<Result<Vec<_>>>()?;
+    let mut graphs = output.existing().map(|manifest| manifest.graphs.clone()).unwrap_or_default();
+    graphs.retain(|other| (other.precision, other.profile) != (record.precision, record.profile));
+    graphs.push(record.clone());
+    let manifest = Manifest {
+        schema_version: MANIFEST_SCHEMA,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        checkpoint: CheckpointRecord { source: options.source.clone(), digest },
+        files,
+        graphs,
+    };
+    manifest.write(&options.output)?;
+    Ok(Exported { folder: options.output.clone(), record })
+}
+
+fn graph_record(
+    graph: &Graph,
+    options: &ExportOptions,
+    graph_file: &str,
+    data_file: &str,
+    written: &WrittenGraph,
+) -> GraphRecord {
+    GraphRecord {
+        task: graph.task,
+        precision: graph.precision,
+        profile: graph.profile,
+        opset: graph.opset.version(),
+        optional_outputs: options.optional_outputs.clone(),
+        graph: ArtifactFile {
+            path: graph_file.to_owned(),
+            size: written.graph_size,
+            sha256: written.graph_sha256,
+        },
+        data: ArtifactFile { path: data_file.to_owned(), size: written.data_size, sha256: written.data_sha256 },
+        verification: None,
+    }
+}
+
+/// Writes under a temporary name in the same folder and renames.
+fn write_client_file(output: &mut OutputFolder, file: &ClientFile) -> Result<ArtifactFile> {
+    let path = output.file(file.name)?;
+    let io = |source| Error::Io { action: "write", path: path.clone(), source };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut partial = tempfile::Builder::new().suffix(".partial").tempfile_in(folder).map_err(io)?;
+    partial.write_all(&file.content).and_then(|()| partial.as_file().sync_all()).map_err(io)?;
+    partial.persist(&path).map_err(|error| io(error.error))?;
+    Ok(ArtifactFile {
+        path: file.name.to_owned(),
+        size: file.content.len() as u64,
+        sha256: Digest::of_bytes(&file.content),
+    })
+}
+
+/// Refuses a task whose head the checkpoint lacks. Every checkpoint has the backbone, and with tied embeddings the
+/// language-model head.
+fn check_head(config: &ModelConfig, task: Task) -> Result<()> {
+    let can = |task| match task {
+        Task::Backbone => true,
+        Task::CausalLm => config.architecture == Architecture::CausalLm || config.tie_word_embeddings,
+        Task::SequenceClassification => config.architecture == Architecture::SequenceClassification,
+    };
+    if can(task) {
+        return Ok(());
+    }
+    let possible = Task::ALL.iter().filter(|task| can(**task)).map(Task::to_string).collect();
+    Err(Error::NoHead { architecture: config.architecture, task, possible })
+}

@@ -1,0 +1,229 @@
+//! Builds a graph operator by operator. Every value knows its element type and symbolic shape, and an operator that is
+//! given operands it cannot take is refused where it is made, with the node's place and all shapes in the message.
+
+mod constants;
+mod elementwise;
+mod products;
+mod reductions;
+mod routing;
+mod shapes;
+mod sizes;
+
+use std::collections::HashMap;
+
+use jetmoe_artifact::{InputSpec, OutputSpec};
+
+use crate::graph::{Attribute, Constant, Graph, Node, ValueFacts, ValueId};
+use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
+
+/// A value of the graph under construction.
+#[derive(Debug, Clone)]
+pub(crate) struct Value {
+    pub(crate) id: ValueId,
+    pub(crate) element: ElementType,
+    pub(crate) shape: Shape,
+}
+
+impl Value {
+    pub(crate) fn dimension(&self, axis: usize) -> &Dimension {
+        &self.shape.0[axis]
+    }
+
+    fn describe(&self) -> String {
+        format!("{}{}", self.element, self.shape)
+    }
+}
+
+/// A graph under construction.
+pub(crate) struct Builder {
+    graph: Graph,
+    /// Names of the enclosing scopes, outermost first.
+    scopes: Vec<String>,
+    /// How often a node name was used, to keep names unique.
+    used_names: HashMap<String, usize>,
+    /// Constants that exist already, by their name.
+    constants: HashMap<String, Value>,
+    /// Weights that exist already.
+    weights: HashMap<Weight, Value>,
+    /// One-element vectors that hold sizes, by what they hold.
+    sizes: HashMap<Dimension, Value>,
+    /// Concatenated size vectors, by their parts.
+    size_vectors: HashMap<Vec<sizes::Part>, Value>,
+}
+
+impl Builder {
+    pub(crate) fn new(options: &GraphOptions) -> Self {
+        let graph = Graph {
+            task: options.task,
+            precision: options.precision,
+            profile: options.profile,
+            opset: options.opset,
+            values: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            nodes: Vec::new(),
+            constants: Vec::new(),
+            weights: Vec::new(),
+        };
+        Builder {
+            graph,
+            scopes: Vec::new(),
+            used_names: HashMap::new(),
+            constants: HashMap::new(),
+            weights: HashMap::new(),
+            sizes: HashMap::new(),
+            size_vectors: HashMap::new(),
+        }
+    }
+
+    /// Names everything that `build` makes under `name/`.
+    pub(crate) fn scope<T>(&mut self, name: impl Into<String>, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.scopes.push(name.into());
+        let result = build(self);
+        self.scopes.pop();
+        result
+    }
+
+    /// Declares an input of the contract.
+    pub(crate) fn input(&mut self, spec: &InputSpec) -> Value {
+        let shape = Shape(spec.shape.iter().map(|axis| sizes::dimension(*axis)).collect());
+        let value = self.value(spec.name.to_string(), spec.element.into(), shape);
+        self.graph.inputs.push(value.id);
+        value
+    }
+
+    /// Makes a value the output of the contract that `spec` describes.
+    ///
+    /// # Errors
+    /// [`Error::Output`] if type or shape differ.
+    pub(crate) fn output(&mut self, spec: &OutputSpec, value: &Value) -> Result<()> {
+        let expected = Shape(spec.shape.iter().map(|axis| sizes::dimension(*axis)).collect());
+        if value.element != ElementType::Float32 || value.shape != expected {
+            return Err(Error::Output {
+                output: spec.name.to_string(),
+                expected: format!("{}{expected}", ElementType::Float32),
+                found: value.describe(),
+            });
+        }
+        self.graph.values[value.id].name = spec.name.to_string();
+        self.graph.outputs.push(value.id);
+        Ok(())
+    }
+
+    /// A weight of the checkpoint; the same reference gives the same value.
+    pub(crate) fn weight(&mut self, weight: Weight) -> Value {
+        if let Some(value) = self.weights.get(&weight) {
+            return value.clone();
+        }
+        let shape = Shape(weight.shape().into_iter().map(Dimension::from).collect());
+        let value = self.value(weight.name(), ElementType::Float32, shape);
+        self.graph.weights.push((value.id, weight.clone()));
+        self.weights.insert(weight, value.clone());
+        value
+    }
+
+    /// The finished graph.
+    pub(crate) fn finish(self) -> Graph {
+        self.graph
+    }
+
+    /// Where a failure happened, for messages.
+    fn place(&self) -> String {
+        if self.scopes.is_empty() { "graph".to_owned() } else { self.scopes.join("/") }
+    }
+
+    /// The refusal of an operator's operands.
+    fn refuse<T>(&self, operator: &'static str, operands: &[&Value], message: impl Into<String>) -> Result<T> {
+        Err(Error::Operands {
+            node: self.place(),
+            operator,
+            operands: operands.iter().map(|value| value.describe()).collect(),
+            message: message.into(),
+        })
+    }
+
+    /// Refuses operands of another element type.
+    fn require_element(&self, operator: &'static str, operands: &[&Value], element: ElementType) -> Result<()> {
+        if operands.iter().all(|value| value.element == element) {
+            Ok(())
+        } else {
+            self.refuse(operator, operands, format!("every operand must be {element}"))
+        }
+    }
+
+    fn value(&mut self, name: String, element: ElementType, shape: Shape) -> Value {
+        let id = self.graph.values.len();
+        self.graph.values.push(ValueFacts { name, element, shape: shape.clone() });
+        Value { id, element, shape }
+    }
+
+    fn constant_value(&mut self, name: String, elements: crate::graph::Elements, shape: Shape) -> Value {
+        if let Some(value) = self.constants.get(&name) {
+            return value.clone();
+        }
+        let value = self.value(name.clone(), elements.element(), shape);
+        self.graph.constants.push(Constant { value: value.id, elements });
+        self.constants.insert(name, value.clone());
+        value
+    }
+
+    /// Adds a node with one result.
+    fn node(
+        &mut self,
+        operator: &'static str,
+        inputs: &[&Value],
+        attributes: Vec<(&'static str, Attribute)>,
+        element: ElementType,
+        shape: Shape,
+    ) -> Value {
+        let name = self.unique_name(operator);
+        let result = self.value(name.clone(), element, shape);
+        self.push_node(name, operator, inputs, vec![result.id], attributes);
+        result
+    }
+
+    /// Adds a node with several results.
+    fn node_with_results(
+        &mut self,
+        operator: &'static str,
+        inputs: &[&Value],
+        attributes: Vec<(&'static str, Attribute)>,
+        results: Vec<(ElementType, Shape)>,
+    ) -> Vec<Value> {
+        let name = self.unique_name(operator);
+        let results: Vec<Value> = results
+            .into_iter()
+            .enumerate()
+            .map(|(index, (element, shape))| self.value(format!("{name}:{index}"), element, shape))
+            .collect();
+        self.push_node(name, operator, inputs, results.iter().map(|value| value.id).collect(), attributes);
+        results
+    }
+
+    fn push_node(
+        &mut self,
+        name: String,
+        operator: &'static str,
+        inputs: &[&Value],
+        outputs: Vec<ValueId>,
+        attributes: Vec<(&'static str, Attribute)>,
+    ) {
+        let inputs = inputs.iter().map(|value| value.id).collect();
+        self.graph.nodes.push(Node { name, operator, inputs, outputs, attributes });
+    }
+
+    /// `scope/Operator`, with a number from the second on.
+    fn unique_name(&mut self, operator: &str) -> String {
+        let mut name = self.scopes.join("/");
+        if !name.is_empty() {
+            name.push('/');
+        }
+        name.push_str(operator);
+        let uses = self.used_names.entry(name.clone()).or_insert(0);
+        *uses += 1;
+        if *uses > 1 {
+            name.push_str(&format!("_{uses}"));
+        }
+        name
+    }
+}

@@ -1,0 +1,47 @@
+//! Gather and scatter: how tokens find their experts and back.
+
+use super::{Builder, Value};
+use crate::graph::Attribute;
+use crate::{Dimension, ElementType, Result, Shape};
+
+impl Builder {
+    /// Rows of `table` (its first axis) at `indices`: `[...indices, ...rest of table]`.
+    pub(crate) fn gather(&mut self, table: &Value, indices: &Value) -> Result<Value> {
+        self.require_element("Gather", &[indices], ElementType::Int64)?;
+        let Some((_, row)) = table.shape.0.split_first() else {
+            return self.refuse("Gather", &[table, indices], "a scalar has no rows");
+        };
+        let shape = Shape([indices.shape.0.as_slice(), row].concat());
+        let attributes = vec![("axis", Attribute::Integer(0))];
+        Ok(self.node("Gather", &[table, indices], attributes, table.element, shape))
+    }
+
+    /// Indices of the elements of a vector that are true, ascending: `[count]`, where `count` names the new symbol
+    /// for their number.
+    pub(crate) fn indices_of_true(&mut self, condition: &Value, count: &Dimension) -> Result<Value> {
+        self.require_element("NonZero", &[condition], ElementType::Bool)?;
+        if condition.shape.rank() != 1 {
+            return self.refuse("NonZero", &[condition], "must be a vector here");
+        }
+        let shape = Shape(vec![Dimension::from(1_i64), count.clone()]);
+        let indices = self.node("NonZero", &[condition], Vec::new(), ElementType::Int64, shape); // [1, count]
+        self.squeeze(&indices, 0)
+    }
+
+    /// Puts `rows` `[n, width]` to the places `indices` `[n]` of a new matrix `[size, width]`, whose other rows are
+    /// zero. `size` comes from the graph's inputs and not from the rows: tract needs to know it without running.
+    pub(crate) fn scatter_rows(&mut self, rows: &Value, indices: &Value, size: &Dimension) -> Result<Value> {
+        self.require_element("ScatterND", &[rows], ElementType::Float32)?;
+        self.require_element("ScatterND", &[indices], ElementType::Int64)?;
+        let ([count, width], [index_count]) = (rows.shape.0.as_slice(), indices.shape.0.as_slice()) else {
+            return self.refuse("ScatterND", &[rows, indices], "rows must be a matrix and indices a vector");
+        };
+        if count != index_count {
+            return self.refuse("ScatterND", &[rows, indices], "every row needs one index");
+        }
+        let shape = Shape(vec![size.clone(), width.clone()]);
+        let zeros = self.zeros(&shape)?;
+        let indices = self.unsqueeze(indices, 1)?; // [n, 1]
+        Ok(self.node("ScatterND", &[&zeros, &indices, rows], Vec::new(), ElementType::Float32, shape))
+    }
+}

@@ -1,0 +1,154 @@
+//! Sizes that only the running graph knows, computed from the shapes of its inputs.
+
+use jetmoe_artifact::Axis;
+use jetmoe_artifact::names::{BATCH_SIZE, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
+
+use super::{Builder, Value};
+use crate::graph::Attribute;
+use crate::{Dimension, ElementType, Error, Result, Shape};
+
+/// One entry of a size vector.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    /// A number known now; 0 and -1 have `Reshape`'s meaning.
+    Known(i64),
+    /// A size that the running graph computes.
+    Computed(Dimension),
+}
+
+/// The symbolic size of an axis of the contract.
+pub(crate) fn dimension(axis: Axis) -> Dimension {
+    match axis {
+        Axis::Fixed(size) => Dimension::from(size),
+        Axis::BatchSize => Dimension::symbol(BATCH_SIZE),
+        Axis::SequenceLength => Dimension::symbol(SEQUENCE_LENGTH),
+        Axis::PastSequenceLength => Dimension::symbol(PAST_SEQUENCE_LENGTH),
+        Axis::TotalSequenceLength => {
+            &Dimension::symbol(PAST_SEQUENCE_LENGTH) + &Dimension::symbol(SEQUENCE_LENGTH)
+        }
+    }
+}
+
+impl Builder {
+    /// A size as an int64 scalar, `[]`.
+    pub(crate) fn size_scalar(&mut self, size: &Dimension) -> Result<Value> {
+        match size.fixed() {
+            Some(number) => Ok(self.integer(number)),
+            None => {
+                let vector = self.size(size)?;
+                self.squeeze(&vector, 0)
+            }
+        }
+    }
+
+    /// The sizes of a shape as an int64 vector, `[rank]`.
+    pub(super) fn size_vector(&mut self, shape: &Shape) -> Result<Value> {
+        let parts = shape.0.iter().map(|size| match size.fixed() {
+            Some(number) => Part::Known(number),
+            None => Part::Computed(size.clone()),
+        });
+        self.join_parts(parts.collect())
+    }
+
+    /// `Reshape`'s second operand: 0 keeps the operand's size at that place, and the first size that remains unknown
+    /// is -1, so that most reshapes need no computation.
+    pub(super) fn reshape_target(&mut self, from: &Shape, to: &Shape) -> Result<Value> {
+        let mut inferred = false;
+        let parts = to.0.iter().enumerate().map(|(index, size)| match size.fixed() {
+            Some(number) => Part::Known(number),
+            None if from.0.get(index) == Some(size) => Part::Known(0),
+            None if !inferred => {
+                inferred = true;
+                Part::Known(-1)
+            }
+            None => Part::Computed(size.clone()),
+        });
+        let parts = parts.collect();
+        self.join_parts(parts)
+    }
+
+    fn join_parts(&mut self, parts: Vec<Part>) -> Result<Value> {
+        if let Some(vector) = self.size_vectors.get(&parts) {
+            return Ok(vector.clone());
+        }
+        let known: Option<Vec<i64>> = parts
+            .iter()
+            .map(|part| match part {
+                Part::Known(number) => Some(*number),
+                Part::Computed(_) => None,
+            })
+            .collect();
+        if let Some(numbers) = known {
+            return Ok(self.integers(&numbers));
+        }
+        let pieces = parts
+            .iter()
+            .map(|part| match part {
+                Part::Known(number) => Ok(self.integers(&[*number])),
+                Part::Computed(size) => self.size(size),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let vector = self.in_sizes_scope(|builder| builder.concat(&pieces.iter().collect::<Vec<_>>(), 0))?;
+        self.size_vectors.insert(parts, vector.clone());
+        Ok(vector)
+    }
+
+    /// A size as an int64 vector of one element, `[1]`: sums and products over the shapes of inputs.
+    fn size(&mut self, size: &Dimension) -> Result<Value> {
+        if let Some(value) = self.sizes.get(size) {
+            return Ok(value.clone());
+        }
+        let mut sum: Option<Value> = None;
+        for (symbols, coefficient) in size.terms() {
+            let mut product = (coefficient != 1 || symbols.is_empty()).then(|| self.integers(&[coefficient]));
+            for symbol in symbols {
+                let factor = self.symbol_size(symbol)?;
+                product = Some(match product {
+                    None => factor,
+                    Some(product) => self.in_sizes_scope(|builder| builder.mul(&product, &factor))?,
+                });
+            }
+            sum = match (sum, product) {
+                (None, product) => product,
+                (Some(sum), Some(product)) => Some(self.in_sizes_scope(|builder| builder.add(&sum, &product))?),
+                (sum, None) => sum,
+            };
+        }
+        let value = match sum {
+            Some(value) => value,
+            None => self.integers(&[0]),
+        };
+        self.sizes.insert(size.clone(), value.clone());
+        Ok(value)
+    }
+
+    /// The size that a symbol stands for, read off the first input that has it as a dimension.
+    fn symbol_size(&mut self, symbol: &str) -> Result<Value> {
+        let wanted = Dimension::symbol(symbol);
+        if let Some(value) = self.sizes.get(&wanted) {
+            return Ok(value.clone());
+        }
+        let found = self.graph.inputs.iter().find_map(|id| {
+            let facts = &self.graph.values[*id];
+            let axis = facts.shape.0.iter().position(|size| *size == wanted)?;
+            Some((Value { id: *id, element: facts.element, shape: facts.shape.clone() }, axis as i64))
+        });
+        let Some((input, axis)) = found else {
+            return Err(Error::UnknownSize { node: self.place(), symbol: symbol.to_owned() });
+        };
+        let attributes = vec![("start", Attribute::Integer(axis)), ("end", Attribute::Integer(axis + 1))];
+        let shape = Shape(vec![Dimension::from(1_i64)]);
+        let value = self
+            .in_sizes_scope(|builder| Ok(builder.node("Shape", &[&input], attributes, ElementType::Int64, shape)))?;
+        self.sizes.insert(wanted, value.clone());
+        Ok(value)
+    }
+
+    /// Sizes are shared by the whole graph, so their nodes stand outside the scope that happens to need them first.
+    fn in_sizes_scope<T>(&mut self, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let outer = std::mem::replace(&mut self.scopes, vec!["sizes".to_owned()]);
+        let result = build(self);
+        self.scopes = outer;
+        result
+    }
+}

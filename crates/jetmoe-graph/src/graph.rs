@@ -1,0 +1,82 @@
+//! A finished graph: what the writer and the text form read.
+
+use jetmoe_artifact::{Precision, Profile, Task};
+
+use crate::{ElementType, Opset, Shape, Weight};
+
+/// A complete computation graph, its weights still references into a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// What it computes.
+    pub task: Task,
+    /// Element types of weights and arithmetic.
+    pub precision: Precision,
+    /// Operators it may use.
+    pub profile: Profile,
+    /// Version of the standard operator set.
+    pub opset: Opset,
+    pub(crate) values: Vec<ValueFacts>,
+    pub(crate) inputs: Vec<ValueId>,
+    pub(crate) outputs: Vec<ValueId>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) constants: Vec<Constant>,
+    pub(crate) weights: Vec<(ValueId, Weight)>,
+}
+
+/// Index of a value in [`Graph::values`].
+pub(crate) type ValueId = usize;
+
+/// Name, type and shape of a value.
+#[derive(Debug, Clone)]
+pub(crate) struct ValueFacts {
+    pub(crate) name: String,
+    pub(crate) element: ElementType,
+    pub(crate) shape: Shape,
+}
+
+/// One operator with its operands and results.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) operator: &'static str,
+    pub(crate) inputs: Vec<ValueId>,
+    pub(crate) outputs: Vec<ValueId>,
+    pub(crate) attributes: Vec<(&'static str, Attribute)>,
+}
+
+/// Value of an attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Attribute {
+    Integer(i64),
+    Integers(Vec<i64>),
+}
+
+/// A small tensor that is stored in the graph itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Constant {
+    pub(crate) value: ValueId,
+    pub(crate) elements: Elements,
+}
+
+/// Elements of a constant, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Elements {
+    Float32(Vec<f32>),
+    Int64(Vec<i64>),
+}
+
+impl Elements {
+    pub(crate) fn element(&self) -> ElementType {
+        match self {
+            Elements::Float32(_) => ElementType::Float32,
+            Elements::Int64(_) => ElementType::Int64,
+        }
+    }
+
+    pub(crate) fn to_le_bytes(&self) -> Vec<u8> {
+        match self {
+            Elements::Float32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Elements::Int64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        }
+    }
+}

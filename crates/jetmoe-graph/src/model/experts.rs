@@ -1,0 +1,68 @@
+use jetmoe_checkpoint::ModelConfig;
+use jetmoe_checkpoint::names::{self, Mixture};
+
+use super::Sizes;
+use super::activation::activate;
+use super::router::Routes;
+use crate::builder::{Builder, Value};
+use crate::{Result, Weight};
+
+/// The feed-forward half of a layer: a mixture of gated MLP experts.
+pub(super) struct MlpExperts<'a> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) layer: usize,
+    pub(super) sizes: &'a Sizes,
+}
+
+pub(super) struct MlpOutput {
+    /// `[tokens, hidden]`
+    pub(super) output: Value,
+    /// `[tokens, experts]`
+    pub(super) router_logits: Value,
+}
+
+impl MlpExperts<'_> {
+    /// `hidden` is `[tokens, hidden_size]`, already normed.
+    pub(super) fn build(&self, builder: &mut Builder, hidden: &Value) -> Result<MlpOutput> {
+        let config = self.config;
+        let routes = builder
+            .scope("router", |builder| Routes::new(builder, config, self.layer, Mixture::Mlp, hidden))?;
+        let tokens = routes.tokens_of_expert(builder, config.num_experts_per_token)?;
+        let results = tokens
+            .iter()
+            .enumerate()
+            .map(|(expert, tokens)| {
+                builder.scope(format!("experts.{expert}"), |builder| self.expert(builder, expert, hidden, tokens))
+            })
+            .collect::<Result<Vec<_>>>()?; // per expert [its slots, hidden]
+        let slots = routes.scatter(builder, &results, self.sizes)?; // [slots, hidden]
+        let output = routes.combine(builder, &slots, self.sizes)?; // [tokens, hidden]
+        let bias = builder.weight(Weight::new(names::expert_bias(self.layer, Mixture::Mlp), vec![config.hidden_size]));
+        let output = builder.add(&output, &bias)?;
+        Ok(MlpOutput { output, router_logits: routes.logits })
+    }
+
+    /// activation(x · gateᵀ) ⊙ (x · upᵀ) · downᵀ over the rows of the expert's tokens.
+    fn expert(&self, builder: &mut Builder, expert: usize, hidden: &Value, tokens: &Value) -> Result<Value> {
+        let config = self.config;
+        let input = expert_input(config, self.layer, Mixture::Mlp, 2 * config.intermediate_size).of_expert(expert);
+        let output = expert_output(config, self.layer, Mixture::Mlp, config.intermediate_size).of_expert(expert);
+        let (input, output) = (builder.weight(input.transposed()), builder.weight(output.transposed()));
+        let rows = builder.gather(hidden, tokens)?; // [rows, hidden]
+        let gate_and_up = builder.matmul(&rows, &input)?; // [rows, 2 * intermediate]
+        let (gate, up) = builder.halves(&gate_and_up)?; // [rows, intermediate] each
+        let gate = activate(builder, config.activation, &gate)?;
+        let product = builder.mul(&gate, &up)?; // [rows, intermediate]
+        builder.matmul(&product, &output) // [rows, hidden]
+    }
+}
+
+/// First matrix of every expert, `[experts, rows, hidden]`.
+pub(super) fn expert_input(config: &ModelConfig, layer: usize, mixture: Mixture, rows: usize) -> Weight {
+    Weight::new(names::expert_input(layer, mixture), vec![config.num_local_experts, rows, config.hidden_size])
+}
+
+/// Second matrix of every expert, `[experts, hidden, columns]`.
+pub(super) fn expert_output(config: &ModelConfig, layer: usize, mixture: Mixture, columns: usize) -> Weight {
+    Weight::new(names::expert_output(layer, mixture), vec![config.num_local_experts, config.hidden_size, columns])
+}

@@ -1,0 +1,167 @@
+//! The model: embedding, decoder layers, final norm and head, as one graph.
+
+mod activation;
+mod attention;
+mod experts;
+mod head;
+mod mask;
+mod norm;
+mod rotary;
+mod router;
+
+use jetmoe_artifact::{InputName, OutputName, Signature, Task};
+use jetmoe_checkpoint::{ModelConfig, names};
+
+use self::attention::{Attention, Past};
+use self::experts::MlpExperts;
+use self::norm::rms_norm;
+use crate::builder::{Builder, Value};
+use crate::{Dimension, Error, Graph, GraphOptions, Result, Shape, Weight};
+
+/// Sizes that every part of the model needs.
+pub(crate) struct Sizes {
+    /// Sequences.
+    batch: Dimension,
+    /// New tokens per sequence.
+    sequence: Dimension,
+    /// Cached tokens per sequence; 0 for a task without a cache.
+    past: Dimension,
+    /// New tokens of all sequences.
+    tokens: Dimension,
+    /// One row per new token and chosen expert.
+    slots: Dimension,
+}
+
+impl Sizes {
+    fn new(input_ids: &Value, past: Dimension, experts_per_token: usize) -> Self {
+        let batch = input_ids.dimension(0).clone();
+        let sequence = input_ids.dimension(1).clone();
+        let tokens = &batch * &sequence;
+        let slots = &tokens * &Dimension::from(experts_per_token);
+        Sizes { batch, sequence, past, tokens, slots }
+    }
+
+    /// Cached and new tokens per sequence.
+    fn total(&self) -> Dimension {
+        &self.past + &self.sequence
+    }
+
+    /// `[batch, sequence, ...rest]`
+    fn per_token(&self, rest: &[usize]) -> Shape {
+        let rest = rest.iter().map(|size| Dimension::from(*size));
+        Shape([self.batch.clone(), self.sequence.clone()].into_iter().chain(rest).collect())
+    }
+}
+
+/// Builds the graph of a configuration.
+///
+/// # Errors
+/// A refusal names the node and all shapes; with a validated configuration it means a mistake in this crate.
+pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
+    let signature = Signature::new(config, options.task, &options.optional_outputs);
+    let mut builder = Builder::new(options);
+    let inputs: Vec<(InputName, Value)> =
+        signature.inputs.iter().map(|spec| (spec.name, builder.input(spec))).collect();
+    let wanted: Vec<OutputName> = signature.outputs.iter().map(|spec| spec.name).collect();
+    let outputs = compute(&mut builder, config, options.task, &inputs, &wanted)?;
+    for spec in &signature.outputs {
+        match outputs.iter().find(|(name, _)| *name == spec.name) {
+            Some((_, value)) => builder.output(spec, value)?,
+            None => return Err(Error::NoOutput { output: spec.name.to_string() }),
+        }
+    }
+    Ok(builder.finish())
+}
+
+/// The outputs that are wanted, and perhaps others that come for free.
+fn compute(
+    builder: &mut Builder,
+    config: &ModelConfig,
+    task: Task,
+    inputs: &[(InputName, Value)],
+    wanted: &[OutputName],
+) -> Result<Vec<(OutputName, Value)>> {
+    let input = |wanted: InputName| inputs.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
+    let (Some(input_ids), Some(attention_mask), Some(position_ids)) =
+        (input(InputName::InputIds), input(InputName::AttentionMask), input(InputName::PositionIds))
+    else {
+        unreachable!("every signature begins with ids, mask and positions")
+    };
+    let hidden_size = config.hidden_size;
+    let past = input(InputName::PastKey(0)).map_or(Dimension::from(0_i64), |key| key.dimension(2).clone());
+    let sizes = Sizes::new(&input_ids, past, config.num_experts_per_token);
+    let mut outputs = Vec::new();
+
+    let bias = builder.scope("mask", |builder| mask::bias(builder, &attention_mask, &sizes))?;
+    let rotary = builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids))?;
+    let table = builder.weight(Weight::new(names::EMBEDDING.to_owned(), vec![config.vocab_size, hidden_size]));
+    let embedding = builder.scope("embedding", |builder| builder.gather(&table, &input_ids))?; // [batch, seq, hidden]
+    outputs.push((OutputName::HiddenState(0), embedding.clone()));
+
+    // between the layers, tokens of all sequences are the rows of one matrix
+    let rows = Shape(vec![sizes.tokens.clone(), Dimension::from(hidden_size)]);
+    let mut hidden = builder.scope("embedding", |builder| builder.reshape(&embedding, rows))?; // [tokens, hidden]
+
+    for layer in 0..config.num_hidden_layers {
+        let past = match (input(InputName::PastKey(layer)), input(InputName::PastValue(layer))) {
+            (Some(key), Some(value)) => Some(Past { key, value }),
+            _ => None,
+        };
+        let result = builder.scope(format!("layers.{layer}"), |builder| {
+            let normed = builder.scope("input_layernorm", |builder| {
+                let weight = builder.weight(Weight::new(names::input_norm(layer), vec![hidden_size]));
+                rms_norm(builder, &hidden, &weight, ModelConfig::LAYER_NORM_EPS)
+            })?; // [tokens, hidden]
+            let attention = builder.scope("self_attention", |builder| {
+                Attention { config, layer, sizes: &sizes, bias: &bias, rotary: &rotary }.build(builder, &normed, past)
+            })?;
+            let after_attention = builder.add(&hidden, &attention.output)?; // [tokens, hidden]
+
+            let normed = builder.scope("post_attention_layernorm", |builder| {
+                let weight = builder.weight(Weight::new(names::post_attention_norm(layer), vec![hidden_size]));
+                rms_norm(builder, &after_attention, &weight, ModelConfig::LAYER_NORM_EPS)
+            })?; // [tokens, hidden]
+            let mlp = builder.scope("mlp", |builder| {
+                MlpExperts { config, layer, sizes: &sizes }.build(builder, &normed)
+            })?;
+            let output = builder.add(&after_attention, &mlp.output)?; // [tokens, hidden]
+            Ok((attention, mlp, output))
+        });
+        let (attention, mlp, output) = result?;
+        hidden = output;
+
+        outputs.push((OutputName::PresentKey(layer), attention.present_key));
+        outputs.push((OutputName::PresentValue(layer), attention.present_value));
+        for (name, rows) in [
+            (OutputName::AttentionRouterLogits(layer), &attention.router_logits),
+            (OutputName::MlpRouterLogits(layer), &mlp.router_logits),
+            (OutputName::HiddenState(layer + 1), &hidden),
+        ] {
+            if wanted.contains(&name) {
+                let width = rows.dimension(1).clone();
+                let shape = Shape(vec![sizes.batch.clone(), sizes.sequence.clone(), width]);
+                let value = builder.scope("outputs", |builder| builder.reshape(rows, shape))?; // [batch, seq, width]
+                outputs.push((name, value));
+            }
+        }
+    }
+
+    let normed = builder.scope("norm", |builder| {
+        let weight = builder.weight(Weight::new(names::FINAL_NORM.to_owned(), vec![hidden_size]));
+        rms_norm(builder, &hidden, &weight, config.rms_norm_eps)
+    })?; // [tokens, hidden]
+    let head = builder.scope("head", |builder| match task {
+        Task::CausalLm => {
+            Ok((OutputName::Logits, head::language_model(builder, config, &normed, &sizes)?)) // [batch, seq, vocab]
+        }
+        Task::Backbone => {
+            let shape = sizes.per_token(&[hidden_size]);
+            Ok((OutputName::LastHiddenState, builder.reshape(&normed, shape)?)) // [batch, seq, hidden]
+        }
+        Task::SequenceClassification => {
+            Ok((OutputName::Logits, head::classification(builder, config, &normed, &input_ids, &sizes)?)) // [batch, labels]
+        }
+    })?;
+    outputs.push(head);
+    Ok(outputs)
+}

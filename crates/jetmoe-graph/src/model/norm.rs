@@ -1,0 +1,16 @@
+use crate::Result;
+use crate::builder::{Builder, Value};
+
+/// RMSNorm, x / √(mean(x²) + ε) · weight, over the last axis (<https://arxiv.org/abs/1910.07467>).
+///
+/// Written in the form that ONNX Runtime recognises and fuses into one kernel.
+pub(super) fn rms_norm(builder: &mut Builder, hidden: &Value, weight: &Value, epsilon: f64) -> Result<Value> {
+    let two = builder.float(2.0);
+    let epsilon = builder.float(epsilon as f32);
+    let squares = builder.pow(hidden, &two)?; // [tokens, hidden]
+    let mean = builder.mean_of_last(&squares)?; // [tokens, 1]
+    let shifted = builder.add(&mean, &epsilon)?;
+    let root = builder.sqrt(&shifted)?; // [tokens, 1]
+    let normed = builder.div(hidden, &root)?; // [tokens, hidden]
+    builder.mul(weight, &normed)
+}

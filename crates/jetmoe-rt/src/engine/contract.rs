@@ -1,0 +1,85 @@
+//! What the runtimes share: does a graph keep the contract, and what does its cache look like before the first step.
+
+use jetmoe_artifact::{Axis, InputSpec, OutputName, Signature};
+
+/// Compares the names of a graph's inputs and outputs with the contract. Returns the outputs in the graph's order.
+pub(super) fn check_names(
+    signature: &Signature,
+    inputs: &[String],
+    outputs: &[String],
+) -> Result<Vec<OutputName>, String> {
+    let expected: Vec<String> = signature.inputs.iter().map(|input| input.name.to_string()).collect();
+    compare("input", &expected, inputs)?;
+    let expected: Vec<String> = signature.outputs.iter().map(|output| output.name.to_string()).collect();
+    compare("output", &expected, outputs)?;
+    outputs.iter().map(|name| name.parse()).collect()
+}
+
+fn compare(what: &str, expected: &[String], found: &[String]) -> Result<(), String> {
+    let absent = |names: &[String], from: &[String]| -> Vec<String> {
+        names.iter().filter(|name| !from.contains(name)).cloned().collect()
+    };
+    let (lacking, unknown) = (absent(expected, found), absent(found, expected));
+    let problem = match (lacking.as_slice(), unknown.as_slice()) {
+        ([], []) => return Ok(()),
+        (lacking, []) => format!("no {what} {}", lacking.join(", ")),
+        ([], unknown) => format!("the unknown {what} {}", unknown.join(", ")),
+        (lacking, unknown) => format!("no {what} {} but {}", lacking.join(", "), unknown.join(", ")),
+    };
+    Err(format!("the graph has {problem}, unlike what jetmoe.json and config.json say\n  export again"))
+}
+
+/// Shape of a cache input that holds no token yet.
+pub(super) fn empty_past_shape(input: &InputSpec, batch_size: usize) -> Vec<usize> {
+    let size = |axis: &Axis| match axis {
+        Axis::Fixed(size) => *size,
+        Axis::BatchSize => batch_size,
+        Axis::SequenceLength | Axis::PastSequenceLength | Axis::TotalSequenceLength => 0,
+    };
+    input.shape.iter().map(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jetmoe_artifact::{ElementType, InputName, OutputSpec};
+
+    use super::*;
+
+    fn signature() -> Signature {
+        let past = vec![Axis::BatchSize, Axis::Fixed(2), Axis::PastSequenceLength, Axis::Fixed(4)];
+        let input = |name, element, shape| InputSpec { name, element, shape };
+        Signature {
+            inputs: vec![
+                input(InputName::InputIds, ElementType::Int64, vec![Axis::BatchSize, Axis::SequenceLength]),
+                input(InputName::PastKey(0), ElementType::Float32, past),
+            ],
+            outputs: vec![OutputSpec { name: OutputName::Logits, shape: vec![Axis::BatchSize] }],
+        }
+    }
+
+    fn check(inputs: &[&str], outputs: &[&str]) -> Result<Vec<OutputName>, String> {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        check_names(&signature(), &owned(inputs), &owned(outputs))
+    }
+
+    #[test]
+    fn names_may_come_in_any_order() {
+        let outputs = check(&["past_key_values.0.key", "input_ids"], &["logits"]);
+        assert_eq!(outputs, Ok(vec![OutputName::Logits]));
+    }
+
+    #[test]
+    fn a_missing_and_an_unknown_name_are_named() {
+        let why = check(&["input_ids"], &["logits"]).unwrap_err();
+        assert!(why.starts_with("the graph has no input past_key_values.0.key, "), "{why}");
+        let why = check(&["input_ids", "past_key_values.0.key", "x"], &["logits"]).unwrap_err();
+        assert!(why.starts_with("the graph has the unknown input x, "), "{why}");
+        let why = check(&["input_ids", "past_key_values.0.key"], &["y"]).unwrap_err();
+        assert!(why.starts_with("the graph has no output logits but y, "), "{why}");
+    }
+
+    #[test]
+    fn an_empty_cache_has_no_token() {
+        assert_eq!(empty_past_shape(&signature().inputs[1], 3), [3, 2, 0, 4]);
+    }
+}

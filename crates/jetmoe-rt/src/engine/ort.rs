@@ -1,0 +1,179 @@
+//! ONNX Runtime.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jetmoe_artifact::{Artifact, GraphRecord, InputName, InputSpec, OutputName, Signature};
+use ndarray::{Array2, ArrayD};
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynValue, Tensor};
+
+use super::contract::{check_names, empty_past_shape};
+use super::library::OnnxRuntimeLibrary;
+use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
+use crate::{Error, LoadOptions, Result, Runtime};
+
+/// A graph in ONNX Runtime.
+#[derive(Debug)]
+pub(crate) struct OrtGraph {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// ONNX Runtime's own `Run` is not safe to call from two threads, so sessions take turns.
+    session: Mutex<Session>,
+    signature: Signature,
+    /// Names of the outputs in the graph's order.
+    outputs: Vec<OutputName>,
+    version: String,
+}
+
+impl OrtGraph {
+    /// Loads a graph with the process's ONNX Runtime.
+    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
+        let path = artifact.path(&record.graph);
+        let signature = artifact.signature(record);
+        let library = OnnxRuntimeLibrary::find(options.onnxruntime_library.as_deref())?;
+        let environment = environment(&library)?;
+        let refused = |error: ort::Error| load_error(&path, error.message());
+        let session = commit(&environment, &path, options).map_err(refused)?;
+        let names = |outlets: &[ort::value::Outlet]| -> Vec<String> {
+            outlets.iter().map(|outlet| outlet.name().to_owned()).collect()
+        };
+        let (inputs, outputs) = (names(session.inputs()), names(session.outputs()));
+        let outputs = check_names(&signature, &inputs, &outputs).map_err(|message| load_error(&path, message))?;
+        let shared =
+            Shared { session: Mutex::new(session), signature, outputs, version: library.version().to_owned() };
+        Ok(OrtGraph { shared: Arc::new(shared) })
+    }
+}
+
+impl LoadedGraph for OrtGraph {
+    fn runtime(&self) -> String {
+        format!("{} {}", Runtime::Ort, self.shared.version)
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.shared.signature
+    }
+
+    fn start(&self) -> Result<Box<dyn GraphSession>> {
+        Ok(Box::new(OrtSession { shared: self.shared.clone(), cache: Vec::new() }))
+    }
+}
+
+/// The environment of this process; ONNX Runtime allows one.
+fn environment(library: &OnnxRuntimeLibrary) -> Result<Environment> {
+    static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+
+    let mut current = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(environment) = &*current {
+        return Ok(environment.clone());
+    }
+    let refused = |message: String| Error::Library { path: library.path().to_owned(), message };
+    let environment = ort::init_from(library.path())
+        .map_err(|error| refused(error.to_string()))?
+        .with_name("jetmoe")
+        .with_telemetry(false)
+        .with_logger(Arc::new(log))
+        .build()
+        .map_err(|error| refused(error.message().to_owned()))?;
+    environment.set_log_level(LogLevel::Warning);
+    *current = Some(environment.clone());
+    Ok(environment)
+}
+
+/// ONNX Runtime prints what it also returns, and warns of what no user can change; so its messages are for who debugs.
+fn log(_level: LogLevel, _category: &str, _id: &str, location: &str, message: &str) {
+    tracing::debug!(location, "{message}");
+}
+
+fn commit(environment: &Environment, path: &Path, options: &LoadOptions) -> ort::Result<Session> {
+    let mut builder = Session::builder(environment)?;
+    if let Some(threads) = options.threads {
+        builder = builder.with_intra_threads(threads)?;
+    }
+    builder.commit_from_file(path)
+}
+
+/// A batch of sequences in ONNX Runtime.
+#[derive(Debug)]
+struct OrtSession {
+    shared: Arc<Shared>,
+    /// The cache as ONNX Runtime returned it, to be handed back as it is; empty before the first step.
+    cache: Vec<(OutputName, DynValue)>,
+}
+
+impl GraphSession for OrtSession {
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let (tensors, cache) = self.step(inputs).map_err(|error| run_error(&error))?;
+        self.cache = cache;
+        Ok(tensors)
+    }
+
+    fn cache(&self) -> Result<TensorMap> {
+        let copies = self.cache.iter().map(|(name, value)| Ok((*name, to_array(value)?)));
+        copies.collect::<ort::Result<TensorMap>>().map_err(|error| run_error(&error))
+    }
+}
+
+impl OrtSession {
+    /// Outputs of a step: those to return, and the cache after it.
+    fn step(&self, inputs: &StepInputs) -> ort::Result<(TensorMap, Vec<(OutputName, DynValue)>)> {
+        let batch_size = inputs.input_ids.nrows();
+        let values = self.shared.signature.inputs.iter().map(|input| {
+            let value: SessionInputValue<'_> = match input.name {
+                InputName::InputIds => int64_tensor(&inputs.input_ids)?.into(),
+                InputName::AttentionMask => int64_tensor(&inputs.attention_mask)?.into(),
+                InputName::PositionIds => int64_tensor(&inputs.position_ids)?.into(),
+                InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size)?,
+                InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size)?,
+            };
+            Ok((Cow::Owned(input.name.to_string()), value))
+        });
+        let values = values.collect::<ort::Result<Vec<(Cow<'_, str>, _)>>>()?;
+        let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let outputs = session.run(values)?;
+        let mut tensors = TensorMap::new();
+        let mut cache = Vec::new();
+        for (name, (_, value)) in self.shared.outputs.iter().zip(outputs) {
+            match name {
+                OutputName::PresentKey(_) | OutputName::PresentValue(_) => cache.push((*name, value)),
+                _ => {
+                    tensors.insert(*name, to_array(&value)?);
+                }
+            }
+        }
+        Ok((tensors, cache))
+    }
+
+    /// What the last step left under a name; a tensor without tokens before the first.
+    fn past(&self, name: OutputName, input: &InputSpec, batch_size: usize) -> ort::Result<SessionInputValue<'_>> {
+        if let Some((_, value)) = self.cache.iter().find(|(cached, _)| *cached == name) {
+            return Ok(value.into());
+        }
+        Ok(Tensor::from_array((empty_past_shape(input, batch_size), Vec::<f32>::new()))?.into())
+    }
+}
+
+fn int64_tensor(array: &Array2<i64>) -> ort::Result<Tensor<i64>> {
+    Tensor::from_array((array.shape(), array.iter().copied().collect::<Vec<_>>()))
+}
+
+fn to_array(value: &DynValue) -> ort::Result<ArrayD<f32>> {
+    let (shape, elements) = value.try_extract_tensor::<f32>()?;
+    let shape: Vec<usize> = shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
+    ArrayD::from_shape_vec(shape, elements.to_vec()).map_err(ort::Error::wrap)
+}
+
+fn load_error(graph: &Path, message: impl Into<String>) -> Error {
+    Error::Load { runtime: Runtime::Ort, graph: graph.to_owned(), message: message.into() }
+}
+
+fn run_error(error: &ort::Error) -> Error {
+    Error::Run { runtime: Runtime::Ort.to_string(), message: error.message().to_owned() }
+}

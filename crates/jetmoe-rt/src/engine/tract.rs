@@ -1,0 +1,196 @@
+//! tract.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use jetmoe_artifact::{Artifact, Axis, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names};
+use ndarray::ArrayD;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::InferenceFact;
+use tract_onnx::tract_hir::internal::{TDim, ToDim};
+
+use super::contract::{check_names, empty_past_shape};
+use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
+use crate::{Error, Result, Runtime};
+
+/// Version of the crate, which has no constant for it; a test compares it with `Cargo.lock`.
+const VERSION: &str = "0.23.9";
+
+/// A graph in tract.
+#[derive(Debug)]
+pub(crate) struct TractGraph {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    plan: Arc<TypedRunnableModel>,
+    signature: Signature,
+    /// The inputs in the graph's order.
+    inputs: Vec<InputSpec>,
+    /// Names of the outputs in the graph's order.
+    outputs: Vec<OutputName>,
+}
+
+impl TractGraph {
+    /// Loads and optimises a graph. One plan serves every batch size and length.
+    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord) -> Result<Self> {
+        let path = artifact.path(&record.graph);
+        let signature = artifact.signature(record);
+        let shared = guarded(|| load(&path, signature)).map_err(|message| Error::Load {
+            runtime: Runtime::Tract,
+            graph: path.clone(),
+            message,
+        })?;
+        Ok(TractGraph { shared: Arc::new(shared) })
+    }
+}
+
+impl LoadedGraph for TractGraph {
+    fn runtime(&self) -> String {
+        format!("{} {VERSION}", Runtime::Tract)
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.shared.signature
+    }
+
+    fn start(&self) -> Result<Box<dyn GraphSession>> {
+        Ok(Box::new(TractSession { shared: self.shared.clone(), cache: Vec::new() }))
+    }
+}
+
+/// Runs a piece of tract. tract answers with errors, but asserts here and there on graphs it does not expect.
+fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| format!("{error:#}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            Err(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned())
+        }
+    }
+}
+
+fn load(path: &Path, signature: Signature) -> TractResult<Shared> {
+    // the shapes in value_info name dimensions that tract would take for its own
+    let tract = tract_onnx::onnx().with_ignore_value_info(true);
+    let proto = tract.proto_model_for_path(path)?;
+    let graph = proto.graph.as_ref().ok_or_else(|| TractError::msg("the file holds no graph"))?;
+    let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
+    let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let outputs = check_names(&signature, &inputs, &outputs).map_err(TractError::msg)?;
+    let inputs = inputs.iter().filter_map(|name| signature.inputs.iter().find(|spec| spec.name.to_string() == *name));
+    let inputs: Vec<InputSpec> = inputs.cloned().collect();
+    let folder = path.parent().and_then(Path::to_str);
+    let mut model = tract.parse(&proto, folder)?.model;
+    for (index, input) in inputs.iter().enumerate() {
+        let fact = fact(&model, input);
+        model.set_input_fact(index, fact)?;
+    }
+    let plan = model.into_optimized()?.into_runnable()?;
+    Ok(Shared { plan, signature, inputs, outputs })
+}
+
+/// Element type and symbolic shape of an input.
+fn fact(model: &InferenceModel, input: &InputSpec) -> InferenceFact {
+    let symbol = |name| model.symbols.sym(name).to_dim();
+    let shape = input.shape.iter().map(|axis| match axis {
+        Axis::Fixed(size) => size.to_dim(),
+        Axis::BatchSize => symbol(names::BATCH_SIZE),
+        Axis::SequenceLength => symbol(names::SEQUENCE_LENGTH),
+        Axis::PastSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH),
+        Axis::TotalSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH) + symbol(names::SEQUENCE_LENGTH),
+    });
+    let element = match input.element {
+        ElementType::Int64 => i64::datum_type(),
+        ElementType::Float32 => f32::datum_type(),
+    };
+    InferenceFact::dt_shape(element, shape.collect::<TVec<TDim>>())
+}
+
+/// A batch of sequences in tract.
+#[derive(Debug)]
+struct TractSession {
+    shared: Arc<Shared>,
+    /// The cache as tract returned it, to be handed back as it is; empty before the first step.
+    cache: Vec<(OutputName, TValue)>,
+}
+
+impl GraphSession for TractSession {
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let (tensors, cache) = guarded(|| self.step(inputs)).map_err(run_error)?;
+        self.cache = cache;
+        Ok(tensors)
+    }
+
+    fn cache(&self) -> Result<TensorMap> {
+        let copies = self.cache.iter().map(|(name, value)| Ok((*name, value.to_plain_array_view()?.to_owned())));
+        guarded(|| copies.collect()).map_err(run_error)
+    }
+}
+
+impl TractSession {
+    /// Outputs of a step: those to return, and the cache after it.
+    fn step(&self, inputs: &StepInputs) -> TractResult<(TensorMap, Vec<(OutputName, TValue)>)> {
+        let batch_size = inputs.input_ids.nrows();
+        let values = self.shared.inputs.iter().map(|input| match input.name {
+            InputName::InputIds => Ok(inputs.input_ids.clone().into_tvalue()),
+            InputName::AttentionMask => Ok(inputs.attention_mask.clone().into_tvalue()),
+            InputName::PositionIds => Ok(inputs.position_ids.clone().into_tvalue()),
+            InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size),
+            InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
+        });
+        let values = values.collect::<TractResult<TVec<TValue>>>()?;
+        let mut tensors = TensorMap::new();
+        let mut cache = Vec::new();
+        for (name, value) in self.shared.outputs.iter().zip(self.shared.plan.run(values)?) {
+            match name {
+                OutputName::PresentKey(_) | OutputName::PresentValue(_) => cache.push((*name, value)),
+                _ => {
+                    let array: ArrayD<f32> = value.into_tensor().into_plain_array()?;
+                    tensors.insert(*name, array);
+                }
+            }
+        }
+        Ok((tensors, cache))
+    }
+
+    /// What the last step left under a name; a tensor without tokens before the first.
+    fn past(&self, name: OutputName, input: &InputSpec, batch_size: usize) -> TractResult<TValue> {
+        match self.cache.iter().find(|(cached, _)| *cached == name) {
+            Some((_, value)) => Ok(value.clone()),
+            None => Ok(Tensor::zero::<f32>(&empty_past_shape(input, batch_size))?.into_tvalue()),
+        }
+    }
+}
+
+fn run_error(message: String) -> Error {
+    Error::Run { runtime: Runtime::Tract.to_string(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_crate() {
+        let lock = include_str!("../../../../Cargo.lock");
+        let version = lock.split("[[package]]").find_map(|package| {
+            package.contains("name = \"tract-onnx\"").then(|| package.lines().find_map(|l| l.strip_prefix("version = ")))?
+        });
+        assert_eq!(version, Some(format!("\"{VERSION}\"").as_str()));
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        assert_eq!(guarded::<()>(|| panic!("in {}", "tract")), Err("in tract".to_owned()));
+        assert_eq!(guarded::<()>(|| panic!("in tract")), Err("in tract".to_owned()));
+    }
+
+    #[test]
+    fn an_error_keeps_its_causes() {
+        let result = guarded::<()>(|| Err(TractError::msg("cause").context("what failed")));
+        assert_eq!(result, Err("what failed: cause".to_owned()));
+    }
+}

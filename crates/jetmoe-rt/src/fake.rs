@@ -1,0 +1,220 @@
+//! A model for tests: its scores are any function of the tokens that a position may see.
+//!
+//! It sees what the cache, the mask and the causal order let through and nothing else, so a generator that loses a
+//! token, feeds a padding token or mixes two rows gets other scores.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use jetmoe_artifact::{OutputName, Signature, Task};
+use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
+use ndarray::{Array2, Array3, Axis, concatenate};
+
+use crate::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
+use crate::{Error, Model, Result};
+
+type Scores = dyn Fn(&[u32]) -> Vec<f32> + Send + Sync;
+
+/// What a fake model is made of, before it is loaded.
+pub(crate) struct FakeModel {
+    pub(crate) config: ModelConfig,
+    pub(crate) generation_config: GenerationConfig,
+    pub(crate) tokenizer: Option<Tokenizer>,
+    pub(crate) task: Task,
+    scores: Arc<Scores>,
+    /// Counts the steps of every session.
+    pub(crate) steps: Arc<AtomicUsize>,
+}
+
+impl FakeModel {
+    /// A language model with the vocabulary and tokenizer of jetmoe-mini; `scores` maps the tokens up to a position,
+    /// its own last, to `[vocab_size]` logits.
+    pub(crate) fn new(scores: impl Fn(&[u32]) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        Self::of("jetmoe-mini", Task::CausalLm, scores)
+    }
+
+    /// A classifier with the configuration and tokenizer of jetmoe-mini-classifier; `scores` maps the tokens of a
+    /// text to `[labels]` logits.
+    pub(crate) fn classifier(scores: impl Fn(&[u32]) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        Self::of("jetmoe-mini-classifier", Task::SequenceClassification, scores)
+    }
+
+    fn of(name: &str, task: Task, scores: impl Fn(&[u32]) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        FakeModel {
+            config: ModelConfig::read(&fixture(name).join("config.json")).unwrap(),
+            generation_config: GenerationConfig::default(),
+            tokenizer: Tokenizer::open(&fixture(name)).unwrap(),
+            task,
+            scores: Arc::new(scores),
+            steps: Arc::default(),
+        }
+    }
+
+    /// A language model that continues a prompt of `prompt_length` tokens with `script`, then with end tokens.
+    pub(crate) fn scripted(prompt_length: usize, script: Vec<u32>) -> Self {
+        let mut model = Self::new(|_| Vec::new());
+        let (vocab_size, end) = (model.config.vocab_size, model.config.eos_token_ids[0]);
+        model.scores = Arc::new(move |seen| {
+            let new = seen.len().checked_sub(prompt_length); // none inside the prompt, where nobody looks
+            one_hot(new.and_then(|new| script.get(new).copied()).unwrap_or(end), vocab_size)
+        });
+        model
+    }
+
+    pub(crate) fn load(self) -> Model {
+        let graph = FakeGraph {
+            signature: Signature::new(&self.config, self.task, &BTreeSet::new()),
+            pad_token_id: self.config.pad_token_id,
+            task: self.task,
+            scores: self.scores,
+            steps: self.steps,
+        };
+        Model::from_graph(Arc::new(graph), self.config, self.task, self.tokenizer, self.generation_config)
+    }
+}
+
+/// Folder of one of the trained models.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)
+}
+
+/// The tokenizer of jetmoe-mini, read once.
+pub(crate) fn tokenizer() -> &'static Tokenizer {
+    static TOKENIZER: LazyLock<Tokenizer> =
+        LazyLock::new(|| Tokenizer::open(&fixture("jetmoe-mini")).unwrap().unwrap());
+    &TOKENIZER
+}
+
+/// Logits that make one token almost certain.
+pub(crate) fn one_hot(token: u32, vocab_size: usize) -> Vec<f32> {
+    (0..vocab_size).map(|id| if id == token as usize { 30.0 } else { 0.0 }).collect()
+}
+
+/// Logits that look random and depend on every token, its place and nothing else.
+pub(crate) fn hashed(seen: &[u32], vocab_size: usize) -> Vec<f32> {
+    let mix = |state: u64, value: u64| {
+        let mixed = (state ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        mixed ^ (mixed >> 29)
+    };
+    let state = seen.iter().fold(1, |state, id| mix(state, u64::from(*id)));
+    (0..vocab_size).map(|id| (mix(mix(state, id as u64), 5) >> 40) as f32 / (1 << 21) as f32).collect()
+}
+
+struct FakeGraph {
+    signature: Signature,
+    pad_token_id: Option<u32>,
+    task: Task,
+    scores: Arc<Scores>,
+    steps: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for FakeGraph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FakeGraph")
+    }
+}
+
+impl LoadedGraph for FakeGraph {
+    fn runtime(&self) -> String {
+        "fake 1.0".to_owned()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn start(&self) -> Result<Box<dyn GraphSession>> {
+        Ok(Box::new(FakeSession {
+            pad_token_id: self.pad_token_id,
+            task: self.task,
+            scores: Arc::clone(&self.scores),
+            steps: Arc::clone(&self.steps),
+            ids: None,
+        }))
+    }
+}
+
+struct FakeSession {
+    pad_token_id: Option<u32>,
+    task: Task,
+    scores: Arc<Scores>,
+    steps: Arc<AtomicUsize>,
+    /// `[batch, tokens so far]`
+    ids: Option<Array2<i64>>,
+}
+
+impl fmt::Debug for FakeSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FakeSession")
+    }
+}
+
+impl FakeSession {
+    /// `[batch, tokens, vocab_size]`
+    fn next_token_scores(&mut self, inputs: &StepInputs) -> Array3<f32> {
+        let ids = match self.ids.take() {
+            Some(past) => concatenate(Axis(1), &[past.view(), inputs.input_ids.view()]).unwrap(),
+            None => inputs.input_ids.clone(),
+        };
+        assert_eq!(ids.shape(), inputs.attention_mask.shape());
+        let (batch, new) = inputs.input_ids.dim();
+        let past = ids.ncols() - new;
+        let mut rows = Vec::new();
+        for row in 0..batch {
+            for column in 0..new {
+                let seen: Vec<u32> = (0..=past + column)
+                    .filter(|column| inputs.attention_mask[[row, *column]] == 1)
+                    .map(|column| ids[[row, column]] as u32)
+                    .collect();
+                let position = inputs.position_ids[[row, column]];
+                assert_eq!(position, (seen.len() as i64 - 1).max(0), "row {row}, column {column}");
+                // a padded position computes numbers that nobody may use
+                let counts = inputs.attention_mask[[row, past + column]] == 1;
+                rows.extend(if counts {
+                    (self.scores)(&seen)
+                } else {
+                    vec![f32::NAN; (self.scores)(&[0]).len()]
+                });
+            }
+        }
+        self.ids = Some(ids);
+        let width = rows.len() / (batch * new);
+        Array3::from_shape_vec((batch, new, width), rows).unwrap()
+    }
+
+    /// `[batch, labels]`, from the tokens up to the last that is no padding, as the classification head reads them.
+    fn class_scores(&self, inputs: &StepInputs) -> Array2<f32> {
+        let batch = inputs.input_ids.nrows();
+        assert!(self.pad_token_id.is_some() || batch == 1, "without a padding token, one sequence at a time");
+        let mut rows = Vec::new();
+        for (ids, mask) in inputs.input_ids.rows().into_iter().zip(inputs.attention_mask.rows()) {
+            let is_padding = |id: i64| self.pad_token_id.is_some_and(|pad| i64::from(pad) == id);
+            let end = ids.iter().rposition(|id| !is_padding(*id)).unwrap() + 1;
+            let seen: Vec<u32> = (0..end).filter(|i| mask[*i] == 1).map(|i| ids[i] as u32).collect();
+            rows.extend((self.scores)(&seen));
+        }
+        let width = rows.len() / batch;
+        Array2::from_shape_vec((batch, width), rows).unwrap()
+    }
+}
+
+impl GraphSession for FakeSession {
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        let logits = match self.task {
+            Task::CausalLm => self.next_token_scores(inputs).into_dyn(),
+            Task::SequenceClassification => self.class_scores(inputs).into_dyn(),
+            Task::Backbone => {
+                return Err(Error::Run { runtime: "fake".to_owned(), message: "no backbone".to_owned() });
+            }
+        };
+        Ok(TensorMap::from([(OutputName::Logits, logits)]))
+    }
+
+    fn cache(&self) -> Result<TensorMap> {
+        Ok(TensorMap::new())
+    }
+}

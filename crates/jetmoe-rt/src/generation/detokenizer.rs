@@ -1,0 +1,207 @@
+use std::collections::BTreeSet;
+
+use jetmoe_checkpoint::Tokenizer;
+
+use crate::Result;
+
+/// What a decoder writes for bytes that are no character.
+const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
+
+/// Turns token ids into text one by one, so that the pieces put together are what decoding all ids at once gives.
+///
+/// Only the last few tokens are decoded again: a *context* whose text is out already, which keeps the decoder from
+/// taking the leading space off the next token, and the tokens that wait. Text waits while it may still change:
+/// after a replacement character, whose other bytes may follow, and through a whole run of byte tokens, because the
+/// byte-fallback decoder turns a run into text if all of it is UTF-8 and into replacement characters if not.
+#[derive(Debug)]
+pub(super) struct Detokenizer<'t> {
+    tokenizer: &'t Tokenizer,
+    byte_tokens: BTreeSet<u32>,
+    /// The context and, after it, the tokens that wait.
+    window: Vec<u32>,
+    context_length: usize,
+    context_text: String,
+    in_byte_run: bool,
+}
+
+impl<'t> Detokenizer<'t> {
+    /// Continues a prompt, whose own text does not come out again.
+    pub(super) fn new(tokenizer: &'t Tokenizer, prompt: &[u32]) -> Result<Self> {
+        let byte_tokens: BTreeSet<u32> =
+            (0..=u8::MAX).filter_map(|byte| tokenizer.token_id(&format!("<0x{byte:02X}>"))).collect();
+        // as far back as the last token that is text by itself: what comes before cannot change what follows
+        let mut start = prompt.len();
+        while start > 0 {
+            start -= 1;
+            let id = prompt[start];
+            if !byte_tokens.contains(&id) && !tokenizer.decode(&[id])?.is_empty() {
+                break;
+            }
+        }
+        let window = prompt[start..].to_vec();
+        let context_text = tokenizer.decode(&window)?;
+        let in_byte_run = window.iter().any(|id| byte_tokens.contains(id));
+        Ok(Detokenizer {
+            tokenizer,
+            byte_tokens,
+            context_length: window.len(),
+            window,
+            context_text,
+            in_byte_run,
+        })
+    }
+
+    /// Takes the next token and returns the text that is certain now.
+    pub(super) fn push(&mut self, id: u32) -> Result<String> {
+        self.window.push(id);
+        if self.byte_tokens.contains(&id) {
+            self.in_byte_run = true;
+            return Ok(String::new());
+        }
+        let text = self.tokenizer.decode(&self.window)?;
+        if self.in_byte_run {
+            // a special token has no text and does not end the run
+            if text == self.tokenizer.decode(&self.window[..self.window.len() - 1])? {
+                return Ok(String::new());
+            }
+            self.in_byte_run = false;
+        }
+        if text.ends_with(REPLACEMENT) {
+            return Ok(String::new());
+        }
+        let piece = text[common_length(&self.context_text, &text)..].to_owned();
+        if !piece.is_empty() {
+            self.window.drain(..self.context_length);
+            self.context_length = self.window.len();
+            self.context_text = self.tokenizer.decode(&self.window)?;
+        }
+        Ok(piece)
+    }
+
+    /// Returns the text of the tokens that waited, when no token will follow.
+    pub(super) fn finish(&mut self) -> Result<String> {
+        let text = self.tokenizer.decode(&self.window)?;
+        let piece = text[common_length(&self.context_text, &text)..].to_owned();
+        self.context_length = self.window.len();
+        self.context_text = text;
+        Ok(piece)
+    }
+}
+
+/// Bytes that two texts have in common at their beginning, whole characters only. It is all of the context unless a
+/// prompt ended in the middle of a character or of a run of bytes.
+fn common_length(context: &str, text: &str) -> usize {
+    let same = context.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+    text.floor_char_boundary(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fake;
+
+    fn pieces(tokenizer: &Tokenizer, prompt: &[u32], ids: &[u32]) -> Vec<String> {
+        let mut detokenizer = Detokenizer::new(tokenizer, prompt).unwrap();
+        let mut pieces: Vec<String> = ids.iter().map(|id| detokenizer.push(*id).unwrap()).collect();
+        pieces.push(detokenizer.finish().unwrap());
+        pieces
+    }
+
+    fn byte(tokenizer: &Tokenizer, byte: u8) -> u32 {
+        tokenizer.token_id(&format!("<0x{byte:02X}>")).unwrap()
+    }
+
+    #[test]
+    fn the_space_that_continues_a_prompt_is_kept() {
+        let tokenizer = fake::tokenizer();
+        let all = tokenizer.encode("In the beginning of the reign", true).unwrap();
+        let prompt = tokenizer.encode("In the beginning", true).unwrap();
+        let text = pieces(tokenizer, &prompt, &all[prompt.len()..]).concat();
+        assert_eq!(text, " of the reign");
+    }
+
+    #[test]
+    fn the_space_that_begins_a_text_is_dropped() {
+        let tokenizer = fake::tokenizer();
+        let ids = tokenizer.encode("the reign", false).unwrap();
+        assert_eq!(pieces(tokenizer, &[1], &ids).concat(), "the reign");
+        assert_eq!(pieces(tokenizer, &[], &ids).concat(), "the reign");
+    }
+
+    #[test]
+    fn the_bytes_of_a_character_come_out_together() {
+        let tokenizer = fake::tokenizer();
+        let prompt = tokenizer.encode("It costs", true).unwrap();
+        let letter = tokenizer.encode("x", false).unwrap().pop().unwrap();
+        let ids: Vec<u32> = "€".bytes().map(|value| byte(tokenizer, value)).chain([letter]).collect();
+        assert_eq!(pieces(tokenizer, &prompt, &ids), ["", "", "", "€x", ""]);
+    }
+
+    #[test]
+    fn bytes_that_make_no_character_become_replacement_characters() {
+        let tokenizer = fake::tokenizer();
+        let prompt = tokenizer.encode("It costs", true).unwrap();
+        let ids = [byte(tokenizer, 0xE2), byte(tokenizer, 0x82)];
+        assert_eq!(pieces(tokenizer, &prompt, &ids), ["", "", "\u{FFFD}\u{FFFD}"]);
+    }
+
+    #[test]
+    fn a_special_token_between_bytes_does_not_part_them() {
+        let tokenizer = fake::tokenizer();
+        let prompt = tokenizer.encode("It costs", true).unwrap();
+        let ids = [byte(tokenizer, 0xC2), 2, byte(tokenizer, 0xA3)];
+        assert_eq!(pieces(tokenizer, &prompt, &ids), ["", "", "", "£"]);
+    }
+
+    #[test]
+    fn a_prompt_that_ends_in_bytes_is_not_repeated() {
+        let tokenizer = fake::tokenizer();
+        let prompt = tokenizer.encode("It costs 5€", true).unwrap();
+        assert_eq!(prompt.last(), Some(&byte(tokenizer, 0xAC)));
+        let continuation = tokenizer.encode("and", false).unwrap();
+        assert_eq!(pieces(tokenizer, &prompt, &continuation).concat(), " and");
+        assert_eq!(pieces(tokenizer, &prompt, &[byte(tokenizer, 0xC2), byte(tokenizer, 0xA3)]).concat(), "£");
+    }
+
+    #[test]
+    fn a_prompt_that_ends_inside_a_character_is_completed() {
+        let tokenizer = fake::tokenizer();
+        let prompt = [byte(tokenizer, b'a'), byte(tokenizer, 0xC2)];
+        assert_eq!(pieces(tokenizer, &prompt, &[byte(tokenizer, 0xA3)]).concat(), "a£");
+    }
+
+    /// Ids of jetmoe-mini, those of bytes and of special tokens more often than their number.
+    fn ids(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u32>> {
+        let utf8 =
+            "[£€é🙂]{1,2}".prop_map(|text: String| text.bytes().map(|value| 3 + u32::from(value)).collect());
+        let one = |range: std::ops::Range<u32>| range.prop_map(|id| vec![id]);
+        let part = prop_oneof![6 => one(0..2048), 2 => one(3..259), 1 => one(0..3), 2 => utf8];
+        prop::collection::vec(part, length).prop_map(|parts| parts.concat())
+    }
+
+    /// What the tokenizer adds to the prompt's text.
+    fn continuation(tokenizer: &Tokenizer, prompt: &[u32], ids: &[u32]) -> String {
+        let before = tokenizer.decode(prompt).unwrap();
+        let all = tokenizer.decode(&[prompt, ids].concat()).unwrap();
+        all[common_length(&before, &all)..].to_owned()
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_put_together_are_what_the_tokenizer_decodes(prompt in ids(0..8), ids in ids(0..30)) {
+            let tokenizer = fake::tokenizer();
+            let pieces = pieces(tokenizer, &prompt, &ids);
+            prop_assert_eq!(pieces.concat(), continuation(tokenizer, &prompt, &ids));
+        }
+
+        #[test]
+        fn prompt_and_pieces_read_on(prompt in "[a-zé€ ]{1,12}[a-z]", ids in ids(0..30)) {
+            let tokenizer = fake::tokenizer();
+            let prompt = tokenizer.encode(&prompt, true).unwrap();
+            let text = tokenizer.decode(&prompt).unwrap() + &pieces(tokenizer, &prompt, &ids).concat();
+            prop_assert_eq!(text, tokenizer.decode(&[prompt, ids].concat()).unwrap());
+        }
+    }
+}

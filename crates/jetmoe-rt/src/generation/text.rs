@@ -1,0 +1,248 @@
+use std::ops::ControlFlow;
+
+use jetmoe_checkpoint::{ChatMessage, Tokenizer};
+
+use super::tokens::{FinishReason, TokenGenerator, Verdict};
+use super::{GenerationOptions, TextStream};
+use crate::{Error, Model, Result};
+
+/// What is to be continued. Texts, conversations and token ids convert into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prompt<'a> {
+    /// A text, encoded with the special tokens that the model was trained with.
+    Text(&'a str),
+    /// A conversation: rendered by the checkpoint's chat template up to where the answer begins, and encoded without
+    /// adding special tokens, since the template writes them itself.
+    Chat(&'a [ChatMessage]),
+    /// Token ids, taken as they are.
+    Tokens(&'a [u32]),
+}
+
+impl<'a> From<&'a str> for Prompt<'a> {
+    fn from(text: &'a str) -> Self {
+        Prompt::Text(text)
+    }
+}
+
+impl<'a> From<&'a &'a str> for Prompt<'a> {
+    fn from(text: &'a &'a str) -> Self {
+        Prompt::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Prompt<'a> {
+    fn from(text: &'a String) -> Self {
+        Prompt::Text(text)
+    }
+}
+
+impl<'a> From<&'a [ChatMessage]> for Prompt<'a> {
+    fn from(messages: &'a [ChatMessage]) -> Self {
+        Prompt::Chat(messages)
+    }
+}
+
+impl<'a> From<&'a Vec<ChatMessage>> for Prompt<'a> {
+    fn from(messages: &'a Vec<ChatMessage>) -> Self {
+        Prompt::Chat(messages)
+    }
+}
+
+impl<'a> From<&'a [u32]> for Prompt<'a> {
+    fn from(token_ids: &'a [u32]) -> Self {
+        Prompt::Tokens(token_ids)
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Prompt<'a> {
+    fn from(token_ids: &'a Vec<u32>) -> Self {
+        Prompt::Tokens(token_ids)
+    }
+}
+
+/// One continuation as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneratedText {
+    /// The continuation without the prompt, so that prompt and text put together read on; without end token, stop
+    /// string and special tokens.
+    pub text: String,
+    /// Every token that was generated: the end token too, and those of a stop string that are not in the text.
+    pub token_ids: Vec<u32>,
+    /// Why there are no more.
+    pub finish_reason: FinishReason,
+    /// Number of tokens of the prompt, special ones included.
+    pub prompt_tokens: usize,
+}
+
+/// Continues texts and conversations.
+///
+/// ```no_run
+/// use jetmoe_rt::{ChatMessage, GenerationOptions, LoadOptions, Model, TextGenerator};
+/// use std::ops::ControlFlow;
+///
+/// let model = Model::load("path/to/artifact", &LoadOptions::default())?;
+/// let generator = TextGenerator::new(&model)?;
+/// let options = GenerationOptions::for_model(&model);
+///
+/// let question = [ChatMessage { role: "user".into(), content: "Who made the heaven?".into() }];
+/// let answer = generator.stream(&question[..], &options, |piece| {
+///     print!("{piece}");
+///     ControlFlow::Continue(())
+/// })?;
+/// println!("\n{} tokens, ended by {}", answer.token_ids.len(), answer.finish_reason);
+/// # Ok::<(), jetmoe_rt::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct TextGenerator {
+    tokens: TokenGenerator,
+}
+
+impl TextGenerator {
+    /// Generates with a model, whose weights are shared.
+    ///
+    /// # Errors
+    /// [`Error::WrongTask`] for a model that does not predict tokens, [`Error::NoTokenizer`] for one without a
+    /// tokenizer.
+    pub fn new(model: &Model) -> Result<Self> {
+        let tokens = TokenGenerator::new(model)?;
+        model.require_tokenizer()?;
+        Ok(TextGenerator { tokens })
+    }
+
+    /// The same model for token ids.
+    pub fn tokens(&self) -> &TokenGenerator {
+        &self.tokens
+    }
+
+    /// Continues one prompt.
+    ///
+    /// # Errors
+    /// * [`Error::Option`]: a value in `options` that makes no sense.
+    /// * [`Error::EmptyPrompt`]: no text, no message or no token. A text of spaces is not empty.
+    /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that the model cannot take.
+    /// * [`Error::Checkpoint`]: what the tokenizer or the chat template refuses, or no chat template.
+    /// * [`Error::Run`]: the runtime failed, or computed logits that are no numbers.
+    pub fn generate<'p>(
+        &self,
+        prompt: impl Into<Prompt<'p>>,
+        options: &GenerationOptions,
+    ) -> Result<GeneratedText> {
+        self.stream(prompt, options, |_| ControlFlow::Continue(()))
+    }
+
+    /// Continues one prompt and calls `on_text` with every piece of text as soon as it is certain. Pieces are never
+    /// empty, never split a character, and put together are the resulting text. [`ControlFlow::Break`] ends the
+    /// generation.
+    ///
+    /// # Errors
+    /// As [`TextGenerator::generate`].
+    pub fn stream<'p>(
+        &self,
+        prompt: impl Into<Prompt<'p>>,
+        options: &GenerationOptions,
+        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<GeneratedText> {
+        let prompt_ids = self.encode(prompt)?;
+        let mut texts = self.run(&[prompt_ids], options, &mut on_text)?;
+        // one prompt in, one text out
+        texts.pop().ok_or(Error::EmptyPrompt { index: 0 })
+    }
+
+    /// Continues several prompts in one batch; results are in the prompts' order. With
+    /// [`Sampling::Random`](super::Sampling::Random) a prompt that is given several times gets several continuations.
+    ///
+    /// # Errors
+    /// As [`TextGenerator::generate`].
+    pub fn generate_batch<'p, P: Into<Prompt<'p>>>(
+        &self,
+        prompts: impl IntoIterator<Item = P>,
+        options: &GenerationOptions,
+    ) -> Result<Vec<GeneratedText>> {
+        let prompt_ids = prompts
+            .into_iter()
+            .enumerate()
+            .map(|(index, prompt)| self.encode_at(index, prompt.into()))
+            .collect::<Result<Vec<_>>>()?;
+        self.run(&prompt_ids, options, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Token ids of a prompt, as the model gets them.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`] or [`Error::Checkpoint`], as [`TextGenerator::generate`].
+    pub fn encode<'p>(&self, prompt: impl Into<Prompt<'p>>) -> Result<Vec<u32>> {
+        self.encode_at(0, prompt.into())
+    }
+
+    fn encode_at(&self, index: usize, prompt: Prompt<'_>) -> Result<Vec<u32>> {
+        let ids = match prompt {
+            // a begin token alone would be a prompt for the model, but nothing that anybody typed
+            Prompt::Text("") | Prompt::Chat([]) => return Err(Error::EmptyPrompt { index }),
+            Prompt::Text(text) => self.tokenizer()?.encode(text, true)?,
+            Prompt::Chat(messages) => self.encode_chat(messages)?,
+            Prompt::Tokens(ids) => ids.to_vec(),
+        };
+        if ids.is_empty() { Err(Error::EmptyPrompt { index }) } else { Ok(ids) }
+    }
+
+    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
+        let tokenizer = self.tokenizer()?;
+        let template = tokenizer.chat_template().ok_or_else(|| jetmoe_checkpoint::Error::ChatTemplate {
+            message:
+                "the model has none\n  put chat_template.jinja into the checkpoint and export again, or give \
+                      the prompt as plain text"
+                    .to_owned(),
+        })?;
+        let rendered = template.render(messages, true)?;
+        Ok(tokenizer.encode(&rendered, false)?)
+    }
+
+    fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokens.model().require_tokenizer()
+    }
+
+    fn run(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &GenerationOptions,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Vec<GeneratedText>> {
+        let tokenizer = self.tokenizer()?;
+        let mut streams = prompts
+            .iter()
+            .map(|prompt| Ok((TextStream::new(tokenizer, prompt, &options.stop)?, String::new())))
+            .collect::<Result<Vec<_>>>()?;
+        let generated = self.tokens.run(prompts, options, &mut |event| {
+            let (stream, text) = &mut streams[event.sequence];
+            let mut piece = match event.finish_reason {
+                Some(FinishReason::EndToken) => String::new(),
+                _ => stream.push(event.token_id)?,
+            };
+            if event.finish_reason.is_some() {
+                piece += &stream.finish()?;
+            }
+            text.push_str(&piece);
+            let is_cancelled = !piece.is_empty() && on_text(&piece).is_break();
+            Ok(match (stream.is_stopped(), is_cancelled) {
+                (true, _) => Verdict::Stop,
+                (false, true) => Verdict::Cancel,
+                (false, false) => Verdict::Continue,
+            })
+        })?;
+        let texts = streams.into_iter().map(|(_, text)| text);
+        Ok(generated
+            .into_iter()
+            .zip(texts)
+            .zip(prompts)
+            .map(|((generated, text), prompt)| GeneratedText {
+                text,
+                token_ids: generated.token_ids,
+                finish_reason: generated.finish_reason,
+                prompt_tokens: prompt.len(),
+            })
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

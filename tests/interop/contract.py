@@ -1,0 +1,91 @@
+"""Names, order, element types and shapes of a graph's inputs and outputs, which other clients rely on."""
+
+import dataclasses
+
+import onnx
+
+BATCH, NEW, PAST = "batch_size", "sequence_length", "past_sequence_length"
+TOTAL = f"{PAST} + {NEW}"
+INT64, FLOAT = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
+
+Value = tuple[str, int, list[int | str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The sizes of a model, from either layout of config.json."""
+
+    layers: int
+    hidden: int
+    vocabulary: int
+    experts: int
+    heads: int
+    head_width: int
+    labels: int
+
+    @staticmethod
+    def of(config: dict) -> "Sizes":
+        experts = config["num_local_experts"] if "num_local_experts" in config else config["moe_num_experts"]
+        return Sizes(
+            layers=config["num_hidden_layers"],
+            hidden=config["hidden_size"],
+            vocabulary=config["vocab_size"],
+            experts=experts,
+            heads=config["num_key_value_heads"],
+            head_width=config["kv_channels"],
+            labels=len(config.get("id2label", {"0": "", "1": ""})),
+        )
+
+
+def has_cache(task: str) -> bool:
+    return task != "sequence-classification"
+
+
+def expected(task: str, outputs: set[str], sizes: Sizes) -> tuple[list[Value], list[Value]]:
+    """The inputs and outputs of a graph, in order."""
+    layers = range(sizes.layers)
+    tokens = [BATCH, NEW]
+    inputs: list[Value] = [
+        ("input_ids", INT64, tokens),
+        ("attention_mask", INT64, [BATCH, TOTAL if has_cache(task) else NEW]),
+        ("position_ids", INT64, tokens),
+    ]
+    results: list[Value] = [
+        {
+            "causal-lm": ("logits", FLOAT, [*tokens, sizes.vocabulary]),
+            "backbone": ("last_hidden_state", FLOAT, [*tokens, sizes.hidden]),
+            "sequence-classification": ("logits", FLOAT, [BATCH, sizes.labels]),
+        }[task]
+    ]
+    if has_cache(task):
+        for layer in layers:
+            for part in ("key", "value"):
+                past = [BATCH, sizes.heads, PAST, sizes.head_width]
+                present = [BATCH, sizes.heads, TOTAL, sizes.head_width]
+                inputs.append((f"past_key_values.{layer}.{part}", FLOAT, past))
+                results.append((f"present.{layer}.{part}", FLOAT, present))
+    if "hidden-states" in outputs:
+        results += [(f"hidden_states.{index}", FLOAT, [*tokens, sizes.hidden]) for index in range(sizes.layers + 1)]
+    if "router-logits" in outputs:
+        for family in ("attn_router_logits", "mlp_router_logits"):
+            results += [(f"{family}.{layer}", FLOAT, [*tokens, sizes.experts]) for layer in layers]
+    return inputs, results
+
+
+def problems(model: onnx.ModelProto, task: str, outputs: set[str], sizes: Sizes) -> list[str]:
+    """Where the graph's inputs and outputs differ from the contract."""
+    inputs, results = expected(task, outputs, sizes)
+    return [*differences("input", inputs, model.graph.input), *differences("output", results, model.graph.output)]
+
+
+def differences(kind: str, wanted: list[Value], declared) -> list[str]:
+    found = [described(value) for value in declared]
+    if [name for name, _, _ in found] != [name for name, _, _ in wanted]:
+        return [f"{kind}s are {[name for name, _, _ in found]}, not {[name for name, _, _ in wanted]}"]
+    return [f"{kind} {is_[0]} is {is_[1:]}, not {want[1:]}" for is_, want in zip(found, wanted) if is_ != want]
+
+
+def described(value: onnx.ValueInfoProto) -> Value:
+    tensor = value.type.tensor_type
+    shape = [size.dim_param if size.HasField("dim_param") else size.dim_value for size in tensor.shape.dim]
+    return value.name, tensor.elem_type, shape
