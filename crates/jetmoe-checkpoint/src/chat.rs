@@ -1,11 +1,14 @@
 //! Chat templates, rendered as transformers' `apply_chat_template` does.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
+use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use crate::{Error, Result, names};
 
@@ -41,8 +44,9 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
+        environment.add_filter("tojson", to_json);
         environment
-            .add_template_owned(TEMPLATE, source.to_owned())
+            .add_template_owned(TEMPLATE, without_generation_tags(source))
             .map_err(|error| Error::ChatTemplate { message: describe(&error) })?;
         Ok(ChatTemplate { environment, special_tokens })
     }
@@ -55,7 +59,11 @@ impl ChatTemplate {
     ) -> Result<Option<Self>> {
         let file = folder.join(names::CHAT_TEMPLATE);
         let source = if file.is_file() {
-            Some(std::fs::read_to_string(&file).map_err(|source| Error::Io { action: "read", path: file, source })?)
+            Some(std::fs::read_to_string(&file).map_err(|source| Error::Io {
+                action: "read",
+                path: file,
+                source,
+            })?)
         } else {
             template_in(tokenizer_config)
         };
@@ -74,11 +82,72 @@ impl ChatTemplate {
                 template.render(context! {
                     messages,
                     add_generation_prompt,
+                    tools => (),
+                    documents => (),
                     ..minijinja::Value::from_serialize(&self.special_tokens)
                 })
             })
             .map_err(|error| Error::ChatTemplate { message: describe(&error) })
     }
+}
+
+/// transformers' `tojson`, which is Python's `json.dumps`: no escapes for HTML, a space after commas and colons.
+fn to_json(value: minijinja::Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let _: Option<bool> = options.get("ensure_ascii")?;
+    options.assert_all_used()?;
+    let mut json = Vec::new();
+    let written = match indent {
+        None => value.serialize(&mut Serializer::with_formatter(&mut json, OneLine)),
+        Some(width) => {
+            let indent = " ".repeat(width.min(MAX_INDENT));
+            let pretty = PrettyFormatter::with_indent(indent.as_bytes());
+            value.serialize(&mut Serializer::with_formatter(&mut json, pretty))
+        }
+    };
+    let failed = |message: String| minijinja::Error::new(ErrorKind::InvalidOperation, message);
+    written.map_err(|error| failed(format!("tojson: {error}")))?;
+    String::from_utf8(json).map_err(|error| failed(format!("tojson: {error}")))
+}
+
+/// A template may ask for any indentation.
+const MAX_INDENT: usize = 100;
+
+/// Python's separators of JSON on one line.
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+/// transformers' `{% generation %}` … `{% endgeneration %}` marks the assistant's words for training and renders what
+/// is inside.
+fn without_generation_tags(source: &str) -> String {
+    let mut result = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        let Some(end) = tag.find("%}") else { break };
+        let (tag, after) = tag.split_at(end);
+        result.push_str(before);
+        match tag.trim_start_matches("{%").trim_matches(['-', '+', ' ', '\n']) {
+            "generation" => result.push_str(&tag.replace("generation", "if true")),
+            "endgeneration" => result.push_str(&tag.replace("endgeneration", "endif")),
+            _ => result.push_str(tag),
+        }
+        rest = after;
+    }
+    result + rest
 }
 
 /// A single template, or the one called `default` of several.

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::names::{self, Mixture};
@@ -41,7 +42,9 @@ impl Checkpoint {
             tensors.rename(|name| format!("model.{name}"));
         }
         let checkpoint = Checkpoint { folder: folder.to_owned(), config, tensors };
-        checkpoint.check_weights(&checkpoint.expected_tensors())?;
+        let expected = checkpoint.expected_tensors();
+        checkpoint.check_weights(&expected)?;
+        checkpoint.warn_of_unused(&expected);
         Ok(checkpoint)
     }
 
@@ -97,6 +100,17 @@ impl Checkpoint {
         Digest::of_checkpoint(self, progress)
     }
 
+    /// Weights that the configuration has no place for are no error, as in transformers, but worth a word: a layer count
+    /// that is too low would pass unnoticed otherwise.
+    fn warn_of_unused(&self, expected: &[(String, Vec<usize>)]) {
+        let expected: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        let unused: Vec<&str> = self.tensors.names().filter(|name| !expected.contains(name)).collect();
+        if let Some(first) = unused.first() {
+            let folder = self.folder.display();
+            tracing::warn!(%folder, "{} tensors have no place in the model, such as {first}", unused.len());
+        }
+    }
+
     /// Every tensor that the architecture needs, with its shape.
     fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let config = &self.config;
@@ -110,8 +124,10 @@ impl Checkpoint {
                 (names::kv_projection(layer), vec![2 * kv_width, hidden]),
                 (names::post_attention_norm(layer), vec![hidden]),
             ]);
-            let widths =
-                [(Mixture::Attention, kv_width, kv_width), (Mixture::Mlp, 2 * config.intermediate_size, config.intermediate_size)];
+            let widths = [
+                (Mixture::Attention, kv_width, kv_width),
+                (Mixture::Mlp, 2 * config.intermediate_size, config.intermediate_size),
+            ];
             for (mixture, input_rows, output_columns) in widths {
                 expected.extend([
                     (names::router(layer, mixture), vec![experts, hidden]),

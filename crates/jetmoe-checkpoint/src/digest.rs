@@ -28,7 +28,8 @@ impl Digest {
     /// does not depend on how the weights are cut into shards.
     pub(crate) fn of_checkpoint(checkpoint: &Checkpoint, progress: &(dyn Fn(u64) + Sync)) -> Result<Self> {
         let config = checkpoint.folder().join(names::CONFIG);
-        let config = std::fs::read(&config).map_err(|source| Error::Io { action: "read", path: config, source })?;
+        let config =
+            std::fs::read(&config).map_err(|source| Error::Io { action: "read", path: config, source })?;
         let tensors: Vec<[u8; 32]> = checkpoint
             .tensors()
             .raw()

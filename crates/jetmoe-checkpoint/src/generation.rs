@@ -54,6 +54,7 @@ impl GenerationConfig {
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    token_ids(&value)
-        .ok_or_else(|| serde::de::Error::custom(format!("eos_token_id is {value}, expected an id or a list of ids")))
+    token_ids(&value).ok_or_else(|| {
+        serde::de::Error::custom(format!("eos_token_id is {value}, expected an id or a list of ids"))
+    })
 }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -40,8 +40,9 @@ impl WeightsIndex {
     }
 
     /// Names of the shard files, each once, sorted.
+    #[cfg(feature = "hub")]
     pub(crate) fn shards(&self) -> impl Iterator<Item = &str> {
-        self.weight_map.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter()
+        self.weight_map.values().map(String::as_str).collect::<std::collections::BTreeSet<_>>().into_iter()
     }
 
     /// Every tensor with the file that holds it.

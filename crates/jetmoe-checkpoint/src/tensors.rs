@@ -218,4 +218,3 @@ pub fn convert_to_f32(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
         }
     }
 }
-

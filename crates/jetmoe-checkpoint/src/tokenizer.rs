@@ -50,7 +50,10 @@ impl Tokenizer {
     /// # Errors
     /// What the tokenizer refuses.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        self.inner.encode(text, add_special_tokens).map(|encoding| encoding.get_ids().to_vec()).map_err(self.failed())
+        self.inner
+            .encode(text, add_special_tokens)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(self.failed())
     }
 
     /// Text of token ids, without special tokens.

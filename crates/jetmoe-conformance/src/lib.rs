@@ -1,1 +1,29 @@
+//! One suite that holds every backend to the same answers.
+//!
+//! An [`Expectation`] says what must come out, tensor by tensor: read from a golden file that transformers made, or
+//! computed by the Candle reference. [`compare`] runs a model in any [`Backend`] against it and measures errors,
+//! agreement of tokens and routes, and the greedy continuation. [`evaluate`] measures quality on held-out text.
 
+mod backend;
+mod comparison;
+mod error;
+mod evaluation;
+mod expectation;
+mod gaps;
+mod golden;
+mod reference;
+mod report;
+mod tolerance;
+
+pub use backend::{Backend, load};
+pub use comparison::{Comparison, Greedy, TensorComparison, compare};
+pub use error::{Error, Result};
+pub use evaluation::{
+    ClassificationQuality, EvaluationOptions, LanguageModelQuality, Quality, evaluate,
+};
+pub use expectation::Expectation;
+pub use gaps::{Gap, KNOWN_GAPS};
+pub use golden::read_golden;
+pub use reference::reference_model;
+pub use report::{REPORT_SCHEMA, VerificationReport};
+pub use tolerance::Tolerance;

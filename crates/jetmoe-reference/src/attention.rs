@@ -11,7 +11,8 @@ use crate::router::Router;
 use crate::weights::Weights;
 
 /// Mixture of attention heads: every expert owns a query projection and an output projection; keys and values are
-/// shared by all. Slot s of a token (its s-th best expert) has one query head for each key head.
+/// shared by all. Slot s of a token (its s-th best expert) has one query head for each key head, number
+/// s · kv_heads + j for key head j.
 #[derive(Debug)]
 pub(crate) struct MixtureOfAttention {
     router: Router,
@@ -59,14 +60,14 @@ impl MixtureOfAttention {
         past: Option<&LayerCache>,
     ) -> TensorResult<Attended> {
         let (batch, sequence, hidden) = x.dims3()?;
+        let heads = self.slots * self.kv_heads;
         let tokens = x.reshape((batch * sequence, hidden))?; // [tokens, hidden]
         let routes = self.router.forward(&tokens)?;
 
         let inputs = routes.spread(&tokens)?; // [rows, hidden]
         let query = self.query.forward(&inputs, &routes)?; // [rows, kv_heads * kv_channels]
-        let query_heads = self.slots * self.kv_heads;
-        let query = query.reshape((batch, sequence, query_heads, self.kv_channels))?; // [batch, seq, slots * kv_heads, kv_channels]
-        let query = rotation.apply(&query)?; // [batch, seq, slots * kv_heads, kv_channels]
+        let query = query.reshape((batch, sequence, heads, self.kv_channels))?; // [batch, seq, heads, kv_channels]
+        let query = rotation.apply(&query)?; // [batch, seq, heads, kv_channels]
 
         let (key, value) = self.project_key_value(x)?; // 2 × [batch, seq, kv_heads, kv_channels]
         let key = rotation.apply(&key)?; // [batch, seq, kv_heads, kv_channels]
@@ -87,15 +88,16 @@ impl MixtureOfAttention {
 
     fn project_key_value(&self, x: &Tensor) -> TensorResult<(Tensor, Tensor)> {
         let (batch, sequence, _) = x.dims3()?;
+        let &Self { kv_heads, kv_channels, .. } = self;
         let both = self.key_value.forward(x)?; // [batch, seq, 2 * kv_heads * kv_channels]
-        let both = both.reshape((batch, sequence, 2, self.kv_heads, self.kv_channels))?; // [batch, seq, 2, kv_heads, kv_channels]
+        let both = both.reshape((batch, sequence, 2, kv_heads, kv_channels))?; // [batch, seq, 2, kv_heads, kv_channels]
         let key = both.narrow(2, 0, 1)?.squeeze(2)?; // [batch, seq, kv_heads, kv_channels]
         let value = both.narrow(2, 1, 1)?.squeeze(2)?; // [batch, seq, kv_heads, kv_channels]
         Ok((key, value))
     }
 
-    /// Scaled dot-product attention in which query head slot · kv_heads + j attends to key head j: the slots stand
-    /// beside the sequence, so that no key is repeated.
+    /// Scaled dot-product attention from `query`, `[batch, seq, heads, kv_channels]`. The slots of a key head stand beside
+    /// the sequence, so that no key is repeated.
     fn attend(&self, query: &Tensor, cache: &LayerCache, bias: &Tensor) -> TensorResult<Tensor> {
         let (batch, sequence, _, _) = query.dims4()?;
         let &Self { slots, kv_heads, kv_channels, .. } = self;

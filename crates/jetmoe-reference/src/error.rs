@@ -27,7 +27,7 @@ pub enum Error {
         sequence_length: usize,
     },
     /// An input holds another number of values than the batch needs.
-    #[error("{input} holds {found} values, expected {rows} × {columns} = {}", rows * columns)]
+    #[error("{input} holds {found} values, expected {rows} × {columns} = {}", rows.saturating_mul(*columns))]
     InputLength {
         /// The input's name.
         input: &'static str,

@@ -64,6 +64,9 @@ fn last_tokens(
     sequence: usize,
     pad_token_id: Option<u32>,
 ) -> Result<Vec<u32>> {
+    if batch == 0 || sequence == 0 {
+        return Err(Error::EmptyInputs { batch_size: batch, sequence_length: sequence });
+    }
     if input_ids.len() != batch * sequence {
         return Err(Error::InputLength {
             input: "input_ids",
@@ -109,6 +112,14 @@ mod tests {
         assert_eq!(last_tokens(&[5, 6, 0], 1, 3, None).unwrap(), [2]);
         let error = last_tokens(&[5, 6, 5, 6], 2, 2, None).unwrap_err();
         assert!(matches!(error, Error::NoPaddingToken { batch_size: 2 }), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_classified_is_an_error() {
+        let error = last_tokens(&[], 1, 0, None).unwrap_err();
+        assert!(matches!(error, Error::EmptyInputs { batch_size: 1, sequence_length: 0 }), "{error}");
+        let error = last_tokens(&[5, 6, 7], 2, 2, Some(0)).unwrap_err();
+        assert!(matches!(error, Error::InputLength { rows: 2, columns: 2, found: 3, .. }), "{error}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn check(
     columns: usize,
     allowed: std::ops::RangeInclusive<i64>,
 ) -> Result<()> {
-    if values.len() != rows * columns {
+    if rows.checked_mul(columns) != Some(values.len()) {
         return Err(Error::InputLength { input, rows, columns, found: values.len() });
     }
     match values.iter().position(|value| !allowed.contains(value)) {
@@ -61,7 +61,10 @@ fn check(
             sequence: place / columns,
             index: place % columns,
             found: values[place],
-            expected: format!("{} to {}", allowed.start(), allowed.end()),
+            expected: match *allowed.end() {
+                i64::MAX => format!("at least {}", allowed.start()),
+                end => format!("{} to {end}", allowed.start()),
+            },
         }),
     }
 }

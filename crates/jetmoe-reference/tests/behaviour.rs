@@ -1,5 +1,7 @@
 //! What a caller may rely on: the cache, padding, and an error for every wrong input.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use candle_core::{D, Tensor};
@@ -125,24 +127,11 @@ fn refused(change: impl FnOnce(&mut Inputs<'_>)) -> Error {
 
 #[test]
 fn a_token_beyond_the_vocabulary_is_refused_with_its_place() {
-    for (id, text) in [(131, "input_ids[0, 1] is 131, expected 0 to 130"), (-1, "input_ids[0, 1] is -1")] {
-        let ids = [42, id];
-        let error = {
-            let reference = load("tiny");
-            let inputs = Inputs {
-                input_ids: &ids,
-                attention_mask: &[1, 1],
-                position_ids: &[0, 1],
-                batch_size: 1,
-                sequence_length: 2,
-            };
-            reference.forward(&inputs, &mut Cache::new()).unwrap_err()
-        };
-        assert!(matches!(error, Error::InputValue { sequence: 0, index: 1, .. }), "{error}");
-        assert!(error.to_string().starts_with(text), "{error}");
-    }
     let error = refused(|inputs| inputs.input_ids = &[42, 131]);
-    assert!(matches!(error, Error::InputValue { .. }), "{error}");
+    assert!(matches!(error, Error::InputValue { sequence: 0, index: 1, found: 131, .. }), "{error}");
+    assert_eq!(error.to_string(), "input_ids[0, 1] is 131, expected 0 to 130");
+    let error = refused(|inputs| inputs.input_ids = &[-1, 42]);
+    assert_eq!(error.to_string(), "input_ids[0, 0] is -1, expected 0 to 130");
 }
 
 #[test]
@@ -160,7 +149,7 @@ fn a_mask_of_other_values_than_0_and_1_is_refused() {
 #[test]
 fn a_negative_position_is_refused() {
     let error = refused(|inputs| inputs.position_ids = &[3, -4]);
-    assert!(error.to_string().starts_with("position_ids[0, 1] is -4"), "{error}");
+    assert_eq!(error.to_string(), "position_ids[0, 1] is -4, expected at least 0");
 }
 
 #[test]

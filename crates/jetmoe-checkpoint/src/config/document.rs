@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::ConfigProblem;
 
+/// Largest size that counts as one. The product of two fits 64 bits, and nobody has a larger model.
+pub(super) const MAX_SIZE: usize = i32::MAX as usize;
+
 /// A JSON object under inspection. Readers return a usable value in any case and note what was wrong, so that one
 /// pass names every problem.
 pub(super) struct Document<'a> {
@@ -30,7 +33,12 @@ impl<'a> Document<'a> {
         self.problems.extend(problems);
     }
 
-    /// The value under a key; JSON's `null` counts as absent, as in transformers.
+    /// Whether the key is there at all, be it with `null`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.object.contains_key(key)
+    }
+
+    /// The value under a key; JSON's `null` counts as absent.
     pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
@@ -46,13 +54,18 @@ impl<'a> Document<'a> {
         Some(first)
     }
 
-    /// A positive whole number under one of `keys`.
+    /// A positive whole number of at most [`MAX_SIZE`] under one of `keys`.
     pub(super) fn size(&mut self, keys: &[&'static str], default: usize) -> usize {
+        self.size_up_to(keys, default, MAX_SIZE)
+    }
+
+    /// A positive whole number of at most `maximum` under one of `keys`.
+    pub(super) fn size_up_to(&mut self, keys: &[&'static str], default: usize, maximum: usize) -> usize {
         let Some((key, value)) = self.agreed(keys) else { return default };
         match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
-            Some(number) if number > 0 => number,
+            Some(number) if (1..=maximum).contains(&number) => number,
             _ => {
-                self.problem(key, format!("is {value}, expected a whole number of at least 1"));
+                self.problem(key, format!("is {value}, expected a whole number from 1 to {maximum}"));
                 default
             }
         }

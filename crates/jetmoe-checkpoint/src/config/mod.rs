@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use self::document::Document;
+use self::document::{Document, MAX_SIZE};
 use crate::{ConfigProblem, Error, Result};
 
 pub use activation::Activation;
@@ -80,8 +80,8 @@ impl ModelConfig {
             path: path.to_owned(),
             source,
         })?;
-        let value: Value = serde_json::from_str(&text)
-            .map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
         Self::from_json(&value).map_err(|problems| Error::Config { path: path.to_owned(), problems })
     }
 
@@ -118,6 +118,12 @@ impl ModelConfig {
     }
 }
 
+/// Far more than any model has, and few enough to list every layer's tensors.
+const MAX_LAYERS: usize = 10_000;
+
+/// Far more than any classifier has, and few enough to name them all.
+const MAX_LABELS: usize = 1_000_000;
+
 /// The defaults are those of transformers' `JetMoeConfig`.
 fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig {
     let architecture = read_architecture(document, object);
@@ -135,18 +141,36 @@ fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig
         );
     }
     let num_key_value_heads = document.size(&["num_key_value_heads"], 16);
-    let heads = num_key_value_heads * num_experts_per_token;
-    if document.value("num_attention_heads").is_some()
-        && document.size(&["num_attention_heads"], heads) != heads
-    {
-        document.problem(
-            "num_attention_heads",
-            format!("must be num_key_value_heads × num_experts_per_tok = {heads}; correct it or leave it out"),
-        );
-    }
     let kv_channels = document.size(&["kv_channels", "head_dim"], 128);
     if kv_channels % 2 != 0 {
         document.problem("kv_channels", format!("is {kv_channels}; rotary embedding needs an even number"));
+    }
+    let intermediate_size = document.size(&["intermediate_size", "ffn_hidden_size"], 5632);
+    bound_widths(
+        document,
+        &[
+            (
+                "num_key_value_heads",
+                "2 × num_key_value_heads × kv_channels",
+                &[2, num_key_value_heads, kv_channels],
+            ),
+            (
+                "num_experts_per_tok",
+                "num_key_value_heads × num_experts_per_tok",
+                &[num_key_value_heads, num_experts_per_token],
+            ),
+            ("intermediate_size", "2 × intermediate_size", &[2, intermediate_size]),
+        ],
+    );
+    // transformers computes this number and overwrites what the file says
+    let heads = num_key_value_heads.saturating_mul(num_experts_per_token);
+    if let Some(other) =
+        document.value("num_attention_heads").filter(|given| given.as_u64() != Some(heads as u64))
+    {
+        tracing::warn!(
+            "config.json: num_attention_heads is {other}; ignored, for it is always num_key_value_heads × \
+             num_experts_per_tok = {heads}"
+        );
     }
     let activation = match document.text("activation_function").map(str::parse) {
         None => Activation::Silu,
@@ -176,10 +200,10 @@ fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig
         architecture,
         vocab_size,
         hidden_size: document.size(&["hidden_size"], 2048),
-        num_hidden_layers: document.size(&["num_hidden_layers"], 12),
+        num_hidden_layers: document.size_up_to(&["num_hidden_layers", "num_layers"], 12, MAX_LAYERS),
         num_key_value_heads,
         kv_channels,
-        intermediate_size: document.size(&["intermediate_size", "ffn_hidden_size"], 5632),
+        intermediate_size,
         max_position_embeddings,
         num_local_experts,
         num_experts_per_token,
@@ -194,19 +218,37 @@ fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig
     }
 }
 
+/// Refuses sizes whose product, the width of some tensor, is too large to count. Each entry is the key to name, the
+/// product in words and its factors.
+fn bound_widths(document: &mut Document<'_>, widths: &[(&str, &str, &[usize])]) {
+    for (key, product, factors) in widths {
+        let width = factors.iter().try_fold(1_usize, |width, factor| width.checked_mul(*factor));
+        if width.is_none_or(|width| width > MAX_SIZE) {
+            document.problem(key, format!("makes {product} larger than {MAX_SIZE}"));
+        }
+    }
+}
+
 fn read_architecture(document: &mut Document<'_>, object: &Map<String, Value>) -> Architecture {
     let model_type = document.text("model_type");
-    let named = object
-        .get("architectures")
-        .and_then(Value::as_array)
-        .and_then(|names| names.first())
-        .and_then(Value::as_str);
+    let named = match object.get("architectures") {
+        None | Some(Value::Null) => None,
+        Some(Value::Array(names)) if names.is_empty() => None,
+        Some(value) => {
+            let name = value.get(0).and_then(Value::as_str);
+            if name.is_none() {
+                document.problem("architectures", format!("is {value}, expected a list with one name"));
+            }
+            name
+        }
+    };
     match (model_type, named) {
         (Some("jetmoe"), _) => {}
         (Some(other), _) => {
             document.problem("model_type", format!("is {other:?}, expected \"jetmoe\""));
         }
         (None, Some(_)) => {}
+        (None, None) if document.value("model_type").is_some() => {}
         (None, None) => document.problem("model_type", "is missing, expected \"jetmoe\""),
     }
     match named {
@@ -240,7 +282,7 @@ fn read_single_token(document: &mut Document<'_>, key: &'static str, default: &[
 fn read_labels(document: &mut Document<'_>, object: &Map<String, Value>) -> Vec<String> {
     let unnamed = |count: usize| (0..count).map(|index| format!("LABEL_{index}")).collect();
     let Some(named) = object.get("id2label").filter(|value| !value.is_null()) else {
-        return unnamed(document.size(&["num_labels"], 2));
+        return unnamed(document.size_up_to(&["num_labels"], 2, MAX_LABELS));
     };
     let Some(names) = named.as_object() else {
         document.problem("id2label", format!("is {named}, expected an object from id to name"));
@@ -254,7 +296,8 @@ fn read_labels(document: &mut Document<'_>, object: &Map<String, Value>) -> Vec<
             if document.value("num_labels").is_some()
                 && document.size(&["num_labels"], labels.len()) != labels.len()
             {
-                document.problem("num_labels", format!("disagrees with the {} names of id2label", labels.len()));
+                document
+                    .problem("num_labels", format!("disagrees with the {} names of id2label", labels.len()));
             }
             labels
         }

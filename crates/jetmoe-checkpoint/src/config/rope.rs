@@ -1,6 +1,6 @@
 //! Rotary embedding parameters, by the rules of transformers' `modeling_rope_utils`.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::document::Document;
 
@@ -54,48 +54,64 @@ pub enum RopeScaling {
 
 const DEFAULT_THETA: f64 = 10_000.0;
 
-/// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` of older files.
+/// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` of older files. Where a file has both, they must mean
+/// the same.
 pub(super) fn read(document: &mut Document<'_>, max_position_embeddings: usize) -> RopeParameters {
-    let empty = Map::new();
-    let nested: Vec<(&'static str, &Map<String, Value>)> = ["rope_parameters", "rope_scaling"]
-        .into_iter()
-        .filter_map(|key| match document.value(key) {
-            None => None,
-            Some(Value::Object(object)) => Some((key, object)),
-            Some(other) => {
-                document.problem(key, format!("is {other}, expected an object"));
-                None
-            }
-        })
-        .filter(|(_, object)| !object.is_empty())
-        .collect();
-    if let [(_, left), (key, right)] = nested[..]
-        && let Some((name, _)) =
-            right.iter().find(|(name, value)| left.get(*name).is_some_and(|other| other != *value))
-    {
-        document.problem(key, format!("disagrees with rope_parameters about {name}; keep one of them"));
-    }
-    let (key, object) = nested.first().copied().unwrap_or(("rope_parameters", &empty));
-
-    let top_theta = document.positive("rope_theta");
-    let original = match document.value("original_max_position_embeddings") {
-        Some(_) => Some(document.size(&["original_max_position_embeddings"], max_position_embeddings)),
-        None => None,
+    let around = Around {
+        theta: document.positive("rope_theta"),
+        original_max_position_embeddings: document
+            .value("original_max_position_embeddings")
+            .map(|_| document.size(&["original_max_position_embeddings"], max_position_embeddings)),
+        partial_rotary_factor: document.value("partial_rotary_factor").cloned(),
+        max_position_embeddings,
     };
-    let top_partial = document.value("partial_rotary_factor").cloned();
-    let prefix = if key == "rope_scaling" { "rope_scaling." } else { "rope_parameters." };
-    let mut section = Document::new(object, prefix);
+    let mut found = Vec::new();
+    for (key, prefix) in [("rope_scaling", "rope_scaling."), ("rope_parameters", "rope_parameters.")] {
+        match document.value(key) {
+            None => {}
+            Some(Value::Object(object)) if object.is_empty() => {}
+            Some(Value::Object(object)) => {
+                let mut section = Document::new(object, prefix);
+                found.push(read_section(&mut section, &around));
+                document.adopt(section.into_problems());
+            }
+            Some(other) => document.problem(key, format!("is {other}, expected an object")),
+        }
+    }
+    match <[RopeParameters; 2]>::try_from(found) {
+        Ok([scaling, parameters]) => {
+            if scaling != parameters {
+                document
+                    .problem("rope_scaling", "means something else than rope_parameters; keep one of them");
+            }
+            parameters
+        }
+        Err(found) => found.into_iter().next().unwrap_or(RopeParameters {
+            theta: around.theta.unwrap_or(DEFAULT_THETA),
+            scaling: RopeScaling::Default,
+        }),
+    }
+}
 
+/// What the top level of the file says about rotary embedding.
+struct Around {
+    theta: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+    partial_rotary_factor: Option<Value>,
+    max_position_embeddings: usize,
+}
+
+fn read_section(section: &mut Document<'_>, around: &Around) -> RopeParameters {
     let inner_theta = section.positive("rope_theta");
-    if let (Some(inner), Some(top)) = (inner_theta, top_theta)
+    if let (Some(inner), Some(top)) = (inner_theta, around.theta)
         && inner != top
     {
         section.problem("rope_theta", format!("is {inner}, but the top level says {top}; keep one of them"));
     }
-    let theta = inner_theta.or(top_theta).unwrap_or(DEFAULT_THETA);
-    let scaling = read_scaling(&mut section, original, max_position_embeddings);
+    let theta = inner_theta.or(around.theta).unwrap_or(DEFAULT_THETA);
+    let scaling = read_scaling(section, around);
     // transformers ignores the factor for the default type, and cannot run the others with it
-    let partial = section.value("partial_rotary_factor").cloned().or(top_partial);
+    let partial = section.value("partial_rotary_factor").or(around.partial_rotary_factor.as_ref());
     if let Some(partial) = partial
         && scaling != RopeScaling::Default
         && partial.as_f64() != Some(1.0)
@@ -107,36 +123,39 @@ pub(super) fn read(document: &mut Document<'_>, max_position_embeddings: usize) 
     {
         section.problem("rope_theta", format!("is {theta}, expected more than 1 for yarn"));
     }
-    document.adopt(section.into_problems());
     RopeParameters { theta, scaling }
 }
 
-fn read_scaling(section: &mut Document<'_>, original: Option<usize>, max_positions: usize) -> RopeScaling {
+fn read_scaling(section: &mut Document<'_>, around: &Around) -> RopeScaling {
     let kind = section.text("rope_type").or_else(|| section.text("type")).unwrap_or("default");
-    let original_positions = |section: &mut Document<'_>| match original {
+    // the top level comes first, as in transformers
+    let original_positions = |section: &mut Document<'_>| match around.original_max_position_embeddings {
         Some(positions) => positions,
-        None => section.size(&["original_max_position_embeddings"], max_positions),
+        None => section.size(&["original_max_position_embeddings"], around.max_position_embeddings),
     };
     match kind {
         "default" => RopeScaling::Default,
         "linear" => RopeScaling::Linear { factor: required(section, "factor") },
         "yarn" => {
             let original_max_position_embeddings = original_positions(section);
-            let factor = section
-                .positive("factor")
-                .unwrap_or(max_positions as f64 / original_max_position_embeddings as f64);
+            // transformers takes `null` for the ratio of the lengths, and refuses a missing factor
+            let factor = if section.has("factor") {
+                let ratio = around.max_position_embeddings as f64 / original_max_position_embeddings as f64;
+                section.positive("factor").unwrap_or(ratio)
+            } else {
+                required(section, "factor")
+            };
             let beta_fast = section.number("beta_fast", 0.0).filter(|beta| *beta != 0.0).unwrap_or(32.0);
             let beta_slow = section.number("beta_slow", 0.0).filter(|beta| *beta != 0.0).unwrap_or(1.0);
             if beta_fast < beta_slow {
-                section.problem("beta_fast", format!("is {beta_fast}, below beta_slow, which is {beta_slow}"));
+                section
+                    .problem("beta_fast", format!("is {beta_fast}, below beta_slow, which is {beta_slow}"));
             }
             let mscale = section.number("mscale", 0.0).filter(|scale| *scale != 0.0);
             let mscale_all_dim = section.number("mscale_all_dim", 0.0).filter(|scale| *scale != 0.0);
             let attention_factor =
                 section.number("attention_factor", 0.0).unwrap_or(match (mscale, mscale_all_dim) {
-                    (Some(scale), Some(all)) => {
-                        yarn_magnitude(factor, scale) / yarn_magnitude(factor, all)
-                    }
+                    (Some(scale), Some(all)) => yarn_magnitude(factor, scale) / yarn_magnitude(factor, all),
                     _ => yarn_magnitude(factor, 1.0),
                 });
             let truncate = section.boolean("truncate", true);
@@ -182,7 +201,7 @@ fn yarn_magnitude(factor: f64, scale: f64) -> f64 {
 
 fn required(section: &mut Document<'_>, key: &'static str) -> f64 {
     if section.value(key).is_none() {
-        section.problem(key, "is missing; this rope_type needs it");
+        section.problem(key, "is missing, but this rope_type needs it");
     }
     section.positive(key).unwrap_or(1.0)
 }

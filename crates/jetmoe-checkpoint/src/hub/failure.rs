@@ -11,10 +11,7 @@ pub(super) enum Failure {
     /// The network, the hub or the disk.
     Hub(HFError),
     /// The hub answered, but what it holds cannot be used.
-    Refused {
-        message: String,
-        advice: String,
-    },
+    Refused { message: String, advice: String },
     /// A fetched file is not what it should be.
     Files(Error),
 }
@@ -69,11 +66,15 @@ fn explain_answer(answer: &Answer<'_>, request: &Request<'_>) -> (String, String
     match (answer.status, answer.code) {
         (_, Some("GatedRepo")) | (403, _) => (
             format!("access to it is restricted{said}"),
-            format!("accept its terms at {endpoint}/{id}, then set HF_TOKEN to a token of that account ({tokens})"),
+            format!(
+                "accept its terms at {endpoint}/{id}, then set HF_TOKEN to a token of that account ({tokens})"
+            ),
         ),
         (401, _) if settings.token.is_some() => (
             format!("the hub does not accept the token in HF_TOKEN for it{said}"),
-            format!("check the id, or set HF_TOKEN to a valid token of an account that may read it ({tokens})"),
+            format!(
+                "check the id, or set HF_TOKEN to a valid token of an account that may read it ({tokens})"
+            ),
         ),
         // the hub does not tell strangers whether a private model exists
         (401, _) => (
@@ -84,9 +85,10 @@ fn explain_answer(answer: &Answer<'_>, request: &Request<'_>) -> (String, String
             format!("it has no revision {revision:?}"),
             format!("check --revision; its branches and tags are listed at {endpoint}/{id}/tree/main"),
         ),
-        (404, Some("RepoNotFound")) => {
-            ("there is no such model".to_owned(), format!("check the id; models are listed at {endpoint}/models"))
-        }
+        (404, Some("RepoNotFound")) => (
+            "there is no such model".to_owned(),
+            format!("check the id; models are listed at {endpoint}/models"),
+        ),
         (404, _) => (
             format!("there is no such model, or it has no revision {revision:?}"),
             format!("check the id and --revision at {endpoint}/{id}"),
@@ -99,9 +101,10 @@ fn explain_answer(answer: &Answer<'_>, request: &Request<'_>) -> (String, String
             format!("{endpoint} is out of order: HTTP {status}{said}"),
             "try again later; whole files are not fetched twice".to_owned(),
         ),
-        (status, _) => {
-            (format!("{} answered HTTP {status}{said}", answer.url), "check HF_ENDPOINT and the proxy".to_owned())
-        }
+        (status, _) => (
+            format!("{} answered HTTP {status}{said}", answer.url),
+            "check HF_ENDPOINT and the proxy".to_owned(),
+        ),
     }
 }
 
@@ -117,9 +120,10 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
                  give the folder; or point HF_HUB_CACHE to a cache that holds it and set HF_HUB_OFFLINE=1"
             ),
         ),
-        HFError::Request { source, .. } if source.is_decode() => {
-            (format!("{endpoint} does not answer as a hub: {cause}"), "check HF_ENDPOINT and the proxy".to_owned())
-        }
+        HFError::Request { source, .. } if source.is_decode() => (
+            format!("{endpoint} does not answer as a hub: {cause}"),
+            "check HF_ENDPOINT and the proxy".to_owned(),
+        ),
         HFError::Request { .. } | HFError::Xet { .. } => (
             format!("the download broke off: {cause}"),
             "run the same command again; whole files are not fetched twice".to_owned(),

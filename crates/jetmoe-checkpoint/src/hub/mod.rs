@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hf_hub::progress::Progress;
-use hf_hub::repository::{HFRepositorySync, RepoTreeEntry, RepoTypeModel};
-use hf_hub::{HFClient, HFClientSync, HFError};
+use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
+use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
 
 use self::cache::Cache;
 use self::failure::Failure;
@@ -88,7 +88,8 @@ impl Request<'_> {
             .sha
             .ok_or_else(|| HFError::malformed_response("the commit of the revision"))?;
         let listing = list(&repository, &commit)?;
-        let mut wanted: Vec<&str> = SMALL_FILES.into_iter().filter(|name| listing.contains_key(*name)).collect();
+        let mut wanted: Vec<&str> =
+            SMALL_FILES.into_iter().filter(|name| listing.contains_key(*name)).collect();
         if !listing.contains_key(names::CONFIG) {
             return Err(self.no_model());
         }
@@ -101,7 +102,10 @@ impl Request<'_> {
             index = WeightsIndex::read(&path).map_err(Failure::Files)?;
             if let Some(absent) = index.shards().find(|shard| !listing.contains_key(*shard)) {
                 return Err(Failure::Refused {
-                    message: format!("its {} names {absent}, which the repository does not hold", names::WEIGHTS_INDEX),
+                    message: format!(
+                        "its {} names {absent}, which the repository does not hold",
+                        names::WEIGHTS_INDEX
+                    ),
                     advice: "this revision is incomplete; try another with --revision".to_owned(),
                 });
             }
@@ -162,7 +166,8 @@ impl Request<'_> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         Err(Failure::Refused {
             message: format!("{name} arrived with {found} bytes instead of {}", listed.bytes),
-            advice: "it was removed; run the same command again, whole files are not fetched twice".to_owned(),
+            advice: "it was removed; run the same command again, whole files are not fetched twice"
+                .to_owned(),
         })
     }
 
@@ -178,7 +183,9 @@ impl Request<'_> {
         let pickle = files.find(|name| PICKLES.iter().any(|suffix| name.ends_with(suffix)));
         match pickle {
             Some(pickle) => Failure::Refused {
-                message: format!("its weights are pickles only ({pickle}), which can run code and are not read here"),
+                message: format!(
+                    "its weights are pickles only ({pickle}), which can run code and are not read here"
+                ),
                 advice: format!(
                     "convert them: AutoModelForCausalLM.from_pretrained({:?}).save_pretrained(FOLDER) in transformers, \
                      and give FOLDER",
@@ -196,9 +203,10 @@ impl Request<'_> {
         Error::Hub {
             id: self.id.to_owned(),
             message: format!("HF_HUB_OFFLINE is set, and the cache has no complete copy: {missing}"),
-            advice: "unset HF_HUB_OFFLINE to download it, set HF_HUB_CACHE to the cache that holds it, or give a \
+            advice:
+                "unset HF_HUB_OFFLINE to download it, set HF_HUB_CACHE to the cache that holds it, or give a \
                      folder"
-                .to_owned(),
+                    .to_owned(),
         }
     }
 

@@ -45,7 +45,9 @@ impl DownloadBar {
         match event {
             DownloadEvent::Start { .. } => {}
             DownloadEvent::Progress { files } => files.iter().for_each(|file| self.advance(&mut state, file)),
-            DownloadEvent::AggregateProgress { bytes_completed, .. } => state.chunked_bytes = *bytes_completed,
+            DownloadEvent::AggregateProgress { bytes_completed, .. } => {
+                state.chunked_bytes = *bytes_completed
+            }
             DownloadEvent::Complete => {
                 self.bar.finish_and_clear();
                 return;

@@ -40,7 +40,10 @@ impl Settings {
             .or_else(|| variable("TRANSFORMERS_OFFLINE"))
             .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
         Settings {
-            endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| HUB.to_owned()).trim_end_matches('/').to_owned(),
+            endpoint: variable("HF_ENDPOINT")
+                .unwrap_or_else(|| HUB.to_owned())
+                .trim_end_matches('/')
+                .to_owned(),
             token: variable("HF_TOKEN"),
             cache_dir,
             offline,

@@ -137,7 +137,7 @@ fn a_batch_of_texts_gives_what_each_text_gives_alone() {
     let generator = TextGenerator::new(&model).unwrap();
     let texts = ["Moses", "And the LORD said unto Moses", "The sons of"];
     let options = GenerationOptions { max_new_tokens: 20, ..GenerationOptions::default() };
-    let together = generator.generate_batch(&texts, &options).unwrap();
+    let together = generator.generate_batch(texts.iter(), &options).unwrap();
     for (text, result) in texts.iter().zip(together) {
         assert_eq!(result, generator.generate(*text, &options).unwrap());
     }

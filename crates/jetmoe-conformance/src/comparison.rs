@@ -1,0 +1,269 @@
+use std::collections::BTreeMap;
+
+use jetmoe_artifact::{OutputName, Task};
+use jetmoe_rt::engine::TensorMap;
+use jetmoe_rt::{Model, TokenBatch};
+use ndarray::{Array2, ArrayD, ArrayView1, Axis, Ix3};
+use serde::Serialize;
+
+use crate::expectation::{best, greedy};
+use crate::{Backend, Error, Expectation, Result, Tolerance};
+
+/// How a backend's results compare with what was expected.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The backend, as the commands name it.
+    pub backend: String,
+    /// Runtime and version, as in `ort 1.32.0`.
+    pub runtime: String,
+    /// Whether everything that was compared is within its tolerance.
+    pub passed: bool,
+    /// Tokens that were compared; padding does not count.
+    pub tokens: usize,
+    /// Errors per kind of tensor.
+    pub tensors: Vec<TensorComparison>,
+    /// Share of tokens whose most probable next token, or of sequences whose class, is the expected one.
+    pub top1_agreement: Option<f64>,
+    /// Share of tokens, over all routers, that were sent to exactly the expected experts.
+    pub router_agreement: Option<f64>,
+    /// The greedy continuation.
+    pub greedy: Option<Greedy>,
+    /// Kinds of tensors that are expected but that the graph does not have.
+    pub not_compared: Vec<String>,
+}
+
+/// Errors of one kind of tensor, over all layers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TensorComparison {
+    /// Which tensors, as in `present.*.key`.
+    pub name: String,
+    /// The tensor with the largest error.
+    pub worst: String,
+    /// Largest absolute difference. Infinite if a value is no number.
+    pub max_absolute_error: f64,
+    /// Largest absolute difference as a share of the tensor's largest expected value.
+    pub max_relative_error: f64,
+    /// What is tolerated, in words.
+    pub tolerance: String,
+    /// Whether the error is tolerated.
+    pub passed: bool,
+}
+
+/// Comparison of greedy continuations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Greedy {
+    /// Whether all continuations are identical.
+    pub identical: bool,
+    /// Tokens that were expected.
+    pub tokens: usize,
+    /// The first difference, in words.
+    pub first_difference: Option<String>,
+}
+
+/// Runs a model over an expectation's inputs and compares everything that both have.
+///
+/// # Errors
+/// What the backend refuses, or a tensor of another shape. Differing values are no error.
+pub fn compare(
+    backend: Backend,
+    model: &Model,
+    expectation: &Expectation,
+    tolerance: Tolerance,
+) -> Result<Comparison> {
+    let mut session = model.session()?;
+    let outputs = session.step(&expectation.batch)?;
+    let mut found = outputs.tensors().clone();
+    found.extend(session.cache()?);
+
+    let mut measured = Measurements { tolerance, kinds: BTreeMap::new() };
+    let mut not_compared = Vec::new();
+    for (name, expected) in &expectation.tensors {
+        match found.get(name) {
+            Some(found) => {
+                measured.add(&name.to_string(), kind(*name), found, expected, Some(expectation.batch.mask()))?;
+            }
+            None => not_compared.push(kind(*name).to_owned()),
+        }
+    }
+    if let Some((tokens, expected)) = &expectation.next {
+        if model.task() == Task::CausalLm {
+            let step = session.step(&TokenBatch::next_tokens(tokens))?;
+            let logits = step.logits()?.to_owned().into_dyn();
+            measured.add("next.logits", "next.logits", &logits, expected, None)?;
+        } else {
+            not_compared.push("next.logits".to_owned());
+        }
+    }
+    let greedy = match &expectation.greedy {
+        Some(expected) if model.task() == Task::CausalLm => Some(compare_greedy(model, expectation, expected)?),
+        Some(_) => {
+            not_compared.push("greedy continuation".to_owned());
+            None
+        }
+        None => None,
+    };
+    not_compared.sort();
+    not_compared.dedup();
+
+    let tensors = measured.finish();
+    let mask = expectation.batch.mask();
+    let passed = tensors.iter().all(|tensor| tensor.passed) && greedy.as_ref().is_none_or(|greedy| greedy.identical);
+    Ok(Comparison {
+        backend: backend.to_string(),
+        runtime: model.runtime(),
+        passed,
+        tokens: mask.iter().filter(|counts| **counts).count(),
+        tensors,
+        top1_agreement: agreement(&found, &expectation.tensors, mask, |name| name == OutputName::Logits, |logits| {
+            vec![best(logits.iter().copied())]
+        }),
+        router_agreement: agreement(&found, &expectation.tensors, mask, is_router, |logits| {
+            chosen_experts(logits, model.config().num_experts_per_token)
+        }),
+        greedy,
+        not_compared,
+    })
+}
+
+fn compare_greedy(model: &Model, expectation: &Expectation, expected: &[Vec<u32>]) -> Result<Greedy> {
+    let longest = expected.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let found = greedy(model, &expectation.batch, longest)?;
+    let first_difference = expected.iter().zip(&found).enumerate().find_map(|(row, (expected, found))| {
+        let place = (0..expected.len().max(found.len())).find(|place| expected.get(*place) != found.get(*place))?;
+        let word = |id: Option<&u32>| id.map_or("the end".to_owned(), u32::to_string);
+        Some(format!(
+            "sequence {row}, new token {place}: {} instead of {}",
+            word(found.get(place)),
+            word(expected.get(place))
+        ))
+    });
+    Ok(Greedy {
+        identical: first_difference.is_none(),
+        tokens: expected.iter().map(Vec::len).sum(),
+        first_difference,
+    })
+}
+
+/// The name of a tensor's kind: the layer replaced by `*`.
+fn kind(name: OutputName) -> &'static str {
+    match name {
+        OutputName::Logits => "logits",
+        OutputName::LastHiddenState => "last_hidden_state",
+        OutputName::PresentKey(_) => "present.*.key",
+        OutputName::PresentValue(_) => "present.*.value",
+        OutputName::HiddenState(_) => "hidden_states.*",
+        OutputName::AttentionRouterLogits(_) => "attn_router_logits.*",
+        OutputName::MlpRouterLogits(_) => "mlp_router_logits.*",
+    }
+}
+
+fn is_router(name: OutputName) -> bool {
+    matches!(name, OutputName::AttentionRouterLogits(_) | OutputName::MlpRouterLogits(_))
+}
+
+struct Measurements {
+    tolerance: Tolerance,
+    kinds: BTreeMap<&'static str, TensorComparison>,
+}
+
+impl Measurements {
+    /// Adds a tensor to its kind. With a mask `[batch, tokens]`, only the tokens that count are compared.
+    fn add(
+        &mut self,
+        name: &str,
+        kind: &'static str,
+        found: &ArrayD<f32>,
+        expected: &ArrayD<f32>,
+        mask: Option<&Array2<bool>>,
+    ) -> Result<()> {
+        if found.shape() != expected.shape() {
+            return Err(Error::Shape {
+                tensor: name.to_owned(),
+                expected: expected.shape().to_vec(),
+                found: found.shape().to_vec(),
+            });
+        }
+        let (mut absolute, mut scale) = (0.0_f64, 0.0_f64);
+        for ((index, found), expected) in found.indexed_iter().zip(expected) {
+            if mask.is_some_and(|mask| !token_counts(kind, mask, index.as_array_view().as_slice().unwrap_or(&[]))) {
+                continue;
+            }
+            let error = f64::from((found - expected).abs());
+            absolute = if error.is_nan() { f64::INFINITY } else { absolute.max(error) };
+            scale = scale.max(f64::from(expected.abs()));
+        }
+        let relative = if absolute == 0.0 { 0.0 } else { absolute / scale };
+        let (limit, measured, tolerance) = match kind {
+            "logits" | "next.logits" => {
+                let limit = self.tolerance.logits_absolute();
+                (limit, absolute, format!("{limit:.0e} absolute"))
+            }
+            _ => {
+                let limit = self.tolerance.relative();
+                (limit, relative, format!("{limit:.0e} of the largest value"))
+            }
+        };
+        let entry = self.kinds.entry(kind).or_insert_with(|| TensorComparison {
+            name: kind.to_owned(),
+            worst: name.to_owned(),
+            max_absolute_error: 0.0,
+            max_relative_error: 0.0,
+            tolerance,
+            passed: true,
+        });
+        if relative > entry.max_relative_error {
+            entry.worst = name.to_owned();
+        }
+        entry.max_absolute_error = entry.max_absolute_error.max(absolute);
+        entry.max_relative_error = entry.max_relative_error.max(relative);
+        entry.passed &= measured <= limit;
+        Ok(())
+    }
+
+    fn finish(self) -> Vec<TensorComparison> {
+        self.kinds.into_values().collect()
+    }
+}
+
+/// Whether an element belongs to a token that is no padding. Class logits belong to whole sequences.
+fn token_counts(kind: &str, mask: &Array2<bool>, index: &[usize]) -> bool {
+    let place = match (kind, index) {
+        ("present.*.key" | "present.*.value", [row, _, token, _]) => (*row, *token),
+        (_, [row, token, _]) => (*row, *token),
+        _ => return true,
+    };
+    mask.get(place).copied().unwrap_or(true)
+}
+
+/// Share of tokens for which `decide` gives the same result on found and expected scores.
+fn agreement(
+    found: &TensorMap,
+    expected: &TensorMap,
+    mask: &Array2<bool>,
+    concerns: impl Fn(OutputName) -> bool,
+    decide: impl Fn(ArrayView1<'_, f32>) -> Vec<u32>,
+) -> Option<f64> {
+    let (mut same, mut all) = (0_usize, 0_usize);
+    for (name, expected) in expected.iter().filter(|(name, _)| concerns(**name)) {
+        let Some(found) = found.get(name) else { continue };
+        let last = Axis(expected.ndim() - 1);
+        let per_token = expected.view().into_dimensionality::<Ix3>().is_ok();
+        let counts = mask.iter().copied().chain(std::iter::repeat(true));
+        for ((found, expected), counts) in found.lanes(last).into_iter().zip(expected.lanes(last)).zip(counts) {
+            if counts || !per_token {
+                all += 1;
+                same += usize::from(decide(found) == decide(expected));
+            }
+        }
+    }
+    (all > 0).then(|| same as f64 / all as f64)
+}
+
+/// The `k` experts with the largest logits, by number.
+fn chosen_experts(logits: ArrayView1<'_, f32>, k: usize) -> Vec<u32> {
+    let mut experts: Vec<u32> = (0..logits.len() as u32).collect();
+    experts.sort_by(|left, right| logits[*right as usize].total_cmp(&logits[*left as usize]));
+    experts.truncate(k);
+    experts.sort_unstable();
+    experts
+}

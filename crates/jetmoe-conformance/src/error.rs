@@ -1,0 +1,82 @@
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a comparison could not be made. That results differ is no error but what a comparison finds.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model could not be loaded or run.
+    #[error(transparent)]
+    Runtime(#[from] jetmoe_rt::Error),
+    /// The artifact cannot be used.
+    #[error(transparent)]
+    Artifact(#[from] jetmoe_artifact::Error),
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] jetmoe_checkpoint::Error),
+    /// The reference failed.
+    #[error("the Candle reference failed: {0}")]
+    Reference(#[from] jetmoe_reference::Error),
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A golden file cannot be used.
+    #[error("{} is no golden file: {message}\n  see tests/fixtures/goldens/make_goldens.py for what it must hold", path.display())]
+    Golden {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A line of an evaluation file cannot be used.
+    #[error("{}:{line}: {message}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An evaluation file holds nothing to evaluate.
+    #[error("{} holds no text to evaluate; give one JSON object a line with a field \"text\"", path.display())]
+    NothingToEvaluate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A task that cannot be evaluated.
+    #[error("a {task} model cannot be evaluated: there is nothing that it predicts")]
+    NotEvaluable {
+        /// What the model computes.
+        task: jetmoe_artifact::Task,
+    },
+    /// An expected tensor has another shape than the model's.
+    #[error("{tensor}: the model gives shape {found:?}, expected {expected:?}\n  does the golden file belong to this model?")]
+    Shape {
+        /// Its name.
+        tensor: String,
+        /// What was expected.
+        expected: Vec<usize>,
+        /// What the model gives.
+        found: Vec<usize>,
+    },
+    /// The reference was chosen as a backend without a checkpoint.
+    #[error("the reference needs the checkpoint, which was not found{}\n  name it with --checkpoint", remembered(source_name))]
+    NoCheckpoint {
+        /// Where the manifest says it came from.
+        source_name: Option<String>,
+    },
+}
+
+fn remembered(source: &Option<String>) -> String {
+    source.as_ref().map(|source| format!(" at {source}, where the artifact came from")).unwrap_or_default()
+}

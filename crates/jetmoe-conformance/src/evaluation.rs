@@ -1,0 +1,202 @@
+//! Quality on held-out text: perplexity of a language model, accuracy of a classifier.
+
+use std::path::Path;
+
+use jetmoe_artifact::Task;
+use jetmoe_rt::{ClassificationOptions, Model, TextClassifier, TokenBatch};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::expectation::best;
+use crate::{Error, Result};
+
+/// How quality is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvaluationOptions {
+    /// Tokens of a window of a language model's text, 256 by default.
+    pub window: usize,
+    /// Tokens of a classifier's text, special ones included, at which it is cut; 160 by default.
+    pub max_tokens: usize,
+}
+
+impl Default for EvaluationOptions {
+    fn default() -> Self {
+        EvaluationOptions { window: 256, max_tokens: 160 }
+    }
+}
+
+/// What an evaluation found; its JSON form is that of `jetmoe eval --format json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Quality {
+    /// Of a language model.
+    CausalLm(LanguageModelQuality),
+    /// Of a classifier.
+    SequenceClassification(ClassificationQuality),
+}
+
+/// How well a language model predicts a text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LanguageModelQuality {
+    /// e to the power of the mean negative log-likelihood.
+    pub perplexity: f64,
+    /// Mean negative log-likelihood per predicted token, in nats.
+    pub negative_log_likelihood: f64,
+    /// Share of tokens that were the most probable.
+    pub next_token_accuracy: f64,
+    /// Tokens that were predicted.
+    pub predicted_tokens: usize,
+}
+
+/// How well a classifier does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClassificationQuality {
+    /// Share of passages whose class is right.
+    pub accuracy: f64,
+    /// Passages with a label.
+    pub passages: usize,
+    /// Largest absolute difference from the logits in the file, where it has some.
+    pub max_logit_error: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    text: String,
+    label: Option<Value>,
+    logits: Option<Vec<f64>>,
+}
+
+/// Evaluates a model on a file with one JSON object a line: `text`, and for a classifier `label` (a number or a name)
+/// and perhaps `logits`.
+///
+/// A language model's text is encoded with its special tokens and cut into windows without overlap; every token of a
+/// window but the first is predicted. A classifier's text is cut at its end. `progress` is told the lines done and
+/// their number.
+///
+/// # Errors
+/// A file or line that cannot be used, or what the backend refuses.
+pub fn evaluate(
+    model: &Model,
+    path: &Path,
+    options: &EvaluationOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Quality> {
+    let lines = read_lines(path)?;
+    match model.task() {
+        Task::CausalLm => Ok(Quality::CausalLm(evaluate_language_model(model, path, &lines, options, progress)?)),
+        Task::SequenceClassification => {
+            Ok(Quality::SequenceClassification(evaluate_classifier(model, path, &lines, options, progress)?))
+        }
+        task @ Task::Backbone => Err(Error::NotEvaluable { task }),
+    }
+}
+
+fn read_lines(path: &Path) -> Result<Vec<(usize, Line)>> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(index, line)| {
+            let number = index + 1;
+            serde_json::from_str(line).map(|line| (number, line)).map_err(|error| Error::Line {
+                path: path.to_owned(),
+                line: number,
+                message: format!("{error}; expected a JSON object with a field \"text\""),
+            })
+        })
+        .collect()
+}
+
+fn evaluate_language_model(
+    model: &Model,
+    path: &Path,
+    lines: &[(usize, Line)],
+    options: &EvaluationOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<LanguageModelQuality> {
+    let tokenizer = model.tokenizer().ok_or(jetmoe_rt::Error::NoTokenizer)?;
+    let (mut total, mut predicted, mut correct) = (0.0_f64, 0_usize, 0_usize);
+    for (done, (_, line)) in lines.iter().enumerate() {
+        let ids = tokenizer.encode(&line.text, true)?;
+        for window in ids.chunks(options.window.max(2)).filter(|window| window.len() > 1) {
+            let output = model.session()?.step(&TokenBatch::left_padded(&[window], 0)?)?;
+            let logits = output.logits()?; // [1, tokens, vocab]
+            for (place, target) in window[1..].iter().enumerate() {
+                let scores = logits.slice(ndarray::s![0, place, ..]);
+                total += negative_log_likelihood(scores.iter().copied(), f64::from(scores[*target as usize]));
+                correct += usize::from(best(scores.iter().copied()) == *target);
+                predicted += 1;
+            }
+        }
+        progress(done + 1, lines.len());
+    }
+    if predicted == 0 {
+        return Err(Error::NothingToEvaluate { path: path.to_owned() });
+    }
+    let mean = total / predicted as f64;
+    Ok(LanguageModelQuality {
+        perplexity: mean.exp(),
+        negative_log_likelihood: mean,
+        next_token_accuracy: correct as f64 / predicted as f64,
+        predicted_tokens: predicted,
+    })
+}
+
+/// ln Σ exp(scores) − score, in double precision.
+fn negative_log_likelihood(scores: impl Iterator<Item = f32> + Clone, score: f64) -> f64 {
+    let largest = scores.clone().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = scores.map(|other| f64::from(other - largest).exp()).sum();
+    f64::from(largest) + sum.ln() - score
+}
+
+fn evaluate_classifier(
+    model: &Model,
+    path: &Path,
+    lines: &[(usize, Line)],
+    options: &EvaluationOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<ClassificationQuality> {
+    let classifier = TextClassifier::new(model)?;
+    let options = ClassificationOptions { max_tokens: Some(options.max_tokens), batch_size: 1 };
+    let (mut passages, mut correct) = (0_usize, 0_usize);
+    let mut max_logit_error: Option<f64> = None;
+    for (done, (number, line)) in lines.iter().enumerate() {
+        let wrong = |message: String| Error::Line { path: path.to_owned(), line: *number, message };
+        let result = classifier.classify(&[&line.text], &options)?;
+        let Some(result) = result.first() else { continue };
+        if let Some(label) = &line.label {
+            let label = label_index(label, &model.config().labels).map_err(wrong)?;
+            passages += 1;
+            correct += usize::from(result.label_index == label);
+        }
+        if let Some(expected) = &line.logits {
+            if expected.len() != result.logits.len() {
+                return Err(wrong(format!("{} logits, the model gives {}", expected.len(), result.logits.len())));
+            }
+            for (found, expected) in result.logits.iter().zip(expected) {
+                let error = (f64::from(*found) - expected).abs();
+                let error = if error.is_nan() { f64::INFINITY } else { error };
+                max_logit_error = Some(max_logit_error.unwrap_or(0.0).max(error));
+            }
+        }
+        progress(done + 1, lines.len());
+    }
+    if passages == 0 {
+        return Err(Error::NothingToEvaluate { path: path.to_owned() });
+    }
+    Ok(ClassificationQuality { accuracy: correct as f64 / passages as f64, passages, max_logit_error })
+}
+
+/// A label given by its number or by its name.
+fn label_index(label: &Value, labels: &[String]) -> Result<usize, String> {
+    let index = match label {
+        Value::Number(number) => number.as_u64().map(|index| index as usize).filter(|index| *index < labels.len()),
+        Value::String(name) => labels.iter().position(|other| other == name),
+        _ => None,
+    };
+    index.ok_or_else(|| format!("label {label} is none of the model's: {}", labels.join(", ")))
+}
