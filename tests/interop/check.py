@@ -110,7 +110,8 @@ def main() -> int:
         print(table_row([export.case, export.task, export.outputs, export.opset, *verdicts, *shares]), flush=True)
         counts.update(verdicts)
         details += [f"{graph}: {kind}: {problem}" for kind, problems in found.items() for problem in problems]
-    print("\n".join(details))
+    for detail in details:
+        print(detail)
     print(f"{counts['ok']} passed, {counts['FAILED']} failed")
     return 1 if counts["FAILED"] else 0
 

@@ -4,11 +4,13 @@ import dataclasses
 
 import onnx
 
+from rules import shape_of
+
 BATCH, NEW, PAST = "batch_size", "sequence_length", "past_sequence_length"
 TOTAL = f"{PAST} + {NEW}"
 INT64, FLOAT = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
 
-Value = tuple[str, int, list[int | str]]
+Value = tuple[str, int, list[int | str] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,4 @@ def differences(kind: str, wanted: list[Value], declared) -> list[str]:
 
 
 def described(value: onnx.ValueInfoProto) -> Value:
-    tensor = value.type.tensor_type
-    shape = [size.dim_param if size.HasField("dim_param") else size.dim_value for size in tensor.shape.dim]
-    return value.name, tensor.elem_type, shape
+    return value.name, value.type.tensor_type.elem_type, shape_of(value)

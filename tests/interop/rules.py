@@ -12,7 +12,7 @@ NEWEST_IR_VERSION = 10
 NEWEST_IR_VERSION_OF_OPSET_23 = 11
 # External data is mapped: its pieces begin at multiples of a cache line.
 ALIGNMENT = 64
-# Operators that broadcast: a constant of one element in them is a scalar, and scalars have rank 0.
+# Operators that broadcast: a constant of one element beside a larger operand is a scalar, and scalars have rank 0.
 BROADCASTING = {
     "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Or",
     "Pow", "Sub", "Where", "Xor",
@@ -25,7 +25,7 @@ def problems(model: onnx.ModelProto, path: pathlib.Path, requested_opset: int | 
     return [
         *domain_problems(model, nodes),
         *version_problems(model, requested_opset),
-        *scalar_problems(nodes, list(initializers_of(model.graph))),
+        *scalar_problems(model),
         *external_data_problems(list(initializers_of(model.graph)), path),
     ]
 
@@ -76,19 +76,30 @@ def version_problems(model: onnx.ModelProto, requested_opset: int | None) -> lis
     return found
 
 
-def scalar_problems(nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto]) -> list[str]:
-    constants = {tensor.name: tensor for tensor in initializers}
-    for node in nodes:
+def scalar_problems(model: onnx.ModelProto) -> list[str]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {value.name: shape_of(value) for value in [*graph.input, *graph.value_info, *graph.output]}
+    constants = {tensor.name: list(tensor.dims) for tensor in initializers_of(graph)}
+    for node in nodes_of(graph):
         if node.op_type == "Constant":
-            constants |= {node.output[0]: attribute.t for attribute in node.attribute if attribute.name == "value"}
-    one_element = {name for name, tensor in constants.items() if tensor.dims and all(size == 1 for size in tensor.dims)}
+            constants |= {node.output[0]: list(item.t.dims) for item in node.attribute if item.name == "value"}
+    shapes |= constants
     return [
-        f"{name} in {node.op_type} {node.name} is a scalar of shape {list(constants[name].dims)}"
-        for node in nodes
+        f"{name} in {node.op_type} {node.name} is a scalar of shape {constants[name]}"
+        for node in nodes_of(graph)
         if node.op_type in BROADCASTING
         for name in node.input
-        if name in one_element
+        if constants.get(name) and all(size == 1 for size in constants[name])
+        # beside operands of its own shape it is a vector of length one
+        if any(shapes.get(other) != constants[name] for other in node.input)
     ]
+
+
+def shape_of(value: onnx.ValueInfoProto) -> list[int | str] | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [size.dim_value if size.HasField("dim_value") else size.dim_param for size in tensor.shape.dim]
 
 
 def external_data_problems(initializers: list[onnx.TensorProto], path: pathlib.Path) -> list[str]:

@@ -60,6 +60,11 @@ class Rules(unittest.TestCase):
     def test_a_scalar_of_rank_one_is_refused(self):
         self.assertEqual(broken_rules(addition([1.0])), ["one in Add add is a scalar of shape [1]"])
 
+    def test_a_vector_of_length_one_beside_another_is_no_scalar(self):
+        constant = numpy_helper.from_array(numpy.asarray([1.0], numpy.float32), "one")
+        found = model([helper.make_node("Add", ["one", "one"], ["y"])], [constant])
+        self.assertEqual(broken_rules(found), [])
+
     def test_a_vector_of_several_elements_is_no_scalar(self):
         self.assertEqual(broken_rules(addition([1.0, 2.0])), [])
 

@@ -26,7 +26,9 @@ impl Artifact {
             return Err(Error::NotFound { path: folder.to_owned() });
         }
         let manifest = Manifest::read(folder)?;
-        for file in manifest.files.iter().chain(manifest.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data])) {
+        for file in
+            manifest.files.iter().chain(manifest.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data]))
+        {
             check_size(folder, file)?;
         }
         for file in manifest.files.iter().chain(manifest.graphs.iter().map(|graph| &graph.graph)) {
@@ -65,7 +67,12 @@ impl Artifact {
             folder: self.folder.clone(),
             precision,
             profile,
-            available: self.manifest.graphs.iter().map(|graph| format!("{} {}", graph.precision, graph.profile)).collect(),
+            available: self
+                .manifest
+                .graphs
+                .iter()
+                .map(|graph| format!("{} {}", graph.precision, graph.profile))
+                .collect(),
         })
     }
 

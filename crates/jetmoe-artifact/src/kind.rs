@@ -92,7 +92,13 @@ macro_rules! named {
     };
 }
 
-named!(Task, "task", CausalLm = "causal-lm", Backbone = "backbone", SequenceClassification = "sequence-classification");
+named!(
+    Task,
+    "task",
+    CausalLm = "causal-lm",
+    Backbone = "backbone",
+    SequenceClassification = "sequence-classification"
+);
 named!(Precision, "precision", F32 = "f32");
 named!(Profile, "profile", Portable = "portable");
 named!(OptionalOutput, "output", HiddenStates = "hidden-states", RouterLogits = "router-logits");

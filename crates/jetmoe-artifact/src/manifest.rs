@@ -64,8 +64,8 @@ pub struct GraphRecord {
     pub graph: ArtifactFile,
     /// The weights.
     pub data: ArtifactFile,
-    /// What the last verification found, if there was one.
-    pub verification: Option<VerificationRecord>,
+    /// What the last verification found, one record per backend; empty if there was none.
+    pub verification: Vec<VerificationRecord>,
 }
 
 /// Result of comparing a graph with the Candle reference.
@@ -102,8 +102,11 @@ impl Manifest {
         if !path.is_file() {
             return Err(Error::NotAnArtifact { folder: folder.to_owned() });
         }
-        let text =
-            std::fs::read_to_string(&path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
         // the version comes first: a newer schema may look different in every other respect
         #[derive(Deserialize)]
         struct Version {
@@ -125,7 +128,8 @@ impl Manifest {
         let path = folder.join(names::MANIFEST);
         let partial = folder.join(format!("{}.partial", names::MANIFEST));
         let io = |source: std::io::Error| Error::Io { action: "write", path: path.clone(), source };
-        let text = serde_json::to_string_pretty(self).map_err(|source| Error::Json { path: path.clone(), source })?;
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|source| Error::Json { path: path.clone(), source })?;
         let written = std::fs::File::create(&partial)
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;

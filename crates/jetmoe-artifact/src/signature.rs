@@ -92,15 +92,13 @@ impl Signature {
         let hidden = Axis::Fixed(config.hidden_size);
         let per_token = |last| vec![batch, Axis::SequenceLength, last];
         let primary = match task {
-            Task::CausalLm => OutputSpec {
-                name: OutputName::Logits,
-                shape: per_token(Axis::Fixed(config.vocab_size)),
-            },
+            Task::CausalLm => {
+                OutputSpec { name: OutputName::Logits, shape: per_token(Axis::Fixed(config.vocab_size)) }
+            }
             Task::Backbone => OutputSpec { name: OutputName::LastHiddenState, shape: per_token(hidden) },
-            Task::SequenceClassification => OutputSpec {
-                name: OutputName::Logits,
-                shape: vec![batch, Axis::Fixed(config.num_labels())],
-            },
+            Task::SequenceClassification => {
+                OutputSpec { name: OutputName::Logits, shape: vec![batch, Axis::Fixed(config.num_labels())] }
+            }
         };
         let mut outputs = vec![primary];
         if task.has_cache() {
@@ -117,15 +115,18 @@ impl Signature {
         }
         if optional.contains(&OptionalOutput::HiddenStates) {
             outputs.extend(
-                (0..=config.num_hidden_layers)
-                    .map(|index| OutputSpec { name: OutputName::HiddenState(index), shape: per_token(hidden) }),
+                (0..=config.num_hidden_layers).map(|index| OutputSpec {
+                    name: OutputName::HiddenState(index),
+                    shape: per_token(hidden),
+                }),
             );
         }
         if optional.contains(&OptionalOutput::RouterLogits) {
             let experts = Axis::Fixed(config.num_local_experts);
             for name in [OutputName::AttentionRouterLogits, OutputName::MlpRouterLogits] {
-                outputs
-                    .extend(layers.clone().map(|layer| OutputSpec { name: name(layer), shape: per_token(experts) }));
+                outputs.extend(
+                    layers.clone().map(|layer| OutputSpec { name: name(layer), shape: per_token(experts) }),
+                );
             }
         }
         Signature { inputs, outputs }

@@ -163,11 +163,15 @@ fn template_in(tokenizer_config: &Value) -> Option<String> {
     }
 }
 
-/// The engine's message with the line it is about.
+/// The engine's message with the line it is about. What a template raises itself needs no kind in front.
 fn describe(error: &minijinja::Error) -> String {
-    match (error.detail(), error.line()) {
-        (Some(detail), Some(line)) => format!("{}: {detail} (line {line})", error.kind()),
-        (Some(detail), None) => format!("{}: {detail}", error.kind()),
-        (None, _) => error.to_string(),
+    let message = match (error.detail(), error.kind()) {
+        (Some(detail), ErrorKind::InvalidOperation) => detail.to_owned(),
+        (Some(detail), kind) => format!("{kind}: {detail}"),
+        (None, kind) => kind.to_string(),
+    };
+    match error.line() {
+        Some(line) => format!("{message} (line {line})"),
+        None => message,
     }
 }

@@ -107,7 +107,7 @@ impl Checkpoint {
         let unused: Vec<&str> = self.tensors.names().filter(|name| !expected.contains(name)).collect();
         if let Some(first) = unused.first() {
             let folder = self.folder.display();
-            tracing::warn!(%folder, "{} tensors have no place in the model, such as {first}", unused.len());
+            tracing::warn!(%folder, "the model has no place for {} of the tensors, such as {first}", unused.len());
         }
     }
 

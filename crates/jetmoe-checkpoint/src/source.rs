@@ -38,6 +38,16 @@ impl ModelSource {
         }
     }
 
+    /// The source as it is understood from any folder: a full path, or the hub id.
+    pub fn permanent_name(&self) -> String {
+        match self {
+            ModelSource::Folder(folder) => {
+                std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string()
+            }
+            ModelSource::Hub(id) => id.clone(),
+        }
+    }
+
     /// The folder with the model's files, downloaded first if need be. Files that are in the cache already are not
     /// fetched again.
     ///

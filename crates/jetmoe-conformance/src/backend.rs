@@ -33,7 +33,11 @@ impl Backend {
 
     /// The backends of this build.
     pub fn built_in() -> Vec<Backend> {
-        Self::ALL.iter().copied().filter(|backend| backend.runtime().is_none_or(Runtime::is_built_in)).collect()
+        Self::ALL
+            .iter()
+            .copied()
+            .filter(|backend| backend.runtime().is_none_or(Runtime::is_built_in))
+            .collect()
     }
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use jetmoe_artifact::{OutputName, Task};
 use jetmoe_rt::engine::TensorMap;
 use jetmoe_rt::{Model, TokenBatch};
-use ndarray::{Array2, ArrayD, ArrayView1, Axis, Ix3};
+use ndarray::{Array2, ArrayD, ArrayView1, Axis, Dimension, Ix3};
 use serde::Serialize;
 
 use crate::expectation::{best, greedy};
@@ -80,7 +80,13 @@ pub fn compare(
     for (name, expected) in &expectation.tensors {
         match found.get(name) {
             Some(found) => {
-                measured.add(&name.to_string(), kind(*name), found, expected, Some(expectation.batch.mask()))?;
+                measured.add(
+                    &name.to_string(),
+                    kind(*name),
+                    found,
+                    expected,
+                    Some(expectation.batch.mask()),
+                )?;
             }
             None => not_compared.push(kind(*name).to_owned()),
         }
@@ -95,7 +101,9 @@ pub fn compare(
         }
     }
     let greedy = match &expectation.greedy {
-        Some(expected) if model.task() == Task::CausalLm => Some(compare_greedy(model, expectation, expected)?),
+        Some(expected) if model.task() == Task::CausalLm => {
+            Some(compare_greedy(model, expectation, expected)?)
+        }
         Some(_) => {
             not_compared.push("greedy continuation".to_owned());
             None
@@ -107,16 +115,21 @@ pub fn compare(
 
     let tensors = measured.finish();
     let mask = expectation.batch.mask();
-    let passed = tensors.iter().all(|tensor| tensor.passed) && greedy.as_ref().is_none_or(|greedy| greedy.identical);
+    let passed =
+        tensors.iter().all(|tensor| tensor.passed) && greedy.as_ref().is_none_or(|greedy| greedy.identical);
     Ok(Comparison {
         backend: backend.to_string(),
         runtime: model.runtime(),
         passed,
         tokens: mask.iter().filter(|counts| **counts).count(),
         tensors,
-        top1_agreement: agreement(&found, &expectation.tensors, mask, |name| name == OutputName::Logits, |logits| {
-            vec![best(logits.iter().copied())]
-        }),
+        top1_agreement: agreement(
+            &found,
+            &expectation.tensors,
+            mask,
+            |name| name == OutputName::Logits,
+            |logits| vec![best(logits.iter().copied())],
+        ),
         router_agreement: agreement(&found, &expectation.tensors, mask, is_router, |logits| {
             chosen_experts(logits, model.config().num_experts_per_token)
         }),
@@ -129,7 +142,8 @@ fn compare_greedy(model: &Model, expectation: &Expectation, expected: &[Vec<u32>
     let longest = expected.iter().map(Vec::len).max().unwrap_or(0).max(1);
     let found = greedy(model, &expectation.batch, longest)?;
     let first_difference = expected.iter().zip(&found).enumerate().find_map(|(row, (expected, found))| {
-        let place = (0..expected.len().max(found.len())).find(|place| expected.get(*place) != found.get(*place))?;
+        let place =
+            (0..expected.len().max(found.len())).find(|place| expected.get(*place) != found.get(*place))?;
         let word = |id: Option<&u32>| id.map_or("the end".to_owned(), u32::to_string);
         Some(format!(
             "sequence {row}, new token {place}: {} instead of {}",
@@ -185,7 +199,7 @@ impl Measurements {
         }
         let (mut absolute, mut scale) = (0.0_f64, 0.0_f64);
         for ((index, found), expected) in found.indexed_iter().zip(expected) {
-            if mask.is_some_and(|mask| !token_counts(kind, mask, index.as_array_view().as_slice().unwrap_or(&[]))) {
+            if mask.is_some_and(|mask| !token_counts(kind, mask, index.slice())) {
                 continue;
             }
             let error = f64::from((found - expected).abs());
@@ -249,7 +263,8 @@ fn agreement(
         let last = Axis(expected.ndim() - 1);
         let per_token = expected.view().into_dimensionality::<Ix3>().is_ok();
         let counts = mask.iter().copied().chain(std::iter::repeat(true));
-        for ((found, expected), counts) in found.lanes(last).into_iter().zip(expected.lanes(last)).zip(counts) {
+        for ((found, expected), counts) in found.lanes(last).into_iter().zip(expected.lanes(last)).zip(counts)
+        {
             if counts || !per_token {
                 all += 1;
                 same += usize::from(decide(found) == decide(expected));

@@ -60,7 +60,9 @@ pub enum Error {
         task: jetmoe_artifact::Task,
     },
     /// An expected tensor has another shape than the model's.
-    #[error("{tensor}: the model gives shape {found:?}, expected {expected:?}\n  does the golden file belong to this model?")]
+    #[error(
+        "{tensor}: the model gives shape {found:?}, expected {expected:?}\n  does the golden file belong to this model?"
+    )]
     Shape {
         /// Its name.
         tensor: String,
@@ -70,7 +72,10 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// The reference was chosen as a backend without a checkpoint.
-    #[error("the reference needs the checkpoint, which was not found{}\n  name it with --checkpoint", remembered(source_name))]
+    #[error(
+        "the reference needs the checkpoint, which was not found{}\n  name it with --checkpoint",
+        remembered(source_name)
+    )]
     NoCheckpoint {
         /// Where the manifest says it came from.
         source_name: Option<String>,

@@ -83,7 +83,9 @@ pub fn evaluate(
 ) -> Result<Quality> {
     let lines = read_lines(path)?;
     match model.task() {
-        Task::CausalLm => Ok(Quality::CausalLm(evaluate_language_model(model, path, &lines, options, progress)?)),
+        Task::CausalLm => {
+            Ok(Quality::CausalLm(evaluate_language_model(model, path, &lines, options, progress)?))
+        }
         Task::SequenceClassification => {
             Ok(Quality::SequenceClassification(evaluate_classifier(model, path, &lines, options, progress)?))
         }
@@ -175,7 +177,11 @@ fn evaluate_classifier(
         }
         if let Some(expected) = &line.logits {
             if expected.len() != result.logits.len() {
-                return Err(wrong(format!("{} logits, the model gives {}", expected.len(), result.logits.len())));
+                return Err(wrong(format!(
+                    "{} logits, the model gives {}",
+                    expected.len(),
+                    result.logits.len()
+                )));
             }
             for (found, expected) in result.logits.iter().zip(expected) {
                 let error = (f64::from(*found) - expected).abs();
@@ -194,7 +200,9 @@ fn evaluate_classifier(
 /// A label given by its number or by its name.
 fn label_index(label: &Value, labels: &[String]) -> Result<usize, String> {
     let index = match label {
-        Value::Number(number) => number.as_u64().map(|index| index as usize).filter(|index| *index < labels.len()),
+        Value::Number(number) => {
+            number.as_u64().map(|index| index as usize).filter(|index| *index < labels.len())
+        }
         Value::String(name) => labels.iter().position(|other| other == name),
         _ => None,
     };

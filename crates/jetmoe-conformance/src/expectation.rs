@@ -1,7 +1,7 @@
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_rt::engine::TensorMap;
 use jetmoe_rt::{GenerationOptions, Model, TokenBatch, TokenGenerator};
-use ndarray::{ArrayD, Array2};
+use ndarray::{Array2, ArrayD};
 
 use crate::Result;
 
@@ -79,7 +79,13 @@ fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
     let longest = LENGTHS[0].min(config.max_position_embeddings);
     // a classifier finds a sequence's end by the padding token, so no other token may have its id
     let padding = config.pad_token_id.unwrap_or(0);
-    let rows = if config.pad_token_id.is_none() && config.architecture == jetmoe_checkpoint::Architecture::SequenceClassification { 1 } else { LENGTHS.len() };
+    let rows = if config.pad_token_id.is_none()
+        && config.architecture == jetmoe_checkpoint::Architecture::SequenceClassification
+    {
+        1
+    } else {
+        LENGTHS.len()
+    };
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let mut mask = Array2::from_elem((rows, longest), false);
     let ids = Array2::from_shape_fn((rows, longest), |(row, column)| {

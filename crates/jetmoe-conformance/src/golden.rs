@@ -19,7 +19,8 @@ pub fn read_golden(path: &Path, config: &ModelConfig) -> Result<Expectation> {
     let bytes =
         std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
     let wrong = |message: String| Error::Golden { path: path.to_owned(), message };
-    let file = GoldenFile { tensors: SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))? };
+    let file =
+        GoldenFile { tensors: SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))? };
     file.expectation(path, config).map_err(wrong)
 }
 

@@ -94,7 +94,8 @@ impl GraphSession for ReferenceSession {
                 put(OutputName::Logits, &logits)?;
             }
             Task::SequenceClassification => {
-                let logits = self.reference.class_logits(&outputs.last_hidden_state, &input_ids).map_err(failed)?;
+                let logits =
+                    self.reference.class_logits(&outputs.last_hidden_state, &input_ids).map_err(failed)?;
                 put(OutputName::Logits, &logits)?;
             }
         }

@@ -15,8 +15,13 @@ pub(crate) struct ClientFile {
 }
 
 /// Files that are taken over as they are, where the checkpoint has them.
-const COPIED: &[&str] =
-    &[names::TOKENIZER, names::CHAT_TEMPLATE, "special_tokens_map.json", "added_tokens.json", "tokenizer.model"];
+const COPIED: &[&str] = &[
+    names::TOKENIZER,
+    names::CHAT_TEMPLATE,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+];
 
 /// Everything that stands beside the graph `graph_file`.
 pub(crate) fn client_files(checkpoint: &Checkpoint, task: Task, graph_file: &str) -> Result<Vec<ClientFile>> {
@@ -130,8 +135,11 @@ fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) 
     }
     let template = folder.join(names::CHAT_TEMPLATE);
     if template.is_file() {
-        let source = std::fs::read_to_string(&template)
-            .map_err(|source| Error::Io { action: "read", path: template, source })?;
+        let source = std::fs::read_to_string(&template).map_err(|source| Error::Io {
+            action: "read",
+            path: template,
+            source,
+        })?;
         object.insert("chat_template".to_owned(), json!(source));
     }
     Ok(Value::Object(object))

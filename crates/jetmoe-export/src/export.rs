@@ -3,8 +3,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{
-    ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, OptionalOutput, Precision, Profile, Task,
-    VerificationRecord, names,
+    ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, OptionalOutput, Precision,
+    Profile, Task, VerificationRecord, names,
 };
 use jetmoe_checkpoint::{Architecture, Checkpoint, Digest, ModelConfig};
 use jetmoe_graph::{Graph, GraphOptions, Opset, WrittenGraph};
@@ -77,15 +77,19 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     result
 }
 
-/// Writes a verification's result into the manifest of an artifact.
+/// Writes what a verification found, one record per backend, into the manifest of an artifact.
 ///
 /// # Errors
 /// A manifest that cannot be read or written, or that lost the graph meanwhile.
-pub fn record_verification(folder: &Path, record: &GraphRecord, verification: VerificationRecord) -> Result<()> {
+pub fn record_verification(
+    folder: &Path,
+    record: &GraphRecord,
+    verification: Vec<VerificationRecord>,
+) -> Result<()> {
     let mut manifest = Manifest::read(folder)?;
     for graph in &mut manifest.graphs {
         if graph.precision == record.precision && graph.profile == record.profile {
-            graph.verification = Some(verification.clone());
+            graph.verification.clone_from(&verification);
         }
     }
     Ok(manifest.write(folder)?)
@@ -103,11 +107,13 @@ fn write_artifact(
     let data_file = names::data_file(graph_file);
     let (graph_path, data_path) = (output.file(graph_file)?, output.file(&data_file)?);
     let bar = byte_bar("writing", graph.weight_bytes());
-    let written = jetmoe_graph::write(graph, checkpoint, &graph_path, &data_path, &mut |bytes| bar.inc(bytes))?;
+    let written =
+        jetmoe_graph::write(graph, checkpoint, &graph_path, &data_path, &mut |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     let record = graph_record(graph, options, graph_file, &data_file, &written);
 
-    let files = client_files.iter().map(|file| write_client_file(output, file)).collect::<Result<Vec<_>>>()?;
+    let files =
+        client_files.iter().map(|file| write_client_file(output, file)).collect::<Result<Vec<_>>>()?;
     let mut graphs = output.existing().map(|manifest| manifest.graphs.clone()).unwrap_or_default();
     graphs.retain(|other| (other.precision, other.profile) != (record.precision, record.profile));
     graphs.push(record.clone());
@@ -140,8 +146,12 @@ fn graph_record(
             size: written.graph_size,
             sha256: written.graph_sha256,
         },
-        data: ArtifactFile { path: data_file.to_owned(), size: written.data_size, sha256: written.data_sha256 },
-        verification: None,
+        data: ArtifactFile {
+            path: data_file.to_owned(),
+            size: written.data_size,
+            sha256: written.data_sha256,
+        },
+        verification: Vec::new(),
     }
 }
 

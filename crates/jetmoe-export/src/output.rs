@@ -51,8 +51,11 @@ impl OutputFolder {
     }
 
     fn create_folder(&mut self, folder: &Path) -> Result<()> {
-        let missing: Vec<PathBuf> =
-            folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).map(Path::to_owned).collect();
+        let missing: Vec<PathBuf> = folder
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+            .map(Path::to_owned)
+            .collect();
         std::fs::create_dir_all(folder).map_err(|source| Error::Io {
             action: "create",
             path: folder.to_owned(),
@@ -75,7 +78,10 @@ fn inspect(folder: &Path, digest: Digest, task: Task, force: bool) -> Result<Opt
         return if force { Ok(None) } else { Err(Error::OutputInUse { folder: folder.to_owned() }) };
     }
     match (Manifest::read(folder), force) {
-        (Ok(manifest), _) if manifest.checkpoint.digest == digest && manifest.graphs.iter().all(|graph| graph.task == task) => {
+        (Ok(manifest), _)
+            if manifest.checkpoint.digest == digest
+                && manifest.graphs.iter().all(|graph| graph.task == task) =>
+        {
             Ok(Some(manifest))
         }
         (Ok(manifest), true) => {

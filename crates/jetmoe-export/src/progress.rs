@@ -13,8 +13,8 @@ pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {
 
 /// A spinner for work of unknown length, on standard error.
 pub fn spinner(what: &'static str) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{msg:>12} {spinner} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let style = ProgressStyle::with_template("{msg:>12} {spinner} {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
     let spinner = ProgressBar::new_spinner().with_style(style).with_message(what);
     spinner.enable_steady_tick(Duration::from_millis(120));
     spinner

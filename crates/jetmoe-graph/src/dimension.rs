@@ -186,7 +186,10 @@ mod tests {
         let shape = |sizes: &[Dimension]| Shape(sizes.to_vec());
         let (batch, one, four) = (named("batch_size"), Dimension::from(1_i64), Dimension::from(4_i64));
         let wide = shape(&[batch.clone(), one.clone(), four.clone()]);
-        assert_eq!(wide.broadcast(&shape(&[four.clone(), one])), Some(shape(&[batch.clone(), four.clone(), four.clone()])));
+        assert_eq!(
+            wide.broadcast(&shape(&[four.clone(), one])),
+            Some(shape(&[batch.clone(), four.clone(), four.clone()]))
+        );
         assert_eq!(wide.broadcast(&shape(&[])), Some(wide.clone()));
         assert_eq!(wide.broadcast(&shape(&[batch])), None);
     }

@@ -65,14 +65,21 @@ impl Weight {
     ///
     /// # Errors
     /// A tensor that the checkpoint does not have in this shape, or what the target refuses.
-    pub(crate) fn write_f32(&self, checkpoint: &Checkpoint, target: &mut impl Write) -> Result<std::io::Result<()>> {
+    pub(crate) fn write_f32(
+        &self,
+        checkpoint: &Checkpoint,
+        target: &mut impl Write,
+    ) -> Result<std::io::Result<()>> {
         let tensor = checkpoint.tensor(&self.tensor, &self.stored)?;
         let part = match self.expert {
             None => Some(tensor),
             Some(expert) => tensor.slice_first(expert),
         };
         let Some(part) = part else {
-            return Ok(Err(std::io::Error::other(format!("{} has no expert {:?}", self.tensor, self.expert))));
+            return Ok(Err(std::io::Error::other(format!(
+                "{} has no expert {:?}",
+                self.tensor, self.expert
+            ))));
         };
         Ok(match part.shape {
             [rows, columns] if self.transposed => write_transposed(&part, *rows, *columns, target),

@@ -74,7 +74,10 @@ impl Graph {
 
     /// Size of all weights in bytes, as they will be written.
     pub fn weight_bytes(&self) -> u64 {
-        self.weights.iter().map(|(_, weight)| (weight.shape().iter().product::<usize>() * size_of::<f32>()) as u64).sum()
+        self.weights
+            .iter()
+            .map(|(_, weight)| (weight.shape().iter().product::<usize>() * size_of::<f32>()) as u64)
+            .sum()
     }
 }
 

@@ -18,7 +18,9 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
     /// The runtime was not compiled in.
-    #[error("this build has no {runtime}\n  build with the cargo feature `{runtime}`, or choose another backend")]
+    #[error(
+        "this build has no {runtime}\n  build with the cargo feature `{runtime}`, or choose another backend"
+    )]
     NotBuiltIn {
         /// The runtime that was asked for.
         runtime: Runtime,
@@ -77,7 +79,9 @@ pub enum Error {
         vocab_size: usize,
     },
     /// More tokens than the model has positions.
-    #[error("{tokens} tokens are more than the {limit} positions of the model; shorten the prompt or ask for fewer new tokens")]
+    #[error(
+        "{tokens} tokens are more than the {limit} positions of the model; shorten the prompt or ask for fewer new tokens"
+    )]
     TooLong {
         /// Prompt and continuation so far.
         tokens: usize,
@@ -111,7 +115,9 @@ pub enum Error {
         needed: Task,
     },
     /// The artifact has no tokenizer.
-    #[error("the model has no tokenizer.json, so it takes token ids only\n  put tokenizer.json into the checkpoint and export again")]
+    #[error(
+        "the model has no tokenizer.json, so it takes token ids only\n  put tokenizer.json into the checkpoint and export again"
+    )]
     NoTokenizer,
     /// An option has a value that makes no sense.
     #[error("{option} is {found}, expected {expected}")]

@@ -27,7 +27,7 @@ mod session;
 
 pub use batch::TokenBatch;
 pub use classification::{Classification, ClassificationOptions, TextClassifier};
-pub use engine::library::{LibraryCandidate, OnnxRuntimeLibrary};
+pub use engine::library::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary};
 pub use error::{Error, Result};
 pub use generation::{
     FinishReason, Generated, GeneratedText, GenerationOptions, Prompt, Sampling, TextGenerator, TextStream,

@@ -29,6 +29,15 @@ impl Runtime {
             Runtime::Tract => cfg!(feature = "tract"),
         }
     }
+
+    /// Version of a runtime that is compiled in. ONNX Runtime's is that of the library that is found.
+    pub fn built_in_version(self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "tract")]
+            Runtime::Tract => Some(crate::engine::tract::VERSION),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Runtime {
@@ -55,15 +64,17 @@ impl FromStr for Runtime {
 /// How a model is loaded.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Which runtime. `None` takes ONNX Runtime, or tract where no libonnxruntime is found.
+    /// Which runtime. `None`, the default, takes ONNX Runtime, or tract where no libonnxruntime is found.
     pub runtime: Option<Runtime>,
     /// Which of the artifact's graphs, by precision.
     pub precision: Precision,
     /// Which of the artifact's graphs, by profile.
     pub profile: Profile,
-    /// Threads of the runtime's own pool; all cores if `None`. tract computes in the calling thread.
+    /// Threads that ONNX Runtime computes one operator with, at least 1; `None`, the default, is one per physical
+    /// core. tract computes in the calling thread, whatever this says.
     pub threads: Option<usize>,
-    /// The libonnxruntime to load, instead of the one that is found.
+    /// The libonnxruntime to load. `None`, the default, takes the one that
+    /// [`OnnxRuntimeLibrary::find`](crate::OnnxRuntimeLibrary::find) finds. Any but the first of a process is refused.
     pub onnxruntime_library: Option<PathBuf>,
 }
 
@@ -176,14 +187,18 @@ fn load_graph(
     record: &jetmoe_artifact::GraphRecord,
     options: &LoadOptions,
 ) -> Result<Arc<dyn LoadedGraph>> {
+    if options.threads == Some(0) {
+        return Err(Error::Option { option: "threads", found: "0".to_owned(), expected: "at least 1" });
+    }
     match options.runtime {
         Some(Runtime::Ort) => load_ort(artifact, record, options),
         Some(Runtime::Tract) => load_tract(artifact, record),
-        None if !Runtime::Ort.is_built_in() => load_tract(artifact, record),
+        None if !Runtime::Ort.is_built_in() && options.onnxruntime_library.is_none() => {
+            load_tract(artifact, record)
+        }
         None => match load_ort(artifact, record, options) {
-            Err(error @ (Error::LibraryNotFound { .. } | Error::Library { .. }))
-                if Runtime::Tract.is_built_in() && options.onnxruntime_library.is_none() =>
-            {
+            // a library that somebody named and that cannot be used is no reason to take another runtime
+            Err(error @ Error::LibraryNotFound { .. }) if Runtime::Tract.is_built_in() => {
                 tracing::warn!("{error}\n  going on with tract");
                 load_tract(artifact, record)
             }

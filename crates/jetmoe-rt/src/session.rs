@@ -33,13 +33,12 @@ impl Session {
             return Err(Error::TokenOutOfRange { id: *id, row, column, vocab_size: self.config.vocab_size });
         }
         let mask = match &self.mask {
-            Some(past) if self.has_cache => {
-                concatenate(Axis(1), &[past.view(), tokens.mask().view()]).map_err(|_| Error::Shape {
+            Some(past) if self.has_cache => concatenate(Axis(1), &[past.view(), tokens.mask().view()])
+                .map_err(|_| Error::Shape {
                     tensor: "input_ids".to_owned(),
                     expected: vec![past.nrows(), tokens.sequence_length()],
                     found: tokens.ids().shape().to_vec(),
-                })?
-            }
+                })?,
             _ => tokens.mask().clone(),
         };
         let positions = positions(&mask);
@@ -109,7 +108,9 @@ impl StepOutput {
     /// # Errors
     /// [`Error::MissingOutput`] for a task that has none.
     pub fn logits(&self) -> Result<ArrayView3<'_, f32>> {
-        self.view(OutputName::Logits)?.into_dimensionality::<Ix3>().map_err(|_| self.missing(OutputName::Logits))
+        self.view(OutputName::Logits)?
+            .into_dimensionality::<Ix3>()
+            .map_err(|_| self.missing(OutputName::Logits))
     }
 
     /// Next-token logits of a sequence's last token, `[vocab_size]`.
@@ -127,7 +128,9 @@ impl StepOutput {
     /// # Errors
     /// [`Error::MissingOutput`] for a task that has none.
     pub fn class_logits(&self) -> Result<ArrayView2<'_, f32>> {
-        self.view(OutputName::Logits)?.into_dimensionality::<Ix2>().map_err(|_| self.missing(OutputName::Logits))
+        self.view(OutputName::Logits)?
+            .into_dimensionality::<Ix2>()
+            .map_err(|_| self.missing(OutputName::Logits))
     }
 
     /// Hidden state after the final norm, `[batch, tokens, hidden_size]`.

@@ -205,7 +205,8 @@ fn load_spoilt(spoil: impl Fn(&Path), runtime: Runtime) -> Error {
     let folder = copy_of_toy();
     let artifact = Artifact::open(folder.path()).unwrap();
     spoil(folder.path());
-    Model::load_artifact(&artifact, &LoadOptions { runtime: Some(runtime), ..LoadOptions::default() }).unwrap_err()
+    Model::load_artifact(&artifact, &LoadOptions { runtime: Some(runtime), ..LoadOptions::default() })
+        .unwrap_err()
 }
 
 fn assert_refuses_to_load(spoil: impl Fn(&Path), runtime: Runtime) -> String {
@@ -224,7 +225,10 @@ fn a_file_that_is_no_graph_is_refused() {
     let texts: [&[u8]; 3] = [b"", b"this is no graph", &[0x3a, 0xff, 0xff, 0xff, 0xff, 0x0f]];
     for runtime in runtimes() {
         for text in texts {
-            assert_refuses_to_load(|folder| std::fs::write(folder.join("onnx/model.onnx"), text).unwrap(), runtime);
+            assert_refuses_to_load(
+                |folder| std::fs::write(folder.join("onnx/model.onnx"), text).unwrap(),
+                runtime,
+            );
         }
     }
 }
@@ -268,5 +272,24 @@ fn a_graph_that_is_not_what_the_configuration_says_is_refused() {
         std::fs::write(&manifest, recorded.replace(&digest(&text), &digest(&two_layers))).unwrap();
         let message = load(folder.path(), runtime).unwrap_err().to_string();
         assert!(message.contains("past_key_values.1.key, past_key_values.1.value"), "{message}");
+    }
+}
+
+#[test]
+fn no_thread_is_too_few() {
+    for runtime in runtimes() {
+        let options = LoadOptions { runtime: Some(runtime), threads: Some(0), ..LoadOptions::default() };
+        let error = Model::load(toy(), &options).unwrap_err();
+        assert_eq!(error.to_string(), "threads is 0, expected at least 1");
+        let options = LoadOptions { threads: Some(1), ..options };
+        Model::load(toy(), &options).unwrap().session().unwrap().step(&prompt()).unwrap();
+    }
+}
+
+#[test]
+fn a_runtime_that_is_not_built_in_says_how_to_build_it() {
+    for runtime in Runtime::ALL.iter().copied().filter(|runtime| !runtime.is_built_in()) {
+        let message = load(&toy(), runtime).unwrap_err().to_string();
+        assert!(message.contains(&format!("cargo feature `{runtime}`")), "{message}");
     }
 }

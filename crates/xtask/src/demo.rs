@@ -19,14 +19,15 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let jetmoe = |subcommand| {
         CommandLine::new(workspace.binary("jetmoe")).args([subcommand, "--model"]).arg(&artifact)
     };
-    let verify = jetmoe("verify").args(["--backend", "ort,tract,reference"]);
+    let golden = Path::new(MODELS).join("jetmoe-mini/golden.safetensors");
+    let verify = jetmoe("verify").arg("--golden").arg(golden).args(["--backend", "ort,tract,reference"]);
     let write = |backend| {
         jetmoe("run")
             .args(["--backend", backend, "--echo", "--max-new-tokens", "48"])
             .input("In the beginning")
     };
 
-    steps.run("verify on every backend", &workspace.root, &verify)?;
+    steps.run("compare every backend with transformers", &workspace.root, &verify)?;
     steps.run("write, with ONNX Runtime", &workspace.root, &write("ort"))?;
     steps.run("write, with tract", &workspace.root, &write("tract"))?;
     let inspect = CommandLine::new(workspace.binary("jetmoe")).arg("inspect").arg(&artifact);

@@ -7,7 +7,11 @@ use crate::graph::Elements;
 impl Builder {
     /// A float32 scalar, `[]`.
     pub(crate) fn float(&mut self, number: f32) -> Value {
-        self.constant_value(format!("constant/{number:?}"), Elements::Float32(vec![number]), Shape(Vec::new()))
+        self.constant_value(
+            format!("constant/{number:?}"),
+            Elements::Float32(vec![number]),
+            Shape(Vec::new()),
+        )
     }
 
     /// An int64 scalar, `[]`.

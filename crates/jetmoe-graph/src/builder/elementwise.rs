@@ -102,7 +102,13 @@ impl Builder {
         self.binary(operator, left, right, ElementType::Bool)
     }
 
-    fn binary(&mut self, operator: &'static str, left: &Value, right: &Value, result: ElementType) -> Result<Value> {
+    fn binary(
+        &mut self,
+        operator: &'static str,
+        left: &Value,
+        right: &Value,
+        result: ElementType,
+    ) -> Result<Value> {
         if left.element != right.element {
             return self.refuse(operator, &[left, right], "element types differ");
         }

@@ -77,7 +77,11 @@ impl Builder {
     }
 
     /// Names everything that `build` makes under `name/`.
-    pub(crate) fn scope<T>(&mut self, name: impl Into<String>, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn scope<T>(
+        &mut self,
+        name: impl Into<String>,
+        build: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
         self.scopes.push(name.into());
         let result = build(self);
         self.scopes.pop();
@@ -133,7 +137,12 @@ impl Builder {
     }
 
     /// The refusal of an operator's operands.
-    fn refuse<T>(&self, operator: &'static str, operands: &[&Value], message: impl Into<String>) -> Result<T> {
+    fn refuse<T>(
+        &self,
+        operator: &'static str,
+        operands: &[&Value],
+        message: impl Into<String>,
+    ) -> Result<T> {
         Err(Error::Operands {
             node: self.place(),
             operator,
@@ -143,7 +152,12 @@ impl Builder {
     }
 
     /// Refuses operands of another element type.
-    fn require_element(&self, operator: &'static str, operands: &[&Value], element: ElementType) -> Result<()> {
+    fn require_element(
+        &self,
+        operator: &'static str,
+        operands: &[&Value],
+        element: ElementType,
+    ) -> Result<()> {
         if operands.iter().all(|value| value.element == element) {
             Ok(())
         } else {

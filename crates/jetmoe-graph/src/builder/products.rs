@@ -13,7 +13,8 @@ impl Builder {
             let (batch, matrix) = value.shape.0.split_at(rank);
             Some((Shape(batch.to_vec()), matrix[0].clone(), matrix[1].clone()))
         };
-        let (Some((left_batch, rows, inner)), Some((right_batch, right_inner, columns))) = (split(left), split(right))
+        let (Some((left_batch, rows, inner)), Some((right_batch, right_inner, columns))) =
+            (split(left), split(right))
         else {
             return self.refuse("MatMul", &[left, right], "both must have at least two dimensions");
         };

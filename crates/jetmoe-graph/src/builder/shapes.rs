@@ -63,7 +63,8 @@ impl Builder {
         let sizes = self.integers(&[half, half]);
         let attributes = vec![("axis", Attribute::Integer(-1))];
         let results = vec![(operand.element, shape.clone()), (operand.element, shape)];
-        let mut results = self.node_with_results("Split", &[operand, &sizes], attributes, results).into_iter();
+        let mut results =
+            self.node_with_results("Split", &[operand, &sizes], attributes, results).into_iter();
         match (results.next(), results.next()) {
             (Some(first), Some(second)) => Ok((first, second)),
             _ => self.refuse("Split", &[operand], "there must be two results"),
@@ -79,7 +80,8 @@ impl Builder {
         for other in others {
             let fits = other.element == first.element
                 && other.shape.rank() == shape.rank()
-                && (0..shape.rank()).all(|index| index == axis || other.dimension(index) == first.dimension(index));
+                && (0..shape.rank())
+                    .all(|index| index == axis || other.dimension(index) == first.dimension(index));
             if !fits || axis >= shape.rank() {
                 return self.refuse("Concat", operands, format!("all axes but {axis} must agree"));
             }

@@ -110,7 +110,9 @@ impl Builder {
             }
             sum = match (sum, product) {
                 (None, product) => product,
-                (Some(sum), Some(product)) => Some(self.in_sizes_scope(|builder| builder.add(&sum, &product))?),
+                (Some(sum), Some(product)) => {
+                    Some(self.in_sizes_scope(|builder| builder.add(&sum, &product))?)
+                }
                 (sum, None) => sum,
             };
         }
@@ -138,8 +140,9 @@ impl Builder {
         };
         let attributes = vec![("start", Attribute::Integer(axis)), ("end", Attribute::Integer(axis + 1))];
         let shape = Shape(vec![Dimension::from(1_i64)]);
-        let value = self
-            .in_sizes_scope(|builder| Ok(builder.node("Shape", &[&input], attributes, ElementType::Int64, shape)))?;
+        let value = self.in_sizes_scope(|builder| {
+            Ok(builder.node("Shape", &[&input], attributes, ElementType::Int64, shape))
+        })?;
         self.sizes.insert(wanted, value.clone());
         Ok(value)
     }

@@ -39,15 +39,23 @@ pub(super) struct AttentionOutput {
 
 impl Attention<'_> {
     /// `hidden` is `[tokens, hidden_size]`, already normed.
-    pub(super) fn build(&self, builder: &mut Builder, hidden: &Value, past: Option<Past>) -> Result<AttentionOutput> {
+    pub(super) fn build(
+        &self,
+        builder: &mut Builder,
+        hidden: &Value,
+        past: Option<Past>,
+    ) -> Result<AttentionOutput> {
         let config = self.config;
-        let routes = builder
-            .scope("router", |builder| Routes::new(builder, config, self.layer, Mixture::Attention, hidden))?;
+        let routes = builder.scope("router", |builder| {
+            Routes::new(builder, config, self.layer, Mixture::Attention, hidden)
+        })?;
         let queries = builder.scope("query", |builder| self.queries(builder, hidden, &routes))?;
         let (key, value) = builder.scope("kv_proj", |builder| self.keys_and_values(builder, hidden))?;
         let (present_key, present_value) = match past {
             None => (key, value),
-            Some(past) => (builder.concat(&[&past.key, &key], 2)?, builder.concat(&[&past.value, &value], 2)?),
+            Some(past) => {
+                (builder.concat(&[&past.key, &key], 2)?, builder.concat(&[&past.value, &value], 2)?)
+            }
         };
         let attended = builder
             .scope("attention", |builder| self.attend(builder, &queries, &present_key, &present_value))?; // [slots, kv_width]
@@ -86,7 +94,8 @@ impl Attention<'_> {
     /// New keys, rotated, and values: `[batch, kv_heads, sequence, kv_channels]` each.
     fn keys_and_values(&self, builder: &mut Builder, hidden: &Value) -> Result<(Value, Value)> {
         let config = self.config;
-        let weight = Weight::new(names::kv_projection(self.layer), vec![2 * config.kv_width(), config.hidden_size]);
+        let weight =
+            Weight::new(names::kv_projection(self.layer), vec![2 * config.kv_width(), config.hidden_size]);
         let weight = builder.weight(weight.transposed());
         let both = builder.matmul(hidden, &weight)?; // [tokens, 2 * kv_width]
         let (keys, values) = builder.halves(&both)?; // [tokens, kv_width] each
@@ -119,8 +128,7 @@ impl Attention<'_> {
         let scores = builder.reshape(&scores, by_slot)?; // [batch, kv_heads, k, seq, total]
         let scores = builder.add(&scores, self.bias)?;
         let weights = builder.softmax(&scores)?;
-        let weights =
-            builder.reshape(&weights, Shape(vec![batch.clone(), kv_heads.clone(), rows, total]))?; // [batch, kv_heads, k * seq, total]
+        let weights = builder.reshape(&weights, Shape(vec![batch.clone(), kv_heads.clone(), rows, total]))?; // [batch, kv_heads, k * seq, total]
         let mixed = builder.matmul(&weights, values)?; // [batch, kv_heads, k * seq, channels]
         let by_slot = Shape(vec![batch, kv_heads, slots, sequence, channels]);
         let mixed = builder.reshape(&mixed, by_slot)?; // [batch, kv_heads, k, seq, channels]
@@ -146,8 +154,10 @@ impl Attention<'_> {
             .collect::<Result<Vec<_>>>()?;
         let slots = routes.scatter(builder, &results, self.sizes)?; // [slots, hidden]
         let output = routes.combine(builder, &slots, self.sizes)?; // [tokens, hidden]
-        let bias =
-            builder.weight(Weight::new(names::expert_bias(self.layer, Mixture::Attention), vec![config.hidden_size]));
+        let bias = builder.weight(Weight::new(
+            names::expert_bias(self.layer, Mixture::Attention),
+            vec![config.hidden_size],
+        ));
         builder.add(&output, &bias)
     }
 }

@@ -32,12 +32,15 @@ impl MlpExperts<'_> {
             .iter()
             .enumerate()
             .map(|(expert, tokens)| {
-                builder.scope(format!("experts.{expert}"), |builder| self.expert(builder, expert, hidden, tokens))
+                builder.scope(format!("experts.{expert}"), |builder| {
+                    self.expert(builder, expert, hidden, tokens)
+                })
             })
             .collect::<Result<Vec<_>>>()?; // per expert [its slots, hidden]
         let slots = routes.scatter(builder, &results, self.sizes)?; // [slots, hidden]
         let output = routes.combine(builder, &slots, self.sizes)?; // [tokens, hidden]
-        let bias = builder.weight(Weight::new(names::expert_bias(self.layer, Mixture::Mlp), vec![config.hidden_size]));
+        let bias = builder
+            .weight(Weight::new(names::expert_bias(self.layer, Mixture::Mlp), vec![config.hidden_size]));
         let output = builder.add(&output, &bias)?;
         Ok(MlpOutput { output, router_logits: routes.logits })
     }
@@ -45,8 +48,10 @@ impl MlpExperts<'_> {
     /// activation(x · gateᵀ) ⊙ (x · upᵀ) · downᵀ over the rows of the expert's tokens.
     fn expert(&self, builder: &mut Builder, expert: usize, hidden: &Value, tokens: &Value) -> Result<Value> {
         let config = self.config;
-        let input = expert_input(config, self.layer, Mixture::Mlp, 2 * config.intermediate_size).of_expert(expert);
-        let output = expert_output(config, self.layer, Mixture::Mlp, config.intermediate_size).of_expert(expert);
+        let input =
+            expert_input(config, self.layer, Mixture::Mlp, 2 * config.intermediate_size).of_expert(expert);
+        let output =
+            expert_output(config, self.layer, Mixture::Mlp, config.intermediate_size).of_expert(expert);
         let (input, output) = (builder.weight(input.transposed()), builder.weight(output.transposed()));
         let rows = builder.gather(hidden, tokens)?; // [rows, hidden]
         let gate_and_up = builder.matmul(&rows, &input)?; // [rows, 2 * intermediate]
@@ -64,5 +69,8 @@ pub(super) fn expert_input(config: &ModelConfig, layer: usize, mixture: Mixture,
 
 /// Second matrix of every expert, `[experts, hidden, columns]`.
 pub(super) fn expert_output(config: &ModelConfig, layer: usize, mixture: Mixture, columns: usize) -> Weight {
-    Weight::new(names::expert_output(layer, mixture), vec![config.num_local_experts, config.hidden_size, columns])
+    Weight::new(
+        names::expert_output(layer, mixture),
+        vec![config.num_local_experts, config.hidden_size, columns],
+    )
 }

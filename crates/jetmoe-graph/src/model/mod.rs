@@ -81,7 +81,8 @@ fn compute(
     inputs: &[(InputName, Value)],
     wanted: &[OutputName],
 ) -> Result<Vec<(OutputName, Value)>> {
-    let input = |wanted: InputName| inputs.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
+    let input =
+        |wanted: InputName| inputs.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
     let (Some(input_ids), Some(attention_mask), Some(position_ids)) =
         (input(InputName::InputIds), input(InputName::AttentionMask), input(InputName::PositionIds))
     else {
@@ -94,7 +95,8 @@ fn compute(
 
     let bias = builder.scope("mask", |builder| mask::bias(builder, &attention_mask, &sizes))?;
     let rotary = builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids))?;
-    let table = builder.weight(Weight::new(names::EMBEDDING.to_owned(), vec![config.vocab_size, hidden_size]));
+    let table =
+        builder.weight(Weight::new(names::EMBEDDING.to_owned(), vec![config.vocab_size, hidden_size]));
     let embedding = builder.scope("embedding", |builder| builder.gather(&table, &input_ids))?; // [batch, seq, hidden]
     outputs.push((OutputName::HiddenState(0), embedding.clone()));
 
@@ -113,12 +115,14 @@ fn compute(
                 rms_norm(builder, &hidden, &weight, ModelConfig::LAYER_NORM_EPS)
             })?; // [tokens, hidden]
             let attention = builder.scope("self_attention", |builder| {
-                Attention { config, layer, sizes: &sizes, bias: &bias, rotary: &rotary }.build(builder, &normed, past)
+                Attention { config, layer, sizes: &sizes, bias: &bias, rotary: &rotary }
+                    .build(builder, &normed, past)
             })?;
             let after_attention = builder.add(&hidden, &attention.output)?; // [tokens, hidden]
 
             let normed = builder.scope("post_attention_layernorm", |builder| {
-                let weight = builder.weight(Weight::new(names::post_attention_norm(layer), vec![hidden_size]));
+                let weight =
+                    builder.weight(Weight::new(names::post_attention_norm(layer), vec![hidden_size]));
                 rms_norm(builder, &after_attention, &weight, ModelConfig::LAYER_NORM_EPS)
             })?; // [tokens, hidden]
             let mlp = builder.scope("mlp", |builder| {

@@ -82,7 +82,12 @@ fn inverse_frequencies(rope: &RopeParameters, channels: usize) -> (Vec<f32>, f32
                 })
                 .collect()
         }
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
             let context = *original_max_position_embeddings as f64;
             plain
                 .map(|frequency| {

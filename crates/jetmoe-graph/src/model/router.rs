@@ -28,8 +28,9 @@ impl Routes {
         hidden: &Value,
     ) -> Result<Self> {
         let experts = config.num_local_experts;
-        let weight =
-            builder.weight(Weight::new(names::router(layer, mixture), vec![experts, config.hidden_size]).transposed());
+        let weight = builder.weight(
+            Weight::new(names::router(layer, mixture), vec![experts, config.hidden_size]).transposed(),
+        );
         let logits = builder.matmul(hidden, &weight)?; // [tokens, experts]
         let (best, chosen) = builder.top_k(&logits, config.num_experts_per_token)?; // [tokens, k] each
         let gates = builder.softmax(&best)?; // [tokens, k]
@@ -51,11 +52,17 @@ impl Routes {
     }
 
     /// Per expert, the token of each of its slots.
-    pub(super) fn tokens_of_expert(&self, builder: &mut Builder, experts_per_token: usize) -> Result<Vec<Value>> {
+    pub(super) fn tokens_of_expert(
+        &self,
+        builder: &mut Builder,
+        experts_per_token: usize,
+    ) -> Result<Vec<Value>> {
         let divisor = builder.integer(experts_per_token as i64);
         self.slots_of_expert
             .iter()
-            .map(|slots| if experts_per_token == 1 { Ok(slots.clone()) } else { builder.div(slots, &divisor) })
+            .map(
+                |slots| if experts_per_token == 1 { Ok(slots.clone()) } else { builder.div(slots, &divisor) },
+            )
             .collect()
     }
 

@@ -178,14 +178,20 @@ fn first_usable(candidates: impl Iterator<Item = LibraryCandidate>) -> Result<On
             LibraryStatus::Missing(why) => why.clone(),
             LibraryStatus::Found => match open::open(&candidate.path) {
                 Ok(version) => {
-                    return Ok(OnnxRuntimeLibrary { path: candidate.path, origin: candidate.origin, version });
+                    return Ok(OnnxRuntimeLibrary {
+                        path: candidate.path,
+                        origin: candidate.origin,
+                        version,
+                    });
                 }
                 Err(why) => why,
             },
         };
         if candidate.origin.is_explicit() {
             let message = match candidate.origin {
-                LibraryOrigin::Variable => format!("{refusal}\n  {LIBRARY_PATH_VARIABLE} names it; correct or unset it"),
+                LibraryOrigin::Variable => {
+                    format!("{refusal}\n  {LIBRARY_PATH_VARIABLE} names it; correct or unset it")
+                }
                 _ => refusal,
             };
             return Err(Error::Library { path: candidate.path, message });

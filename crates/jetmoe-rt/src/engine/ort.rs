@@ -45,9 +45,14 @@ impl OrtGraph {
             outlets.iter().map(|outlet| outlet.name().to_owned()).collect()
         };
         let (inputs, outputs) = (names(session.inputs()), names(session.outputs()));
-        let outputs = check_names(&signature, &inputs, &outputs).map_err(|message| load_error(&path, message))?;
-        let shared =
-            Shared { session: Mutex::new(session), signature, outputs, version: library.version().to_owned() };
+        let outputs =
+            check_names(&signature, &inputs, &outputs).map_err(|message| load_error(&path, message))?;
+        let shared = Shared {
+            session: Mutex::new(session),
+            signature,
+            outputs,
+            version: library.version().to_owned(),
+        };
         Ok(OrtGraph { shared: Arc::new(shared) })
     }
 }
@@ -131,7 +136,9 @@ impl OrtSession {
                 InputName::AttentionMask => int64_tensor(&inputs.attention_mask)?.into(),
                 InputName::PositionIds => int64_tensor(&inputs.position_ids)?.into(),
                 InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size)?,
-                InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size)?,
+                InputName::PastValue(layer) => {
+                    self.past(OutputName::PresentValue(layer), input, batch_size)?
+                }
             };
             Ok((Cow::Owned(input.name.to_string()), value))
         });
@@ -152,7 +159,12 @@ impl OrtSession {
     }
 
     /// What the last step left under a name; a tensor without tokens before the first.
-    fn past(&self, name: OutputName, input: &InputSpec, batch_size: usize) -> ort::Result<SessionInputValue<'_>> {
+    fn past(
+        &self,
+        name: OutputName,
+        input: &InputSpec,
+        batch_size: usize,
+    ) -> ort::Result<SessionInputValue<'_>> {
         if let Some((_, value)) = self.cache.iter().find(|(cached, _)| *cached == name) {
             return Ok(value.into());
         }

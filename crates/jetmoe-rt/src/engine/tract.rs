@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, Axis, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names};
+use jetmoe_artifact::{
+    Artifact, Axis, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
+};
 use ndarray::ArrayD;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceFact;
@@ -15,7 +17,7 @@ use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
 use crate::{Error, Result, Runtime};
 
 /// Version of the crate, which has no constant for it; a test compares it with `Cargo.lock`.
-const VERSION: &str = "0.23.9";
+pub(crate) const VERSION: &str = "0.23.9";
 
 /// A graph in tract.
 #[derive(Debug)]
@@ -80,7 +82,8 @@ fn load(path: &Path, signature: Signature) -> TractResult<Shared> {
     let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let outputs = check_names(&signature, &inputs, &outputs).map_err(TractError::msg)?;
-    let inputs = inputs.iter().filter_map(|name| signature.inputs.iter().find(|spec| spec.name.to_string() == *name));
+    let inputs =
+        inputs.iter().filter_map(|name| signature.inputs.iter().find(|spec| spec.name.to_string() == *name));
     let inputs: Vec<InputSpec> = inputs.cloned().collect();
     let folder = path.parent().and_then(Path::to_str);
     let mut model = tract.parse(&proto, folder)?.model;
@@ -125,7 +128,8 @@ impl GraphSession for TractSession {
     }
 
     fn cache(&self) -> Result<TensorMap> {
-        let copies = self.cache.iter().map(|(name, value)| Ok((*name, value.to_plain_array_view()?.to_owned())));
+        let copies =
+            self.cache.iter().map(|(name, value)| Ok((*name, value.to_plain_array_view()?.to_owned())));
         guarded(|| copies.collect()).map_err(run_error)
     }
 }
@@ -177,7 +181,9 @@ mod tests {
     fn the_version_is_that_of_the_crate() {
         let lock = include_str!("../../../../Cargo.lock");
         let version = lock.split("[[package]]").find_map(|package| {
-            package.contains("name = \"tract-onnx\"").then(|| package.lines().find_map(|l| l.strip_prefix("version = ")))?
+            package
+                .contains("name = \"tract-onnx\"")
+                .then(|| package.lines().find_map(|l| l.strip_prefix("version = ")))?
         });
         assert_eq!(version, Some(format!("\"{VERSION}\"").as_str()));
     }

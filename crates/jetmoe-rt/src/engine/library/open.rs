@@ -14,7 +14,7 @@ pub(super) fn open(path: &Path) -> Result<String, String> {
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     // SAFETY: opening a library runs its initialisers. The path comes from the user, the environment, or a folder
     // where the system's own linker or Python would load it from.
-    let library = unsafe { libloading::Library::new(&path) }.map_err(|error| source_text(&error))?;
+    let library = unsafe { libloading::Library::new(&path) }.map_err(|error| linker_text(&error, &path))?;
     let version = usable_version(&library)?;
     // ort opens it once more and keeps it; the builder is dropped because the environment is made with the first graph
     let _ = ort::init_from(&path).map_err(|error| error.to_string())?;
@@ -24,8 +24,9 @@ pub(super) fn open(path: &Path) -> Result<String, String> {
 /// The version of an opened library. `ort` asks for it too, but asserts where this says what is wrong.
 fn usable_version(library: &libloading::Library) -> Result<String, String> {
     // SAFETY: the type is that of onnxruntime_c_api.h, and no other library exports this name.
-    let api_base = unsafe { library.get::<unsafe extern "system" fn() -> *const OrtApiBase>(b"OrtGetApiBase") }
-        .map_err(|_| "it does not export OrtGetApiBase, so it is another library".to_owned())?;
+    let api_base =
+        unsafe { library.get::<unsafe extern "system" fn() -> *const OrtApiBase>(b"OrtGetApiBase") }
+            .map_err(|_| "it does not export OrtGetApiBase, so it is another library".to_owned())?;
     // SAFETY: the function takes nothing and answers a pointer to a static, or null.
     let Some(api_base) = (unsafe { api_base().as_ref() }) else {
         return Err("its OrtGetApiBase answers nothing".to_owned());
@@ -38,7 +39,9 @@ fn usable_version(library: &libloading::Library) -> Result<String, String> {
     }
     // SAFETY: the function answers a pointer to a static, or null for an interface that the library does not have.
     if unsafe { (api_base.GetApi)(minor) }.is_null() {
-        return Err(format!("it is ONNX Runtime {version}, which does not offer the interface of {major}.{minor}"));
+        return Err(format!(
+            "it is ONNX Runtime {version}, which does not offer the interface of {major}.{minor}"
+        ));
     }
     Ok(version)
 }
@@ -48,9 +51,11 @@ fn major_and_minor(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-/// libloading's own text names the function that failed; the linker's text below it is what the user can use.
-fn source_text(error: &libloading::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+/// What the dynamic linker says. libloading's own text names the function that failed, and the linker's begins with
+/// the path that every message here begins with.
+fn linker_text(error: &libloading::Error, path: &Path) -> String {
+    let text = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text).to_owned()
 }
 
 /// Names of the execution providers that the opened library was built with, the fastest first.
@@ -87,18 +92,27 @@ mod tests {
     #[test]
     fn a_file_that_is_no_library_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, content) in [("empty.so", ""), ("text.so", "this is no library")] {
-            let path = folder.path().join(name);
+        for content in
+            ["", "no library, and long enough to hold the header of one, which is 64 bytes or less"]
+        {
+            let path = folder.path().join("libonnxruntime.so");
             std::fs::write(&path, content).unwrap();
             let why = open(&path).unwrap_err();
-            assert!(why.contains(name), "{why}");
+            assert!(!why.is_empty() && !why.contains("libonnxruntime.so"), "{why}");
         }
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn another_library_is_refused() {
-        let why = open(Path::new("libm.so.6")).unwrap_err();
-        assert!(why.contains("libm.so.6"), "{why}");
+        let libm = std::fs::read_to_string("/proc/self/maps")
+            .unwrap()
+            .lines()
+            .find_map(|line| {
+                Some(line[line.find('/')?..].to_owned()).filter(|path| path.contains("/libm.so"))
+            })
+            .unwrap();
+        let why = open(Path::new(&libm)).unwrap_err();
+        assert!(why.contains("OrtGetApiBase"), "{why}");
     }
 }

@@ -74,7 +74,8 @@ impl Places {
         let variable = self.variable.as_deref().map(|path| named_file(path, LibraryOrigin::Variable));
         let cache = self.cache.iter().map(|folder| newest_of_cache(folder));
         let system = self.system.iter().map(|folder| newest_in(folder, LibraryOrigin::System));
-        let python = self.environments.iter().map(|root| newest_in(&package_folder(root), LibraryOrigin::Python));
+        let python =
+            self.environments.iter().map(|root| newest_in(&package_folder(root), LibraryOrigin::Python));
         let interpreter = std::iter::once_with(|| match (self.interpreter)() {
             Ok(package) => newest_in(&package.join("capi"), LibraryOrigin::Python),
             Err(why) => missing(PathBuf::from(PYTHON), LibraryOrigin::Python, why),
@@ -110,7 +111,9 @@ fn newest_in(folder: &Path, origin: LibraryOrigin) -> LibraryCandidate {
         let version = version_in_name(path.file_name()?.to_str()?)?;
         // libonnxruntime.so says its version only by what it links to
         let version = match path.canonicalize() {
-            Ok(target) if version.is_empty() => version_in_name(target.file_name()?.to_str()?).unwrap_or(version),
+            Ok(target) if version.is_empty() => {
+                version_in_name(target.file_name()?.to_str()?).unwrap_or(version)
+            }
             _ => version,
         };
         path.is_file().then_some((version, path))

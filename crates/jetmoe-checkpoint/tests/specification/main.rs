@@ -1,0 +1,11 @@
+//! What `jetmoe-checkpoint` promises, one file a subject. (The hub's tests need its private settings: `src/hub/tests.rs`.)
+
+mod chat;
+mod config;
+mod digest;
+mod fixtures;
+mod generation;
+mod rope;
+mod source;
+mod tokenizer;
+mod weights;

@@ -1,0 +1,52 @@
+use std::path::PathBuf;
+
+use jetmoe_checkpoint::{HubOptions, ModelSource};
+
+#[test]
+fn a_folder_that_exists_is_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = ModelSource::parse(folder.path().to_str().unwrap()).unwrap();
+    assert_eq!(source, ModelSource::Folder(folder.path().to_owned()));
+    assert_eq!(source.resolve(&HubOptions::default()).unwrap(), folder.path());
+}
+
+#[test]
+fn an_owner_and_a_name_are_a_hub_id() {
+    for id in ["jetmoe/jetmoe-8b", "a.b/c_d", "0/1"] {
+        assert_eq!(ModelSource::parse(id).unwrap(), ModelSource::Hub(id.to_owned()));
+    }
+}
+
+#[test]
+fn anything_else_is_no_model_and_the_error_says_what_would_be() {
+    for argument in [
+        "",
+        "missing",
+        "/missing/folder",
+        "./a/b",
+        "a/b/c",
+        "../a",
+        "a/",
+        "/b",
+        "a/b c",
+        "a/..",
+        "http://a/b",
+    ] {
+        let error = ModelSource::parse(argument).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "no such folder: {}\n  give a folder with config.json and *.safetensors, or a hub id such as \
+                 jetmoe/jetmoe-8b",
+                PathBuf::from(argument).display()
+            )
+        );
+    }
+}
+
+#[cfg(not(feature = "hub"))]
+#[test]
+fn a_build_without_download_says_so() {
+    let error = ModelSource::Hub("a/b".to_owned()).resolve(&HubOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("build with the cargo feature `hub`, or give a folder"), "{error}");
+}

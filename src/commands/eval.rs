@@ -1,0 +1,122 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use comfy_table::{Table, presets};
+use jetmoe_conformance::{Backend, EvaluationOptions, Quality, evaluate};
+use serde::Serialize;
+
+use super::model::ModelArguments;
+use super::{ExitStatus, Format, print, print_json, step_bar};
+
+/// Measure quality on held-out text: perplexity, or a classifier's accuracy.
+///
+/// The file holds one JSON object a line: "text", and for a classifier "label" (a number or a name) and perhaps
+/// "logits" to compare with. A language model's text is encoded with its begin token and cut into windows without
+/// overlap; every token of a window but the first is predicted.
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// The held-out text.
+    #[arg(long, value_name = "FILE.jsonl")]
+    text: PathBuf,
+    /// Backends to measure; by default ONNX Runtime for an artifact and the reference for a checkpoint.
+    #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
+    backend: Vec<Backend>,
+    /// Tokens of a language model's window.
+    #[arg(long, value_name = "N", default_value_t = EvaluationOptions::default().window)]
+    window: usize,
+    /// Tokens at which a classifier's text is cut.
+    #[arg(long, value_name = "N", default_value_t = EvaluationOptions::default().max_tokens)]
+    max_tokens: usize,
+    /// Print a table or JSON.
+    #[arg(long, value_name = "table|json", default_value = "table")]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema_version: u32,
+    model: String,
+    text: String,
+    results: Vec<Measured>,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    runtime: String,
+    #[serde(flatten)]
+    quality: Quality,
+}
+
+/// Version of the JSON form; fields are added without a new version, but none is removed.
+const SCHEMA: u32 = 1;
+
+impl Eval {
+    pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
+        let options = EvaluationOptions { window: self.window, max_tokens: self.max_tokens };
+        let backends: Vec<Option<Backend>> = if self.backend.is_empty() {
+            vec![None]
+        } else {
+            self.backend.iter().copied().map(Some).collect()
+        };
+        let results = backends
+            .into_iter()
+            .map(|backend| {
+                let model = self.model.load(backend)?;
+                let bar = step_bar(format!("evaluating {}", model.runtime()), 0);
+                let quality = evaluate(&model, &self.text, &options, &mut |done, lines| {
+                    bar.set_length(lines as u64);
+                    bar.set_position(done as u64);
+                })?;
+                bar.finish_and_clear();
+                Ok(Measured { runtime: model.runtime(), quality })
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        match self.format {
+            Format::Table => print(&table(&results))?,
+            Format::Json => print_json(&Report {
+                schema_version: SCHEMA,
+                model: self.model.model,
+                text: self.text.display().to_string(),
+                results,
+            })?,
+        }
+        Ok(ExitStatus::Success)
+    }
+}
+
+fn table(results: &[Measured]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    for result in results {
+        match &result.quality {
+            Quality::CausalLm(quality) => {
+                table.set_header([
+                    "runtime",
+                    "perplexity",
+                    "loss",
+                    "next-token accuracy",
+                    "predicted tokens",
+                ]);
+                table.add_row([
+                    result.runtime.clone(),
+                    format!("{:.5}", quality.perplexity),
+                    format!("{:.6}", quality.negative_log_likelihood),
+                    format!("{:.2} %", quality.next_token_accuracy * 100.0),
+                    quality.predicted_tokens.to_string(),
+                ]);
+            }
+            Quality::SequenceClassification(quality) => {
+                table.set_header(["runtime", "accuracy", "passages", "largest logit error"]);
+                table.add_row([
+                    result.runtime.clone(),
+                    format!("{:.2} %", quality.accuracy * 100.0),
+                    quality.passages.to_string(),
+                    quality.max_logit_error.map_or("–".to_owned(), |error| format!("{error:.1e}")),
+                ]);
+            }
+        }
+    }
+    format!("{table}\n")
+}

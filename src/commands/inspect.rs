@@ -1,0 +1,316 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::HumanBytes;
+use jetmoe_artifact::{Artifact, Manifest};
+use jetmoe_checkpoint::{Checkpoint, ModelConfig};
+use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
+use serde::Serialize;
+
+use super::{ExitStatus, Format, print, print_json};
+
+/// Show what a model holds: tasks, inputs, outputs, operators, parameters, sizes.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Artifact, checkpoint folder, or any ONNX file.
+    #[arg(value_name = "DIR|FILE.onnx")]
+    path: PathBuf,
+    /// Print tables or JSON.
+    #[arg(long, value_name = "table|json", default_value = "table")]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema_version: u32,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<Manifest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<CheckpointFacts>,
+    graphs: Vec<GraphFacts>,
+}
+
+#[derive(Serialize)]
+struct CheckpointFacts {
+    architecture: String,
+    layers: usize,
+    hidden_size: usize,
+    key_value_heads: usize,
+    kv_channels: usize,
+    intermediate_size: usize,
+    experts: usize,
+    experts_per_token: usize,
+    vocab_size: usize,
+    positions: usize,
+    parameters: u64,
+    /// Parameters that one token uses: of the experts only those it is sent to.
+    parameters_per_token: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct GraphFacts {
+    file: String,
+    ir_version: i64,
+    opsets: BTreeMap<String, i64>,
+    producer: String,
+    inputs: Vec<TensorFacts>,
+    outputs: Vec<TensorFacts>,
+    /// How often each operator occurs; outside the standard domain with the domain in front.
+    operators: BTreeMap<String, usize>,
+    nodes: usize,
+    parameters: u64,
+    graph_bytes: u64,
+    external_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct TensorFacts {
+    name: String,
+    r#type: String,
+    shape: Vec<String>,
+}
+
+/// Version of the JSON form; fields are added without a new version, but none is removed.
+const SCHEMA: u32 = 1;
+
+impl Inspect {
+    pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
+        let report = self.report()?;
+        match self.format {
+            Format::Json => print_json(&report)?,
+            Format::Table => print(&text(&report))?,
+        }
+        Ok(ExitStatus::Success)
+    }
+
+    fn report(&self) -> anyhow::Result<Report> {
+        let mut report = Report {
+            schema_version: SCHEMA,
+            path: self.path.display().to_string(),
+            manifest: None,
+            checkpoint: None,
+            graphs: Vec::new(),
+        };
+        if !self.path.is_dir() {
+            report.graphs.push(graph_facts(&self.path)?);
+        } else if Artifact::is_artifact(&self.path) {
+            let artifact = Artifact::open(&self.path)?;
+            for graph in &artifact.manifest().graphs {
+                report.graphs.push(graph_facts(&artifact.path(&graph.graph))?);
+            }
+            report.manifest = Some(artifact.manifest().clone());
+        } else {
+            report.checkpoint = Some(checkpoint_facts(&Checkpoint::open(&self.path)?));
+        }
+        Ok(report)
+    }
+}
+
+fn checkpoint_facts(checkpoint: &Checkpoint) -> CheckpointFacts {
+    let config = checkpoint.config();
+    let parameters = checkpoint.tensors().parameters();
+    CheckpointFacts {
+        architecture: format!("{:?}", config.architecture),
+        layers: config.num_hidden_layers,
+        hidden_size: config.hidden_size,
+        key_value_heads: config.num_key_value_heads,
+        kv_channels: config.kv_channels,
+        intermediate_size: config.intermediate_size,
+        experts: config.num_local_experts,
+        experts_per_token: config.num_experts_per_token,
+        vocab_size: config.vocab_size,
+        positions: config.max_position_embeddings,
+        parameters,
+        parameters_per_token: parameters - unused_expert_parameters(config),
+        bytes: checkpoint.tensors().size_in_bytes(),
+    }
+}
+
+/// Parameters of the experts that a token is not sent to.
+fn unused_expert_parameters(config: &ModelConfig) -> u64 {
+    let per_expert = config.hidden_size * (2 * config.kv_width() + 3 * config.intermediate_size);
+    let unused = config.num_local_experts - config.num_experts_per_token;
+    (config.num_hidden_layers * unused * per_expert) as u64
+}
+
+fn graph_facts(path: &Path) -> anyhow::Result<GraphFacts> {
+    let model = jetmoe_graph::read(path)?;
+    let graph = model.graph.unwrap_or_default();
+    let mut operators = BTreeMap::new();
+    for node in &graph.node {
+        let operator = node.op_type.as_deref().unwrap_or("?");
+        let name = match node.domain.as_deref() {
+            None | Some("" | "ai.onnx") => operator.to_owned(),
+            Some(domain) => format!("{domain}.{operator}"),
+        };
+        *operators.entry(name).or_insert(0) += 1;
+    }
+    let external =
+        graph.initializer.iter().filter(|tensor| tensor.data_location == Some(DataLocation::External as i32));
+    let external_bytes = external
+        .flat_map(|tensor| &tensor.external_data)
+        .filter(|entry| entry.key.as_deref() == Some("length"))
+        .filter_map(|entry| entry.value.as_deref()?.parse::<u64>().ok())
+        .sum();
+    let opsets = model.opset_import.into_iter().map(|set| {
+        let domain = set.domain.filter(|domain| !domain.is_empty()).unwrap_or_else(|| "ai.onnx".to_owned());
+        (domain, set.version.unwrap_or(0))
+    });
+    Ok(GraphFacts {
+        file: path.display().to_string(),
+        ir_version: model.ir_version.unwrap_or(0),
+        opsets: opsets.collect(),
+        producer: [model.producer_name, model.producer_version]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" "),
+        inputs: graph.input.iter().map(tensor_facts).collect(),
+        outputs: graph.output.iter().map(tensor_facts).collect(),
+        operators,
+        nodes: graph.node.len(),
+        parameters: graph
+            .initializer
+            .iter()
+            .map(|tensor| tensor.dims.iter().product::<i64>().max(0) as u64)
+            .sum(),
+        graph_bytes: std::fs::metadata(path)?.len(),
+        external_bytes,
+    })
+}
+
+fn tensor_facts(info: &onnx::ValueInfo) -> TensorFacts {
+    let tensor = info.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+    let element =
+        tensor.and_then(|tensor| tensor.elem_type).and_then(|number| DataType::try_from(number).ok());
+    let dimensions =
+        tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| shape.dim.as_slice()).unwrap_or_default();
+    TensorFacts {
+        name: info.name.clone().unwrap_or_default(),
+        r#type: element.map_or("?".to_owned(), |element| format!("{element:?}").to_lowercase()),
+        shape: dimensions
+            .iter()
+            .map(|dimension| match &dimension.value {
+                Some(DimensionValue::DimValue(size)) => size.to_string(),
+                Some(DimensionValue::DimParam(name)) => name.clone(),
+                None => "?".to_owned(),
+            })
+            .collect(),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = format!("{}\n", report.path);
+    if let Some(facts) = &report.checkpoint {
+        text.push_str(&checkpoint_text(facts));
+    }
+    if let Some(manifest) = &report.manifest {
+        text.push_str(&format!(
+            "artifact by jetmoe-export {}\nof {} ({})\n",
+            manifest.tool_version, manifest.checkpoint.source, manifest.checkpoint.digest
+        ));
+        for graph in &manifest.graphs {
+            let names = |passed: bool| {
+                let matching = graph.verification.iter().filter(|record| record.passed == passed);
+                matching.map(|record| record.backend.as_str()).collect::<Vec<_>>().join(", ")
+            };
+            let verification = match (
+                graph.verification.is_empty(),
+                graph.verification.iter().all(|record| record.passed),
+            ) {
+                (true, _) => "not verified".to_owned(),
+                (false, true) => format!("verified with {}", names(true)),
+                (false, false) => format!("FAILED verification with {}", names(false)),
+            };
+            text.push_str(&format!(
+                "{}: {}, {}, {}, {verification}\n",
+                graph.graph.path, graph.task, graph.precision, graph.profile
+            ));
+        }
+    }
+    for graph in &report.graphs {
+        text.push_str(&graph_text(graph));
+    }
+    text
+}
+
+fn checkpoint_text(facts: &CheckpointFacts) -> String {
+    let mut table = table();
+    for (name, value) in [
+        ("architecture", facts.architecture.clone()),
+        ("layers", facts.layers.to_string()),
+        ("hidden size", facts.hidden_size.to_string()),
+        ("key/value heads", format!("{} × {}", facts.key_value_heads, facts.kv_channels)),
+        ("intermediate size", facts.intermediate_size.to_string()),
+        ("experts", format!("{}, {} per token", facts.experts, facts.experts_per_token)),
+        ("vocabulary", facts.vocab_size.to_string()),
+        ("positions", facts.positions.to_string()),
+        (
+            "parameters",
+            format!("{}, {} per token", count(facts.parameters), count(facts.parameters_per_token)),
+        ),
+        ("size", HumanBytes(facts.bytes).to_string()),
+    ] {
+        table.add_row([name.to_owned(), value]);
+    }
+    format!("checkpoint\n{table}\n")
+}
+
+fn graph_text(graph: &GraphFacts) -> String {
+    let opsets: Vec<String> =
+        graph.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+    let mut text = format!(
+        "\n{}\nIR version {}, {}, by {}\n{} parameters, graph {}, external data {}\n",
+        graph.file,
+        graph.ir_version,
+        opsets.join(", "),
+        if graph.producer.is_empty() { "an unnamed program" } else { &graph.producer },
+        count(graph.parameters),
+        HumanBytes(graph.graph_bytes),
+        HumanBytes(graph.external_bytes),
+    );
+    for (title, tensors) in [("inputs", &graph.inputs), ("outputs", &graph.outputs)] {
+        let mut table = table();
+        table.set_header([title, "type", "shape"]);
+        for tensor in tensors {
+            table.add_row([
+                tensor.name.clone(),
+                tensor.r#type.clone(),
+                format!("[{}]", tensor.shape.join(", ")),
+            ]);
+        }
+        text.push_str(&format!("\n{table}\n"));
+    }
+    let mut table = table();
+    table.set_header(["operator", "nodes"]);
+    for (operator, uses) in &graph.operators {
+        table.add_row([operator.clone(), uses.to_string()]);
+    }
+    table.add_row(["total".to_owned(), graph.nodes.to_string()]);
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    text.push_str(&format!("\n{table}\n"));
+    text
+}
+
+fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+/// A large number as a reader says it: 4.6 M, 8.5 B.
+fn count(number: u64) -> String {
+    let number = number as f64;
+    match number {
+        _ if number >= 1e9 => format!("{:.1} B", number / 1e9),
+        _ if number >= 1e6 => format!("{:.1} M", number / 1e6),
+        _ if number >= 1e4 => format!("{:.0} k", number / 1e3),
+        _ => format!("{number}"),
+    }
+}
