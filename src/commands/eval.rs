@@ -88,7 +88,7 @@ impl Eval {
 
 fn table(results: &[Measured]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     for result in results {
         match &result.quality {
             Quality::CausalLm(quality) => {

@@ -52,7 +52,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not the JSON it should be.
-    #[error("{} is not valid: {source}", path.display())]
+    #[error("{} is not valid: {source}\n  correct it, or download or copy it again", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum Error {
         file: String,
     },
     /// Tensors that the configuration calls for are missing or have another shape or type.
-    #[error("the weights in {} do not fit config.json:{}", folder.display(), list(problems))]
+    #[error("the weights in {} do not fit its config.json:{}\n  both must be of the same model: download or copy them again", folder.display(), list(problems))]
     Weights {
         /// The checkpoint's folder.
         folder: PathBuf,
@@ -114,7 +114,7 @@ pub enum Error {
         problems: Vec<WeightProblem>,
     },
     /// The tokenizer cannot be used.
-    #[error("{} cannot be used as a tokenizer: {message}", path.display())]
+    #[error("{} cannot be used as a tokenizer: {message}\n  download or copy it again, or save it anew with transformers", path.display())]
     Tokenizer {
         /// The file.
         path: PathBuf,

@@ -159,8 +159,15 @@ fn map_shard(path: &Path, shard: usize) -> Result<(Mmap, BTreeMap<String, Entry>
     // valid as long as nobody truncates the file meanwhile; nothing here relies on them staying unchanged.
     let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
     // this checks that every tensor lies within the file and is as long as its shape and type say
-    let (header, contents) = SafeTensors::read_metadata(&map)
-        .map_err(|error| Error::Safetensors { path: path.to_owned(), message: error.to_string() })?;
+    let (header, contents) = SafeTensors::read_metadata(&map).map_err(|error| Error::Safetensors {
+        path: path.to_owned(),
+        message: match map.starts_with(b"version https://git-lfs") {
+            true => {
+                "it is the pointer that Git LFS leaves; fetch the file itself with `git lfs pull`".to_owned()
+            }
+            false => error.to_string(),
+        },
+    })?;
     let data = size_of::<u64>() + header;
     let entries = contents
         .tensors()

@@ -42,7 +42,7 @@ impl VerificationReport {
 impl Comparison {
     fn to_table(&self, colored: bool) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::NOTHING);
         table.set_header(["tensor", "largest error", "relative", "tolerated", ""]);
         if !colored {
             table.force_no_tty();

@@ -49,6 +49,8 @@ pub(crate) struct Node {
 pub(crate) enum Attribute {
     Integer(i64),
     Integers(Vec<i64>),
+    /// A tensor of one float32 element, `[1]`.
+    Float32Tensor(f32),
 }
 
 /// A small tensor that is stored in the graph itself.

@@ -51,6 +51,7 @@ fn nodes(text: &mut String, graph: &Graph) {
         operands.extend(node.attributes.iter().map(|(name, value)| match value {
             Attribute::Integer(number) => format!("{name}={number}"),
             Attribute::Integers(numbers) => format!("{name}={numbers:?}"),
+            Attribute::Float32Tensor(number) => format!("{name}=[{number:?}]"),
         }));
         line(text, format_args!("  {} = {}({})", results.join(", "), node.operator, operands.join(", ")));
         for id in &node.outputs {

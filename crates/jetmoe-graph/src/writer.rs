@@ -261,6 +261,16 @@ fn attribute(name: &str, value: &Attribute) -> onnx::Attribute {
         Attribute::Integer(number) => {
             onnx::Attribute { i: Some(*number), r#type: Some(onnx::AttributeType::Int as i32), ..named }
         }
+        Attribute::Float32Tensor(number) => onnx::Attribute {
+            t: Some(onnx::Tensor {
+                dims: vec![1],
+                data_type: Some(onnx::DataType::Float as i32),
+                raw_data: Some(number.to_le_bytes().to_vec()),
+                ..onnx::Tensor::default()
+            }),
+            r#type: Some(onnx::AttributeType::Tensor as i32),
+            ..named
+        },
         Attribute::Integers(numbers) => {
             onnx::Attribute { ints: numbers.clone(), r#type: Some(onnx::AttributeType::Ints as i32), ..named }
         }

@@ -1,5 +1,8 @@
 //! Both runtimes on a graph small enough to read, see `fixtures/make_toy.py`.
 
+#![cfg(any(feature = "ort", feature = "tract"))]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{Artifact, OutputName};

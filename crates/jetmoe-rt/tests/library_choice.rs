@@ -1,6 +1,12 @@
 //! Which libonnxruntime a process takes, by its environment. Every case runs in a process of its own: this test binary
 //! once more, with `in_a_process_of_its_own`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
 #![cfg(all(feature = "ort", feature = "tract", target_os = "linux"))]
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! A process holds one libonnxruntime. This is a test binary of its own, for what it opens it keeps.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![cfg(feature = "ort")]
 
 use jetmoe_rt::engine::library::LibraryStatus;

@@ -28,7 +28,7 @@ impl FromStr for Activation {
             "gelu" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
-            other => Err(format!("activation {other:?} is not supported; known are {}", Self::NAMES)),
+            other => Err(format!("{other:?} is not supported; known are {}", Self::NAMES)),
         }
     }
 }

@@ -142,7 +142,7 @@ fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig
     }
     let num_key_value_heads = document.size(&["num_key_value_heads"], 16);
     let kv_channels = document.size(&["kv_channels", "head_dim"], 128);
-    if kv_channels % 2 != 0 {
+    if !kv_channels.is_multiple_of(2) {
         document.problem("kv_channels", format!("is {kv_channels}; rotary embedding needs an even number"));
     }
     let intermediate_size = document.size(&["intermediate_size", "ffn_hidden_size"], 5632);
@@ -162,7 +162,7 @@ fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig
             ("intermediate_size", "2 × intermediate_size", &[2, intermediate_size]),
         ],
     );
-    // transformers computes this number and overwrites what the file says
+    // nothing in the model depends on this number, in transformers neither
     let heads = num_key_value_heads.saturating_mul(num_experts_per_token);
     if let Some(other) =
         document.value("num_attention_heads").filter(|given| given.as_u64() != Some(heads as u64))
@@ -293,11 +293,12 @@ fn read_labels(document: &mut Document<'_>, object: &Map<String, Value>) -> Vec<
         .collect();
     match in_order {
         Some(labels) if !labels.is_empty() => {
-            if document.value("num_labels").is_some()
-                && document.size(&["num_labels"], labels.len()) != labels.len()
+            let count = labels.len();
+            if let Some(other) =
+                document.value("num_labels").filter(|given| given.as_u64() != Some(count as u64))
             {
                 document
-                    .problem("num_labels", format!("disagrees with the {} names of id2label", labels.len()));
+                    .problem("num_labels", format!("is {other}, but id2label has {count}; keep one of them"));
             }
             labels
         }

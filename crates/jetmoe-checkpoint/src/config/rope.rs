@@ -185,10 +185,9 @@ fn read_scaling(section: &mut Document<'_>, around: &Around) -> RopeScaling {
             }
         }
         other => {
-            section.problem(
-                "rope_type",
-                format!("{other:?} is not supported; known are default, linear, yarn, llama3"),
-            );
+            let key = if section.value("rope_type").is_some() { "rope_type" } else { "type" };
+            section
+                .problem(key, format!("{other:?} is not supported; known are default, linear, yarn, llama3"));
             RopeScaling::Default
         }
     }

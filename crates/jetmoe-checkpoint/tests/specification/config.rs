@@ -184,7 +184,7 @@ fn activations_go_by_the_names_of_transformers() {
 fn an_unknown_activation_is_refused_with_the_known_ones() {
     assert_eq!(
         problems(&tiny("activation_function", json!("mish"))),
-        ["activation_function: activation \"mish\" is not supported; known are silu, gelu, gelu_new, \
+        ["activation_function: \"mish\" is not supported; known are silu, gelu, gelu_new, \
              gelu_pytorch_tanh, relu"]
     );
 }
@@ -264,7 +264,7 @@ fn labels_with_a_gap_or_another_count_are_refused() {
     assert!(problems(&tiny("id2label", json!(["a"])))[0].starts_with("id2label: is [\"a\"]"));
     let Value::Object(config) = tiny("id2label", json!({ "0": "a" })) else { unreachable!() };
     let config = Draft { config, ..Draft::tiny() }.with("num_labels", json!(2)).config;
-    assert_eq!(problems(&Value::Object(config)), ["num_labels: disagrees with the 1 names of id2label"]);
+    assert_eq!(problems(&Value::Object(config)), ["num_labels: is 2, but id2label has 1; keep one of them"]);
 }
 
 #[test]

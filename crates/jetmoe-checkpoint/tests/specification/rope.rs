@@ -83,6 +83,12 @@ fn a_type_that_jetmoe_never_had_is_refused_by_name() {
 }
 
 #[test]
+fn a_problem_names_the_key_that_the_file_has() {
+    let problems = read(json!({ "rope_scaling": { "type": "dynamic", "factor": 2 } })).unwrap_err();
+    assert!(problems[0].starts_with("rope_scaling.type: \"dynamic\" is not supported"), "{problems:?}");
+}
+
+#[test]
 fn linear_needs_its_factor() {
     assert_eq!(
         parameters(json!({ "rope_type": "linear" })),

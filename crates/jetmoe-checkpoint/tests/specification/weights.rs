@@ -85,6 +85,17 @@ fn a_truncated_file_is_named() {
 }
 
 #[test]
+fn a_file_that_git_lfs_did_not_fetch_says_how_to_fetch_it() {
+    let folder = Draft::tiny().write();
+    std::fs::write(
+        folder.path().join(names::WEIGHTS),
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9200984\n",
+    )
+    .unwrap();
+    assert!(message(&folder).contains("`git lfs pull`"));
+}
+
+#[test]
 fn an_index_that_names_a_missing_file_says_which_and_for_what() {
     let folder = Draft::tiny().write_sharded(|index| index == 0);
     std::fs::remove_file(folder.path().join("model-00002-of-00002.safetensors")).unwrap();
@@ -185,11 +196,12 @@ fn everything_that_does_not_fit_the_configuration_is_named_at_once() {
     assert_eq!(
         message(&folder),
         format!(
-            "the weights in {} do not fit config.json:\n  \
+            "the weights in {} do not fit its config.json:\n  \
              - model.embed_tokens.weight holds F64 elements, expected float32, float16 or bfloat16\n  \
              - {missing} is missing (expected [3, 6])\n  \
              - {narrow} has shape [6, 16], expected [16, 6]\n  \
-             - model.norm.weight holds I64 elements, expected float32, float16 or bfloat16",
+             - model.norm.weight holds I64 elements, expected float32, float16 or bfloat16\n  \
+             both must be of the same model: download or copy them again",
             folder.path().display()
         )
     );
@@ -200,8 +212,8 @@ fn a_long_list_of_problems_is_cut_with_a_count() {
     let mut draft = Draft::tiny();
     draft.tensors.retain(|name, _| name == names::EMBEDDING);
     let error = message(&draft.write());
-    assert_eq!(error.lines().count(), 22);
-    assert!(error.ends_with("\n  - … and 3 more"), "{error}");
+    assert_eq!(error.lines().count(), 23);
+    assert!(error.contains("\n  - … and 3 more\n"), "{error}");
 }
 
 #[test]
@@ -245,7 +257,7 @@ fn asking_for_a_tensor_of_another_shape_is_an_error() {
 fn absurd_sizes_in_a_valid_configuration_only_miss_the_weights() {
     let folder =
         Draft::tiny().with("hidden_size", json!(i32::MAX)).with("num_hidden_layers", json!(10_000)).write();
-    assert!(message(&folder).ends_with("more"));
+    assert!(message(&folder).contains("\n  - … and "));
 }
 
 #[test]

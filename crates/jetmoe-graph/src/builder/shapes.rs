@@ -94,7 +94,9 @@ impl Builder {
     /// A float32 tensor of zeros.
     pub(crate) fn zeros(&mut self, shape: &Shape) -> Result<Value> {
         let sizes = self.size_vector(shape)?;
-        Ok(self.node("ConstantOfShape", &[&sizes], Vec::new(), ElementType::Float32, shape.clone()))
+        // the default by the specification, but tract 0.23 makes it float64
+        let zero = vec![("value", Attribute::Float32Tensor(0.0))];
+        Ok(self.node("ConstantOfShape", &[&sizes], zero, ElementType::Float32, shape.clone()))
     }
 
     /// The whole numbers from `start` up to but without `start + count`, `[count]`.

@@ -31,7 +31,7 @@ pub(crate) fn dimension(axis: Axis) -> Dimension {
 
 impl Builder {
     /// A size as an int64 scalar, `[]`.
-    pub(crate) fn size_scalar(&mut self, size: &Dimension) -> Result<Value> {
+    pub(super) fn size_scalar(&mut self, size: &Dimension) -> Result<Value> {
         match size.fixed() {
             Some(number) => Ok(self.integer(number)),
             None => {
@@ -50,20 +50,23 @@ impl Builder {
         self.join_parts(parts.collect())
     }
 
-    /// `Reshape`'s second operand: 0 keeps the operand's size at that place, and the first size that remains unknown
-    /// is -1, so that most reshapes need no computation.
+    /// `Reshape`'s second operand: 0 keeps the size of a leading axis, and -1 stands for a size that is the only unknown
+    /// one, so that most reshapes need no computation. Where several are unknown all are computed: tract cannot divide
+    /// by a sum of symbols to infer one of them. It also misreads a 0 behind an axis that changed.
     pub(super) fn reshape_target(&mut self, from: &Shape, to: &Shape) -> Result<Value> {
-        let mut inferred = false;
-        let parts = to.0.iter().enumerate().map(|(index, size)| match size.fixed() {
-            Some(number) => Part::Known(number),
-            None if from.0.get(index) == Some(size) => Part::Known(0),
-            None if !inferred => {
-                inferred = true;
-                Part::Known(-1)
-            }
-            None => Part::Computed(size.clone()),
-        });
-        let parts = parts.collect();
+        let mut parts: Vec<Part> =
+            to.0.iter()
+                .enumerate()
+                .map(|(index, size)| match size.fixed() {
+                    Some(number) => Part::Known(number),
+                    None if from.0.get(index) == Some(size) => Part::Known(0),
+                    None => Part::Computed(size.clone()),
+                })
+                .collect();
+        let mut unknown = parts.iter_mut().filter(|part| matches!(part, Part::Computed(_)));
+        if let (Some(single), None) = (unknown.next(), unknown.next()) {
+            *single = Part::Known(-1);
+        }
         self.join_parts(parts)
     }
 

@@ -15,7 +15,7 @@ pub(super) struct Attention<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) layer: usize,
     pub(super) sizes: &'a Sizes,
-    /// `[batch, 1, 1, sequence, total]`
+    /// `[batch, 1, k * sequence, total]`
     pub(super) bias: &'a Value,
     pub(super) rotary: &'a Rotary,
 }
@@ -116,19 +116,14 @@ impl Attention<'_> {
         let slots = Dimension::from(config.num_experts_per_token);
         let channels = Dimension::from(config.kv_channels);
         let sequence = self.sizes.sequence.clone();
-        let total = keys.dimension(2).clone();
         let rows = &slots * &sequence;
 
         let merged = Shape(vec![batch.clone(), kv_heads.clone(), rows.clone(), channels.clone()]);
         let queries = builder.reshape(queries, merged)?; // [batch, kv_heads, k * seq, channels]
         let keys = builder.transpose(keys, &[0, 1, 3, 2])?; // [batch, kv_heads, channels, total]
         let scores = builder.matmul(&queries, &keys)?; // [batch, kv_heads, k * seq, total]
-        let by_slot =
-            Shape(vec![batch.clone(), kv_heads.clone(), slots.clone(), sequence.clone(), total.clone()]);
-        let scores = builder.reshape(&scores, by_slot)?; // [batch, kv_heads, k, seq, total]
         let scores = builder.add(&scores, self.bias)?;
-        let weights = builder.softmax(&scores)?;
-        let weights = builder.reshape(&weights, Shape(vec![batch.clone(), kv_heads.clone(), rows, total]))?; // [batch, kv_heads, k * seq, total]
+        let weights = builder.softmax(&scores)?; // [batch, kv_heads, k * seq, total]
         let mixed = builder.matmul(&weights, values)?; // [batch, kv_heads, k * seq, channels]
         let by_slot = Shape(vec![batch, kv_heads, slots, sequence, channels]);
         let mixed = builder.reshape(&mixed, by_slot)?; // [batch, kv_heads, k, seq, channels]

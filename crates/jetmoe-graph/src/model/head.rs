@@ -2,7 +2,7 @@ use jetmoe_checkpoint::{ModelConfig, names};
 
 use super::Sizes;
 use crate::builder::{Builder, Value};
-use crate::{ElementType, Result, Weight};
+use crate::{ElementType, Result, Shape, Weight};
 
 /// Next-token logits, `[batch, sequence, vocab_size]`, from `hidden` `[tokens, hidden_size]`.
 pub(super) fn language_model(
@@ -34,18 +34,15 @@ pub(super) fn classification(
             let counts = builder.not(&padding)?;
             let counts = builder.cast(&counts, ElementType::Int64);
             let indices = builder.mul(&counts, &indices)?; // [batch, seq]
-            builder.max(&indices, 1)? // [batch]
+            let last = builder.max(&indices, 1)?; // [batch]
+            builder.unsqueeze(&last, 1)? // [batch, 1]
         }
-        None => {
-            let last = builder.max(&indices, 0)?; // []
-            builder.unsqueeze(&last, 0)? // [1]
-        }
+        None => builder.max(&indices, 0)?, // []
     };
-    // row of a token in the matrix of all sequences: sequence * length + place
-    let sequences = builder.range(&0_i64.into(), &sizes.batch)?; // [batch]
-    let length = builder.size_scalar(&sizes.sequence)?; // []
-    let starts = builder.mul(&sequences, &length)?; // [batch]
-    let rows = builder.add(&starts, &last)?; // [batch]
+    // one token of each sequence is its last, so the rows of the last ones come in the order of the sequences
+    let is_last = builder.equal(&indices, &last)?; // [batch, seq]
+    let is_last = builder.reshape(&is_last, Shape(vec![sizes.tokens.clone()]))?; // [tokens]
+    let rows = builder.indices_of_true(&is_last, &sizes.batch)?; // [batch]
     let pooled = builder.gather(hidden, &rows)?; // [batch, hidden]
     let shape = vec![config.num_labels(), config.hidden_size];
     let score = builder.weight(Weight::new(names::SCORE.to_owned(), shape).transposed());

@@ -93,7 +93,9 @@ fn compute(
     let sizes = Sizes::new(&input_ids, past, config.num_experts_per_token);
     let mut outputs = Vec::new();
 
-    let bias = builder.scope("mask", |builder| mask::bias(builder, &attention_mask, &sizes))?;
+    let bias = builder.scope("mask", |builder| {
+        mask::bias(builder, &attention_mask, &sizes, config.num_experts_per_token)
+    })?;
     let rotary = builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids))?;
     let table =
         builder.weight(Weight::new(names::EMBEDDING.to_owned(), vec![config.vocab_size, hidden_size]));

@@ -30,13 +30,6 @@ pub enum LibraryOrigin {
     Python,
 }
 
-impl LibraryOrigin {
-    /// Whether somebody named this very file, so that another may not silently take its place.
-    fn is_explicit(self) -> bool {
-        matches!(self, LibraryOrigin::Given | LibraryOrigin::Variable)
-    }
-}
-
 impl fmt::Display for LibraryOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -76,12 +69,6 @@ pub struct LibraryCandidate {
     pub origin: LibraryOrigin,
     /// What was there.
     pub status: LibraryStatus,
-}
-
-impl LibraryCandidate {
-    fn describe(&self, found: &dyn fmt::Display) -> String {
-        format!("{} ({}): {found}", self.path.display(), self.origin)
-    }
 }
 
 /// The libonnxruntime of this process.
@@ -187,16 +174,18 @@ fn first_usable(candidates: impl Iterator<Item = LibraryCandidate>) -> Result<On
                 Err(why) => why,
             },
         };
-        if candidate.origin.is_explicit() {
-            let message = match candidate.origin {
-                LibraryOrigin::Variable => {
-                    format!("{refusal}\n  {LIBRARY_PATH_VARIABLE} names it; correct or unset it")
-                }
-                _ => refusal,
-            };
-            return Err(Error::Library { path: candidate.path, message });
+        // somebody named this very file, so another may not silently take its place
+        let advice = match candidate.origin {
+            LibraryOrigin::Given => Some(String::new()),
+            LibraryOrigin::Variable => {
+                Some(format!("\n  {LIBRARY_PATH_VARIABLE} names it; correct or unset it"))
+            }
+            LibraryOrigin::Cache | LibraryOrigin::System | LibraryOrigin::Python => None,
+        };
+        if let Some(advice) = advice {
+            return Err(Error::Library { path: candidate.path, message: refusal + &advice });
         }
-        searched.push(candidate.describe(&refusal));
+        searched.push(format!("{} ({}): {refusal}", candidate.path.display(), candidate.origin));
     }
     Err(Error::LibraryNotFound { searched })
 }
