@@ -82,3 +82,14 @@ impl Elements {
         }
     }
 }
+
+impl Graph {
+    /// How often each operator occurs.
+    pub fn operators(&self) -> std::collections::BTreeMap<&'static str, usize> {
+        let mut operators = std::collections::BTreeMap::new();
+        for node in &self.nodes {
+            *operators.entry(node.operator).or_insert(0) += 1;
+        }
+        operators
+    }
+}

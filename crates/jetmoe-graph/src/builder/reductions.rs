@@ -21,6 +21,15 @@ impl Builder {
         self.reduce("ReduceMax", operand, axis, false)
     }
 
+    /// Sum of all elements up to and with each, along an axis.
+    pub(crate) fn cumulative_sum(&mut self, operand: &Value, axis: usize) -> Result<Value> {
+        if axis >= operand.shape.rank() {
+            return self.refuse("CumSum", &[operand], format!("there is no axis {axis}"));
+        }
+        let axis = self.integer(axis as i64);
+        Ok(self.node("CumSum", &[operand, &axis], Vec::new(), operand.element, operand.shape.clone()))
+    }
+
     /// Softmax over the last axis.
     pub(crate) fn softmax(&mut self, operand: &Value) -> Result<Value> {
         self.require_element("Softmax", &[operand], ElementType::Float32)?;

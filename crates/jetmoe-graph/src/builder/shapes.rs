@@ -71,6 +71,32 @@ impl Builder {
         }
     }
 
+    /// The last `length` of the `skipped + length` elements of an axis.
+    pub(crate) fn tail(
+        &mut self,
+        operand: &Value,
+        axis: usize,
+        skipped: &Dimension,
+        length: &Dimension,
+    ) -> Result<Value> {
+        if operand.shape.0.get(axis) != Some(&(skipped + length)) {
+            return self.refuse(
+                "Slice",
+                &[operand],
+                format!("axis {axis} must have size {skipped} + {length}"),
+            );
+        }
+        if skipped.fixed() == Some(0) {
+            return Ok(operand.clone());
+        }
+        let mut shape = operand.shape.clone();
+        shape.0[axis] = length.clone();
+        let starts = self.size_vector(&Shape(vec![skipped.clone()]))?;
+        let ends = self.size_vector(&Shape(vec![operand.dimension(axis).clone()]))?;
+        let axes = self.integers(&[axis as i64]);
+        Ok(self.node("Slice", &[operand, &starts, &ends, &axes], Vec::new(), operand.element, shape))
+    }
+
     /// The operands one behind the other along an axis.
     pub(crate) fn concat(&mut self, operands: &[&Value], axis: usize) -> Result<Value> {
         let Some((first, others)) = operands.split_first() else {

@@ -41,11 +41,6 @@ impl Sizes {
         Sizes { batch, sequence, past, tokens, slots }
     }
 
-    /// Cached and new tokens per sequence.
-    fn total(&self) -> Dimension {
-        &self.past + &self.sequence
-    }
-
     /// `[batch, sequence, ...rest]`
     fn per_token(&self, rest: &[usize]) -> Shape {
         let rest = rest.iter().map(|size| Dimension::from(*size));

@@ -1,0 +1,197 @@
+//! The graphs themselves: the files under `graphs/`, and what holds for every graph.
+//!
+//! `cargo xtask regenerate` rewrites `graphs/`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use jetmoe_artifact::{OptionalOutput, Task};
+use jetmoe_checkpoint::ModelConfig;
+use jetmoe_graph::{Graph, GraphOptions, Opset, build, dot, text};
+use layout::backends::svg::SVGWriter;
+use layout::gv::{DotParser, GraphBuilder};
+use serde_json::json;
+
+/// One layer and three experts: small enough to read, large enough to show every part.
+fn tiny_config() -> ModelConfig {
+    let value = json!({
+        "model_type": "jetmoe", "vocab_size": 32, "hidden_size": 8, "num_hidden_layers": 1,
+        "num_key_value_heads": 2, "kv_channels": 4, "intermediate_size": 12, "num_local_experts": 3,
+        "num_experts_per_tok": 2, "max_position_embeddings": 16, "pad_token_id": 0,
+    });
+    ModelConfig::from_json(&value).unwrap()
+}
+
+/// Every graph the exporter can build: each task, with and without the optional outputs.
+fn every_graph() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for task in Task::ALL {
+        for with_outputs in [false, true] {
+            let mut options = GraphOptions::for_task(*task);
+            let mut name = task.to_string();
+            if with_outputs {
+                options.optional_outputs = OptionalOutput::ALL.iter().copied().collect();
+                name.push_str(".all-outputs");
+            }
+            graphs.push((name, build(&tiny_config(), &options).unwrap()));
+        }
+    }
+    graphs
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../graphs")
+}
+
+fn svg(graph: &Graph) -> String {
+    let mut parser = DotParser::new(&dot(graph));
+    let mut builder = GraphBuilder::new();
+    builder.visit_graph(&parser.process().unwrap());
+    let mut picture = builder.get();
+    let mut writer = SVGWriter::new();
+    picture.do_it(false, false, false, &mut writer);
+    writer.finalize()
+}
+
+#[test]
+fn the_files_under_graphs_show_what_the_exporter_builds() {
+    let regenerate = std::env::var_os("JETMOE_REGENERATE").is_some();
+    let mut expected: Vec<(PathBuf, String)> = Vec::new();
+    for (name, graph) in every_graph() {
+        expected.push((folder().join(format!("{name}.txt")), text::render(&graph)));
+        if !name.contains('.') {
+            expected.push((folder().join(format!("{name}.svg")), svg(&graph)));
+        }
+    }
+    for (path, content) in &expected {
+        if regenerate {
+            std::fs::write(path, content).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        let place = found.lines().zip(content.lines()).position(|(found, built)| found != built);
+        assert!(
+            found == *content,
+            "{} is out of date from line {} on; run `cargo xtask regenerate` and review the difference",
+            path.display(),
+            place.unwrap_or(found.lines().count().min(content.lines().count())) + 1
+        );
+    }
+    let files: BTreeSet<PathBuf> =
+        std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let known: BTreeSet<PathBuf> = expected.into_iter().map(|(path, _)| path).collect();
+    let strangers: Vec<_> = files.difference(&known).filter(|path| !path.ends_with("README.md")).collect();
+    assert!(strangers.is_empty(), "no graph makes these files: {strangers:?}");
+}
+
+#[test]
+fn a_portable_graph_uses_only_standard_operators() {
+    // https://onnx.ai/onnx/operators/, domain ai.onnx, all of them in every operator set from 18 on
+    let standard = [
+        "Add",
+        "And",
+        "Cast",
+        "Concat",
+        "ConstantOfShape",
+        "Cos",
+        "CumSum",
+        "Div",
+        "Equal",
+        "Erf",
+        "Gather",
+        "Gemm",
+        "LessOrEqual",
+        "MatMul",
+        "Mul",
+        "NonZero",
+        "Not",
+        "Pow",
+        "Range",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "ScatterND",
+        "Shape",
+        "Sigmoid",
+        "Sin",
+        "Slice",
+        "Softmax",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "TopK",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    ];
+    for activation in ["silu", "gelu", "gelu_new", "relu"] {
+        let value =
+            json!({ "model_type": "jetmoe", "activation_function": activation, "num_hidden_layers": 1 });
+        let config = ModelConfig::from_json(&value).unwrap();
+        for task in [Task::CausalLm, Task::Backbone, Task::SequenceClassification] {
+            let graph = build(&config, &GraphOptions::for_task(task)).unwrap();
+            let strangers: BTreeSet<_> =
+                graph.operators().into_keys().filter(|operator| !standard.contains(operator)).collect();
+            assert!(strangers.is_empty(), "{task}, {activation}: {strangers:?}");
+        }
+    }
+}
+
+#[test]
+fn every_operator_set_gives_the_same_graph() {
+    let at = |opset: u32| {
+        let options =
+            GraphOptions { opset: Opset::new(opset).unwrap(), ..GraphOptions::for_task(Task::CausalLm) };
+        let text = text::render(&build(&tiny_config(), &options).unwrap());
+        text.split_once('\n').unwrap().1.to_owned()
+    };
+    for opset in Opset::MINIMUM.version()..=Opset::MAXIMUM.version() {
+        assert_eq!(at(opset), at(Opset::default().version()), "opset {opset}");
+    }
+}
+
+#[test]
+fn an_opset_outside_the_tested_range_is_refused() {
+    for opset in [17, 24] {
+        let message = Opset::new(opset).unwrap_err().to_string();
+        assert_eq!(message, format!("opset {opset} is not supported; choose one from 18 to 23"));
+    }
+}
+
+#[test]
+fn the_full_size_graph_is_small_and_its_weights_stay_references() {
+    let value = json!({ "model_type": "jetmoe", "num_hidden_layers": 24 });
+    let config = ModelConfig::from_json(&value).unwrap();
+    let graph = build(&config, &GraphOptions::for_task(Task::CausalLm)).unwrap();
+    // 8.5 B parameters in float32, none of them in memory
+    assert_eq!(graph.weight_bytes() / 4, 8_522_237_952);
+    assert!(graph.operators().values().sum::<usize>() < 10_000);
+}
+
+#[test]
+fn an_expert_works_on_as_many_rows_as_tokens_chose_it() {
+    let graph = build(&tiny_config(), &GraphOptions::for_task(Task::CausalLm)).unwrap();
+    let text = text::render(&graph);
+    let mut products = 0;
+    for (scope, part) in [("query", "attention"), ("output", "attention"), ("mlp", "mlp")] {
+        for expert in 0..3 {
+            let heading = match scope {
+                "mlp" => format!("\nlayers.0/mlp/experts.{expert}\n"),
+                _ => format!("\nlayers.0/self_attention/{scope}/experts.{expert}\n"),
+            };
+            let section = text.split_once(&heading).unwrap().1.split("\n\n").next().unwrap();
+            let lines: Vec<&str> = section.lines().collect();
+            for pair in lines.windows(2).filter(|pair| pair[0].contains("= MatMul(")) {
+                let rows = format!("float32[slots_of_{part}_expert_0_{expert}, ");
+                assert!(pair[1].trim().starts_with(&rows), "{heading}{section}");
+                products += 1;
+            }
+        }
+    }
+    assert_eq!(products, 3 * (1 + 1 + 2));
+}

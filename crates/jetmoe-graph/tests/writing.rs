@@ -1,0 +1,203 @@
+//! Writing: the bytes of the weights, where they lie, and what a failed write leaves.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use half::{bf16, f16};
+use jetmoe_artifact::Task;
+use jetmoe_checkpoint::Checkpoint;
+use jetmoe_graph::onnx::{DataLocation, Tensor};
+use jetmoe_graph::{Error, GraphOptions, build, read, write};
+use proptest::prelude::*;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::json;
+
+/// A checkpoint of one layer whose every weight has its own value, in a type and with sizes of choice.
+fn checkpoint(folder: &Path, dtype: Dtype, hidden: usize, intermediate: usize, experts: usize) -> Checkpoint {
+    let config = json!({
+        "model_type": "jetmoe", "vocab_size": 7, "hidden_size": hidden, "num_hidden_layers": 1,
+        "num_key_value_heads": 1, "kv_channels": 2, "intermediate_size": intermediate,
+        "num_local_experts": experts, "num_experts_per_tok": 1,
+    });
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let layer = "model.layers.0";
+    let mut shapes = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![7, hidden]),
+        ("model.norm.weight".to_owned(), vec![hidden]),
+        (format!("{layer}.input_layernorm.weight"), vec![hidden]),
+        (format!("{layer}.post_attention_layernorm.weight"), vec![hidden]),
+        (format!("{layer}.self_attention.kv_proj.weight"), vec![4, hidden]),
+    ];
+    for (part, rows, columns) in [("self_attention.experts", 2, 2), ("mlp", 2 * intermediate, intermediate)] {
+        shapes.extend([
+            (format!("{layer}.{part}.router.layer.weight"), vec![experts, hidden]),
+            (format!("{layer}.{part}.input_linear.weight"), vec![experts, rows, hidden]),
+            (format!("{layer}.{part}.output_linear.weight"), vec![experts, hidden, columns]),
+            (format!("{layer}.{part}.bias"), vec![hidden]),
+        ]);
+    }
+    let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
+        .into_iter()
+        .enumerate()
+        .map(|(number, (name, shape))| {
+            let values = (0..shape.iter().product::<usize>()).map(|index| stored(number, index));
+            let bytes = values
+                .flat_map(|value| match dtype {
+                    Dtype::F32 => value.to_le_bytes().to_vec(),
+                    Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
+                    _ => bf16::from_f32(value).to_le_bytes().to_vec(),
+                })
+                .collect();
+            (name, shape, bytes)
+        })
+        .collect();
+    let views = encoded
+        .iter()
+        .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+    Checkpoint::open(folder).unwrap()
+}
+
+/// A value that all three types hold exactly, different for neighbours.
+fn stored(tensor: usize, index: usize) -> f32 {
+    ((tensor * 37 + index * 11) % 251) as f32 - 125.0
+}
+
+fn external(tensor: &Tensor, key: &str) -> String {
+    let entry = tensor.external_data.iter().find(|entry| entry.key.as_deref() == Some(key));
+    entry.unwrap().value.clone().unwrap()
+}
+
+/// The elements of a weight in the data file.
+fn elements(tensor: &Tensor, data: &[u8]) -> Vec<f32> {
+    let offset: usize = external(tensor, "offset").parse().unwrap();
+    let length: usize = external(tensor, "length").parse().unwrap();
+    data[offset..offset + length]
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect()
+}
+
+/// The element that must stand at a place of a weight in the graph, taken from the checkpoint one by one.
+fn expected(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let (stem, transposed) = match name.strip_suffix(".T") {
+        Some(stem) => (stem, true),
+        None => (name, false),
+    };
+    let (tensor, expert) = match checkpoint.tensors().get(stem) {
+        Some(tensor) => (tensor, None),
+        None => {
+            let (tensor, expert) = stem.rsplit_once('.').unwrap();
+            (checkpoint.tensors().get(tensor).unwrap(), Some(expert.parse::<usize>().unwrap()))
+        }
+    };
+    let all = tensor.to_f32();
+    let (shape, all) = match expert {
+        None => (tensor.shape, &all[..]),
+        Some(expert) => {
+            let length: usize = tensor.shape[1..].iter().product();
+            (&tensor.shape[1..], &all[expert * length..(expert + 1) * length])
+        }
+    };
+    match (transposed, shape) {
+        (false, _) => all.to_vec(),
+        (true, [rows, columns]) => {
+            (0..rows * columns).map(|place| all[place % rows * columns + place / rows]).collect()
+        }
+        (true, _) => unreachable!("only matrices are transposed"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn every_weight_is_written_element_by_element(
+        dtype in prop_oneof![Just(Dtype::F32), Just(Dtype::F16), Just(Dtype::BF16)],
+        hidden in 1_usize..70,
+        intermediate in 1_usize..40,
+        experts in 1_usize..4,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(folder.path(), dtype, hidden, intermediate, experts);
+        let graph = build(checkpoint.config(), &GraphOptions::for_task(Task::CausalLm)).unwrap();
+        let (graph_path, data_path) = (folder.path().join("g.onnx"), folder.path().join("g.onnx_data"));
+        let mut reported = 0;
+        let written = write(&graph, &checkpoint, &graph_path, &data_path, &mut |bytes| reported += bytes).unwrap();
+        prop_assert_eq!(reported, graph.weight_bytes());
+
+        let data = std::fs::read(&data_path).unwrap();
+        prop_assert_eq!(data.len() as u64, written.data_size);
+        prop_assert_eq!(jetmoe_checkpoint::Digest::of_bytes(&data), written.data_sha256);
+        let model = read(&graph_path).unwrap();
+        let weights: Vec<Tensor> = model.graph.unwrap().initializer.into_iter()
+            .filter(|tensor| tensor.data_location == Some(DataLocation::External as i32)).collect();
+        prop_assert!(!weights.is_empty());
+        for weight in &weights {
+            let name = weight.name.as_deref().unwrap();
+            prop_assert_eq!(external(weight, "location"), "g.onnx_data");
+            prop_assert_eq!(external(weight, "offset").parse::<u64>().unwrap() % 64, 0, "{}", name);
+            prop_assert_eq!(elements(weight, &data), expected(&checkpoint, name), "{}", name);
+        }
+    }
+}
+
+/// A transposed matrix of more columns than one band holds.
+#[test]
+fn matrices_wider_than_a_band_are_transposed_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(folder.path(), Dtype::BF16, 700, 420, 1);
+    let graph = build(checkpoint.config(), &GraphOptions::for_task(Task::CausalLm)).unwrap();
+    let (graph_path, data_path) = (folder.path().join("g.onnx"), folder.path().join("g.onnx_data"));
+    write(&graph, &checkpoint, &graph_path, &data_path, &mut |_| ()).unwrap();
+    let data = std::fs::read(&data_path).unwrap();
+    for weight in read(&graph_path).unwrap().graph.unwrap().initializer {
+        if weight.data_location == Some(DataLocation::External as i32) {
+            let name = weight.name.as_deref().unwrap();
+            assert!(elements(&weight, &data) == expected(&checkpoint, name), "{name}");
+            let length: u64 = external(&weight, "length").parse().unwrap();
+            if length >= 1 << 20 {
+                assert_eq!(external(&weight, "offset").parse::<u64>().unwrap() % 4096, 0, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_write_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(folder.path(), Dtype::F32, 8, 4, 2);
+    // a classification graph needs a head that this checkpoint does not have
+    let graph = build(checkpoint.config(), &GraphOptions::for_task(Task::SequenceClassification)).unwrap();
+    let output = folder.path().join("output");
+    std::fs::create_dir(&output).unwrap();
+    let error = write(&graph, &checkpoint, &output.join("g.onnx"), &output.join("g.onnx_data"), &mut |_| ())
+        .unwrap_err();
+    assert!(error.to_string().contains("score.weight is missing (expected [2, 8])"), "{error}");
+    assert_eq!(std::fs::read_dir(&output).unwrap().count(), 0);
+}
+
+#[test]
+fn a_folder_that_does_not_exist_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(folder.path(), Dtype::F32, 8, 4, 2);
+    let graph = build(checkpoint.config(), &GraphOptions::for_task(Task::CausalLm)).unwrap();
+    let nowhere = folder.path().join("nowhere");
+    let error =
+        write(&graph, &checkpoint, &nowhere.join("g.onnx"), &nowhere.join("g.onnx_data"), &mut |_| ());
+    assert!(matches!(error, Err(Error::Io { action: "create", path, .. }) if path.starts_with(&nowhere)));
+}
+
+#[test]
+fn a_file_that_is_no_onnx_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in
+        [("empty.onnx", &b""[..]), ("text.onnx", b"this is no model"), ("zeros.onnx", &[0; 64])]
+    {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        assert!(matches!(read(&path), Err(Error::NotOnnx { .. })), "{name}");
+    }
+}
