@@ -20,7 +20,7 @@ pub use comparison::{Comparison, Greedy, TensorComparison, compare};
 pub use error::{Error, Result};
 pub use evaluation::{ClassificationQuality, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
 pub use expectation::Expectation;
-pub use gaps::{Gap, KNOWN_GAPS};
+pub use gaps::{Gap, KNOWN_GAPS, judge};
 pub use golden::read_golden;
 pub use reference::reference_model;
 pub use report::{REPORT_SCHEMA, VerificationReport};

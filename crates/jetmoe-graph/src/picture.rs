@@ -45,10 +45,12 @@ pub fn dot(graph: &Graph) -> String {
 
     let mut text = String::from("digraph {\n");
     for (name, count) in &boxes {
+        let label = name.replace('/', "\\n");
         // writing to a string does not fail
         let _ = match count {
-            0 => writeln!(text, "  \"{name}\" [label=\"{name}\" shape=\"ellipse\"];"),
-            _ => writeln!(text, "  \"{name}\" [label=\"{name} ({count})\" shape=\"box\"];"),
+            0 => writeln!(text, "  \"{name}\" [label=\"{label}\" shape=\"ellipse\"];"),
+            1 => writeln!(text, "  \"{name}\" [label=\"{label}\\n1 node\" shape=\"box\"];"),
+            _ => writeln!(text, "  \"{name}\" [label=\"{label}\\n{count} nodes\" shape=\"box\"];"),
         };
     }
     for (from, to) in &edges {

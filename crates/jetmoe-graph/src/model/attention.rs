@@ -53,9 +53,9 @@ impl Attention<'_> {
         let (key, value) = builder.scope("kv_proj", |builder| self.keys_and_values(builder, hidden))?;
         let (present_key, present_value) = match past {
             None => (key, value),
-            Some(past) => {
-                (builder.concat(&[&past.key, &key], 2)?, builder.concat(&[&past.value, &value], 2)?)
-            }
+            Some(past) => builder.scope("cache", |builder| {
+                Ok((builder.concat(&[&past.key, &key], 2)?, builder.concat(&[&past.value, &value], 2)?))
+            })?,
         };
         let attended = builder
             .scope("attention", |builder| self.attend(builder, &queries, &present_key, &present_value))?; // [slots, kv_width]
@@ -68,9 +68,9 @@ impl Attention<'_> {
         let config = self.config;
         let (kv_heads, channels, slots) =
             (config.num_key_value_heads, config.kv_channels, config.num_experts_per_token);
-        let tokens = routes.tokens_of_expert(builder, slots)?;
         let projections = expert_input(config, self.layer, Mixture::Attention, config.kv_width());
-        let results = tokens
+        let results = routes
+            .tokens_of_expert
             .iter()
             .enumerate()
             .map(|(expert, tokens)| {
@@ -136,7 +136,7 @@ impl Attention<'_> {
         let config = self.config;
         let projections = expert_output(config, self.layer, Mixture::Attention, config.kv_width());
         let results = routes
-            .slots_of_expert()
+            .slots_of_expert
             .iter()
             .enumerate()
             .map(|(expert, slots)| {

@@ -27,8 +27,8 @@ impl MlpExperts<'_> {
         let config = self.config;
         let routes = builder
             .scope("router", |builder| Routes::new(builder, config, self.layer, Mixture::Mlp, hidden))?;
-        let tokens = routes.tokens_of_expert(builder, config.num_experts_per_token)?;
-        let results = tokens
+        let results = routes
+            .tokens_of_expert
             .iter()
             .enumerate()
             .map(|(expert, tokens)| {
@@ -37,12 +37,17 @@ impl MlpExperts<'_> {
                 })
             })
             .collect::<Result<Vec<_>>>()?; // per expert [its slots, hidden]
-        let slots = routes.scatter(builder, &results, self.sizes)?; // [slots, hidden]
+        let output = builder.scope("output", |builder| self.combine(builder, &routes, &results))?;
+        Ok(MlpOutput { output, router_logits: routes.logits })
+    }
+
+    /// The experts' results gated and summed per token, plus the bias: `[tokens, hidden]`.
+    fn combine(&self, builder: &mut Builder, routes: &Routes, results: &[Value]) -> Result<Value> {
+        let slots = routes.scatter(builder, results, self.sizes)?; // [slots, hidden]
         let output = routes.combine(builder, &slots, self.sizes)?; // [tokens, hidden]
         let bias = builder
-            .weight(Weight::new(names::expert_bias(self.layer, Mixture::Mlp), vec![config.hidden_size]));
-        let output = builder.add(&output, &bias)?;
-        Ok(MlpOutput { output, router_logits: routes.logits })
+            .weight(Weight::new(names::expert_bias(self.layer, Mixture::Mlp), vec![self.config.hidden_size]));
+        builder.add(&output, &bias)
     }
 
     /// activation(x · gateᵀ) ⊙ (x · upᵀ) · downᵀ over the rows of the expert's tokens.

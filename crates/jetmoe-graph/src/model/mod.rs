@@ -115,7 +115,8 @@ fn compute(
                 Attention { config, layer, sizes: &sizes, bias: &bias, rotary: &rotary }
                     .build(builder, &normed, past)
             })?;
-            let after_attention = builder.add(&hidden, &attention.output)?; // [tokens, hidden]
+            let after_attention =
+                builder.scope("after_attention", |builder| builder.add(&hidden, &attention.output))?; // [tokens, hidden]
 
             let normed = builder.scope("post_attention_layernorm", |builder| {
                 let weight =
@@ -125,7 +126,7 @@ fn compute(
             let mlp = builder.scope("mlp", |builder| {
                 MlpExperts { config, layer, sizes: &sizes }.build(builder, &normed)
             })?;
-            let output = builder.add(&after_attention, &mlp.output)?; // [tokens, hidden]
+            let output = builder.scope("after_mlp", |builder| builder.add(&after_attention, &mlp.output))?; // [tokens, hidden]
             Ok((attention, mlp, output))
         });
         let (attention, mlp, output) = result?;

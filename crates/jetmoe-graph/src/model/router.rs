@@ -14,7 +14,9 @@ pub(super) struct Routes {
     /// Weight of each chosen expert, `[tokens, k]`.
     gates: Value,
     /// Per expert, the slots that chose it, ascending: `[slots of this expert]`. Together they are all slots.
-    slots_of_expert: Vec<Value>,
+    pub(super) slots_of_expert: Vec<Value>,
+    /// Per expert, the token of each of its slots.
+    pub(super) tokens_of_expert: Vec<Value>,
 }
 
 impl Routes {
@@ -47,28 +49,15 @@ impl Routes {
                 let count = Dimension::symbol(&format!("slots_of_{name}_expert_{layer}_{expert}"));
                 builder.indices_of_true(&uses, &count) // [slots of this expert]
             })
-            .collect::<Result<_>>()?;
-        Ok(Routes { logits, gates, slots_of_expert })
-    }
-
-    /// Per expert, the token of each of its slots.
-    pub(super) fn tokens_of_expert(
-        &self,
-        builder: &mut Builder,
-        experts_per_token: usize,
-    ) -> Result<Vec<Value>> {
-        let divisor = builder.integer(experts_per_token as i64);
-        self.slots_of_expert
-            .iter()
-            .map(
-                |slots| if experts_per_token == 1 { Ok(slots.clone()) } else { builder.div(slots, &divisor) },
-            )
-            .collect()
-    }
-
-    /// Per expert, its slots.
-    pub(super) fn slots_of_expert(&self) -> &[Value] {
-        &self.slots_of_expert
+            .collect::<Result<Vec<_>>>()?;
+        let tokens_of_expert = match config.num_experts_per_token {
+            1 => slots_of_expert.clone(),
+            experts_per_token => {
+                let divisor = builder.integer(experts_per_token as i64);
+                slots_of_expert.iter().map(|slots| builder.div(slots, &divisor)).collect::<Result<_>>()?
+            }
+        };
+        Ok(Routes { logits, gates, slots_of_expert, tokens_of_expert })
     }
 
     /// Brings the experts' results back into the order of the slots. `results` holds per expert one row for each of

@@ -1,0 +1,41 @@
+//! Classifies texts, and tells a caller's mistakes from the service's own.
+//!
+//!     cargo run --example classify -- ARTIFACT
+//!
+//! ARTIFACT is a folder that `jetmoe-export CHECKPOINT --output ARTIFACT` made of a classifier.
+#![allow(clippy::print_stdout, reason = "an example shows what it computed")]
+
+use anyhow::Context;
+use jetmoe_rt::{ClassificationOptions, Error, LoadOptions, Model, TextClassifier};
+
+fn main() -> anyhow::Result<()> {
+    let artifact = std::env::args_os().nth(1).context("usage: classify ARTIFACT")?;
+    let model = Model::load(artifact, &LoadOptions::default())?;
+    let classifier = TextClassifier::new(&model)?; // refuses a model that does not classify
+
+    // The beginning of a long text is enough to classify it; without this, a text longer than the model's positions
+    // would be refused.
+    let max_tokens = Some(model.config().max_position_embeddings);
+    let options = ClassificationOptions { max_tokens, ..ClassificationOptions::default() };
+
+    let requests: [&[&str]; 2] = [
+        &[
+            "And Jacob served seven years for Rachel.",
+            "Paul, an apostle of Jesus Christ by the will of God, to the saints which are at Ephesus.",
+        ],
+        &["And God said,", ""],
+    ];
+    for texts in requests {
+        match classifier.classify(texts, &options) {
+            Ok(results) => {
+                for (text, result) in texts.iter().zip(results) {
+                    println!("{}, {:.1} %: {text}", result.label, result.probability * 100.0);
+                }
+            }
+            // 400 in HTTP: this request cannot be answered, the next one can
+            Err(error @ (Error::EmptyPrompt { .. } | Error::TooLong { .. })) => println!("refused: {error}"),
+            Err(error) => return Err(error.into()), // 500 in HTTP
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The fixtures, their exports, and checkpoints that differ from them on purpose.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jetmoe::artifact::{Artifact, OptionalOutput, Precision, Profile, Task};
+use jetmoe::checkpoint::{Checkpoint, names};
+use jetmoe::conformance::{Backend, Expectation, load, read_golden};
+use jetmoe::export::{ExportOptions, export};
+use jetmoe::graph::Opset;
+use jetmoe::rt::{LoadOptions, Model};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Folders of checkpoints with a golden file.
+const FIXTURES: [&str; 2] = ["tests/fixtures/goldens", "tests/fixtures/models"];
+const GOLDEN: &str = "golden.safetensors";
+
+/// A checkpoint with what transformers computed for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
+}
+
+impl Case {
+    /// Every case in the folders, sorted by name.
+    pub(crate) fn all() -> Vec<Case> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folders = FIXTURES.iter().flat_map(|fixtures| fs::read_dir(root.join(fixtures)).unwrap());
+        let mut cases: Vec<Case> = folders
+            .map(|entry| entry.unwrap().path())
+            .filter(|folder| folder.join(GOLDEN).is_file())
+            .map(|folder| Case { name: folder.file_name().unwrap().to_str().unwrap().to_owned(), folder })
+            .collect();
+        cases.sort();
+        cases
+    }
+
+    pub(crate) fn named(name: &str) -> Case {
+        Case::all().into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case {name}"))
+    }
+
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::open(&self.folder).unwrap()
+    }
+
+    pub(crate) fn golden(&self) -> Expectation {
+        read_golden(&self.folder.join(GOLDEN), self.checkpoint().config()).unwrap()
+    }
+
+    /// The case exported for what it was trained for.
+    pub(crate) fn export(&self) -> Export {
+        Export::of(self.checkpoint(), None)
+    }
+
+    /// A JSON file beside the weights.
+    pub(crate) fn json(&self, file: &str) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.folder.join(file)).unwrap()).unwrap()
+    }
+}
+
+/// An artifact with every output there is, and the checkpoint it was made from.
+pub(crate) struct Export {
+    pub(crate) artifact: Artifact,
+    checkpoint: Checkpoint,
+    /// Removed when this is dropped.
+    folders: Vec<TempDir>,
+}
+
+impl Export {
+    /// Exports for a task; for what the checkpoint was trained for if `None`.
+    pub(crate) fn of(checkpoint: Checkpoint, task: Option<Task>) -> Export {
+        let folder = TempDir::new().unwrap();
+        let options = ExportOptions {
+            source: checkpoint.folder().display().to_string(),
+            output: folder.path().to_owned(),
+            task,
+            precision: Precision::F32,
+            profile: Profile::Portable,
+            opset: Opset::default(),
+            optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
+            force: false,
+        };
+        export(&checkpoint, &options).unwrap();
+        Export { artifact: Artifact::open(folder.path()).unwrap(), checkpoint, folders: vec![folder] }
+    }
+
+    pub(crate) fn load(&self, backend: Backend) -> Model {
+        load(backend, &self.artifact, Some(&self.checkpoint), &LoadOptions::default()).unwrap()
+    }
+}
+
+/// A case of float32 weights in one file whose configuration and weights can be changed.
+pub(crate) struct Altered {
+    pub(crate) config: Value,
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+}
+
+impl Altered {
+    pub(crate) fn from(case: &Case) -> Altered {
+        let bytes = fs::read(case.folder.join(names::WEIGHTS)).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let tensors = tensors.iter().map(|(name, view)| {
+            assert_eq!(view.dtype(), Dtype::F32, "{name} of {}", case.name);
+            let (elements, _) = view.data().as_chunks::<4>();
+            let values = elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            (name.to_owned(), (view.shape().to_vec(), values))
+        });
+        Altered { config: case.json(names::CONFIG), tensors: tensors.collect() }
+    }
+
+    /// A weight, row-major.
+    pub(crate) fn weight(&mut self, name: &str) -> &mut [f32] {
+        &mut self.tensors.get_mut(name).unwrap_or_else(|| panic!("no weight {name}")).1
+    }
+
+    /// A row of a weight's first dimension: one expert, or one output.
+    pub(crate) fn row(&mut self, name: &str, index: usize) -> &mut [f32] {
+        let rows = self.tensors[name].0[0];
+        let weight = self.weight(name);
+        let length = weight.len() / rows;
+        &mut weight[index * length..][..length]
+    }
+
+    /// The checkpoint, exported for what it was trained for.
+    pub(crate) fn export(&self) -> Export {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join(names::CONFIG), self.config.to_string()).unwrap();
+        let bytes: BTreeMap<&String, Vec<u8>> = self
+            .tensors
+            .iter()
+            .map(|(name, (_, values))| (name, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
+            .collect();
+        let views = self.tensors.iter().map(|(name, (shape, _))| {
+            (name, TensorView::new(Dtype::F32, shape.clone(), &bytes[name]).unwrap())
+        });
+        safetensors::serialize_to_file(views, None, &folder.path().join(names::WEIGHTS)).unwrap();
+        let mut export = Export::of(Checkpoint::open(folder.path()).unwrap(), None);
+        export.folders.push(folder);
+        export
+    }
+}

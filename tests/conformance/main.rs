@@ -1,0 +1,17 @@
+//! Every backend held to the same answers: what transformers computed for the fixtures, and what a session promises.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed, and says what it measured"
+)]
+
+mod closeness;
+mod fixtures;
+mod golden;
+mod mistakes;
+mod quality;
+mod sessions;
+mod sparsity;
