@@ -191,7 +191,11 @@ fn tensor_facts(info: &onnx::ValueInfo) -> TensorFacts {
         tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| shape.dim.as_slice()).unwrap_or_default();
     TensorFacts {
         name: info.name.clone().unwrap_or_default(),
-        r#type: element.map_or("?".to_owned(), |element| format!("{element:?}").to_lowercase()),
+        r#type: element.map_or("?".to_owned(), |element| match element {
+            DataType::Float => "float32".to_owned(),
+            DataType::Double => "float64".to_owned(),
+            other => format!("{other:?}").to_lowercase(),
+        }),
         shape: dimensions
             .iter()
             .map(|dimension| match &dimension.value {

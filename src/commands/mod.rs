@@ -6,6 +6,7 @@ mod eval;
 mod inspect;
 mod model;
 mod run;
+mod synth;
 mod verify;
 
 use std::io::{self, Write};
@@ -25,6 +26,7 @@ pub(crate) enum Command {
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
     Devices(devices::Devices),
+    Synth(synth::Synth),
 }
 
 impl Command {
@@ -36,6 +38,7 @@ impl Command {
             Command::Eval(command) => command.execute(),
             Command::Inspect(command) => command.execute(),
             Command::Devices(command) => command.execute(),
+            Command::Synth(command) => command.execute(),
         }
     }
 }

@@ -1,1 +1,228 @@
+//! The two trained models on held-out text, against what transformers measured.
 
+use std::ops::ControlFlow;
+use std::sync::LazyLock;
+
+use jetmoe::checkpoint::ChatMessage;
+use jetmoe::conformance::{Backend, EvaluationOptions, Quality, Tolerance, evaluate};
+use jetmoe::rt::{
+    Classification, ClassificationOptions, FinishReason, GenerationOptions, Model, TextClassifier, TextGenerator,
+};
+use serde::Deserialize;
+
+use crate::fixtures::{Case, Export};
+
+const EXPECTED: &str = "expected.json";
+const HELD_OUT: &str = "eval.jsonl";
+
+static MINI: LazyLock<Export> = LazyLock::new(|| Case::named("jetmoe-mini").export());
+static CLASSIFIER: LazyLock<Export> = LazyLock::new(|| Case::named("jetmoe-mini-classifier").export());
+
+/// `expected.json` of the language model.
+#[derive(Deserialize)]
+struct Expected {
+    perplexity: f64,
+    negative_log_likelihood: f64,
+    predicted_tokens: usize,
+    next_token_accuracy: f64,
+    greedy: Vec<Continuation>,
+    chat_template: Chat,
+}
+
+#[derive(Deserialize)]
+struct Continuation {
+    prompt: String,
+    prompt_ids: Vec<u32>,
+    generated_ids: Vec<u32>,
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    messages: Vec<Message>,
+    rendered: String,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    role: String,
+    content: String,
+}
+
+/// `expected.json` of the classifier.
+#[derive(Deserialize)]
+struct ExpectedOfClassifier {
+    accuracy: f64,
+    passages: usize,
+}
+
+/// A line of the classifier's held-out text.
+#[derive(Deserialize)]
+struct Passage {
+    text: String,
+    label: usize,
+    logits: Vec<f32>,
+}
+
+fn expected() -> Expected {
+    serde_json::from_value(Case::named("jetmoe-mini").json(EXPECTED)).unwrap()
+}
+
+fn five_significant_digits(number: f64) -> String {
+    format!("{number:.4e}")
+}
+
+fn measure(model: &Model, case: &str) -> Quality {
+    let text = Case::named(case).folder.join(HELD_OUT);
+    evaluate(model, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap()
+}
+
+fn check_perplexity(backend: Backend) {
+    let expected = expected();
+    let Quality::CausalLm(found) = measure(&MINI.load(backend), "jetmoe-mini") else {
+        panic!("a language model is measured by its perplexity")
+    };
+    println!("{backend}: {found:?}");
+    assert_eq!(found.predicted_tokens, expected.predicted_tokens);
+    assert_eq!(five_significant_digits(found.perplexity), five_significant_digits(expected.perplexity));
+    assert_eq!(
+        five_significant_digits(found.negative_log_likelihood),
+        five_significant_digits(expected.negative_log_likelihood)
+    );
+    assert_eq!(
+        five_significant_digits(found.next_token_accuracy),
+        five_significant_digits(expected.next_token_accuracy)
+    );
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn onnx_runtime_has_the_perplexity_of_transformers() {
+    check_perplexity(Backend::Ort);
+}
+
+#[cfg(feature = "tract")]
+#[test]
+fn tract_has_the_perplexity_of_transformers() {
+    check_perplexity(Backend::Tract);
+}
+
+#[test]
+fn the_reference_has_the_perplexity_of_transformers() {
+    check_perplexity(Backend::Reference);
+}
+
+#[test]
+fn every_backend_writes_the_texts_of_transformers() {
+    let expected = expected().greedy;
+    assert_eq!(expected.len(), 5);
+    for backend in Backend::built_in() {
+        let generator = TextGenerator::new(&MINI.load(backend)).unwrap();
+        for Continuation { prompt, prompt_ids, generated_ids, text } in &expected {
+            let options =
+                GenerationOptions { max_new_tokens: generated_ids.len(), ..GenerationOptions::default() };
+            assert_eq!(generator.encode(prompt).unwrap(), *prompt_ids, "{prompt:?}");
+            let generated = generator.generate(prompt, &options).unwrap();
+            assert_eq!(generated.token_ids, *generated_ids, "{prompt:?} on {backend}");
+            assert_eq!(format!("{prompt}{}", generated.text), *text, "on {backend}");
+            assert_eq!(generated.prompt_tokens, prompt_ids.len());
+            assert_eq!(generated.finish_reason, FinishReason::MaxNewTokens);
+
+            let mut pieces = Vec::new();
+            let streamed = generator.stream(prompt, &options, |piece| {
+                pieces.push(piece.to_owned());
+                ControlFlow::Continue(())
+            });
+            assert_eq!(streamed.unwrap(), generated, "streamed on {backend}");
+            assert_eq!(pieces.concat(), generated.text, "streamed on {backend}");
+            assert!(pieces.len() > 1, "the text came in one piece on {backend}");
+        }
+    }
+}
+
+#[test]
+fn a_left_padded_batch_of_prompts_gets_the_same_texts() {
+    let expected = expected().greedy;
+    let lengths: Vec<usize> = expected.iter().map(|continuation| continuation.prompt_ids.len()).collect();
+    assert!(lengths.iter().any(|length| *length != lengths[0]), "nothing would be padded");
+    let prompts = expected.iter().map(|continuation| &continuation.prompt);
+    let max_new_tokens = expected[0].generated_ids.len();
+    let options = GenerationOptions { max_new_tokens, ..GenerationOptions::default() };
+    for backend in Backend::built_in() {
+        let generator = TextGenerator::new(&MINI.load(backend)).unwrap();
+        let generated = generator.generate_batch(prompts.clone(), &options).unwrap();
+        assert_eq!(generated.len(), expected.len());
+        for (generated, expected) in generated.iter().zip(&expected) {
+            assert_eq!(generated.token_ids, expected.generated_ids, "{:?} on {backend}", expected.prompt);
+            assert_eq!(format!("{}{}", expected.prompt, generated.text), expected.text, "on {backend}");
+        }
+    }
+}
+
+#[test]
+fn the_chat_template_renders_what_transformers_renders_and_every_backend_answers_it_alike() {
+    let chat = expected().chat_template;
+    let messages: Vec<ChatMessage> = chat
+        .messages
+        .into_iter()
+        .map(|message| ChatMessage { role: message.role, content: message.content })
+        .collect();
+    let options = GenerationOptions { max_new_tokens: 24, ..GenerationOptions::default() };
+    let mut answers = Vec::new();
+    for backend in Backend::built_in() {
+        let model = MINI.load(backend);
+        let tokenizer = model.tokenizer().unwrap();
+        let rendered = tokenizer.chat_template().unwrap().render(&messages, true).unwrap();
+        assert_eq!(rendered, chat.rendered);
+        let generator = TextGenerator::new(&model).unwrap();
+        // the template writes the special tokens itself
+        assert_eq!(generator.encode(&messages).unwrap(), tokenizer.encode(&rendered, false).unwrap());
+        answers.push(generator.generate(&messages, &options).unwrap());
+    }
+    for answer in &answers {
+        assert_eq!(*answer, answers[0]);
+    }
+}
+
+fn passages() -> Vec<Passage> {
+    let file = Case::named("jetmoe-mini-classifier").folder.join(HELD_OUT);
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn largest_difference(found: &[Classification], expected: &[Passage]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let differences = found.iter().zip(expected).flat_map(|(found, expected)| {
+        assert_eq!(found.logits.len(), expected.logits.len());
+        found.logits.iter().zip(&expected.logits).map(|(found, expected)| f64::from((found - expected).abs()))
+    });
+    differences.fold(0.0, f64::max)
+}
+
+#[test]
+fn every_backend_classifies_as_transformers_does_alone_and_in_batches() {
+    let case = Case::named("jetmoe-mini-classifier");
+    let expected: ExpectedOfClassifier = serde_json::from_value(case.json(EXPECTED)).unwrap();
+    let passages = passages();
+    let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
+    let limit = Tolerance::Float32.logits_absolute();
+    for backend in Backend::built_in() {
+        let model = CLASSIFIER.load(backend);
+        let Quality::SequenceClassification(found) = measure(&model, &case.name) else {
+            panic!("a classifier is measured by its accuracy")
+        };
+        assert_eq!(found.passages, expected.passages, "{backend}");
+        assert_eq!(found.accuracy, expected.accuracy, "{backend}");
+        assert!(found.max_logit_error.unwrap() <= limit, "{found:?} on {backend}");
+
+        let classifier = TextClassifier::new(&model).unwrap();
+        let max_tokens = Some(EvaluationOptions::default().max_tokens);
+        let options = ClassificationOptions { max_tokens, batch_size: 16 };
+        let batched = classifier.classify(&texts, &options).unwrap();
+        let error = largest_difference(&batched, &passages);
+        println!("{backend}: {found:?}, in batches {error:.1e}");
+        assert!(error <= limit, "{error:.1e} in batches on {backend}");
+        let correct = batched.iter().zip(&passages).filter(|(found, passage)| found.label_index == passage.label);
+        assert_eq!(correct.count() as f64 / passages.len() as f64, expected.accuracy, "{backend}");
+    }
+}

@@ -1,1 +1,237 @@
+//! What a session promises, on every backend.
 
+use std::sync::LazyLock;
+
+use jetmoe::artifact::OutputName;
+use jetmoe::conformance::Backend;
+use jetmoe::rt::engine::TensorMap;
+use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
+use ndarray::{Array2, concatenate, s};
+
+use crate::closeness::{assert_all_close, sequence_of, token_axis};
+use crate::fixtures::Case;
+
+/// Two experts per token, and three with another width of keys.
+const CASES: [&str; 2] = ["tiny", "odd"];
+
+/// A loaded model that all tests share, with the case's batch: three sequences, two of them padded.
+struct Loaded {
+    what: String,
+    model: Model,
+    batch: TokenBatch,
+}
+
+static MODELS: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
+    let load = |name: &str| {
+        let case = Case::named(name);
+        let (export, batch) = (case.export(), case.golden().batch);
+        let loaded = Backend::built_in().into_iter().map(move |backend| Loaded {
+            what: format!("of {name} on {backend}"),
+            model: export.load(backend),
+            batch: batch.clone(),
+        });
+        loaded.collect::<Vec<_>>()
+    };
+    CASES.into_iter().flat_map(load).collect()
+});
+
+/// Every output of a step, and the cache after it.
+fn everything(session: &Session, output: &StepOutput) -> TensorMap {
+    let mut tensors = output.tensors().clone();
+    tensors.extend(session.cache().unwrap());
+    tensors
+}
+
+/// Some columns of a batch.
+fn piece(batch: &TokenBatch, columns: std::ops::Range<usize>) -> TokenBatch {
+    let columns = s![.., columns];
+    TokenBatch::masked(batch.ids().slice(columns).to_owned(), batch.mask().slice(columns).to_owned()).unwrap()
+}
+
+/// The tokens of one sequence of a batch, without its padding.
+fn sequence(batch: &TokenBatch, row: usize) -> Vec<u32> {
+    let tokens = batch.ids().row(row).into_iter().zip(batch.mask().row(row));
+    tokens.filter(|(_, counts)| **counts).map(|(id, _)| *id).collect()
+}
+
+#[test]
+fn a_prompt_read_in_two_pieces_gives_the_results_of_one() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let mut session = model.session().unwrap();
+        let output = session.step(batch).unwrap();
+        let whole = everything(&session, &output);
+        let tokens = batch.sequence_length();
+        for first in [1, tokens / 2, tokens - 1] {
+            let mut session = model.session().unwrap();
+            let left = session.step(&piece(batch, 0..first)).unwrap();
+            assert_eq!(session.past_length(), first);
+            let right = session.step(&piece(batch, first..tokens)).unwrap();
+            let mut pieces = session.cache().unwrap();
+            for (name, left) in left.tensors() {
+                let right = right.get(*name).unwrap();
+                let both = concatenate(token_axis(*name), &[left.view(), right.view()]).unwrap();
+                pieces.insert(*name, both);
+            }
+            for row in 0..batch.batch_size() {
+                let found = sequence_of(&pieces, batch, row);
+                let what = format!("{what}, sequence {row} in pieces of {first} and {}", tokens - first);
+                assert_all_close(&what, &found, &sequence_of(&whole, batch, row));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sequence_of_a_padded_batch_gives_what_it_gives_alone() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let mut together = model.session().unwrap();
+        let prompts = together.step(batch).unwrap();
+        let prompts = everything(&together, &prompts);
+        let nexts = together.step(&TokenBatch::next_tokens(&[7, 8, 9])).unwrap();
+        for (row, next) in [7, 8, 9].into_iter().enumerate() {
+            let mut alone = model.session().unwrap();
+            let prompt = alone.step(&TokenBatch::left_padded(&[sequence(batch, row)], 0).unwrap()).unwrap();
+            let prompt = everything(&alone, &prompt);
+            let what = format!("{what}, sequence {row}");
+            assert_all_close(&what, &sequence_of(&prompts, batch, row), &prompt);
+            let step = alone.step(&TokenBatch::next_tokens(&[next])).unwrap();
+            let new = TokenBatch::next_tokens(&[7, 8, 9]);
+            assert_all_close(&what, &sequence_of(nexts.tensors(), &new, row), step.tensors());
+        }
+    }
+}
+
+#[test]
+fn padding_gives_numbers() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let mut session = model.session().unwrap();
+        let output = session.step(batch).unwrap();
+        for (name, tensor) in everything(&session, &output) {
+            assert!(tensor.iter().all(|value| value.is_finite()), "{name} {what}");
+        }
+    }
+}
+
+#[test]
+fn a_failed_step_leaves_the_session_as_it_was() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let rows = batch.batch_size();
+        let vocab_size = model.config().vocab_size as u32;
+        let limit = model.config().max_position_embeddings;
+        let ones = |tokens| TokenBatch::masked(
+            Array2::from_elem((rows, tokens), 5),
+            Array2::from_elem((rows, tokens), true),
+        );
+        let (next, later) = (TokenBatch::next_tokens(&[3, 4, 5]), ones(2).unwrap());
+
+        let mut clean = model.session().unwrap();
+        let expected = [batch, &next, &later].map(|step| clean.step(step).unwrap());
+
+        let mut session = model.session().unwrap();
+        let fail = |session: &mut Session| {
+            let past = session.past_length();
+            let error = session.step(&TokenBatch::next_tokens(&[3, vocab_size, 5])).unwrap_err();
+            assert!(matches!(error, Error::TokenOutOfRange { row: 1, column: 0, .. }), "{error} {what}");
+            let error = session.step(&ones(limit + 1).unwrap()).unwrap_err();
+            assert!(matches!(error, Error::TooLong { .. }), "{error} {what}");
+            if past > 0 {
+                let error = session.step(&TokenBatch::next_tokens(&[3, 4])).unwrap_err();
+                assert!(matches!(error, Error::Shape { .. }), "{error} {what}");
+            }
+            assert_eq!(session.past_length(), past, "{what}");
+        };
+        for (step, expected) in [batch, &next, &later].into_iter().zip(&expected) {
+            fail(&mut session);
+            assert!(session.step(step).unwrap() == *expected, "{what}");
+        }
+        fail(&mut session);
+        assert!(session.cache().unwrap() == clean.cache().unwrap(), "cache {what}");
+    }
+}
+
+#[test]
+fn a_sequence_may_fill_all_positions_and_not_one_more() {
+    for Loaded { what, model, .. } in MODELS.iter() {
+        let limit = model.config().max_position_embeddings;
+        let mut session = model.session().unwrap();
+        session.step(&TokenBatch::left_padded(&[vec![5; limit - 1]], 0).unwrap()).unwrap();
+        session.step(&TokenBatch::next_tokens(&[6])).unwrap();
+        let error = session.step(&TokenBatch::next_tokens(&[7])).unwrap_err();
+        let is_too_long = matches!(error, Error::TooLong { tokens, limit: found } if (tokens, found) == (limit + 1, limit));
+        assert!(is_too_long, "{error} {what}");
+        assert_eq!(session.past_length(), limit, "{what}");
+    }
+}
+
+#[test]
+fn sessions_of_one_model_do_not_disturb_each_other() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let others = TokenBatch::left_padded(&[vec![9, 8, 7, 6]], 0).unwrap();
+        let steps = |session: &mut Session, prompt: &TokenBatch| {
+            let next = TokenBatch::next_tokens(&vec![11; prompt.batch_size()]);
+            [session.step(prompt).unwrap(), session.step(&next).unwrap(), session.step(&next).unwrap()]
+        };
+        let expected = steps(&mut model.session().unwrap(), batch);
+        let expected_of_others = steps(&mut model.session().unwrap(), &others);
+
+        let (mut left, mut right) = (model.session().unwrap(), model.session().unwrap());
+        for index in 0..3 {
+            let (of_left, of_right) = match index {
+                0 => (batch.clone(), others.clone()),
+                _ => (TokenBatch::next_tokens(&vec![11; batch.batch_size()]), TokenBatch::next_tokens(&[11])),
+            };
+            assert!(left.step(&of_left).unwrap() == expected[index], "step {index} {what}");
+            assert!(right.step(&of_right).unwrap() == expected_of_others[index], "step {index} {what}");
+        }
+    }
+}
+
+#[test]
+fn a_model_is_shared_by_threads() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let prompts: Vec<Vec<u32>> = (0..batch.batch_size()).map(|row| sequence(batch, row)).collect();
+        let options = GenerationOptions { max_new_tokens: 6, ..GenerationOptions::default() };
+        let generate = |row: usize| {
+            let generator = TokenGenerator::new(model).unwrap();
+            let logits = model.session().unwrap().step(batch).unwrap();
+            (generator.generate(&[&prompts[row]], &options).unwrap(), logits)
+        };
+        let expected: Vec<_> = (0..prompts.len()).map(generate).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..6 {
+                let (generate, expected) = (&generate, &expected);
+                scope.spawn(move || {
+                    let row = thread % expected.len();
+                    for _ in 0..3 {
+                        assert!(generate(row) == expected[row], "thread {thread} {what}");
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn a_classifier_remembers_nothing() {
+    let case = Case::named("classifier");
+    let (export, batch) = (case.export(), case.golden().batch);
+    for backend in Backend::built_in() {
+        let model = export.load(backend);
+        let expected = model.session().unwrap().step(&batch).unwrap();
+        let mut session = model.session().unwrap();
+        for other in [TokenBatch::left_padded(&[[5, 6, 7]], 0).unwrap(), batch.clone()] {
+            session.step(&other).unwrap();
+            assert_eq!(session.past_length(), 0);
+            assert!(session.cache().unwrap().is_empty());
+        }
+        assert!(session.step(&batch).unwrap() == expected, "{backend}");
+        let alone = model.session().unwrap().step(&piece_of_row(&batch, 1)).unwrap();
+        let of_batch = sequence_of(expected.tensors(), &batch, 1);
+        assert_all_close(&format!("on {backend}"), &of_batch, alone.tensors());
+        assert!(alone.get(OutputName::Logits).is_some());
+    }
+}
+
+fn piece_of_row(batch: &TokenBatch, row: usize) -> TokenBatch {
+    TokenBatch::left_padded(&[sequence(batch, row)], 0).unwrap()
+}

@@ -26,9 +26,7 @@ impl Artifact {
             return Err(Error::NotFound { path: folder.to_owned() });
         }
         let manifest = Manifest::read(folder)?;
-        for file in
-            manifest.files.iter().chain(manifest.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data]))
-        {
+        for file in manifest.all_files() {
             check_size(folder, file)?;
         }
         for file in manifest.files.iter().chain(manifest.graphs.iter().map(|graph| &graph.graph)) {
@@ -102,7 +100,8 @@ impl Artifact {
         self.folder.join(&file.path)
     }
 
-    /// Reads every file in full and compares digests.
+    /// Reads the weights in full and compares their digests; those of the other files were compared by
+    /// [`Artifact::open`].
     ///
     /// # Errors
     /// [`Error::Changed`] names the first file that does not hold what the manifest says.

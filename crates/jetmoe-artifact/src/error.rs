@@ -31,6 +31,14 @@ pub enum Error {
         /// The newest version that can be read.
         supported: u32,
     },
+    /// The manifest names a file that does not lie in the artifact.
+    #[error("{} names the file {file:?}, which lies outside of the artifact\n  the manifest was tampered with or is damaged: export again", path.display())]
+    FileOutside {
+        /// The manifest.
+        path: PathBuf,
+        /// What it names.
+        file: String,
+    },
     /// A file of the manifest is missing.
     #[error("{} is missing, though the manifest names it\n  copy the artifact again, or export again", path.display())]
     MissingFile {
@@ -76,7 +84,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not the JSON it should be.
-    #[error("{} is not valid: {source}", path.display())]
+    #[error("{} is not valid: {source}\n  copy the artifact again, or export again", path.display())]
     Json {
         /// The file.
         path: PathBuf,

@@ -96,7 +96,7 @@ impl Manifest {
     /// Reads the manifest of an artifact.
     ///
     /// # Errors
-    /// No manifest, a newer schema, or a damaged file.
+    /// No manifest, a newer schema, a damaged file, or one that names files outside of the artifact.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(names::MANIFEST);
         if !path.is_file() {
@@ -117,7 +117,11 @@ impl Manifest {
         if schema_version > MANIFEST_SCHEMA {
             return Err(Error::NewerSchema { path, found: schema_version, supported: MANIFEST_SCHEMA });
         }
-        serde_json::from_str(&text).map_err(json)
+        let manifest: Self = serde_json::from_str(&text).map_err(json)?;
+        match manifest.all_files().find(|file| !lies_inside(&file.path)) {
+            Some(outside) => Err(Error::FileOutside { file: outside.path.clone(), path }),
+            None => Ok(manifest),
+        }
     }
 
     /// Writes the manifest under a temporary name and renames it when it is whole.
@@ -144,8 +148,19 @@ impl Manifest {
         written.map_err(io)
     }
 
+    /// Every file that belongs to the artifact, the manifest excepted.
+    pub fn all_files(&self) -> impl Iterator<Item = &ArtifactFile> {
+        self.files.iter().chain(self.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data]))
+    }
+
     /// The graph of a precision and profile.
     pub fn graph(&self, precision: Precision, profile: Profile) -> Option<&GraphRecord> {
         self.graphs.iter().find(|graph| graph.precision == precision && graph.profile == profile)
     }
+}
+
+/// Whether a path leads to a file below the folder it is relative to, on any system. Files that a manifest names are
+/// read, and removed where another artifact takes their place.
+fn lies_inside(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']))
 }

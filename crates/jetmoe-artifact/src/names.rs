@@ -9,6 +9,9 @@ use crate::{Precision, Profile};
 pub const MANIFEST: &str = "jetmoe.json";
 /// Configuration for onnxruntime-genai.
 pub const GENAI_CONFIG: &str = "genai_config.json";
+/// Folder, inside an artifact's, where an export gathers its files until all of them are whole. What lies there is of an
+/// export that is running or was interrupted.
+pub const UNFINISHED: &str = "export.partial";
 /// Folder of the graphs.
 pub const GRAPH_FOLDER: &str = "onnx";
 

@@ -1,10 +1,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::names::{self, Mixture};
+use crate::names;
+use crate::weights::weights_of;
 use crate::{
-    Architecture, Digest, Error, GenerationConfig, ModelConfig, Result, TensorView, Tensors, Tokenizer,
-    WeightProblem,
+    Digest, Error, GenerationConfig, ModelConfig, Result, TensorView, Tensors, Tokenizer, WeightProblem,
 };
 
 /// An opened checkpoint folder: configuration and mapped weights that fit each other.
@@ -42,7 +42,7 @@ impl Checkpoint {
             tensors.rename(|name| format!("model.{name}"));
         }
         let checkpoint = Checkpoint { folder: folder.to_owned(), config, tensors };
-        let expected = checkpoint.expected_tensors();
+        let expected = weights_of(&checkpoint.config);
         checkpoint.check_weights(&expected)?;
         checkpoint.warn_of_unused(&expected);
         Ok(checkpoint)
@@ -109,45 +109,6 @@ impl Checkpoint {
             let folder = self.folder.display();
             tracing::warn!(%folder, "the model has no place for {} of the tensors, such as {first}", unused.len());
         }
-    }
-
-    /// Every tensor that the architecture needs, with its shape.
-    fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let config = &self.config;
-        let hidden = config.hidden_size;
-        let experts = config.num_local_experts;
-        let kv_width = config.kv_width();
-        let mut expected = vec![(names::EMBEDDING.to_owned(), vec![config.vocab_size, hidden])];
-        for layer in 0..config.num_hidden_layers {
-            expected.extend([
-                (names::input_norm(layer), vec![hidden]),
-                (names::kv_projection(layer), vec![2 * kv_width, hidden]),
-                (names::post_attention_norm(layer), vec![hidden]),
-            ]);
-            let widths = [
-                (Mixture::Attention, kv_width, kv_width),
-                (Mixture::Mlp, 2 * config.intermediate_size, config.intermediate_size),
-            ];
-            for (mixture, input_rows, output_columns) in widths {
-                expected.extend([
-                    (names::router(layer, mixture), vec![experts, hidden]),
-                    (names::expert_input(layer, mixture), vec![experts, input_rows, hidden]),
-                    (names::expert_output(layer, mixture), vec![experts, hidden, output_columns]),
-                    (names::expert_bias(layer, mixture), vec![hidden]),
-                ]);
-            }
-        }
-        expected.push((names::FINAL_NORM.to_owned(), vec![hidden]));
-        match config.architecture {
-            Architecture::CausalLm if !config.tie_word_embeddings => {
-                expected.push((names::LM_HEAD.to_owned(), vec![config.vocab_size, hidden]));
-            }
-            Architecture::SequenceClassification => {
-                expected.push((names::SCORE.to_owned(), vec![config.num_labels(), hidden]));
-            }
-            Architecture::CausalLm | Architecture::Base => {}
-        }
-        expected
     }
 
     /// Checks that tensors are there, by name and shape.

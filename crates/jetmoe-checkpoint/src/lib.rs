@@ -23,8 +23,10 @@ mod hub;
 mod index;
 pub mod names;
 mod source;
+mod synthetic;
 mod tensors;
 mod tokenizer;
+mod weights;
 
 pub use chat::{ChatMessage, ChatTemplate};
 pub use checkpoint::Checkpoint;
@@ -34,5 +36,6 @@ pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
 pub use generation::GenerationConfig;
 pub use source::{HubOptions, ModelSource};
+pub use synthetic::{SyntheticOptions, jetmoe_8b_config, write_synthetic};
 pub use tensors::{TensorView, Tensors, convert_to_f32};
 pub use tokenizer::Tokenizer;

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use self::document::{Document, MAX_SIZE};
+use crate::weights::weights_of;
 use crate::{ConfigProblem, Error, Result};
 
 pub use activation::Activation;
@@ -110,6 +111,11 @@ impl ModelConfig {
     /// Query heads of one token: one per key head and chosen expert.
     pub fn num_attention_heads(&self) -> usize {
         self.num_key_value_heads * self.num_experts_per_token
+    }
+
+    /// Number of weights that a checkpoint of this configuration has.
+    pub fn parameters(&self) -> u64 {
+        weights_of(self).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
     }
 
     /// Number of classes.

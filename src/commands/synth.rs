@@ -1,0 +1,96 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use jetmoe_checkpoint::{Dtype, ModelConfig, SyntheticOptions, jetmoe_8b_config, names, write_synthetic};
+use serde_json::Value;
+
+use super::{ExitStatus, print};
+
+/// Write a checkpoint with random weights, so that any size can be tested anywhere.
+#[derive(Debug, Args)]
+pub(crate) struct Synth {
+    /// The configuration: jetmoe-8b, or a folder with config.json, whose tokenizer is taken over too.
+    #[arg(long, value_name = "jetmoe-8b|DIR")]
+    like: String,
+    /// Number of layers, instead of the configuration's.
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
+    /// Type of the weights.
+    #[arg(long, value_name = "DTYPE", default_value = "bf16")]
+    dtype: DtypeArgument,
+    /// The same seed gives the same weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Largest size of a shard in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = SyntheticOptions::default().shard_bytes)]
+    shard_bytes: u64,
+    /// The checkpoint's folder: new or empty.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DtypeArgument {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<DtypeArgument> for Dtype {
+    fn from(argument: DtypeArgument) -> Self {
+        match argument {
+            DtypeArgument::F32 => Dtype::F32,
+            DtypeArgument::F16 => Dtype::F16,
+            DtypeArgument::Bf16 => Dtype::Bf16,
+        }
+    }
+}
+
+impl Synth {
+    pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
+        let is_free = match self.output.read_dir() {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(_) => !self.output.exists(),
+        };
+        anyhow::ensure!(is_free, "{} exists and is not empty; choose a new folder", self.output.display());
+        let mut config = self.config()?;
+        if let (Some(layers), Some(object)) = (self.layers, config.as_object_mut()) {
+            object.insert("num_hidden_layers".to_owned(), layers.into());
+        }
+        let options =
+            SyntheticOptions { dtype: self.dtype.into(), seed: self.seed, shard_bytes: self.shard_bytes };
+        let bytes = ModelConfig::from_json(&config).map_or(0, |config| config.parameters())
+            * options.dtype.size() as u64;
+        let bar = jetmoe_export::byte_bar("writing", bytes);
+        write_synthetic(&config, &self.output, &options, &mut |bytes| bar.inc(bytes))?;
+        bar.finish_and_clear();
+        self.copy_tokenizer()?;
+        print(&format!("{}\n", self.output.display()))?;
+        Ok(ExitStatus::Success)
+    }
+
+    fn config(&self) -> anyhow::Result<Value> {
+        if self.like == "jetmoe-8b" && !Path::new(&self.like).is_dir() {
+            return Ok(jetmoe_8b_config());
+        }
+        let path = Path::new(&self.like).join(names::CONFIG);
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!("cannot read {}; --like takes jetmoe-8b or a folder with config.json", path.display())
+        })?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not valid", path.display()))
+    }
+
+    fn copy_tokenizer(&self) -> anyhow::Result<()> {
+        for name in
+            [names::TOKENIZER, names::TOKENIZER_CONFIG, names::CHAT_TEMPLATE, names::GENERATION_CONFIG]
+        {
+            let source = Path::new(&self.like).join(name);
+            if source.is_file() {
+                std::fs::copy(&source, self.output.join(name))
+                    .with_context(|| format!("cannot copy {}", source.display()))?;
+            }
+        }
+        Ok(())
+    }
+}

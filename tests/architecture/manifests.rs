@@ -1,0 +1,66 @@
+//! The Cargo manifests: one version table, reasons, nothing said twice.
+
+use std::collections::BTreeSet;
+
+use crate::workspace::{Need, packages, root};
+
+/// Lines of a table of a manifest, without blank lines and comments of their own.
+fn table<'m>(manifest: &'m str, name: &str) -> Vec<&'m str> {
+    let heading = format!("[{name}]");
+    let lines = manifest.lines().skip_while(move |line| *line != heading).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('['));
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+/// The entries of the version table that are not the house's own crates: name, and the line.
+fn version_table(manifest: &str) -> Vec<(&str, &str)> {
+    let entries = table(manifest, "workspace.dependencies").into_iter();
+    let entries = entries.map(|line| (line.split(' ').next().unwrap_or(line), line));
+    entries.filter(|(_, line)| !line.contains("path = ")).collect()
+}
+
+#[test]
+fn every_dependency_says_why_it_is_here() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let entries = version_table(&manifest);
+    assert!(entries.len() > 20, "the version table was not found");
+    for (name, line) in entries {
+        let reason = line.split_once(" # ").map_or("", |(_, reason)| reason);
+        assert!(!reason.trim().is_empty(), "{name} says no reason: {line}");
+    }
+}
+
+#[test]
+fn every_dependency_of_the_version_table_is_used() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let packages = packages();
+    let used: BTreeSet<&str> = packages
+        .iter()
+        .flat_map(|package| [package.dependencies(Need::Code), package.dependencies(Need::Tests)])
+        .flatten()
+        .collect();
+    let idle: Vec<_> =
+        version_table(&manifest).into_iter().filter(|(name, _)| !used.contains(name)).collect();
+    assert!(idle.is_empty(), "nobody uses {idle:?}");
+}
+
+#[test]
+fn every_crate_takes_versions_and_lints_from_the_workspace() {
+    const INHERITED: [&str; 6] = ["version", "edition", "rust-version", "license", "repository", "publish"];
+    for package in packages() {
+        let (name, manifest) = (&package.name, package.manifest());
+        let facts = table(&manifest, "package");
+        for fact in INHERITED {
+            assert!(
+                facts.contains(&format!("{fact}.workspace = true").as_str()),
+                "{name} says its own {fact}"
+            );
+        }
+        assert_eq!(table(&manifest, "lints"), ["workspace = true"], "{name} has lints of its own");
+        for dependencies in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            for line in table(&manifest, dependencies) {
+                assert!(line.contains("workspace = true"), "{name} chooses a version by itself: {line}");
+            }
+        }
+    }
+}

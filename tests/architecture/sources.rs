@@ -1,0 +1,114 @@
+//! The source files: one home for every name, one room per file, nothing foreign in an interface.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::workspace::{packages, product_files, rust_files};
+
+const CHECKPOINT_NAMES: &str = "crates/jetmoe-checkpoint/src/names.rs";
+const ARTIFACT_NAMES: &str = "crates/jetmoe-artifact/src/names.rs";
+
+/// Spellings of files, tensors, inputs and outputs, each with the one file whose code spells it.
+const SPELLED_IN: &[(&str, &str)] = &[
+    ("model.layers.", CHECKPOINT_NAMES),
+    ("model.embed_tokens", CHECKPOINT_NAMES),
+    ("model.norm.weight", CHECKPOINT_NAMES),
+    ("lm_head.weight", CHECKPOINT_NAMES),
+    ("score.weight", CHECKPOINT_NAMES),
+    ("self_attention.experts", CHECKPOINT_NAMES),
+    ("input_linear", CHECKPOINT_NAMES),
+    ("output_linear", CHECKPOINT_NAMES),
+    ("model.safetensors", CHECKPOINT_NAMES),
+    ("\"tokenizer.json\"", CHECKPOINT_NAMES),
+    ("\"tokenizer_config.json\"", CHECKPOINT_NAMES),
+    ("\"generation_config.json\"", CHECKPOINT_NAMES),
+    ("past_key_values", ARTIFACT_NAMES),
+    ("present.{", ARTIFACT_NAMES),
+    ("hidden_states.{", ARTIFACT_NAMES),
+    ("attn_router_logits.{", ARTIFACT_NAMES),
+    ("mlp_router_logits.{", ARTIFACT_NAMES),
+    ("past_sequence_length\"", ARTIFACT_NAMES),
+    ("\"jetmoe.json\"", ARTIFACT_NAMES),
+    ("\"genai_config.json\"", ARTIFACT_NAMES),
+    ("_data\"", ARTIFACT_NAMES),
+];
+
+#[test]
+fn a_name_is_spelled_once() {
+    let files = product_files();
+    for (spelling, home) in SPELLED_IN {
+        let spelled = files.iter().filter(|file| file.code().contains(spelling));
+        let spelled: BTreeSet<&str> = spelled.map(|file| file.path.as_str()).collect();
+        assert_eq!(spelled, BTreeSet::from([*home]), "where {spelling} is spelled");
+    }
+}
+
+/// Over about 400 lines a file probably holds two things; some room, so that nobody shaves lines.
+const MOST_LINES: usize = 450;
+
+#[test]
+fn a_file_is_one_room() {
+    let files = ["crates", "src", "tests", "examples"].into_iter().flat_map(rust_files);
+    let long = files.map(|file| (file.text.lines().count(), file.path));
+    let long: Vec<_> = long.filter(|(lines, _)| *lines > MOST_LINES).collect();
+    assert!(long.is_empty(), "more than {MOST_LINES} lines; what is the second thing in them? {long:?}");
+}
+
+#[test]
+fn graph_and_reference_have_the_same_rooms() {
+    let has = |folder: &str, room: &str| {
+        rust_files(folder).iter().any(|file| file.path == format!("{folder}/{room}.rs"))
+    };
+    for room in ["attention", "experts", "head", "mask", "norm", "rotary", "router"] {
+        for folder in ["crates/jetmoe-graph/src/model", "crates/jetmoe-reference/src"] {
+            assert!(has(folder, room), "{folder} has no {room}.rs");
+        }
+    }
+}
+
+/// The files of `jetmoe-rt` that know a runtime underneath.
+const ENGINES: [&str; 3] = [
+    "crates/jetmoe-rt/src/engine/ort.rs",
+    "crates/jetmoe-rt/src/engine/tract.rs",
+    "crates/jetmoe-rt/src/engine/library/open.rs",
+];
+
+/// Paths into the crates underneath, as code spells them.
+const UNDERNEATH: [&str; 5] = ["ort::", "ort_sys::", "tract_", "libloading::", "candle_"];
+
+/// No other file names a type from underneath, and the files that do show nothing outside the crate; so no public item
+/// can have such a type in it. What remains is a trait implementation for a public type, so there is none from or into a
+/// foreign one.
+#[test]
+fn no_public_item_of_the_runtime_names_a_type_underneath() {
+    let files = product_files().into_iter().filter(|file| file.path.starts_with("crates/jetmoe-rt/"));
+    let (engines, others): (Vec<_>, Vec<_>) = files.partition(|file| ENGINES.contains(&file.path.as_str()));
+    assert_eq!(engines.len(), ENGINES.len(), "the files that know a runtime");
+    for file in others {
+        // the way to our own files of these names
+        let code = file.code().replace("crate::engine::ort::", "").replace("crate::engine::tract::", "");
+        for path in UNDERNEATH {
+            assert!(!code.contains(path), "{} names {path}", file.path);
+        }
+    }
+    for file in engines {
+        let code = file.code();
+        let open = |line: &&str| line.trim_start().starts_with("pub ");
+        assert_eq!(code.lines().find(open), None, "{} shows something outside", file.path);
+        let converts =
+            |line: &&str| line.starts_with("impl") && (line.contains("From<") || line.contains("Into<"));
+        assert_eq!(code.lines().find(converts), None, "{} converts to or from a foreign type", file.path);
+    }
+}
+
+#[test]
+fn every_library_has_one_error_that_may_grow() {
+    let files = product_files();
+    for package in packages().iter().filter(|package| package.name.starts_with("jetmoe-")) {
+        let path = format!("crates/{}/src/error.rs", package.name);
+        let file = files.iter().find(|file| Path::new(&file.path) == Path::new(&path));
+        let code = file.unwrap_or_else(|| panic!("{path} does not exist")).code();
+        let error = "#[derive(Debug, thiserror::Error)]\n#[non_exhaustive]\npub enum Error {";
+        assert!(code.contains(error), "{path} holds no `{error}`");
+    }
+}

@@ -1,0 +1,135 @@
+//! The workspace as cargo and the file system know it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+/// A crate of the workspace, by `cargo metadata`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) manifest_path: PathBuf,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    name: String,
+    kind: Option<String>,
+}
+
+/// What a dependency is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The crate itself.
+    Code,
+    /// Its tests and examples.
+    Tests,
+}
+
+impl Package {
+    /// Names of what this crate depends on.
+    pub(crate) fn dependencies(&self, need: Need) -> BTreeSet<&str> {
+        let kind = match need {
+            Need::Code => None,
+            Need::Tests => Some("dev"),
+        };
+        let needed = self.dependencies.iter().filter(|dependency| dependency.kind.as_deref() == kind);
+        needed.map(|dependency| dependency.name.as_str()).collect()
+    }
+
+    /// Its `Cargo.toml`.
+    pub(crate) fn manifest(&self) -> String {
+        fs::read_to_string(&self.manifest_path).unwrap()
+    }
+}
+
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every crate of the workspace.
+pub(crate) fn packages() -> Vec<Package> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    let Metadata { packages } =
+        serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).unwrap();
+    packages
+}
+
+/// What cargo prints. It resolves nothing anew and fetches nothing: the test that is running was built with it all.
+pub(crate) fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .args(["--locked", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A Rust source file.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Relative to the root, with `/`.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
+impl Source {
+    /// The part that is compiled into the product: no comments, no tests.
+    pub(crate) fn code(&self) -> String {
+        let (code, _) = self.text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&self.text, ""));
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        code.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Every Rust file below a folder of the repository.
+pub(crate) fn rust_files(folder: &str) -> Vec<Source> {
+    let mut files = Vec::new();
+    collect(&root().join(folder), &mut files);
+    assert!(!files.is_empty(), "{folder} holds no Rust file");
+    files
+}
+
+fn collect(folder: &Path, files: &mut Vec<Source>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let path = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+            files.push(Source { path, text });
+        }
+    }
+}
+
+/// Every Rust file that is compiled into a library or command of the house: below a `src`, and no test module.
+pub(crate) fn product_files() -> Vec<Source> {
+    let mut files = rust_files("src");
+    for package in packages() {
+        let folder = package.manifest_path.parent().unwrap().strip_prefix(root()).unwrap().to_owned();
+        if folder.starts_with("crates") {
+            files.extend(rust_files(folder.join("src").to_str().unwrap()));
+        }
+    }
+    let test_modules: BTreeSet<String> = files.iter().flat_map(|file| test_modules(&file.text)).collect();
+    files.retain(|file| {
+        Path::new(&file.path).file_stem().is_some_and(|name| !test_modules.contains(name.to_str().unwrap()))
+    });
+    files
+}
+
+/// Modules in files of their own that are compiled for tests only.
+fn test_modules(text: &str) -> Vec<String> {
+    let declared = text.split("#[cfg(test)]\nmod ").skip(1);
+    declared.filter_map(|rest| rest.lines().next()?.strip_suffix(';').map(str::to_owned)).collect()
+}
