@@ -5,7 +5,8 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::Parser;
-use commands::{Command, ExitStatus};
+use commands::Command;
+use jetmoe_export::console::{self, ExitStatus};
 
 /// Run, classify, verify, evaluate and inspect JetMoE models.
 ///
@@ -19,6 +20,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    commands::start_logging();
-    arguments.command.execute().unwrap_or_else(|error| ExitStatus::of_error(&error)).into()
+    console::start_logging();
+    let status =
+        console::watch_interrupt().map_err(anyhow::Error::from).and_then(|()| arguments.command.execute());
+    status.unwrap_or_else(|error| ExitStatus::of_error(error.as_ref())).into()
 }

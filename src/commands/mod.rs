@@ -9,13 +9,9 @@ mod run;
 mod synth;
 mod verify;
 
-use std::io::{self, Write};
-use std::process::ExitCode;
-
 use clap::{Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
-use tracing_subscriber::EnvFilter;
+use jetmoe_export::console::{ExitStatus, note, print, print_json, print_table};
 
 /// What the command does.
 #[derive(Debug, Subcommand)]
@@ -43,45 +39,6 @@ impl Command {
     }
 }
 
-/// How the command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ExitStatus {
-    /// Done.
-    Success,
-    /// The model was checked, and something is out of tolerance.
-    CheckFailed,
-    /// The input or the machine does not allow it.
-    BadInput,
-    /// The user pressed Ctrl-C; 128 + SIGINT, as shells report it.
-    Interrupted,
-}
-
-impl ExitStatus {
-    /// Prints an error and gives the status for it. A reader that closed the pipe is no error.
-    pub(crate) fn of_error(error: &anyhow::Error) -> Self {
-        let closed = |cause: &(dyn std::error::Error + 'static)| {
-            cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-        };
-        if error.chain().any(closed) {
-            return ExitStatus::Success;
-        }
-        // standard error is the last resort; if it is gone, there is nobody to tell
-        let _ = writeln!(io::stderr(), "error: {error:#}");
-        ExitStatus::BadInput
-    }
-}
-
-impl From<ExitStatus> for ExitCode {
-    fn from(status: ExitStatus) -> Self {
-        ExitCode::from(match status {
-            ExitStatus::Success => 0,
-            ExitStatus::CheckFailed => 1,
-            ExitStatus::BadInput => 2,
-            ExitStatus::Interrupted => 130,
-        })
-    }
-}
-
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -89,38 +46,6 @@ pub(crate) enum Format {
     Table,
     /// For programs; the fields are documented in docs/json.md and stable.
     Json,
-}
-
-/// Warnings go to standard error; `RUST_LOG` asks for more.
-pub(crate) fn start_logging() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,ort=error,tract=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .without_time()
-        .with_target(false)
-        .init();
-}
-
-/// Prints to standard output.
-pub(crate) fn print(text: &str) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    output.flush()
-}
-
-/// Prints as JSON, indented.
-pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    Ok(print(&text)?)
-}
-
-/// A remark for the person at the terminal.
-pub(crate) fn note(text: &str) {
-    // a remark that cannot be shown is not worth failing for
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A bar that counts steps, on standard error where that is a terminal.

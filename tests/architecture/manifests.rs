@@ -64,3 +64,12 @@ fn every_crate_takes_versions_and_lints_from_the_workspace() {
         }
     }
 }
+
+#[test]
+fn no_crate_has_a_build_script() {
+    for package in packages() {
+        let script = package.manifest_path.with_file_name("build.rs");
+        assert!(!script.exists(), "{} exists", script.display());
+        assert!(!table(&package.manifest(), "package").iter().any(|line| line.starts_with("build")));
+    }
+}

@@ -102,6 +102,23 @@ fn no_public_item_of_the_runtime_names_a_type_underneath() {
 }
 
 #[test]
+fn unsafe_code_stands_in_two_files() {
+    let files = product_files();
+    let holds = files.iter().filter(|file| file.code().contains("unsafe {"));
+    let holds: BTreeSet<&str> = holds.map(|file| file.path.as_str()).collect();
+    let expected = ["crates/jetmoe-checkpoint/src/tensors.rs", "crates/jetmoe-rt/src/engine/library/open.rs"];
+    assert_eq!(holds, BTreeSet::from(expected));
+}
+
+#[test]
+fn an_example_needs_no_crate_of_the_house_but_the_runtime() {
+    for example in rust_files("examples") {
+        let text = example.text.replace("jetmoe_rt::", "");
+        assert!(!text.contains("jetmoe_") && !text.contains("jetmoe::"), "{}", example.path);
+    }
+}
+
+#[test]
 fn every_library_has_one_error_that_may_grow() {
     let files = product_files();
     for package in packages().iter().filter(|package| package.name.starts_with("jetmoe-")) {

@@ -56,6 +56,13 @@ struct ExpectedOfClassifier {
     passages: usize,
 }
 
+impl ExpectedOfClassifier {
+    /// Passages whose class was right: the JSON parser may be off in the last bit of a share.
+    fn correct(&self) -> usize {
+        (self.accuracy * self.passages as f64).round() as usize
+    }
+}
+
 /// A line of the classifier's held-out text.
 #[derive(Deserialize)]
 struct Passage {
@@ -211,8 +218,9 @@ fn every_backend_classifies_as_transformers_does_alone_and_in_batches() {
         let Quality::SequenceClassification(found) = measure(&model, &case.name) else {
             panic!("a classifier is measured by its accuracy")
         };
+        let correct = expected.correct();
         assert_eq!(found.passages, expected.passages, "{backend}");
-        assert_eq!(found.accuracy, expected.accuracy, "{backend}");
+        assert_eq!((found.accuracy * found.passages as f64).round() as usize, correct, "{backend}");
         assert!(found.max_logit_error.unwrap() <= limit, "{found:?} on {backend}");
 
         let classifier = TextClassifier::new(&model).unwrap();
@@ -222,7 +230,8 @@ fn every_backend_classifies_as_transformers_does_alone_and_in_batches() {
         let error = largest_difference(&batched, &passages);
         println!("{backend}: {found:?}, in batches {error:.1e}");
         assert!(error <= limit, "{error:.1e} in batches on {backend}");
-        let correct = batched.iter().zip(&passages).filter(|(found, passage)| found.label_index == passage.label);
-        assert_eq!(correct.count() as f64 / passages.len() as f64, expected.accuracy, "{backend}");
+        let pairs = batched.iter().zip(&passages);
+        let right = pairs.filter(|(found, passage)| found.label_index == passage.label);
+        assert_eq!(right.count(), correct, "in batches on {backend}");
     }
 }

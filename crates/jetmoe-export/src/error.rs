@@ -1,7 +1,9 @@
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::Task;
-use jetmoe_checkpoint::{Architecture, Digest};
+use indicatif::DecimalBytes;
+use jetmoe_artifact::{CheckpointRecord, Task};
+use jetmoe_checkpoint::Digest;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,20 +29,20 @@ pub enum Error {
     },
     /// The output folder holds an artifact of another checkpoint.
     #[error(
-        "{} holds an artifact of another checkpoint ({found}, this one is {expected})\n  choose another folder, or pass --force to replace it",
-        folder.display()
+        "{} holds an artifact of another checkpoint, {} ({}; this one is {expected})\n  choose another folder, or pass --force to replace it",
+        folder.display(), found.source, found.digest
     )]
     OtherCheckpoint {
         /// The folder.
         folder: PathBuf,
-        /// Digest of the checkpoint it was made from.
-        found: Digest,
+        /// The checkpoint it was made from.
+        found: CheckpointRecord,
         /// Digest of the checkpoint that is being exported.
         expected: Digest,
     },
     /// The output folder holds an artifact for another task.
     #[error(
-        "{} holds an artifact for {found}, an artifact has one task\n  choose another folder, or pass --force to replace it",
+        "{} holds an artifact for {found}; an artifact has one task, and this one is for {expected}\n  choose another folder, or pass --force to replace it",
         folder.display()
     )]
     OtherTask {
@@ -48,18 +50,50 @@ pub enum Error {
         folder: PathBuf,
         /// Its task.
         found: Task,
+        /// The task that is being exported.
+        expected: Task,
+    },
+    /// The output folder has a manifest that cannot be read.
+    #[error("{} holds an artifact that cannot be read: {why}\n  choose another folder, or pass --force to replace it", folder.display())]
+    OutputDamaged {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with the manifest.
+        why: String,
+    },
+    /// The output folder is the checkpoint's.
+    #[error("{} is the checkpoint itself, whose files an artifact would overwrite\n  choose another folder", folder.display())]
+    OutputIsCheckpoint {
+        /// The folder.
+        folder: PathBuf,
     },
     /// The output path is a file.
-    #[error("{} is a file, expected a folder", path.display())]
+    #[error("{} is a file\n  choose a folder for the artifact", path.display())]
     OutputIsFile {
         /// The path.
         path: PathBuf,
     },
+    /// Another export is writing into the output folder.
+    #[error("another export is writing into {}\n  wait until it has ended, or choose another folder", folder.display())]
+    OutputBusy {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The disk is full.
+    #[error("no space left for the artifact in {}: it takes {}\n  free some space, or choose a folder on another disk", folder.display(), DecimalBytes(*needed))]
+    NoSpace {
+        /// The folder.
+        folder: PathBuf,
+        /// Size of the artifact in bytes.
+        needed: u64,
+        /// What could not be written.
+        source: Box<Error>,
+    },
     /// The checkpoint has no head for the task.
-    #[error("a {architecture:?} checkpoint has no head for {task}\n  choose one of: {}", possible.join(", "))]
+    #[error("a checkpoint trained for {trained} has no head for {task}\n  choose one of: {}", possible.join(", "))]
     NoHead {
-        /// What the checkpoint was trained as.
-        architecture: Architecture,
+        /// What the checkpoint was trained for.
+        trained: Task,
         /// What was asked for.
         task: Task,
         /// The tasks that the checkpoint can serve.
@@ -73,7 +107,7 @@ pub enum Error {
         /// On which file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is not the JSON it should be.
     #[error("{} is not valid: {source}", path.display())]
@@ -83,4 +117,22 @@ pub enum Error {
         /// What the parser said.
         source: serde_json::Error,
     },
+}
+
+impl Error {
+    /// A full disk, whichever file it was that did not fit any more.
+    pub(crate) fn or_no_space(self, folder: &Path, needed: u64) -> Self {
+        let mut cause: Option<&dyn std::error::Error> = Some(&self);
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(is_full_disk) {
+                return Error::NoSpace { folder: folder.to_owned(), needed, source: Box::new(self) };
+            }
+            cause = error.source();
+        }
+        self
+    }
+}
+
+fn is_full_disk(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

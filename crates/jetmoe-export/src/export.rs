@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -48,11 +49,12 @@ pub struct Exported {
 ///
 /// # Errors
 /// A task the checkpoint has no head for, an output folder in use, or what the file system refuses. A failed export
-/// leaves no manifest, so nothing that looks like an artifact.
+/// leaves the folder as it was; where it failed while replacing files, nothing that looks like an artifact.
 pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Exported> {
     let config = checkpoint.config();
     let task = options.task.unwrap_or_else(|| Task::of_architecture(config.architecture));
     check_head(config, task)?;
+    OutputFolder::check(&options.output, checkpoint.folder(), task, options.force)?;
     let graph_options = GraphOptions {
         task,
         precision: options.precision,
@@ -69,12 +71,10 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
 
-    let mut output = OutputFolder::prepare(&options.output, digest, task, options.force)?;
-    let result = write_artifact(checkpoint, options, &graph, &graph_file, &client_files, digest, &mut output);
-    if result.is_err() {
-        output.abandon();
-    }
-    result
+    let size = graph.weight_bytes() + client_files.iter().map(|file| file.content.len() as u64).sum::<u64>();
+    OutputFolder::prepare(&options.output, digest, task, options.force)
+        .and_then(|output| write_artifact(checkpoint, options, &graph, &graph_file, &client_files, digest, output))
+        .map_err(|error| error.or_no_space(&options.output, size))
 }
 
 /// Writes what a verification found, one record per backend, into the manifest of an artifact.
@@ -102,7 +102,7 @@ fn write_artifact(
     graph_file: &str,
     client_files: &[ClientFile],
     digest: Digest,
-    output: &mut OutputFolder,
+    mut output: OutputFolder,
 ) -> Result<Exported> {
     let data_file = names::data_file(graph_file);
     let (graph_path, data_path) = (output.file(graph_file)?, output.file(&data_file)?);
@@ -113,7 +113,7 @@ fn write_artifact(
     let record = graph_record(graph, options, graph_file, &data_file, &written);
 
     let files =
-        client_files.iter().map(|file| write_client_file(output, file)).collect::<Result<Vec<_>>>()?;
+        client_files.iter().map(|file| write_client_file(&mut output, file)).collect::<Result<Vec<_>>>()?;
     let mut graphs = output.existing().map(|manifest| manifest.graphs.clone()).unwrap_or_default();
     graphs.retain(|other| (other.precision, other.profile) != (record.precision, record.profile));
     graphs.push(record.clone());
@@ -124,7 +124,7 @@ fn write_artifact(
         files,
         graphs,
     };
-    manifest.write(&options.output)?;
+    output.commit(&manifest)?;
     Ok(Exported { folder: options.output.clone(), record })
 }
 
@@ -155,14 +155,11 @@ fn graph_record(
     }
 }
 
-/// Writes under a temporary name in the same folder and renames.
 fn write_client_file(output: &mut OutputFolder, file: &ClientFile) -> Result<ArtifactFile> {
     let path = output.file(file.name)?;
-    let io = |source| Error::Io { action: "write", path: path.clone(), source };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut partial = tempfile::Builder::new().suffix(".partial").tempfile_in(folder).map_err(io)?;
-    partial.write_all(&file.content).and_then(|()| partial.as_file().sync_all()).map_err(io)?;
-    partial.persist(&path).map_err(|error| io(error.error))?;
+    File::create(&path)
+        .and_then(|mut target| target.write_all(&file.content).and_then(|()| target.sync_all()))
+        .map_err(|source| Error::Io { action: "write", path, source })?;
     Ok(ArtifactFile {
         path: file.name.to_owned(),
         size: file.content.len() as u64,
@@ -182,5 +179,5 @@ fn check_head(config: &ModelConfig, task: Task) -> Result<()> {
         return Ok(());
     }
     let possible = Task::ALL.iter().filter(|task| can(**task)).map(Task::to_string).collect();
-    Err(Error::NoHead { architecture: config.architecture, task, possible })
+    Err(Error::NoHead { trained: Task::of_architecture(config.architecture), task, possible })
 }

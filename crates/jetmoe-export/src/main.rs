@@ -1,19 +1,20 @@
 //! The `jetmoe-export` command.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task};
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
 use jetmoe_conformance::{
     Backend, Comparison, Expectation, Tolerance, VerificationReport, compare, load, reference_model,
 };
+use jetmoe_export::console::{self, ExitStatus, print, print_table};
 use jetmoe_export::{ExportOptions, Exported, export, record_verification, spinner};
 use jetmoe_graph::Opset;
 use jetmoe_rt::LoadOptions;
-use tracing_subscriber::EnvFilter;
 
 /// Export a JetMoE checkpoint as an ONNX artifact.
 ///
@@ -57,27 +58,13 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,ort=error,tract=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .without_time()
-        .with_target(false)
-        .init();
-    match run(Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            // standard error is the last resort; if it is gone, there is nobody to tell
-            let _ = writeln!(io::stderr(), "error: {error:#}");
-            ExitCode::from(2)
-        }
-    }
+    let arguments = Arguments::parse();
+    console::start_logging();
+    let status = console::watch_interrupt().map_err(anyhow::Error::from).and_then(|()| run(arguments));
+    status.unwrap_or_else(|error| ExitStatus::of_error(error.as_ref())).into()
 }
 
-/// Exports, and verifies where asked to; false if verification found differences.
-fn run(arguments: Arguments) -> anyhow::Result<bool> {
+fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     let source = ModelSource::parse(&arguments.model)?;
     let options = HubOptions { revision: arguments.revision, progress: true, ..HubOptions::default() };
     let checkpoint = Checkpoint::open(source.resolve(&options)?)?;
@@ -94,21 +81,16 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
             force: arguments.force,
         },
     )?;
-    let graph = exported.folder.join(&exported.record.graph.path);
-    writeln!(
-        io::stdout(),
-        "{} ({}, {}, opset {})",
-        graph.display(),
-        exported.record.task,
-        exported.record.precision,
-        exported.record.opset
-    )?;
+    let record = &exported.record;
+    let graph = exported.folder.join(&record.graph.path);
+    print(&format!("{} ({}, {}, opset {})\n", graph.display(), record.task, record.precision, record.opset))?;
     if !arguments.verify {
-        return Ok(true);
+        return Ok(ExitStatus::Success);
     }
-    let report = verify(&checkpoint, &exported)?;
-    write!(io::stdout(), "{}", report.to_table(io::stdout().is_terminal()))?;
-    Ok(report.passed)
+    let report = verify(&checkpoint, &exported)
+        .with_context(|| format!("{} was exported but not verified", exported.folder.display()))?;
+    print_table(&report.to_table(io::stdout().is_terminal()))?;
+    Ok(if report.passed { ExitStatus::Success } else { ExitStatus::CheckFailed })
 }
 
 /// Compares every runtime of this build with the reference, and keeps the results in the manifest.

@@ -1,30 +1,64 @@
-//! The output folder: whether it may be written to, and what becomes of what lies there.
+//! The output folder: whether it may be written to, how an export gets into it, and what becomes of what lies there.
+//!
+//! An export gathers its files in a folder of its own inside the output folder, and moves them to their places when all
+//! of them are whole. Whenever it is interrupted, the output folder holds the old artifact, or the new one, or no
+//! manifest and so nothing that looks like an artifact.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::{Artifact, Manifest, Task};
+use jetmoe_artifact::{Manifest, Task, names};
 use jetmoe_checkpoint::Digest;
 
+use crate::gathering::{Gathering, begun};
 use crate::{Error, Result};
 
-/// An output folder that may be written to.
+/// An output folder that one export may write to. Dropped before it is committed, it leaves the folder as it was.
 #[derive(Debug)]
 pub(crate) struct OutputFolder {
     folder: PathBuf,
-    /// Folders that did not exist before, outermost first; a failed export removes them again if they are empty.
-    created: Vec<PathBuf>,
+    gathering: Gathering,
+    /// Files that were gathered, relative, in the order of [`OutputFolder::file`].
+    files: Vec<String>,
     /// The manifest of an artifact of the same checkpoint and task, whose other graphs are kept.
     existing: Option<Manifest>,
 }
 
 impl OutputFolder {
-    /// Checks and creates the folder. Without `force` it must be new, empty, or an artifact of the same checkpoint and
-    /// task. With `force`, the files of another artifact that lies there are removed; unknown files stay.
+    /// Refuses a folder that may not be written to, as far as that shows without the checkpoint's digest, which takes
+    /// its time.
+    pub(crate) fn check(folder: &Path, checkpoint: &Path, task: Task, force: bool) -> Result<()> {
+        let same = |left: &Path, right: &Path| {
+            matches!((left.canonicalize(), right.canonicalize()), (Ok(left), Ok(right)) if left == right)
+        };
+        if same(folder, checkpoint) {
+            return Err(Error::OutputIsCheckpoint { folder: folder.to_owned() });
+        }
+        if folder.exists() && !folder.is_dir() {
+            return Err(Error::OutputIsFile { path: folder.to_owned() });
+        }
+        if force { Ok(()) } else { Contents::of(folder)?.permit(folder, None, task) }
+    }
+
+    /// Takes the folder for one export; it is created if need be. Without `force` it must be empty or hold an artifact
+    /// of the same checkpoint and task. With `force`, the files of another artifact that lies there are removed; unknown
+    /// files stay. What an interrupted export left counts as what it was about to become.
     pub(crate) fn prepare(folder: &Path, digest: Digest, task: Task, force: bool) -> Result<Self> {
-        let existing = inspect(folder, digest, task, force)?;
-        let mut output = OutputFolder { folder: folder.to_owned(), created: Vec::new(), existing };
-        output.create_folder(folder)?;
-        Ok(output)
+        let gathering = Gathering::begin(folder)?;
+        let contents = Contents::of(folder)?;
+        let permitted = contents.permit(folder, Some(digest), task);
+        let existing = match (contents, permitted) {
+            (contents, Ok(())) => contents.into_artifact(),
+            (_, Err(error)) if !force => return Err(error),
+            (contents, Err(_)) => {
+                if let Some(other) = contents.into_artifact() {
+                    remove_files(folder, &other)?;
+                }
+                None
+            }
+        };
+        Ok(OutputFolder { folder: folder.to_owned(), gathering, files: Vec::new(), existing })
     }
 
     /// The manifest of an artifact of the same checkpoint, if one lies here.
@@ -32,87 +66,128 @@ impl OutputFolder {
         self.existing.as_ref()
     }
 
-    /// Full path of a file of the artifact; its folder is created.
+    /// Where to write a file of the artifact until [`OutputFolder::commit`]; its folder is created.
     pub(crate) fn file(&mut self, relative: &str) -> Result<PathBuf> {
-        let path = self.folder.join(relative);
-        if let Some(parent) = path.parent() {
-            let parent = parent.to_owned();
-            self.create_folder(&parent)?;
-        }
+        let path = self.gathering.folder().join(relative);
+        create_parent(&path)?;
+        self.files.push(relative.to_owned());
         Ok(path)
     }
 
-    /// Removes the folders that this export created, as far as they are empty.
-    pub(crate) fn abandon(&self) {
-        for folder in self.created.iter().rev() {
-            // a folder that is not empty stays
-            let _ = std::fs::remove_dir(folder);
+    /// Moves every file to its place, the manifest last. While files are replaced there is no manifest, so that none
+    /// accepts a mixture of old and new ones.
+    pub(crate) fn commit(self, manifest: &Manifest) -> Result<()> {
+        // from here on it tells whose files lie in the folder, should this be interrupted
+        manifest.write(self.gathering.folder())?;
+        let _uninterrupted = begun();
+        remove_if_there(&self.folder.join(names::MANIFEST))?;
+        let manifest = std::iter::once(names::MANIFEST);
+        for file in self.files.iter().map(String::as_str).chain(manifest) {
+            let place = self.folder.join(file);
+            create_parent(&place)?;
+            fs::rename(self.gathering.folder().join(file), &place).map_err(|source| Error::Io {
+                action: "put the new file in place of",
+                path: place,
+                source,
+            })?;
         }
-    }
-
-    fn create_folder(&mut self, folder: &Path) -> Result<()> {
-        let missing: Vec<PathBuf> = folder
-            .ancestors()
-            .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
-            .map(Path::to_owned)
-            .collect();
-        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-            action: "create",
-            path: folder.to_owned(),
-            source,
-        })?;
-        self.created.extend(missing.into_iter().rev());
         Ok(())
     }
 }
 
-fn inspect(folder: &Path, digest: Digest, task: Task, force: bool) -> Result<Option<Manifest>> {
-    if folder.exists() && !folder.is_dir() {
-        return Err(Error::OutputIsFile { path: folder.to_owned() });
-    }
-    let io = |action| move |source| Error::Io { action, path: folder.to_owned(), source };
-    if !folder.exists() || folder.read_dir().map_err(io("read"))?.next().is_none() {
-        return Ok(None);
-    }
-    if !Artifact::is_artifact(folder) {
-        return if force { Ok(None) } else { Err(Error::OutputInUse { folder: folder.to_owned() }) };
-    }
-    match (Manifest::read(folder), force) {
-        (Ok(manifest), _)
-            if manifest.checkpoint.digest == digest
-                && manifest.graphs.iter().all(|graph| graph.task == task) =>
-        {
-            Ok(Some(manifest))
+/// What an output folder holds, apart from what an unfinished export gathered.
+enum Contents {
+    Nothing,
+    /// An artifact, or one that was being put in place when its export was interrupted.
+    Artifact(Box<Manifest>),
+    /// A manifest that cannot be read, and why.
+    Damaged(String),
+    Foreign,
+}
+
+impl Contents {
+    fn of(folder: &Path) -> Result<Self> {
+        let unfinished = folder.join(names::UNFINISHED);
+        for place in [folder, &unfinished] {
+            match Manifest::read(place) {
+                Ok(manifest) => return Ok(Contents::Artifact(Box::new(manifest))),
+                Err(jetmoe_artifact::Error::NotAnArtifact { .. }) => {}
+                Err(error) => {
+                    // the advice in its other lines is for who wants to run the artifact
+                    let why = error.to_string().lines().next().unwrap_or_default().to_owned();
+                    return Ok(Contents::Damaged(why));
+                }
+            }
         }
-        (Ok(manifest), true) => {
-            remove_files(folder, &manifest)?;
-            Ok(None)
+        if !folder.exists() {
+            return Ok(Contents::Nothing);
         }
-        (Err(_), true) => Ok(None),
-        (Err(error), false) => Err(error.into()),
-        (Ok(manifest), false) if manifest.checkpoint.digest != digest => Err(Error::OtherCheckpoint {
-            folder: folder.to_owned(),
-            found: manifest.checkpoint.digest,
-            expected: digest,
-        }),
-        (Ok(manifest), false) => {
-            let found = manifest.graphs.first().map_or(task, |graph| graph.task);
-            Err(Error::OtherTask { folder: folder.to_owned(), found })
+        let failed = |source| Error::Io { action: "read", path: folder.to_owned(), source };
+        for entry in folder.read_dir().map_err(failed)? {
+            if entry.map_err(failed)?.file_name() != names::UNFINISHED {
+                return Ok(Contents::Foreign);
+            }
+        }
+        Ok(Contents::Nothing)
+    }
+
+    fn into_artifact(self) -> Option<Manifest> {
+        match self {
+            Contents::Artifact(manifest) => Some(*manifest),
+            Contents::Nothing | Contents::Damaged(_) | Contents::Foreign => None,
+        }
+    }
+
+    /// Refuses what only `force` may overwrite. Without a digest, an artifact of any checkpoint will do.
+    fn permit(&self, folder: &Path, digest: Option<Digest>, task: Task) -> Result<()> {
+        let folder = folder.to_owned();
+        match self {
+            Contents::Nothing => Ok(()),
+            Contents::Foreign => Err(Error::OutputInUse { folder }),
+            Contents::Damaged(why) => Err(Error::OutputDamaged { folder, why: why.clone() }),
+            Contents::Artifact(manifest) => {
+                let checkpoint = manifest.checkpoint.clone();
+                if let Some(expected) = digest.filter(|digest| *digest != checkpoint.digest) {
+                    return Err(Error::OtherCheckpoint { folder, found: checkpoint, expected });
+                }
+                match manifest.graphs.iter().find(|graph| graph.task != task) {
+                    Some(graph) => Err(Error::OtherTask { folder, found: graph.task, expected: task }),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
 
 /// Removes what another artifact's manifest names, the manifest first: without it nothing looks whole.
 fn remove_files(folder: &Path, manifest: &Manifest) -> Result<()> {
-    let graphs = manifest.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data]);
-    let named = manifest.files.iter().chain(graphs).map(|file| file.path.as_str());
-    for file in std::iter::once(jetmoe_artifact::names::MANIFEST).chain(named) {
+    let unfinished = format!("{}/{}", names::UNFINISHED, names::MANIFEST);
+    let named = manifest.all_files().map(|file| file.path.as_str());
+    for file in [names::MANIFEST, &unfinished].into_iter().chain(named) {
         let path = folder.join(file);
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Io { action: "remove", path, source }),
+        remove_if_there(&path)?;
+        if let Some(parent) = path.parent().filter(|parent| *parent != folder) {
+            // a folder that still holds something stays
+            let _ = fs::remove_dir(parent);
         }
     }
     Ok(())
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { action: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|source| Error::Io {
+        action: "create",
+        path: parent.to_owned(),
+        source,
+    })
 }
