@@ -53,6 +53,16 @@ pub enum Error {
         /// The newest.
         maximum: u32,
     },
+    /// An expert that the tensor does not have.
+    #[error("{tensor} holds {experts} experts, there is no expert {expert}")]
+    NoSuchExpert {
+        /// The tensor.
+        tensor: String,
+        /// The expert, from 0.
+        expert: usize,
+        /// How many there are.
+        experts: usize,
+    },
     /// A weight cannot be taken from the checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),

@@ -1,10 +1,8 @@
 //! Weights as references into a checkpoint: which tensor, which part of it, in which layout.
 
-use std::io::Write;
-
 use jetmoe_checkpoint::{Checkpoint, TensorView, convert_to_f32};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A reference to a checkpoint tensor, or to one expert's matrix of it. No element is read before the graph is
 /// written.
@@ -61,80 +59,107 @@ impl Weight {
         shape
     }
 
-    /// Writes the elements as little-endian float32, row-major.
+    /// Size in bytes as it is written.
+    pub(crate) fn encoded_length(&self) -> u64 {
+        self.shape().iter().map(|size| *size as u64).product::<u64>() * size_of::<f32>() as u64
+    }
+
+    /// The mapped bytes that this weight is made from.
     ///
     /// # Errors
-    /// A tensor that the checkpoint does not have in this shape, or what the target refuses.
-    pub(crate) fn write_f32(
-        &self,
-        checkpoint: &Checkpoint,
-        target: &mut impl Write,
-    ) -> Result<std::io::Result<()>> {
+    /// A tensor that the checkpoint does not have in this shape.
+    pub(crate) fn source<'a>(&self, checkpoint: &'a Checkpoint) -> Result<Source<'a>> {
         let tensor = checkpoint.tensor(&self.tensor, &self.stored)?;
         let part = match self.expert {
             None => Some(tensor),
             Some(expert) => tensor.slice_first(expert),
         };
-        let Some(part) = part else {
-            return Ok(Err(std::io::Error::other(format!(
-                "{} has no expert {:?}",
-                self.tensor, self.expert
-            ))));
+        let tensor = part.ok_or_else(|| Error::NoSuchExpert {
+            tensor: self.tensor.clone(),
+            expert: self.expert.unwrap_or(0),
+            experts: self.stored.first().copied().unwrap_or(0),
+        })?;
+        let layout = match tensor.shape {
+            [rows, columns] if self.transposed => Layout::Transposed { rows: *rows, columns: *columns },
+            _ => Layout::AsStored,
         };
-        Ok(match part.shape {
-            [rows, columns] if self.transposed => write_transposed(&part, *rows, *columns, target),
-            _ => write_in_order(&part, target),
-        })
+        Ok(Source { tensor, layout })
     }
 }
 
-/// Elements converted at a time, so that memory does not grow with the model.
-const CHUNK: usize = 1 << 18;
-
-fn write_in_order(tensor: &TensorView<'_>, target: &mut impl Write) -> std::io::Result<()> {
-    let mut values = vec![0.0; CHUNK];
-    let mut encoded = Vec::with_capacity(CHUNK * 4);
-    for bytes in tensor.bytes.chunks(CHUNK * tensor.dtype.size()) {
-        let values = &mut values[..bytes.len() / tensor.dtype.size()];
-        convert_to_f32(tensor.dtype, bytes, values);
-        encode(values, &mut encoded);
-        target.write_all(&encoded)?;
-    }
-    Ok(())
+/// A weight about to be written, cut into pieces that can be converted independently: little-endian float32, row-major.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    tensor: TensorView<'a>,
+    layout: Layout,
 }
 
-/// Takes a band of columns at a time: every stored row gives a short contiguous run, and the band becomes that many
-/// whole rows of the result.
-fn write_transposed(
-    tensor: &TensorView<'_>,
-    rows: usize,
-    columns: usize,
-    target: &mut impl Write,
-) -> std::io::Result<()> {
-    if rows == 0 || columns == 0 {
-        return Ok(());
+#[derive(Debug, Clone, Copy)]
+enum Layout {
+    AsStored,
+    /// Rows and columns of the stored matrix, which are exchanged.
+    Transposed {
+        rows: usize,
+        columns: usize,
+    },
+}
+
+/// Elements of a piece, so that memory does not grow with the model.
+const PIECE: usize = 1 << 18;
+
+impl Source<'_> {
+    /// Number of pieces.
+    pub(crate) fn pieces(&self) -> usize {
+        match self.layout {
+            Layout::AsStored => (self.tensor.bytes.len() / self.tensor.dtype.size()).div_ceil(PIECE),
+            Layout::Transposed { rows, columns } => columns.div_ceil(band(rows)),
+        }
     }
-    let size = tensor.dtype.size();
-    let band = (CHUNK / rows).clamp(1, columns);
-    let mut run = vec![0.0; band];
-    let mut result = vec![0.0; band * rows];
-    let mut encoded = Vec::with_capacity(band * rows * 4);
-    for first in (0..columns).step_by(band) {
-        let width = band.min(columns - first);
+
+    /// The `index`-th piece, encoded.
+    pub(crate) fn piece(&self, index: usize) -> Vec<u8> {
+        match self.layout {
+            Layout::AsStored => self.run(index),
+            Layout::Transposed { rows, columns } => self.band(index, rows, columns),
+        }
+    }
+
+    /// A run of elements in the stored order.
+    fn run(&self, index: usize) -> Vec<u8> {
+        let size = self.tensor.dtype.size();
+        let end = ((index + 1) * PIECE * size).min(self.tensor.bytes.len());
+        let bytes = &self.tensor.bytes[index * PIECE * size..end];
+        let mut values = vec![0.0; bytes.len() / size];
+        convert_to_f32(self.tensor.dtype, bytes, &mut values);
+        encode(&values)
+    }
+
+    /// A band of columns: every stored row gives a short contiguous run, and the band becomes that many whole rows of
+    /// the result.
+    fn band(&self, index: usize, rows: usize, columns: usize) -> Vec<u8> {
+        let size = self.tensor.dtype.size();
+        let first = index * band(rows);
+        let width = band(rows).min(columns - first);
+        let mut run = vec![0.0; width];
+        let mut result = vec![0.0; width * rows];
         for row in 0..rows {
             let start = (row * columns + first) * size;
-            convert_to_f32(tensor.dtype, &tensor.bytes[start..start + width * size], &mut run[..width]);
-            for (column, value) in run[..width].iter().enumerate() {
+            convert_to_f32(self.tensor.dtype, &self.tensor.bytes[start..start + width * size], &mut run);
+            for (column, value) in run.iter().enumerate() {
                 result[column * rows + row] = *value;
             }
         }
-        encode(&result[..width * rows], &mut encoded);
-        target.write_all(&encoded)?;
+        encode(&result)
     }
-    Ok(())
 }
 
-fn encode(values: &[f32], encoded: &mut Vec<u8>) {
-    encoded.clear();
+/// Columns of a transposed matrix that are taken at a time.
+fn band(rows: usize) -> usize {
+    (PIECE / rows.max(1)).max(1)
+}
+
+fn encode(values: &[f32]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(values.len() * size_of::<f32>());
     encoded.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    encoded
 }

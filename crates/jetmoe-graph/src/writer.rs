@@ -1,15 +1,19 @@
 //! Writes a graph as an ONNX file and its weights as one external data file, as a stream.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
 use jetmoe_checkpoint::{Checkpoint, Digest};
 use prost::Message;
-use sha2::{Digest as _, Sha256};
+use rayon::prelude::*;
 
-use crate::graph::{Attribute, Graph, ValueFacts, ValueId};
-use crate::{Dimension, Error, Result, onnx};
+use crate::Result;
+use crate::graph::Graph;
+use crate::partial_file::PartialFile;
+use crate::serialize::model;
+use crate::weight::Source;
 
 /// Sizes and digests of the two files of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,18 +45,8 @@ pub fn write(
     graph.check_weights(checkpoint)?;
     let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
 
-    let mut data = PartialFile::create(data_path)?;
-    let mut places = Vec::with_capacity(graph.weights.len());
-    for (_, weight) in &graph.weights {
-        let elements: usize = weight.shape().iter().product();
-        let length = (elements * size_of::<f32>()) as u64;
-        data.align(alignment(length))?;
-        let offset = data.written;
-        weight.write_f32(checkpoint, &mut data)?.map_err(data.failed("write"))?;
-        debug_assert_eq!(data.written - offset, length);
-        places.push(Place { offset, length });
-        progress(length);
-    }
+    let places = places(graph);
+    let data = write_weights(graph, checkpoint, &places, PartialFile::create(data_path)?, progress)?;
     let model = model(graph, &location, &places);
     let mut file = PartialFile::create(graph_path)?;
     file.write_all(&model.encode_to_vec()).map_err(file.failed("write"))?;
@@ -74,17 +68,28 @@ impl Graph {
 
     /// Size of all weights in bytes, as they will be written.
     pub fn weight_bytes(&self) -> u64 {
-        self.weights
-            .iter()
-            .map(|(_, weight)| (weight.shape().iter().product::<usize>() * size_of::<f32>()) as u64)
-            .sum()
+        self.weights.iter().map(|(_, weight)| weight.encoded_length()).sum()
     }
 }
 
 /// Where a weight lies in the data file.
-struct Place {
-    offset: u64,
-    length: u64,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+/// One weight behind the other, each aligned.
+fn places(graph: &Graph) -> Vec<Place> {
+    let mut end = 0_u64;
+    let lengths = graph.weights.iter().map(|(_, weight)| weight.encoded_length());
+    lengths
+        .map(|length| {
+            let offset = end.next_multiple_of(alignment(length));
+            end = offset + length;
+            Place { offset, length }
+        })
+        .collect()
 }
 
 /// Large weights begin at a page, so that they can be mapped alone; small ones at a cache line.
@@ -93,190 +98,67 @@ fn alignment(length: u64) -> u64 {
     if length >= LARGE { 4096 } else { 64 }
 }
 
-/// A file under its temporary name, counted and hashed as it is written. Dropped unfinished, it is removed.
-struct PartialFile {
-    path: PathBuf,
-    partial: PathBuf,
-    target: Option<BufWriter<File>>,
-    hasher: Sha256,
-    written: u64,
-}
+/// Pieces that wait to be written; each is at most a few megabytes.
+const PIECES_IN_FLIGHT: usize = 8;
 
-impl PartialFile {
-    fn create(path: &Path) -> Result<Self> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|source| Error::Io {
-            action: "create",
-            path: partial.clone(),
-            source,
-        })?;
-        Ok(PartialFile {
-            path: path.to_owned(),
-            partial,
-            target: Some(BufWriter::with_capacity(1 << 20, file)),
-            hasher: Sha256::new(),
-            written: 0,
-        })
-    }
-
-    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> Error + use<> {
-        let path = self.path.clone();
-        move |source| Error::Io { action, path, source }
-    }
-
-    fn align(&mut self, alignment: u64) -> Result<()> {
-        let padding = self.written.next_multiple_of(alignment) - self.written;
-        let zeros = vec![0; padding as usize];
-        self.write_all(&zeros).map_err(self.failed("write"))
-    }
-
-    /// Flushes everything to the disk and gives the file its name.
-    fn finish(mut self) -> Result<(u64, Digest)> {
-        let failed = self.failed("write");
-        let renamed = self.target.take().map_or(Ok(()), |target| {
-            let file = target.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            std::fs::rename(&self.partial, &self.path)
-        });
-        if renamed.is_err() {
-            // best effort: the first error is the one to report
-            let _ = std::fs::remove_file(&self.partial);
-        }
-        renamed.map_err(failed)?;
-        Ok((self.written, Digest::finish(self.hasher.clone())))
-    }
-}
-
-impl Write for PartialFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(target) = &mut self.target else { return Err(io::Error::other("the file is finished")) };
-        let length = target.write(bytes)?;
-        self.hasher.update(&bytes[..length]);
-        self.written += length as u64;
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.target.as_mut().map_or(Ok(()), Write::flush)
-    }
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        if let Some(target) = self.target.take() {
-            // what is still buffered is not worth writing
-            drop(target.into_parts());
-            let _ = std::fs::remove_file(&self.partial);
-        }
-    }
-}
-
-fn model(graph: &Graph, location: &str, places: &[Place]) -> onnx::Model {
-    let metadata = [
-        ("jetmoe.task", graph.task.to_string()),
-        ("jetmoe.precision", graph.precision.to_string()),
-        ("jetmoe.profile", graph.profile.to_string()),
-    ];
-    onnx::Model {
-        ir_version: Some(graph.opset.ir_version()),
-        producer_name: Some("jetmoe-export".to_owned()),
-        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        doc_string: Some(format!("JetMoE for {}", graph.task)),
-        graph: Some(body(graph, location, places)),
-        opset_import: vec![onnx::OperatorSetId {
-            domain: Some(String::new()),
-            version: Some(i64::from(graph.opset.version())),
-        }],
-        metadata_props: metadata.into_iter().map(|(key, value)| entry(key, value)).collect(),
-    }
-}
-
-fn body(graph: &Graph, location: &str, places: &[Place]) -> onnx::Graph {
-    let name = |id: &ValueId| graph.values[*id].name.clone();
-    let constants = graph.constants.iter().map(|constant| {
-        let bytes = constant.elements.to_le_bytes();
-        onnx::Tensor { raw_data: Some(bytes), ..tensor(&graph.values[constant.value]) }
+/// Converts the weights on all cores while one thread hashes and writes what is ready, in order. Memory holds a few
+/// pieces at a time, whatever the size of the model.
+fn write_weights(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    places: &[Place],
+    data: PartialFile,
+    progress: &mut dyn FnMut(u64),
+) -> Result<PartialFile> {
+    let failed = data.failed("write");
+    let (sender, receiver) = sync_channel(PIECES_IN_FLIGHT);
+    let (converted, written) = thread::scope(|scope| {
+        let writer = scope.spawn(move || write_pieces(receiver, data));
+        let converted = convert_weights(graph, checkpoint, places, &sender, progress);
+        drop(sender);
+        let written =
+            writer.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread ended early")));
+        (converted, written)
     });
-    let weights = graph.weights.iter().zip(places).map(|((value, _), place)| onnx::Tensor {
-        external_data: vec![
-            entry("location", location.to_owned()),
-            entry("offset", place.offset.to_string()),
-            entry("length", place.length.to_string()),
-        ],
-        data_location: Some(onnx::DataLocation::External as i32),
-        ..tensor(&graph.values[*value])
-    });
-    onnx::Graph {
-        name: Some(format!("jetmoe-{}", graph.task)),
-        node: graph
-            .nodes
-            .iter()
-            .map(|node| onnx::Node {
-                input: node.inputs.iter().map(name).collect(),
-                output: node.outputs.iter().map(name).collect(),
-                name: Some(node.name.clone()),
-                op_type: Some(node.operator.to_owned()),
-                attribute: node.attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
-                domain: None,
-            })
-            .collect(),
-        initializer: constants.chain(weights).collect(),
-        input: graph.inputs.iter().map(|id| value_info(&graph.values[*id])).collect(),
-        output: graph.outputs.iter().map(|id| value_info(&graph.values[*id])).collect(),
-    }
+    // a conversion also ends because writing failed, and then that is the reason to report
+    let data = written.map_err(failed)?;
+    converted?;
+    Ok(data)
 }
 
-/// Name, element type and dimensions of an initializer, whose shape is always fixed.
-fn tensor(facts: &ValueFacts) -> onnx::Tensor {
-    onnx::Tensor {
-        dims: facts.shape.0.iter().filter_map(Dimension::fixed).collect(),
-        data_type: Some(facts.element.onnx()),
-        name: Some(facts.name.clone()),
-        ..onnx::Tensor::default()
+fn write_pieces(receiver: Receiver<Vec<u8>>, mut data: PartialFile) -> io::Result<PartialFile> {
+    for piece in receiver {
+        data.write_all(&piece)?;
     }
+    Ok(data)
 }
 
-fn value_info(facts: &ValueFacts) -> onnx::ValueInfo {
-    let dim = facts.shape.0.iter().map(|size| onnx::ShapeDimension {
-        value: Some(match size.fixed() {
-            Some(number) => onnx::DimensionValue::DimValue(number),
-            None => onnx::DimensionValue::DimParam(size.to_string()),
-        }),
-    });
-    let tensor_type = onnx::TensorType {
-        elem_type: Some(facts.element.onnx()),
-        shape: Some(onnx::TensorShape { dim: dim.collect() }),
-    };
-    onnx::ValueInfo {
-        name: Some(facts.name.clone()),
-        r#type: Some(onnx::Type { tensor_type: Some(tensor_type) }),
-    }
-}
-
-fn attribute(name: &str, value: &Attribute) -> onnx::Attribute {
-    let named = onnx::Attribute { name: Some(name.to_owned()), ..onnx::Attribute::default() };
-    match value {
-        Attribute::Integer(number) => {
-            onnx::Attribute { i: Some(*number), r#type: Some(onnx::AttributeType::Int as i32), ..named }
+fn convert_weights(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    places: &[Place],
+    sender: &SyncSender<Vec<u8>>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let mut end = 0;
+    for ((_, weight), place) in graph.weights.iter().zip(places) {
+        let padding = vec![0; (place.offset - end) as usize];
+        end = place.offset + place.length;
+        if sender.send(padding).is_err() {
+            return Ok(());
         }
-        Attribute::Float32Tensor(number) => onnx::Attribute {
-            t: Some(onnx::Tensor {
-                dims: vec![1],
-                data_type: Some(onnx::DataType::Float as i32),
-                raw_data: Some(number.to_le_bytes().to_vec()),
-                ..onnx::Tensor::default()
-            }),
-            r#type: Some(onnx::AttributeType::Tensor as i32),
-            ..named
-        },
-        Attribute::Integers(numbers) => {
-            onnx::Attribute { ints: numbers.clone(), r#type: Some(onnx::AttributeType::Ints as i32), ..named }
+        let source: Source<'_> = weight.source(checkpoint)?;
+        let pieces: Vec<usize> = (0..source.pieces()).collect();
+        for group in pieces.chunks(2 * rayon::current_num_threads()) {
+            let converted: Vec<Vec<u8>> = group.par_iter().map(|piece| source.piece(*piece)).collect();
+            for piece in converted {
+                let length = piece.len() as u64;
+                if sender.send(piece).is_err() {
+                    return Ok(());
+                }
+                progress(length);
+            }
         }
     }
-}
-
-fn entry(key: &str, value: String) -> onnx::StringStringEntry {
-    onnx::StringStringEntry { key: Some(key.to_owned()), value: Some(value) }
+    Ok(())
 }

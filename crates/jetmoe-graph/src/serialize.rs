@@ -1,0 +1,114 @@
+//! A graph as the messages of an ONNX file.
+
+use crate::graph::{Attribute, Graph, ValueFacts, ValueId};
+use crate::writer::Place;
+use crate::{Dimension, onnx};
+
+/// The whole file; the weights lie at `places` of the file `location`.
+pub(crate) fn model(graph: &Graph, location: &str, places: &[Place]) -> onnx::Model {
+    let metadata = [
+        ("jetmoe.task", graph.task.to_string()),
+        ("jetmoe.precision", graph.precision.to_string()),
+        ("jetmoe.profile", graph.profile.to_string()),
+    ];
+    onnx::Model {
+        ir_version: Some(graph.opset.ir_version()),
+        producer_name: Some("jetmoe-export".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        doc_string: Some(format!("JetMoE for {}", graph.task)),
+        graph: Some(body(graph, location, places)),
+        opset_import: vec![onnx::OperatorSetId {
+            domain: Some(String::new()),
+            version: Some(i64::from(graph.opset.version())),
+        }],
+        metadata_props: metadata.into_iter().map(|(key, value)| entry(key, value)).collect(),
+    }
+}
+
+fn body(graph: &Graph, location: &str, places: &[Place]) -> onnx::Graph {
+    let name = |id: &ValueId| graph.values[*id].name.clone();
+    let constants = graph.constants.iter().map(|constant| {
+        let bytes = constant.elements.to_le_bytes();
+        onnx::Tensor { raw_data: Some(bytes), ..tensor(&graph.values[constant.value]) }
+    });
+    let weights = graph.weights.iter().zip(places).map(|((value, _), place)| onnx::Tensor {
+        external_data: vec![
+            entry("location", location.to_owned()),
+            entry("offset", place.offset.to_string()),
+            entry("length", place.length.to_string()),
+        ],
+        data_location: Some(onnx::DataLocation::External as i32),
+        ..tensor(&graph.values[*value])
+    });
+    onnx::Graph {
+        name: Some(format!("jetmoe-{}", graph.task)),
+        node: graph
+            .nodes
+            .iter()
+            .map(|node| onnx::Node {
+                input: node.inputs.iter().map(name).collect(),
+                output: node.outputs.iter().map(name).collect(),
+                name: Some(node.name.clone()),
+                op_type: Some(node.operator.to_owned()),
+                attribute: node.attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
+                domain: None,
+            })
+            .collect(),
+        initializer: constants.chain(weights).collect(),
+        input: graph.inputs.iter().map(|id| value_info(&graph.values[*id])).collect(),
+        output: graph.outputs.iter().map(|id| value_info(&graph.values[*id])).collect(),
+    }
+}
+
+/// Name, element type and dimensions of an initializer, whose shape is always fixed.
+fn tensor(facts: &ValueFacts) -> onnx::Tensor {
+    onnx::Tensor {
+        dims: facts.shape.0.iter().filter_map(Dimension::fixed).collect(),
+        data_type: Some(facts.element.onnx()),
+        name: Some(facts.name.clone()),
+        ..onnx::Tensor::default()
+    }
+}
+
+fn value_info(facts: &ValueFacts) -> onnx::ValueInfo {
+    let dim = facts.shape.0.iter().map(|size| onnx::ShapeDimension {
+        value: Some(match size.fixed() {
+            Some(number) => onnx::DimensionValue::DimValue(number),
+            None => onnx::DimensionValue::DimParam(size.to_string()),
+        }),
+    });
+    let tensor_type = onnx::TensorType {
+        elem_type: Some(facts.element.onnx()),
+        shape: Some(onnx::TensorShape { dim: dim.collect() }),
+    };
+    onnx::ValueInfo {
+        name: Some(facts.name.clone()),
+        r#type: Some(onnx::Type { tensor_type: Some(tensor_type) }),
+    }
+}
+
+fn attribute(name: &str, value: &Attribute) -> onnx::Attribute {
+    let named = onnx::Attribute { name: Some(name.to_owned()), ..onnx::Attribute::default() };
+    match value {
+        Attribute::Integer(number) => {
+            onnx::Attribute { i: Some(*number), r#type: Some(onnx::AttributeType::Int as i32), ..named }
+        }
+        Attribute::Float32Tensor(number) => onnx::Attribute {
+            t: Some(onnx::Tensor {
+                dims: vec![1],
+                data_type: Some(onnx::DataType::Float as i32),
+                raw_data: Some(number.to_le_bytes().to_vec()),
+                ..onnx::Tensor::default()
+            }),
+            r#type: Some(onnx::AttributeType::Tensor as i32),
+            ..named
+        },
+        Attribute::Integers(numbers) => {
+            onnx::Attribute { ints: numbers.clone(), r#type: Some(onnx::AttributeType::Ints as i32), ..named }
+        }
+    }
+}
+
+fn entry(key: &str, value: String) -> onnx::StringStringEntry {
+    onnx::StringStringEntry { key: Some(key.to_owned()), value: Some(value) }
+}
