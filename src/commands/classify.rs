@@ -2,6 +2,7 @@ use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::Context;
 use clap::Args;
+use jetmoe_artifact::Task;
 use jetmoe_conformance::Backend;
 use jetmoe_rt::{Classification, ClassificationOptions, TextClassifier};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use super::{ExitStatus, Format, note, print};
 ///
 /// Texts are the arguments, or the lines of standard input.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  jetmoe classify --model artifact \"In the beginning was the Word\"")]
 pub(crate) struct Classify {
     #[command(flatten)]
     model: ModelArguments,
@@ -25,15 +27,17 @@ pub(crate) struct Classify {
     /// Texts that go through the model at a time.
     #[arg(long, value_name = "N", default_value_t = ClassificationOptions::default().batch_size)]
     batch_size: usize,
-    /// One line per text: probability, label and text; or JSON.
-    #[arg(long, value_name = "table|json", default_value = "table")]
+    /// One line per text: probability, label and text; or a JSON object.
+    #[arg(long, default_value = "table")]
     format: Format,
     /// The texts; standard input, one a line, by default.
     texts: Vec<String>,
 }
 
+/// One line of `--format json`, documented in docs/json.md.
 #[derive(Serialize)]
 struct Output<'a> {
+    schema_version: u32,
     text: &'a str,
     label: &'a str,
     label_index: usize,
@@ -41,15 +45,17 @@ struct Output<'a> {
     logits: &'a [f32],
 }
 
+/// Version of the JSON form; fields are added without a new version, but none is removed.
+const SCHEMA: u32 = 1;
+
 impl Classify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
-        let texts = self.read_texts()?;
-        anyhow::ensure!(
-            !texts.is_empty(),
-            "there is no text to classify; give it as argument or on standard input"
-        );
-        let model = self.model.load(self.backend)?;
         let options = ClassificationOptions { max_tokens: self.max_tokens, batch_size: self.batch_size };
+        options.validate().map_err(super::typed)?;
+        let opened = self.model.open()?;
+        self.model.require_task(&opened, Task::SequenceClassification)?;
+        let texts = self.read_texts()?;
+        let model = self.model.load(&opened, self.backend)?;
         let results = TextClassifier::new(&model)?.classify(&texts, &options)?;
         for (text, result) in texts.iter().zip(&results) {
             print(&self.line(text, result)?)?;
@@ -58,6 +64,9 @@ impl Classify {
     }
 
     fn read_texts(&self) -> anyhow::Result<Vec<String>> {
+        if let Some(index) = self.texts.iter().position(String::is_empty) {
+            anyhow::bail!("text {} is empty", index + 1);
+        }
         if !self.texts.is_empty() {
             return Ok(self.texts.clone());
         }
@@ -69,7 +78,12 @@ impl Classify {
             .lines()
             .collect::<Result<_, _>>()
             .context("cannot read texts from standard input")?;
-        Ok(lines.into_iter().filter(|line| !line.trim().is_empty()).collect())
+        let texts: Vec<String> = lines.into_iter().filter(|line| !line.trim().is_empty()).collect();
+        anyhow::ensure!(
+            !texts.is_empty(),
+            "there is no text to classify\n  give it as argument, or on standard input, one text a line"
+        );
+        Ok(texts)
     }
 
     fn line(&self, text: &str, result: &Classification) -> anyhow::Result<String> {
@@ -77,6 +91,7 @@ impl Classify {
             Format::Table => format!("{:5.1} %  {}  {text}\n", result.probability * 100.0, result.label),
             Format::Json => {
                 let mut line = serde_json::to_string(&Output {
+                    schema_version: SCHEMA,
                     text,
                     label: &result.label,
                     label_index: result.label_index,

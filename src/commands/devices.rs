@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
-use jetmoe_rt::{LibraryCandidate, LibraryStatus, OnnxRuntimeLibrary, Runtime};
+use jetmoe_rt::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, Runtime};
 use serde::{Deserialize, Serialize};
 
 use super::{ExitStatus, Format, print, print_json};
@@ -14,13 +14,14 @@ pub(crate) struct Devices {
     #[arg(long, value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
     /// Print text or JSON.
-    #[arg(long, value_name = "table|json", default_value = "table")]
+    #[arg(long, default_value = "table")]
     format: Format,
     /// Open one library, print what it is as JSON, and end. A process can hold only one, so each is opened in another.
     #[arg(long, hide = true, value_name = "FILE")]
     probe: Option<PathBuf>,
 }
 
+/// The form of `--format json`, documented in docs/json.md.
 #[derive(Serialize)]
 struct Report {
     schema_version: u32,
@@ -105,21 +106,29 @@ impl Devices {
     }
 }
 
-/// The library that `jetmoe run` would take is the first usable one.
+/// The library that `jetmoe run` would take is the first usable one; but one that somebody named is taken or refused.
 fn ort_report(candidates: &[LibraryCandidate], probes: &[Result<Probe, String>]) -> BackendReport {
     let name = Runtime::Ort.to_string();
     if !Runtime::Ort.is_built_in() {
         let detail = "not in this build; build with the cargo feature `ort`".to_owned();
         return BackendReport { name, usable: false, detail, providers: Vec::new() };
     }
-    let taken = candidates
-        .iter()
-        .zip(probes)
-        .find_map(|(candidate, probe)| probe.as_ref().ok().map(|probe| (candidate, probe)));
-    let Some((candidate, probe)) = taken else {
-        let detail =
-            "no libonnxruntime found; `cargo xtask setup` or `pip install onnxruntime` brings one".to_owned();
-        return BackendReport { name, usable: false, detail, providers: Vec::new() };
+    let is_named = |candidate: &LibraryCandidate| {
+        matches!(candidate.origin, LibraryOrigin::Given | LibraryOrigin::Variable)
+    };
+    let taken = candidates.iter().zip(probes).find(|(candidate, probe)| probe.is_ok() || is_named(candidate));
+    let (candidate, probe) = match taken {
+        Some((candidate, Ok(probe))) => (candidate, probe),
+        Some((candidate, Err(why))) => {
+            let (path, origin) = (candidate.path.display(), candidate.origin);
+            let detail = format!("{path} ({origin}) is to be taken but cannot be used: {why}");
+            return BackendReport { name, usable: false, detail, providers: Vec::new() };
+        }
+        None => {
+            let detail =
+                "no libonnxruntime found; `cargo xtask setup` or `pip install onnxruntime` brings one";
+            return BackendReport { name, usable: false, detail: detail.to_owned(), providers: Vec::new() };
+        }
     };
     let mut providers: Vec<ProviderReport> = PROVIDERS
         .iter()
@@ -177,7 +186,9 @@ fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
         .map_err(|error| format!("cannot start a process to open it: {error}"))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        let message = message.trim().trim_start_matches("error: ");
+        // the path stands in front of every detail already
+        let path = format!("{} cannot be used as ONNX Runtime: ", candidate.path.display());
+        let message = message.trim().trim_start_matches("error: ").trim_start_matches(&path);
         return Err(if message.is_empty() {
             format!("opening it ended with {}", output.status)
         } else {

@@ -1,12 +1,15 @@
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 use comfy_table::{Table, presets};
+use jetmoe_artifact::Task;
 use jetmoe_conformance::{Backend, EvaluationOptions, Quality, evaluate};
+use jetmoe_rt::Model;
 use serde::Serialize;
 
 use super::model::ModelArguments;
-use super::{ExitStatus, Format, print, print_json, step_bar};
+use super::{ExitStatus, Format, print_json, print_table, step_bar};
 
 /// Measure quality on held-out text: perplexity, or a classifier's accuracy.
 ///
@@ -23,17 +26,18 @@ pub(crate) struct Eval {
     /// Backends to measure; by default ONNX Runtime for an artifact and the reference for a checkpoint.
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
     backend: Vec<Backend>,
-    /// Tokens of a language model's window.
+    /// Tokens of a language model's window, at least 2.
     #[arg(long, value_name = "N", default_value_t = EvaluationOptions::default().window)]
     window: usize,
-    /// Tokens at which a classifier's text is cut.
+    /// Tokens at which a classifier's text is cut, at least 1.
     #[arg(long, value_name = "N", default_value_t = EvaluationOptions::default().max_tokens)]
     max_tokens: usize,
     /// Print a table or JSON.
-    #[arg(long, value_name = "table|json", default_value = "table")]
+    #[arg(long, default_value = "table")]
     format: Format,
 }
 
+/// The form of `--format json`, documented in docs/json.md.
 #[derive(Serialize)]
 struct Report {
     schema_version: u32,
@@ -55,6 +59,12 @@ const SCHEMA: u32 = 1;
 impl Eval {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         let options = EvaluationOptions { window: self.window, max_tokens: self.max_tokens };
+        for (flag, value, least) in [("window", self.window, 2), ("max-tokens", self.max_tokens, 1)] {
+            anyhow::ensure!(value >= least, "--{flag} is {value}, expected at least {least}");
+        }
+        // before a large model is loaded
+        std::fs::metadata(&self.text).with_context(|| format!("cannot read {}", self.text.display()))?;
+        let opened = self.model.open()?;
         let backends: Vec<Option<Backend>> = if self.backend.is_empty() {
             vec![None]
         } else {
@@ -63,7 +73,8 @@ impl Eval {
         let results = backends
             .into_iter()
             .map(|backend| {
-                let model = self.model.load(backend)?;
+                let model = self.model.load(&opened, backend)?;
+                self.check_length(&model)?;
                 let bar = step_bar(format!("evaluating {}", model.runtime()), 0);
                 let quality = evaluate(&model, &self.text, &options, &mut |done, lines| {
                     bar.set_length(lines as u64);
@@ -74,7 +85,7 @@ impl Eval {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         match self.format {
-            Format::Table => print(&table(&results))?,
+            Format::Table => print_table(&table(&results))?,
             Format::Json => print_json(&Report {
                 schema_version: SCHEMA,
                 model: self.model.model,
@@ -83,6 +94,21 @@ impl Eval {
             })?,
         }
         Ok(ExitStatus::Success)
+    }
+
+    /// Refuses windows that the model has no positions for, before it says so of some text.
+    fn check_length(&self, model: &Model) -> anyhow::Result<()> {
+        let (flag, tokens) = match model.task() {
+            Task::SequenceClassification => ("max-tokens", self.max_tokens),
+            Task::CausalLm | Task::Backbone => ("window", self.window),
+        };
+        let positions = model.config().max_position_embeddings;
+        anyhow::ensure!(
+            tokens <= positions,
+            "--{flag} is {tokens}, but {} has {positions} positions\n  give --{flag} {positions} or less",
+            self.model.model
+        );
+        Ok(())
     }
 }
 

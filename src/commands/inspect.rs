@@ -1,15 +1,16 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
-use jetmoe_artifact::{Artifact, Manifest};
+use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
 use serde::Serialize;
 
-use super::{ExitStatus, Format, print, print_json};
+use super::{ExitStatus, Format, print_json, print_table};
 
 /// Show what a model holds: tasks, inputs, outputs, operators, parameters, sizes.
 #[derive(Debug, Args)]
@@ -18,10 +19,11 @@ pub(crate) struct Inspect {
     #[arg(value_name = "DIR|FILE.onnx")]
     path: PathBuf,
     /// Print tables or JSON.
-    #[arg(long, value_name = "table|json", default_value = "table")]
+    #[arg(long, default_value = "table")]
     format: Format,
 }
 
+/// The form of `--format json`, documented in docs/json.md.
 #[derive(Serialize)]
 struct Report {
     schema_version: u32,
@@ -35,7 +37,8 @@ struct Report {
 
 #[derive(Serialize)]
 struct CheckpointFacts {
-    architecture: String,
+    /// What it was trained for.
+    task: Task,
     layers: usize,
     hidden_size: usize,
     key_value_heads: usize,
@@ -71,7 +74,26 @@ struct GraphFacts {
 struct TensorFacts {
     name: String,
     r#type: String,
-    shape: Vec<String>,
+    shape: Vec<Size>,
+}
+
+/// Size of a dimension: a number, the name of one that a run decides, or null where the graph does not say.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Size {
+    Fixed(i64),
+    Named(String),
+    Unknown,
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Size::Fixed(size) => size.fmt(f),
+            Size::Named(name) => f.write_str(name),
+            Size::Unknown => f.write_str("?"),
+        }
+    }
 }
 
 /// Version of the JSON form; fields are added without a new version, but none is removed.
@@ -82,7 +104,7 @@ impl Inspect {
         let report = self.report()?;
         match self.format {
             Format::Json => print_json(&report)?,
-            Format::Table => print(&text(&report))?,
+            Format::Table => print_table(&text(&report))?,
         }
         Ok(ExitStatus::Success)
     }
@@ -114,7 +136,7 @@ fn checkpoint_facts(checkpoint: &Checkpoint) -> CheckpointFacts {
     let config = checkpoint.config();
     let parameters = checkpoint.tensors().parameters();
     CheckpointFacts {
-        architecture: format!("{:?}", config.architecture),
+        task: Task::of_architecture(config.architecture),
         layers: config.num_hidden_layers,
         hidden_size: config.hidden_size,
         key_value_heads: config.num_key_value_heads,
@@ -199,9 +221,9 @@ fn tensor_facts(info: &onnx::ValueInfo) -> TensorFacts {
         shape: dimensions
             .iter()
             .map(|dimension| match &dimension.value {
-                Some(DimensionValue::DimValue(size)) => size.to_string(),
-                Some(DimensionValue::DimParam(name)) => name.clone(),
-                None => "?".to_owned(),
+                Some(DimensionValue::DimValue(size)) => Size::Fixed(*size),
+                Some(DimensionValue::DimParam(name)) => Size::Named(name.clone()),
+                None => Size::Unknown,
             })
             .collect(),
     }
@@ -245,7 +267,7 @@ fn text(report: &Report) -> String {
 fn checkpoint_text(facts: &CheckpointFacts) -> String {
     let mut table = table();
     for (name, value) in [
-        ("architecture", facts.architecture.clone()),
+        ("trained for", facts.task.to_string()),
         ("layers", facts.layers.to_string()),
         ("hidden size", facts.hidden_size.to_string()),
         ("key/value heads", format!("{} × {}", facts.key_value_heads, facts.kv_channels)),
@@ -281,11 +303,8 @@ fn graph_text(graph: &GraphFacts) -> String {
         let mut table = table();
         table.set_header([title, "type", "shape"]);
         for tensor in tensors {
-            table.add_row([
-                tensor.name.clone(),
-                tensor.r#type.clone(),
-                format!("[{}]", tensor.shape.join(", ")),
-            ]);
+            let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+            table.add_row([tensor.name.clone(), tensor.r#type.clone(), format!("[{}]", shape.join(", "))]);
         }
         text.push_str(&format!("\n{table}\n"));
     }

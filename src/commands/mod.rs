@@ -48,6 +48,16 @@ pub(crate) enum Format {
     Json,
 }
 
+/// What was typed and makes no sense, by the name of its flag.
+pub(crate) fn typed(error: jetmoe_rt::Error) -> anyhow::Error {
+    match error {
+        jetmoe_rt::Error::Option { option, found, expected } => {
+            anyhow::anyhow!("--{} is {found}, expected {expected}", option.replace('_', "-"))
+        }
+        other => other.into(),
+    }
+}
+
 /// A bar that counts steps, on standard error where that is a terminal.
 pub(crate) fn step_bar(what: String, steps: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} {eta} left")

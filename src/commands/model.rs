@@ -1,12 +1,13 @@
 //! The model argument: an artifact, a checkpoint, or a hub id, and the backend to run it in.
 
-use std::path::PathBuf;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use directories::ProjectDirs;
-use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task};
-use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
+use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
+use jetmoe_checkpoint::{Checkpoint, Digest, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, load, reference_model};
 use jetmoe_export::{ExportOptions, export};
 use jetmoe_graph::Opset;
@@ -14,20 +15,22 @@ use jetmoe_rt::{LoadOptions, Model};
 
 use super::note;
 
+const HEADING: &str = "Model";
+
 /// Which model, and how it is loaded.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArguments {
     /// Artifact made by jetmoe-export, checkpoint folder, or hub id (owner/name).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = HEADING)]
     pub(crate) model: String,
     /// Branch, tag or commit of a hub id.
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", help_heading = HEADING)]
     revision: Option<String>,
     /// Threads of ONNX Runtime; all cores by default. tract computes in one thread.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = HEADING)]
     threads: Option<usize>,
     /// The libonnxruntime to load, instead of the one that is found (see `jetmoe devices`).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
     onnxruntime: Option<PathBuf>,
 }
 
@@ -40,29 +43,70 @@ pub(crate) enum Opened {
     Checkpoint(Box<Checkpoint>),
 }
 
+impl Opened {
+    /// The artifact's task, or the one that the checkpoint was trained for. `None` for an artifact without a graph.
+    fn task(&self) -> Option<Task> {
+        match self {
+            Opened::Artifact(artifact) => artifact.manifest().graphs.first().map(|graph| graph.task),
+            Opened::Checkpoint(checkpoint) => Some(Task::of_architecture(checkpoint.config().architecture)),
+        }
+    }
+}
+
 impl ModelArguments {
     /// Finds out what the argument is; a hub id is downloaded first.
     pub(crate) fn open(&self) -> anyhow::Result<Opened> {
-        let options = HubOptions { revision: self.revision.clone(), progress: true, ..HubOptions::default() };
-        let folder = ModelSource::parse(&self.model)?.resolve(&options)?;
+        anyhow::ensure!(self.threads != Some(0), "--threads is 0, expected at least 1");
+        let path = Path::new(&self.model);
+        anyhow::ensure!(
+            !path.is_file(),
+            "{} is a file\n  give the folder of an artifact or of a checkpoint",
+            path.display()
+        );
+        let folder = folder_of(&self.model, self.revision.clone())?;
         if Artifact::is_artifact(&folder) {
-            Ok(Opened::Artifact(Box::new(Artifact::open(&folder)?)))
-        } else {
-            Ok(Opened::Checkpoint(Box::new(Checkpoint::open(&folder)?)))
+            return Ok(Opened::Artifact(Box::new(Artifact::open(&folder)?)));
         }
+        let unfinished = folder.join(names::UNFINISHED).exists();
+        anyhow::ensure!(
+            !unfinished,
+            "{} is no artifact yet: its export is running, or was interrupted\n  \
+             export again: jetmoe-export MODEL --output {0}",
+            folder.display()
+        );
+        Ok(Opened::Checkpoint(Box::new(Checkpoint::open(&folder)?)))
     }
 
-    /// Opens the model and loads it: an artifact into ONNX Runtime, or tract where there is none; a checkpoint into the
-    /// reference, or, when another backend is asked for, exported to the cache first.
-    pub(crate) fn load(&self, backend: Option<Backend>) -> anyhow::Result<Model> {
-        match (self.open()?, backend) {
-            (Opened::Artifact(artifact), None) => Ok(Model::load_artifact(&artifact, &self.load_options())?),
+    /// Refuses a model of another task before anything is loaded, and says what it is good for.
+    pub(crate) fn require_task(&self, opened: &Opened, needed: Task) -> anyhow::Result<()> {
+        let advice = match opened.task() {
+            Some(found) if found == needed => return Ok(()),
+            Some(Task::CausalLm) => "is a causal-lm model\n  `jetmoe run` continues texts with it",
+            Some(Task::SequenceClassification) => {
+                "is a sequence-classification model\n  `jetmoe classify` classifies texts with it"
+            }
+            Some(Task::Backbone) => {
+                "is a backbone, which returns hidden states to programs\n  \
+                 export its checkpoint for another task: jetmoe-export MODEL --output DIR --task TASK"
+            }
+            None => "holds no graph\n  export again",
+        };
+        anyhow::bail!("this command needs a {needed} model, and {} {advice}", self.model)
+    }
+
+    /// Loads the model: an artifact into ONNX Runtime, or tract where there is none; a checkpoint into the reference,
+    /// or, when another backend is asked for, exported to the cache first.
+    pub(crate) fn load(&self, opened: &Opened, backend: Option<Backend>) -> anyhow::Result<Model> {
+        match (opened, backend) {
+            (Opened::Artifact(artifact), None) => Ok(Model::load_artifact(artifact, &self.load_options())?),
             (Opened::Artifact(artifact), Some(backend)) => {
                 let checkpoint = match backend {
-                    Backend::Reference => Some(checkpoint_of(&artifact, None)?),
+                    Backend::Reference => {
+                        Some(checkpoint_of(artifact, None, "give that checkpoint as --model")?)
+                    }
                     Backend::Ort | Backend::Tract => None,
                 };
-                self.load_into(backend, &artifact, checkpoint.as_ref())
+                self.load_into(backend, artifact, checkpoint.as_ref())
             }
             (Opened::Checkpoint(checkpoint), None) => {
                 note(&format!(
@@ -70,12 +114,12 @@ impl ModelArguments {
                      jetmoe-export {} --output DIR",
                     self.model, self.model
                 ));
-                load_reference(&checkpoint)
+                load_reference(checkpoint)
             }
-            (Opened::Checkpoint(checkpoint), Some(Backend::Reference)) => load_reference(&checkpoint),
+            (Opened::Checkpoint(checkpoint), Some(Backend::Reference)) => load_reference(checkpoint),
             (Opened::Checkpoint(checkpoint), Some(backend)) => {
-                let artifact = self.export_to_cache(&checkpoint)?;
-                self.load_into(backend, &artifact, Some(&checkpoint))
+                let artifact = self.export_to_cache(checkpoint)?;
+                self.load_into(backend, &artifact, Some(checkpoint))
             }
         }
     }
@@ -92,13 +136,13 @@ impl ModelArguments {
 
     /// The artifact of a checkpoint in this user's cache, exported with every output when it is not there yet.
     pub(crate) fn export_to_cache(&self, checkpoint: &Checkpoint) -> anyhow::Result<Artifact> {
-        let bar = jetmoe_export::byte_bar("hashing", checkpoint.tensors().size_in_bytes());
-        let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
-        bar.finish_and_clear();
-        let folder = cache_folder()?.join("artifacts").join(&digest.to_string()[..16]);
-        let task = Task::of_architecture(checkpoint.config().architecture);
+        let digest = digest_of(checkpoint)?;
+        let artifacts = cache_folder()?.join("artifacts");
+        let folder = artifacts.join(&digest.to_string()[..16]);
+        let _lock = lock(&artifacts, &folder.with_extension("lock"))?;
         if let Ok(artifact) = Artifact::open(&folder)
             && artifact.manifest().checkpoint.digest == digest
+            && artifact.manifest().tool_version == env!("CARGO_PKG_VERSION")
         {
             return Ok(artifact);
         }
@@ -106,7 +150,7 @@ impl ModelArguments {
         let options = ExportOptions {
             source: ModelSource::parse(&self.model)?.permanent_name(),
             output: folder.clone(),
-            task: Some(task),
+            task: Some(Task::of_architecture(checkpoint.config().architecture)),
             precision: Precision::F32,
             profile: Profile::Portable,
             opset: Opset::default(),
@@ -114,7 +158,7 @@ impl ModelArguments {
             // the folder is ours, and what lies there is damaged or by another version
             force: true,
         };
-        export(checkpoint, &options)?;
+        export(checkpoint, &options).context(CACHE_ADVICE)?;
         Ok(Artifact::open(&folder)?)
     }
 
@@ -127,37 +171,76 @@ impl ModelArguments {
     }
 }
 
+/// The folder that an argument means; a hub id is downloaded first.
+fn folder_of(model: &str, revision: Option<String>) -> anyhow::Result<PathBuf> {
+    let source = ModelSource::parse(model)?;
+    let options = HubOptions { revision, progress: true, ..HubOptions::default() };
+    match &source {
+        ModelSource::Folder(_) => Ok(source.resolve(&options)?),
+        // a folder's name with a mistake in it looks like a hub id
+        ModelSource::Hub(id) => {
+            source.resolve(&options).with_context(|| format!("there is no folder {id} here"))
+        }
+    }
+}
+
 /// The checkpoint that an artifact was made from: the one that is named, else the one that the manifest remembers. It
-/// must be the very same.
-pub(crate) fn checkpoint_of(artifact: &Artifact, named: Option<&str>) -> anyhow::Result<Checkpoint> {
+/// must be the very same. `advice` says how to name another.
+pub(crate) fn checkpoint_of(
+    artifact: &Artifact,
+    named: Option<&str>,
+    advice: &str,
+) -> anyhow::Result<Checkpoint> {
     let remembered = &artifact.manifest().checkpoint;
     let source = named.unwrap_or(&remembered.source);
-    let advice = "name the checkpoint with --checkpoint";
-    let options = HubOptions { progress: true, ..HubOptions::default() };
-    let folder = ModelSource::parse(source)
-        .and_then(|source| source.resolve(&options))
-        .with_context(|| format!("the artifact was made from {source}, which cannot be opened; {advice}"))?;
-    let checkpoint = Checkpoint::open(&folder)?;
-    let bar = jetmoe_export::byte_bar("hashing", checkpoint.tensors().size_in_bytes());
-    let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
-    bar.finish_and_clear();
+    let checkpoint = folder_of(source, None).and_then(|folder| Ok(Checkpoint::open(&folder)?));
+    let checkpoint = match named {
+        Some(_) => checkpoint?,
+        None => checkpoint.with_context(|| {
+            format!("the artifact was made from {source}, which cannot be opened any more\n  {advice}")
+        })?,
+    };
+    let digest = digest_of(&checkpoint)?;
     anyhow::ensure!(
         digest == remembered.digest,
-        "{} is not the checkpoint that the artifact was made from: digest {digest}, the manifest says {}\n  {advice}, \
-         or export again",
-        folder.display(),
+        "{source} is not the checkpoint that the artifact was made from: its digest is {digest}, the manifest says {}\n  \
+         {advice}, or export again",
         remembered.digest
     );
     Ok(checkpoint)
 }
 
 /// A checkpoint in the reference, for the task it was trained for.
-pub(crate) fn load_reference(checkpoint: &Checkpoint) -> anyhow::Result<Model> {
+fn load_reference(checkpoint: &Checkpoint) -> anyhow::Result<Model> {
     Ok(reference_model(checkpoint, Task::of_architecture(checkpoint.config().architecture))?)
 }
+
+fn digest_of(checkpoint: &Checkpoint) -> anyhow::Result<Digest> {
+    let bar = jetmoe_export::byte_bar("hashing", checkpoint.tensors().size_in_bytes());
+    let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
+    bar.finish_and_clear();
+    Ok(digest)
+}
+
+const CACHE_ADVICE: &str = "this backend runs artifacts only, and the checkpoint cannot be exported to the cache\n  \
+                            set XDG_CACHE_HOME to another folder, or export it yourself: jetmoe-export MODEL --output DIR";
 
 fn cache_folder() -> anyhow::Result<PathBuf> {
     let folders =
         ProjectDirs::from("", "", "jetmoe").context("this user has no home folder to keep a cache in")?;
     Ok(folders.cache_dir().to_owned())
+}
+
+/// Keeps others from exporting the same checkpoint to the cache as long as the answer lives.
+fn lock(folder: &Path, file: &Path) -> anyhow::Result<File> {
+    let lock = fs::create_dir_all(folder)
+        .and_then(|()| File::create(file))
+        .with_context(|| format!("cannot write {}", file.display()))
+        .context(CACHE_ADVICE)?;
+    if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+        note("waiting for another jetmoe, which is exporting the same checkpoint");
+        // a file system without locks never comes here
+        let _ = lock.lock();
+    }
+    Ok(lock)
 }

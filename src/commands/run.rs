@@ -1,22 +1,27 @@
 use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use jetmoe_artifact::Task;
 use jetmoe_conformance::Backend;
+use jetmoe_export::console;
 use jetmoe_rt::{ChatMessage, FinishReason, GenerationOptions, Model, Prompt, Sampling, TextGenerator};
 use serde::Serialize;
 
 use super::model::ModelArguments;
-use super::{ExitStatus, Format, note, print, print_json};
+use super::{ExitStatus, note, print, print_json};
 
 /// Continue a text.
 ///
 /// The prompt is --prompt or standard input. Without options for sampling, the checkpoint's generation_config.json
 /// decides, and without one the most probable token is taken.
 #[derive(Debug, Args)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Examples:\n  echo \"In the beginning\" | jetmoe run --model artifact\n  \
+                  jetmoe run --model artifact --chat --stream --prompt \"Who made the heaven?\""
+)]
 pub(crate) struct Run {
     #[command(flatten)]
     model: ModelArguments,
@@ -24,51 +29,64 @@ pub(crate) struct Run {
     #[arg(long, value_name = "ort|tract|reference")]
     backend: Option<Backend>,
     /// The text to continue; standard input by default.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Longest continuation in tokens.
-    #[arg(long, value_name = "N")]
-    max_new_tokens: Option<usize>,
-    /// Sample, with the logits divided by this; 0 takes the most probable token.
-    #[arg(long, value_name = "T")]
-    temperature: Option<f32>,
-    /// Sample from the K most probable tokens only; 0 for all.
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Sample from the fewest tokens that together have this probability.
-    #[arg(long, value_name = "P")]
-    top_p: Option<f32>,
-    /// Sample from tokens with at least this share of the best one's probability.
-    #[arg(long, value_name = "P")]
-    min_p: Option<f32>,
-    /// Divide the logits of tokens that occurred before; 1 changes nothing.
-    #[arg(long, value_name = "R")]
-    repetition_penalty: Option<f32>,
-    /// Makes sampling repeatable.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// End the continuation where this text begins; may be given several times.
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
     /// Treat the prompt as a user's turn and answer it by the model's chat template.
     #[arg(long)]
     chat: bool,
     /// A system turn in front of the prompt.
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
+    /// Longest continuation in tokens; by default as the checkpoint says, else 256.
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// End the continuation where this text begins; may be given several times.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// Print the prompt in front of its continuation; with --chat, as the template renders it.
+    #[arg(long)]
+    echo: bool,
     /// Print pieces as they are made.
     #[arg(long, conflicts_with = "format")]
     stream: bool,
-    /// Print the prompt in front of its continuation.
+    /// Print the continuation as text, or as JSON with its tokens [default: text]
     #[arg(long)]
-    echo: bool,
-    /// Print the continuation as plain text, or as JSON with its tokens.
-    #[arg(long, value_name = "table|json")]
     format: Option<Format>,
+    /// Sample, with the logits divided by this; 0 takes the most probable token.
+    #[arg(long, value_name = "T", help_heading = SAMPLING)]
+    temperature: Option<f32>,
+    /// Sample from the K most probable tokens only; 0 for all.
+    #[arg(long, value_name = "K", help_heading = SAMPLING)]
+    top_k: Option<usize>,
+    /// Sample from the fewest tokens that together have this probability.
+    #[arg(long, value_name = "P", help_heading = SAMPLING)]
+    top_p: Option<f32>,
+    /// Sample from tokens with at least this share of the best one's probability.
+    #[arg(long, value_name = "P", help_heading = SAMPLING)]
+    min_p: Option<f32>,
+    /// Divide the logits of tokens that occurred before; 1 changes nothing.
+    #[arg(long, value_name = "R", help_heading = SAMPLING)]
+    repetition_penalty: Option<f32>,
+    /// Makes sampling repeatable: the same seed, prompt and runtime give the same text.
+    #[arg(long, value_name = "N", help_heading = SAMPLING)]
+    seed: Option<u64>,
 }
 
+const SAMPLING: &str = "Sampling";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs; the fields are documented in docs/json.md and stable.
+    Json,
+}
+
+/// The form of `--format json`, documented in docs/json.md.
 #[derive(Serialize)]
 struct Output<'a> {
+    schema_version: u32,
+    prompt: &'a str,
     text: &'a str,
     token_ids: &'a [u32],
     finish_reason: String,
@@ -76,32 +94,32 @@ struct Output<'a> {
     runtime: String,
 }
 
+/// Version of the JSON form; fields are added without a new version, but none is removed.
+const SCHEMA: u32 = 1;
+
 impl Run {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
+        self.check_options()?;
+        let opened = self.model.open()?;
+        self.model.require_task(&opened, Task::CausalLm)?;
         let prompt = self.read_prompt()?;
-        let model = self.model.load(self.backend)?;
-        let options = self.options(&model);
+        let model = self.model.load(&opened, self.backend)?;
         let generator = TextGenerator::new(&model)?;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("cannot watch for Ctrl-C")?;
+        let options = self.options(GenerationOptions::for_model(&model));
+        options.validate().context("the checkpoint's generation_config.json cannot be followed")?;
 
-        let conversation;
-        let prompt = if self.chat {
-            conversation = self.conversation(&prompt);
-            Prompt::Chat(&conversation)
-        } else {
-            Prompt::Text(&prompt)
-        };
-        if let (true, Prompt::Text(text)) = (self.echo && self.format != Some(Format::Json), &prompt) {
-            print(text)?;
-        }
+        let conversation = self.conversation(&prompt);
+        let shown = self.rendered(&model, &conversation)?.unwrap_or_else(|| prompt.clone());
+        let prompt = if self.chat { Prompt::Chat(&conversation) } else { Prompt::Text(&prompt) };
+        // what is still to be printed in front of the next piece
+        let mut before = if self.echo { shown.as_str() } else { "" };
         let mut printed = Ok(());
+        console::finish_on_interrupt();
         let generated = generator.stream(prompt, &options, |piece| {
             if self.stream {
-                printed = print(piece);
+                printed = print(&format!("{}{piece}", std::mem::take(&mut before)));
             }
-            if printed.is_err() || interrupted.load(Ordering::Relaxed) {
+            if printed.is_err() || console::is_interrupted() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -110,36 +128,58 @@ impl Run {
         printed?;
         match self.format {
             Some(Format::Json) => print_json(&Output {
+                schema_version: SCHEMA,
+                prompt: &shown,
                 text: &generated.text,
                 token_ids: &generated.token_ids,
                 finish_reason: generated.finish_reason.to_string(),
                 prompt_tokens: generated.prompt_tokens,
                 runtime: model.runtime(),
             })?,
-            _ if self.stream => print("\n")?,
-            _ => print(&format!("{}\n", generated.text))?,
-        }
-        if generated.finish_reason == FinishReason::Cancelled {
-            return Ok(ExitStatus::Interrupted);
+            _ if self.stream => print(&format!("{before}\n"))?,
+            _ => print(&format!("{before}{}\n", generated.text))?,
         }
         if generated.finish_reason == FinishReason::MaxPositions {
             note(&format!("stopped: the model has {} positions", model.config().max_position_embeddings));
         }
-        Ok(ExitStatus::Success)
+        Ok(match generated.finish_reason {
+            FinishReason::Cancelled => ExitStatus::Interrupted,
+            _ => ExitStatus::Success,
+        })
+    }
+
+    /// Refuses what was typed and makes no sense, before a model is loaded.
+    fn check_options(&self) -> anyhow::Result<()> {
+        if let Some(temperature) = self.temperature {
+            anyhow::ensure!(
+                temperature >= 0.0 && temperature.is_finite(),
+                "--temperature is {temperature}, expected a finite number above 0, or 0 for the most probable token"
+            );
+        }
+        self.options(GenerationOptions::default()).validate().map_err(super::typed)
     }
 
     /// Standard input without the line break that `echo` puts behind it.
     fn read_prompt(&self) -> anyhow::Result<String> {
-        if let Some(prompt) = &self.prompt {
-            return Ok(prompt.clone());
-        }
-        if io::stdin().is_terminal() {
-            note("Type the prompt and end it with Ctrl-D.");
-        }
-        let mut prompt = String::new();
-        io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from standard input")?;
-        let length = prompt.trim_end_matches(['\r', '\n']).len();
-        prompt.truncate(length);
+        let prompt = match &self.prompt {
+            Some(prompt) => prompt.clone(),
+            None => {
+                if io::stdin().is_terminal() {
+                    note("Type the prompt and end it with Ctrl-D.");
+                }
+                let mut prompt = String::new();
+                io::stdin()
+                    .read_to_string(&mut prompt)
+                    .context("cannot read the prompt from standard input")?;
+                let length = prompt.trim_end_matches(['\r', '\n']).len();
+                prompt.truncate(length);
+                prompt
+            }
+        };
+        anyhow::ensure!(
+            !prompt.is_empty(),
+            "the prompt is empty\n  give a text with --prompt or on standard input"
+        );
         Ok(prompt)
     }
 
@@ -150,9 +190,15 @@ impl Run {
         system.into_iter().chain([turn("user", prompt)]).collect()
     }
 
-    /// The checkpoint's defaults, changed by what was given.
-    fn options(&self, model: &Model) -> GenerationOptions {
-        let mut options = GenerationOptions::for_model(model);
+    /// The text that the model is given for a conversation, if this is one and the model has a chat template.
+    fn rendered(&self, model: &Model, conversation: &[ChatMessage]) -> anyhow::Result<Option<String>> {
+        let template = model.tokenizer().and_then(|tokenizer| tokenizer.chat_template());
+        let template = template.filter(|_| self.chat);
+        Ok(template.map(|template| template.render(conversation, true)).transpose()?)
+    }
+
+    /// Options, changed by what was typed.
+    fn options(&self, mut options: GenerationOptions) -> GenerationOptions {
         if let Some(tokens) = self.max_new_tokens {
             options.max_new_tokens = tokens;
         }

@@ -10,7 +10,7 @@ use jetmoe_conformance::{
 use jetmoe_export::spinner;
 
 use super::model::{ModelArguments, Opened, checkpoint_of};
-use super::{ExitStatus, Format, note, print, print_json};
+use super::{ExitStatus, Format, note, print_json, print_table};
 
 /// Compare a model's results with the Candle reference, or with a golden file.
 ///
@@ -22,26 +22,24 @@ pub(crate) struct Verify {
     /// The checkpoint that the artifact was made from; the one the manifest remembers by default.
     #[arg(long, value_name = "MODEL")]
     checkpoint: Option<String>,
-    /// Compare with this file, which transformers' results were saved to, instead of the reference.
+    /// Compare with this file, which holds results of transformers, instead of the reference.
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
     /// Backends to verify; all of this build by default.
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
     backend: Vec<Backend>,
     /// Print tables or JSON.
-    #[arg(long, value_name = "table|json", default_value = "table")]
+    #[arg(long, default_value = "table")]
     format: Format,
 }
 
 impl Verify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
-        let backends = self.backends()?;
+        let mut backends = self.backends()?;
         let (artifact, checkpoint) = match self.model.open()? {
             Opened::Artifact(artifact) => {
-                let needs_checkpoint = self.golden.is_none() || backends.contains(&Backend::Reference);
-                let checkpoint =
-                    needs_checkpoint.then(|| checkpoint_of(&artifact, self.checkpoint.as_deref()));
-                (artifact, checkpoint.transpose()?)
+                let checkpoint = self.checkpoint(&artifact, &mut backends)?;
+                (artifact, checkpoint)
             }
             Opened::Checkpoint(checkpoint) => {
                 (Box::new(self.model.export_to_cache(&checkpoint)?), Some(*checkpoint))
@@ -56,15 +54,43 @@ impl Verify {
                 let model = self.model.load_into(backend, &artifact, checkpoint.as_ref())?;
                 let comparison = compare(backend, &model, &expectation, Tolerance::Float32)?;
                 spinner.finish_and_clear();
+                anyhow::ensure!(
+                    !comparison.tensors.is_empty(),
+                    "nothing was compared: {} expects {}, and the graph has none of them\n  \
+                     give a golden file for the artifact's task",
+                    expectation.source,
+                    comparison.not_compared.join(", ")
+                );
                 Ok(comparison)
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let report = VerificationReport::new(self.model.model.clone(), expectation.source, comparisons);
         match self.format {
-            Format::Table => print(&report.to_table(io::stdout().is_terminal()))?,
+            Format::Table => print_table(&report.to_table(io::stdout().is_terminal()))?,
             Format::Json => print_json(&report)?,
         }
         Ok(if report.passed { ExitStatus::Success } else { ExitStatus::CheckFailed })
+    }
+
+    /// The checkpoint, where it is needed. With a golden file only the reference needs it, which is left out if nobody
+    /// asked for it and the checkpoint is gone.
+    fn checkpoint(
+        &self,
+        artifact: &Artifact,
+        backends: &mut Vec<Backend>,
+    ) -> anyhow::Result<Option<Checkpoint>> {
+        if self.golden.is_some() && !backends.contains(&Backend::Reference) {
+            return Ok(None);
+        }
+        match checkpoint_of(artifact, self.checkpoint.as_deref(), "name it with --checkpoint") {
+            Ok(checkpoint) => Ok(Some(checkpoint)),
+            Err(error) if self.golden.is_some() && self.checkpoint.is_none() && self.backend.is_empty() => {
+                note(&format!("the reference is left out: {error}"));
+                backends.retain(|backend| *backend != Backend::Reference);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Without a golden file the reference is the judge, and comparing it with itself would prove nothing.

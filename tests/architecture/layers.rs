@@ -45,8 +45,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hf-hub", &["jetmoe-checkpoint"]),
     ("anyhow", &["jetmoe", "jetmoe-export", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-export", "xtask"]),
-    ("ctrlc", &["jetmoe"]),
-    ("tracing-subscriber", &["jetmoe", "jetmoe-export"]),
+    ("ctrlc", &["jetmoe-export"]),
+    ("tracing-subscriber", &["jetmoe-export"]),
 ];
 
 #[test]

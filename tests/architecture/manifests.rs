@@ -1,8 +1,9 @@
 //! The Cargo manifests: one version table, reasons, nothing said twice.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use crate::workspace::{Need, packages, root};
+use crate::workspace::{Need, Source, packages, product_files, root};
 
 /// Lines of a table of a manifest, without blank lines and comments of their own.
 fn table<'m>(manifest: &'m str, name: &str) -> Vec<&'m str> {
@@ -42,6 +43,23 @@ fn every_dependency_of_the_version_table_is_used() {
     let idle: Vec<_> =
         version_table(&manifest).into_iter().filter(|(name, _)| !used.contains(name)).collect();
     assert!(idle.is_empty(), "nobody uses {idle:?}");
+}
+
+#[test]
+fn every_crate_uses_what_it_depends_on() {
+    let files = product_files();
+    for package in packages() {
+        let folder = package.folder().join("src");
+        let own = files.iter().filter(|file| Path::new(&file.path).starts_with(&folder));
+        let code: String = own.map(Source::code).collect();
+        for dependency in package.dependencies(Need::Code) {
+            assert!(
+                code.contains(&dependency.replace('-', "_")),
+                "{} does not use {dependency}",
+                package.name
+            );
+        }
+    }
 }
 
 #[test]

@@ -16,8 +16,6 @@ const SPELLED_IN: &[(&str, &str)] = &[
     ("lm_head.weight", CHECKPOINT_NAMES),
     ("score.weight", CHECKPOINT_NAMES),
     ("self_attention.experts", CHECKPOINT_NAMES),
-    ("input_linear", CHECKPOINT_NAMES),
-    ("output_linear", CHECKPOINT_NAMES),
     ("model.safetensors", CHECKPOINT_NAMES),
     ("\"tokenizer.json\"", CHECKPOINT_NAMES),
     ("\"tokenizer_config.json\"", CHECKPOINT_NAMES),

@@ -41,6 +41,11 @@ impl Package {
         needed.map(|dependency| dependency.name.as_str()).collect()
     }
 
+    /// Its folder, relative to the root.
+    pub(crate) fn folder(&self) -> &Path {
+        self.manifest_path.parent().unwrap().strip_prefix(root()).unwrap()
+    }
+
     /// Its `Cargo.toml`.
     pub(crate) fn manifest(&self) -> String {
         fs::read_to_string(&self.manifest_path).unwrap()
@@ -114,17 +119,11 @@ fn collect(folder: &Path, files: &mut Vec<Source>) {
 
 /// Every Rust file that is compiled into a library or command of the house: below a `src`, and no test module.
 pub(crate) fn product_files() -> Vec<Source> {
-    let mut files = rust_files("src");
-    for package in packages() {
-        let folder = package.manifest_path.parent().unwrap().strip_prefix(root()).unwrap().to_owned();
-        if folder.starts_with("crates") {
-            files.extend(rust_files(folder.join("src").to_str().unwrap()));
-        }
-    }
+    let folders =
+        packages().into_iter().map(|package| package.folder().join("src").to_str().unwrap().to_owned());
+    let mut files: Vec<Source> = folders.flat_map(|folder| rust_files(&folder)).collect();
     let test_modules: BTreeSet<String> = files.iter().flat_map(|file| test_modules(&file.text)).collect();
-    files.retain(|file| {
-        Path::new(&file.path).file_stem().is_some_and(|name| !test_modules.contains(name.to_str().unwrap()))
-    });
+    files.retain(|file| !test_modules.contains(Path::new(&file.path).file_stem().unwrap().to_str().unwrap()));
     files
 }
 

@@ -155,8 +155,12 @@ fn the_configured_epsilon_in_the_norms_of_the_layers_is_found() {
         let graph = export.artifact.path(&record.graph);
         let (right, wrong) = (1e-6_f32.to_le_bytes(), 1e-5_f32.to_le_bytes());
         let mut bytes = std::fs::read(&graph).unwrap();
-        let places: Vec<usize> =
-            bytes.windows(4).enumerate().filter(|(_, bytes)| *bytes == right).map(|(place, _)| place).collect();
+        let places: Vec<usize> = bytes
+            .windows(4)
+            .enumerate()
+            .filter(|(_, bytes)| *bytes == right)
+            .map(|(place, _)| place)
+            .collect();
         assert_eq!(places.len(), 1, "the epsilon is one constant of the graph");
         bytes[places[0]..][..4].copy_from_slice(&wrong);
         std::fs::write(&graph, bytes).unwrap();

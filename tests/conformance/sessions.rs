@@ -118,10 +118,9 @@ fn a_failed_step_leaves_the_session_as_it_was() {
         let rows = batch.batch_size();
         let vocab_size = model.config().vocab_size as u32;
         let limit = model.config().max_position_embeddings;
-        let ones = |tokens| TokenBatch::masked(
-            Array2::from_elem((rows, tokens), 5),
-            Array2::from_elem((rows, tokens), true),
-        );
+        let ones = |tokens| {
+            TokenBatch::masked(Array2::from_elem((rows, tokens), 5), Array2::from_elem((rows, tokens), true))
+        };
         let (next, later) = (TokenBatch::next_tokens(&[3, 4, 5]), ones(2).unwrap());
 
         let mut clean = model.session().unwrap();
@@ -157,7 +156,8 @@ fn a_sequence_may_fill_all_positions_and_not_one_more() {
         session.step(&TokenBatch::left_padded(&[vec![5; limit - 1]], 0).unwrap()).unwrap();
         session.step(&TokenBatch::next_tokens(&[6])).unwrap();
         let error = session.step(&TokenBatch::next_tokens(&[7])).unwrap_err();
-        let is_too_long = matches!(error, Error::TooLong { tokens, limit: found } if (tokens, found) == (limit + 1, limit));
+        let is_too_long =
+            matches!(error, Error::TooLong { tokens, limit: found } if (tokens, found) == (limit + 1, limit));
         assert!(is_too_long, "{error} {what}");
         assert_eq!(session.past_length(), limit, "{what}");
     }

@@ -9,55 +9,59 @@ use jetmoe::checkpoint::names::{self, Mixture};
 use jetmoe::conformance::Backend;
 use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Model, TokenBatch};
-use ndarray::s;
+use ndarray::{ArrayView1, s};
 
 use crate::fixtures::{Altered, Case};
 
-/// So few tokens that some experts of every mixture have nothing to do.
-const TOKENS: usize = 2;
-
 const MIXTURES: [Mixture; 2] = [Mixture::Attention, Mixture::Mlp];
 
-/// The first tokens of a case and, by its golden router logits, the experts that they do not choose.
+/// An expert: layer, mixture and number.
+type Expert = (usize, Mixture, usize);
+
+/// A case's first tokens, so few that every mixture has an expert that none of them chooses.
 struct Routed {
     batch: TokenBatch,
-    /// Layer, mixture and number of every expert.
-    unchosen: Vec<(usize, Mixture, usize)>,
-    chosen: Vec<(usize, Mixture, usize)>,
+    chosen: Vec<Expert>,
+    unchosen: Vec<Expert>,
 }
 
 impl Routed {
+    /// Goes by the golden router logits of the first sequence, which is not padded.
     fn of(case: &Case) -> Routed {
         let golden = case.golden();
         let checkpoint = case.checkpoint();
         let config = checkpoint.config();
-        assert!(golden.batch.mask().row(0).iter().all(|counts| *counts), "the first sequence is not padded");
-        let ids = golden.batch.ids().slice(s![0, ..TOKENS]).to_vec();
+        let experts_of = |tokens: usize| -> Vec<(usize, Mixture, BTreeSet<usize>)> {
+            let mixtures =
+                (0..config.num_hidden_layers).flat_map(|layer| MIXTURES.map(|mixture| (layer, mixture)));
+            mixtures
+                .map(|(layer, mixture)| {
+                    let logits = &golden.tensors[&router_logits(layer, mixture)];
+                    let of_tokens = logits.slice(s![0, ..tokens, ..]);
+                    let experts = of_tokens
+                        .rows()
+                        .into_iter()
+                        .flat_map(|logits| best(logits, config.num_experts_per_token));
+                    (layer, mixture, experts.collect())
+                })
+                .collect()
+        };
+        let leaves_one_out = |tokens: &usize| {
+            experts_of(*tokens).iter().all(|(_, _, used)| used.len() < config.num_local_experts)
+        };
+        assert!(golden.batch.mask().row(0).iter().all(|counts| *counts));
+        let tokens = (1..=golden.batch.sequence_length()).take_while(leaves_one_out).last();
+        let tokens = tokens.unwrap_or_else(|| panic!("the first token of {} uses all experts", case.name));
+
         let (mut chosen, mut unchosen) = (Vec::new(), Vec::new());
-        for layer in 0..config.num_hidden_layers {
-            for mixture in MIXTURES {
-                let logits = match mixture {
-                    Mixture::Attention => &golden.tensors[&OutputName::AttentionRouterLogits(layer)],
-                    Mixture::Mlp => &golden.tensors[&OutputName::MlpRouterLogits(layer)],
-                };
-                let used: BTreeSet<usize> = (0..TOKENS)
-                    .flat_map(|token| {
-                        let logits = logits.slice(s![0, token, ..]);
-                        let mut experts: Vec<usize> = (0..logits.len()).collect();
-                        experts.sort_by(|left, right| logits[*right].total_cmp(&logits[*left]));
-                        experts.truncate(config.num_experts_per_token);
-                        experts
-                    })
-                    .collect();
-                let all = 0..config.num_local_experts;
-                assert!(used.len() < all.len(), "layer {layer} of {} leaves no expert out", case.name);
-                for expert in all {
-                    let list = if used.contains(&expert) { &mut chosen } else { &mut unchosen };
-                    list.push((layer, mixture, expert));
-                }
+        for (layer, mixture, used) in experts_of(tokens) {
+            for expert in 0..config.num_local_experts {
+                let list = if used.contains(&expert) { &mut chosen } else { &mut unchosen };
+                list.push((layer, mixture, expert));
             }
         }
-        Routed { batch: TokenBatch::left_padded(&[ids], 0).unwrap(), unchosen, chosen }
+        let ids = golden.batch.ids().slice(s![0, ..tokens]).to_vec();
+        Routed { batch: TokenBatch::left_padded(&[ids], 0).unwrap(), chosen, unchosen }
     }
 
     /// Every output, and the cache.
@@ -68,6 +72,21 @@ impl Routed {
         tensors.extend(output.tensors().clone());
         tensors
     }
+}
+
+fn router_logits(layer: usize, mixture: Mixture) -> OutputName {
+    match mixture {
+        Mixture::Attention => OutputName::AttentionRouterLogits(layer),
+        Mixture::Mlp => OutputName::MlpRouterLogits(layer),
+    }
+}
+
+/// The experts with the largest logits.
+fn best(logits: ArrayView1<'_, f32>, count: usize) -> Vec<usize> {
+    let mut experts: Vec<usize> = (0..logits.len()).collect();
+    experts.sort_by(|left, right| logits[*right].total_cmp(&logits[*left]));
+    experts.truncate(count);
+    experts
 }
 
 /// Makes both matrices of an expert useless.
@@ -85,6 +104,13 @@ fn experts_that_no_token_chose_are_not_computed() {
         for (layer, mixture, expert) in &routed.unchosen {
             spoil(&mut altered, *layer, *mixture, *expert);
         }
+        println!(
+            "{}: {} experts without and {} with one of {} tokens",
+            case.name,
+            routed.unchosen.len(),
+            routed.chosen.len(),
+            routed.batch.sequence_length()
+        );
         let (clean, spoilt) = (case.export(), altered.export());
         for backend in Backend::built_in() {
             let expected = routed.run(&clean.load(backend));

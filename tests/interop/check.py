@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 import contract
 import golden
 import rules
+import sparsity
 import validity
 
 FAMILIES = ("logits", "hidden", "router", "cache")
@@ -60,27 +61,33 @@ def check(export: Export) -> tuple[dict[str, list[str]], dict[str, float]]:
         "rules": rules.problems(model, export.graph, export.requested_opset()),
         "contract": contract.problems(model, export.task, export.optional_outputs(), sizes),
     }
+    case = golden_case(export, config, sizes)
     try:
-        comparison = compare(export, config, sizes)
+        comparison = compare(export, case)
+        sparsity_problems = sparsity.problems(export.graph, case, sizes.experts_per_token)
     except Exception as error:  # onnxruntime has no common class for its errors
         comparison = golden.Comparison(problems=[f"{type(error).__name__}: {error}"])
-    return found | {"numbers": comparison.problems}, comparison.errors
+        sparsity_problems = ["it could not be run"]
+    return found | {"numbers": comparison.problems, "sparsity": sparsity_problems}, comparison.errors
 
 
-def compare(export: Export, config: dict, sizes: contract.Sizes) -> golden.Comparison:
+def compare(export: Export, case: golden.Case) -> golden.Comparison:
     session = onnxruntime.InferenceSession(export.graph, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
+    return case.check(lambda feeds: dict(zip(names, session.run(names, feeds))))
+
+
+def golden_case(export: Export, config: dict, sizes: contract.Sizes) -> golden.Case:
     inputs, _ = contract.expected(export.task, export.optional_outputs(), sizes)
     nothing = numpy.zeros((1, sizes.heads, 0, sizes.head_width), numpy.float32)
     end_token, padding = config["eos_token_id"], config.get("pad_token_id")
-    case = golden.Case(
+    return golden.Case(
         golden=load_file(export.fixture / "golden.safetensors"),
         task=export.task,
         empty_cache={name: nothing for name, _, _ in inputs if name.startswith("past_key_values.")},
         end_token=end_token,
         filler=end_token if padding is None else padding,
     )
-    return case.check(lambda feeds: dict(zip(names, session.run(names, feeds))))
 
 
 def table_row(cells: list[str]) -> str:
@@ -100,7 +107,7 @@ def main() -> int:
         print(f"{len(graphs)} graphs in {arguments.exports}, not {arguments.expect}")
         return 1
     print(f"onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}; errors as a share of their tolerance")
-    print(table_row(["case", "task", "outputs", "opset", "valid", "rules", "contract", "numbers", *FAMILIES]))
+    print(table_row(["case", "task", "outputs", "opset", "valid", "rules", "contract", "numbers", "sparsity", *FAMILIES]))
     counts, details = collections.Counter(), []
     for graph in graphs:
         export = Export.at(graph, arguments.fixtures)

@@ -21,18 +21,22 @@ class Sizes:
     hidden: int
     vocabulary: int
     experts: int
+    experts_per_token: int
     heads: int
     head_width: int
     labels: int
 
     @staticmethod
     def of(config: dict) -> "Sizes":
-        experts = config["num_local_experts"] if "num_local_experts" in config else config["moe_num_experts"]
+        experts = ("num_local_experts", "num_experts_per_tok")
+        if experts[0] not in config:
+            experts = ("moe_num_experts", "moe_top_k")
         return Sizes(
             layers=config["num_hidden_layers"],
             hidden=config["hidden_size"],
             vocabulary=config["vocab_size"],
-            experts=experts,
+            experts=config[experts[0]],
+            experts_per_token=config[experts[1]],
             heads=config["num_key_value_heads"],
             head_width=config["kv_channels"],
             labels=len(config.get("id2label", {"0": "", "1": ""})),

@@ -56,7 +56,7 @@ class Case:
         everything = slice(0, length)
         prefill = run(self.inputs(slice(0, batch), everything))
         self.compare(comparison, "the batch", prefill, slice(0, batch), everything)
-        # the first sequence of a golden batch is not padded
+        # with its padding, where it has some
         self.compare(comparison, "one sequence", run(self.inputs(slice(0, 1), everything)), slice(0, 1), everything)
         if self.empty_cache:
             self.check_in_two_pieces(comparison, run, length // 2)

@@ -11,9 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 import contract
 import golden
 import rules
+import sparsity
 import validity
 
-SIZES = contract.Sizes(layers=1, hidden=8, vocabulary=16, experts=2, heads=2, head_width=4, labels=3)
+SIZES = contract.Sizes(layers=1, hidden=8, vocabulary=16, experts=2, experts_per_token=1, heads=2, head_width=4, labels=3)
 
 
 def model(nodes, initializers=(), opset=21, ir_version=10, domain=""):
@@ -146,8 +147,10 @@ class Contract(unittest.TestCase):
 
     def test_both_layouts_of_the_config_are_understood(self):
         config = dict(num_hidden_layers=1, hidden_size=8, vocab_size=16, num_key_value_heads=2, kv_channels=4)
-        first, second = config | {"num_local_experts": 5}, config | {"moe_num_experts": 5}
-        self.assertEqual(contract.Sizes.of(first), contract.Sizes.of(second))
+        first = contract.Sizes.of(config | {"num_local_experts": 5, "num_experts_per_tok": 3})
+        second = contract.Sizes.of(config | {"moe_num_experts": 5, "moe_top_k": 3})
+        self.assertEqual(first, second)
+        self.assertEqual((first.experts, first.experts_per_token), (5, 3))
 
 
 class Recited:
@@ -275,6 +278,91 @@ class Golden(unittest.TestCase):
 
         self.assertTrue(all("has the shape" in text for text in Recited().check(spoil).problems))
         self.assertTrue(Recited().check(spoil).problems)
+
+
+def routed_model(dense=(), left_out=(), misused=()):
+    """One layer of two experts, of which a token uses the one of its larger score; its scores are its embedding."""
+    constants = {"table": TOKENS, "rows": [-1, 2], "first": [0], "0": 0, "1": 1}
+    arrays = [numpy_helper.from_array(numpy.asarray(value), name) for name, value in constants.items()]
+    node = helper.make_node
+    nodes = [
+        node("Gather", ["table", "input_ids"], ["embedding"]),
+        node("Reshape", ["embedding", "rows"], ["tokens"]),
+        node("ArgMax", ["tokens"], ["chosen"], axis=1, keepdims=0),
+    ]
+    for expert in ("0", "1"):
+        nodes += [
+            node("Equal", ["chosen", expert], [f"uses.{expert}"]),
+            node("NonZero", [f"uses.{expert}"], [f"indices.{expert}"]),
+            node("Squeeze", [f"indices.{expert}", "first"], [f"of.{expert}"]),
+            node("Gather", ["tokens", f"of.{expert}"], [f"rows.{expert}"]),
+        ]
+        for mixture in sparsity.ROUTERS:
+            for part in ("input", "output"):
+                weight = f"model.layers.0.{mixture}.{part}_linear.weight.{expert}.T"
+                product = sparsity.Product(0, mixture, part, int(expert))
+                if product in left_out:
+                    continue
+                arrays.append(numpy_helper.from_array(numpy.eye(2, dtype=numpy.float32), weight))
+                rows = "tokens" if product in dense else f"rows.{expert}"
+                nodes.append(node("MatMul", [rows, weight], [f"{weight}.product"]))
+                if product in misused:
+                    nodes.append(node("Identity", [weight], [f"{weight}.copy"], name="copy"))
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+        for name in ("input_ids", "attention_mask", "position_ids")
+    ]
+    output = helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph(nodes, "graph", inputs, [output], arrays)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+# Scores of the experts by token id; tokens 1 and 2 choose the second.
+TOKENS = numpy.float32([[1, 0], [0, 1], [-3, -2]])
+
+
+class Sparsity(unittest.TestCase):
+    product = sparsity.Product(0, "mlp", "output", 0)
+
+    def problems(self, experts_per_token=1, **changes):
+        ids = numpy.int64([[1, 0, 2], [0, 0, 1]])
+        routes = TOKENS[ids.ravel()]
+        values = {
+            "input_ids": ids,
+            "attention_mask": numpy.ones_like(ids),
+            "position_ids": numpy.ones_like(ids),
+            "layer.0.output": routes,
+            "layer.0.attn_router_logits": routes,
+            "layer.0.mlp_router_logits": routes,
+        }
+        case = golden.Case(values, "sequence-classification", {}, end_token=-1, filler=-1)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "model.onnx")
+            path.write_bytes(routed_model(**changes).SerializeToString())
+            return sparsity.problems(path, case, experts_per_token)
+
+    def test_experts_that_get_the_rows_of_their_tokens_are_sparse(self):
+        self.assertEqual(self.problems(), [])
+
+    def test_an_expert_that_gets_every_row_is_found(self):
+        self.assertEqual(
+            self.problems(dense=[self.product]),
+            [
+                "the batch: the output product of expert 0 in layer 0's mlp has 6 rows, 3 tokens chose it",
+                "one token: the output product of expert 0 in layer 0's mlp has 1 rows, 0 tokens chose it",
+            ],
+        )
+
+    def test_experts_without_some_of_their_tokens_are_found(self):
+        self.assertEqual(len(self.problems(experts_per_token=2)), 2 * 2 * 2 + 2 * 2)
+
+    def test_a_product_that_is_missing_is_found(self):
+        found = self.problems(left_out=[self.product])
+        self.assertIn("the output product of expert 0 in layer 0's mlp has no rows", found[0])
+
+    def test_another_use_of_an_experts_matrix_is_found(self):
+        found = self.problems(misused=[self.product])
+        self.assertEqual(found, ["model.layers.0.mlp.output_linear.weight.0.T is an operand of Identity copy"])
 
 
 if __name__ == "__main__":

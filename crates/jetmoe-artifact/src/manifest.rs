@@ -86,10 +86,17 @@ pub struct VerificationRecord {
 pub struct TensorRecord {
     /// Which tensors, as in `present.*.key`.
     pub name: String,
-    /// Largest absolute difference.
+    /// Largest absolute difference; infinite if a value is no number.
+    #[serde(deserialize_with = "infinite_if_null")]
     pub max_absolute_error: f64,
-    /// Largest absolute difference, divided by the largest absolute reference value.
+    /// Largest absolute difference, divided by the largest absolute reference value; infinite if a value is no number.
+    #[serde(deserialize_with = "infinite_if_null")]
     pub max_relative_error: f64,
+}
+
+/// JSON has no infinity, and `serde_json` writes `null` for it.
+fn infinite_if_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 impl Manifest {
@@ -118,8 +125,10 @@ impl Manifest {
             return Err(Error::NewerSchema { path, found: schema_version, supported: MANIFEST_SCHEMA });
         }
         let manifest: Self = serde_json::from_str(&text).map_err(json)?;
-        match manifest.all_files().find(|file| !lies_inside(&file.path)) {
-            Some(outside) => Err(Error::FileOutside { file: outside.path.clone(), path }),
+        let outside =
+            manifest.all_files().find(|file| !lies_inside(&file.path)).map(|file| file.path.clone());
+        match outside {
+            Some(file) => Err(Error::FileOutside { file, path }),
             None => Ok(manifest),
         }
     }

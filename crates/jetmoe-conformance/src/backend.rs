@@ -88,3 +88,40 @@ impl FromStr for Backend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_name_reads_back_as_its_backend_and_any_other_is_refused() {
+        for backend in Backend::ALL {
+            assert_eq!(backend.to_string().parse(), Ok(*backend));
+        }
+        assert_eq!(
+            "onnx".parse::<Backend>(),
+            Err("unknown backend \"onnx\"; known: ort, tract, reference".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_reference_is_in_every_build() {
+        assert!(Backend::built_in().contains(&Backend::Reference));
+        assert_eq!(Backend::built_in().contains(&Backend::Ort), cfg!(feature = "ort"));
+        assert_eq!(Backend::built_in().contains(&Backend::Tract), cfg!(feature = "tract"));
+    }
+
+    #[test]
+    fn the_reference_without_a_checkpoint_says_where_the_artifact_came_from() {
+        let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../jetmoe-rt/tests/fixtures/toy");
+        let artifact = Artifact::open(toy).unwrap();
+        let error = load(Backend::Reference, &artifact, None, &LoadOptions::default()).unwrap_err();
+        let source = &artifact.manifest().checkpoint.source;
+        assert!(
+            matches!(&error, Error::NoCheckpoint { source_name } if source_name.as_ref() == Some(source))
+        );
+        assert!(error.to_string().contains(source) && error.to_string().contains("--checkpoint"), "{error}");
+    }
+}

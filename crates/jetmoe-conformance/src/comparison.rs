@@ -282,3 +282,6 @@ fn chosen_experts(logits: ArrayView1<'_, f32>, k: usize) -> Vec<u32> {
     experts.sort_unstable();
     experts
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,10 +107,20 @@ fn read_lines(path: &Path) -> Result<Vec<(usize, Line)>> {
             serde_json::from_str(line).map(|line| (number, line)).map_err(|error| Error::Line {
                 path: path.to_owned(),
                 line: number,
-                message: format!("{error}; expected a JSON object with a field \"text\""),
+                message: format!("{}; expected a JSON object with a field \"text\"", without_place(&error)),
             })
         })
         .collect()
+}
+
+/// What the parser said; its line would be that of the one line it was given.
+fn without_place(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match message.strip_suffix(&place) {
+        Some(what) => format!("{what} at column {}", error.column()),
+        None => message,
+    }
 }
 
 fn evaluate_language_model(
@@ -208,3 +218,6 @@ fn label_index(label: &Value, labels: &[String]) -> Result<usize, String> {
     };
     index.ok_or_else(|| format!("label {label} is none of the model's: {}", labels.join(", ")))
 }
+
+#[cfg(test)]
+mod tests;

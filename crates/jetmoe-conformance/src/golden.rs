@@ -36,13 +36,23 @@ impl GoldenFile<'_> {
         let batch = TokenBatch::masked(to_token_ids(ids)?, mask).map_err(|error| error.to_string())?;
 
         let mut tensors = TensorMap::new();
-        for name in self.tensors.names() {
+        let mut names = self.tensors.names();
+        // so that the same file is always refused for the same tensor
+        names.sort_unstable();
+        for name in names {
             let Some(output) = output_name(name) else { continue };
             let mut tensor = self.floats(name)?;
             if matches!(output, OutputName::AttentionRouterLogits(_) | OutputName::MlpRouterLogits(_)) {
                 // transformers flattens batch and sequence here
                 let shape = IxDyn(&[rows, columns, config.num_local_experts]);
-                tensor = tensor.into_shape_with_order(shape).map_err(|error| format!("{name}: {error}"))?;
+                let found = tensor.shape().to_vec();
+                tensor = tensor.into_shape_with_order(shape).map_err(|_| {
+                    let experts = config.num_local_experts;
+                    format!(
+                        "{name} has shape {found:?}, expected {:?} for a model with {experts} experts",
+                        [rows * columns, experts]
+                    )
+                })?;
             }
             tensors.insert(output, tensor);
         }
@@ -129,3 +139,6 @@ fn until_end(ids: impl Iterator<Item = u32>, ends: &[u32]) -> Vec<u32> {
     }
     continuation
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ mod gaps;
 mod golden;
 mod reference;
 mod report;
+#[cfg(test)]
+mod spoilt;
 mod tolerance;
 
 pub use backend::{Backend, load};

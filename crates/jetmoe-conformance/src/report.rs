@@ -108,3 +108,124 @@ impl Comparison {
 fn verdict(passed: bool) -> Cell {
     if passed { Cell::new("ok").fg(Color::Green) } else { Cell::new("FAILED").fg(Color::Red) }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Greedy, TensorComparison};
+
+    fn comparison(passed: bool) -> Comparison {
+        Comparison {
+            backend: "tract".to_owned(),
+            runtime: "tract 0.23.9".to_owned(),
+            passed,
+            tokens: 34,
+            tensors: vec![TensorComparison {
+                name: "present.*.key".to_owned(),
+                worst: "present.1.key".to_owned(),
+                max_absolute_error: if passed { 0.5 } else { f64::INFINITY },
+                max_relative_error: 0.25,
+                tolerance: "2e-5 of the largest value".to_owned(),
+                passed,
+            }],
+            top1_agreement: Some(0.975),
+            router_agreement: None,
+            greedy: Some(Greedy {
+                identical: passed,
+                tokens: 65,
+                first_difference: (!passed).then(|| "sequence 1, new token 5: 7 instead of 9".to_owned()),
+            }),
+            not_compared: vec!["last_hidden_state".to_owned()],
+        }
+    }
+
+    fn report(backends: Vec<Comparison>) -> VerificationReport {
+        VerificationReport::new("artifact".to_owned(), "golden.safetensors".to_owned(), backends)
+    }
+
+    #[test]
+    fn a_report_passes_if_every_backend_does() {
+        assert!(report(vec![comparison(true), comparison(true)]).passed);
+        assert!(!report(vec![comparison(true), comparison(false)]).passed);
+    }
+
+    #[test]
+    fn a_table_says_what_was_compared_and_what_was_not() {
+        let text = report(vec![comparison(true)]).to_table(false);
+        for part in [
+            "expected by golden.safetensors",
+            "tract 0.23.9, 34 tokens",
+            "present.*.key",
+            "5.0e-1",
+            "65 tokens identical",
+            "top-1 agreement   97.50 %",
+            "not compared, because the graph does not have them: last_hidden_state",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert!(!text.contains("FAILED") && !text.contains("router agreement"), "{text}");
+    }
+
+    #[test]
+    fn a_table_says_what_failed_and_where() {
+        let text = report(vec![comparison(false)]).to_table(false);
+        assert_eq!(text.matches("FAILED").count(), 2, "{text}");
+        assert!(text.contains("sequence 1, new token 5: 7 instead of 9"), "{text}");
+        assert!(text.contains("inf"), "{text}");
+    }
+
+    #[test]
+    fn only_a_coloured_table_holds_escape_sequences() {
+        assert!(!report(vec![comparison(false)]).to_table(false).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn the_json_form_is_stable() {
+        let json = serde_json::to_value(report(vec![comparison(true)])).unwrap();
+        assert_eq!(
+            json,
+            json!({
+                "schema_version": 1,
+                "model": "artifact",
+                "expected_by": "golden.safetensors",
+                "passed": true,
+                "backends": [{
+                    "backend": "tract",
+                    "runtime": "tract 0.23.9",
+                    "passed": true,
+                    "tokens": 34,
+                    "tensors": [{
+                        "name": "present.*.key",
+                        "worst": "present.1.key",
+                        "max_absolute_error": 0.5,
+                        "max_relative_error": 0.25,
+                        "tolerance": "2e-5 of the largest value",
+                        "passed": true,
+                    }],
+                    "top1_agreement": 0.975,
+                    "router_agreement": null,
+                    "greedy": {"identical": true, "tokens": 65, "first_difference": null},
+                    "not_compared": ["last_hidden_state"],
+                }],
+            })
+        );
+    }
+
+    #[test]
+    fn an_infinite_error_is_null_in_json_which_has_no_infinity() {
+        let json = serde_json::to_value(comparison(false)).unwrap();
+        assert_eq!(json["tensors"][0]["max_absolute_error"], json!(null));
+        assert_eq!(json["tensors"][0]["passed"], json!(false));
+    }
+
+    #[test]
+    fn a_record_for_the_manifest_keeps_the_errors() {
+        let record = comparison(true).to_record();
+        assert_eq!((record.backend.as_str(), record.passed, record.tokens), ("tract 0.23.9", true, 34));
+        assert_eq!(record.tensors[0].name, "present.*.key");
+        assert_eq!(record.tensors[0].max_absolute_error, 0.5);
+        assert_eq!(record.tensors[0].max_relative_error, 0.25);
+    }
+}

@@ -73,7 +73,9 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
 
     let size = graph.weight_bytes() + client_files.iter().map(|file| file.content.len() as u64).sum::<u64>();
     OutputFolder::prepare(&options.output, digest, task, options.force)
-        .and_then(|output| write_artifact(checkpoint, options, &graph, &graph_file, &client_files, digest, output))
+        .and_then(|output| {
+            write_artifact(checkpoint, options, &graph, &graph_file, &client_files, digest, output)
+        })
         .map_err(|error| error.or_no_space(&options.output, size))
 }
 
@@ -105,7 +107,8 @@ fn write_artifact(
     mut output: OutputFolder,
 ) -> Result<Exported> {
     let data_file = names::data_file(graph_file);
-    let (graph_path, data_path) = (output.file(graph_file)?, output.file(&data_file)?);
+    // the graph names the data, so the data comes first
+    let (data_path, graph_path) = (output.file(&data_file)?, output.file(graph_file)?);
     let bar = byte_bar("writing", graph.weight_bytes());
     let written =
         jetmoe_graph::write(graph, checkpoint, &graph_path, &data_path, &mut |bytes| bar.inc(bytes))?;

@@ -21,9 +21,13 @@ use jetmoe_rt::LoadOptions;
 /// The artifact is a folder: onnx/model.onnx with its external data, configuration and tokenizer as other ONNX clients
 /// read them, and jetmoe.json, the manifest.
 ///
-/// Exit status: 0 done, 1 exported but verification found differences, 2 not exported.
+/// Exit status: 0 done, 1 exported but verification found differences, 2 not exported or not verified.
 #[derive(Debug, Parser)]
-#[command(name = "jetmoe-export", version)]
+#[command(
+    name = "jetmoe-export",
+    version,
+    after_help = "Example:\n  jetmoe-export ./jetmoe-8b --output ./jetmoe-8b-onnx --verify"
+)]
 struct Arguments {
     /// Checkpoint folder, or hub id (owner/name).
     model: String,
@@ -67,7 +71,14 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     let source = ModelSource::parse(&arguments.model)?;
     let options = HubOptions { revision: arguments.revision, progress: true, ..HubOptions::default() };
-    let checkpoint = Checkpoint::open(source.resolve(&options)?)?;
+    let folder = match &source {
+        ModelSource::Folder(_) => source.resolve(&options)?,
+        // a folder's name with a mistake in it looks like a hub id
+        ModelSource::Hub(id) => {
+            source.resolve(&options).with_context(|| format!("there is no folder {id} here"))?
+        }
+    };
+    let checkpoint = Checkpoint::open(folder)?;
     let exported = export(
         &checkpoint,
         &ExportOptions {

@@ -29,9 +29,7 @@ impl OutputFolder {
     /// Refuses a folder that may not be written to, as far as that shows without the checkpoint's digest, which takes
     /// its time.
     pub(crate) fn check(folder: &Path, checkpoint: &Path, task: Task, force: bool) -> Result<()> {
-        let same = |left: &Path, right: &Path| {
-            matches!((left.canonicalize(), right.canonicalize()), (Ok(left), Ok(right)) if left == right)
-        };
+        let same = |left: &Path, right: &Path| matches!((left.canonicalize(), right.canonicalize()), (Ok(left), Ok(right)) if left == right);
         if same(folder, checkpoint) {
             return Err(Error::OutputIsCheckpoint { folder: folder.to_owned() });
         }
@@ -74,19 +72,21 @@ impl OutputFolder {
         Ok(path)
     }
 
-    /// Moves every file to its place, the manifest last. While files are replaced there is no manifest, so that none
-    /// accepts a mixture of old and new ones.
+    /// Moves every file to its place, the manifest last. While files are replaced there is no manifest that would accept
+    /// a mixture of old and new ones, and for clients that read none, no old graph beside new data.
     pub(crate) fn commit(self, manifest: &Manifest) -> Result<()> {
         // from here on it tells whose files lie in the folder, should this be interrupted
         manifest.write(self.gathering.folder())?;
         let _uninterrupted = begun();
         remove_if_there(&self.folder.join(names::MANIFEST))?;
-        let manifest = std::iter::once(names::MANIFEST);
-        for file in self.files.iter().map(String::as_str).chain(manifest) {
+        for file in &self.files {
+            remove_if_there(&self.folder.join(file))?;
+        }
+        for file in self.files.iter().map(String::as_str).chain([names::MANIFEST]) {
             let place = self.folder.join(file);
             create_parent(&place)?;
             fs::rename(self.gathering.folder().join(file), &place).map_err(|source| Error::Io {
-                action: "put the new file in place of",
+                action: "move the new file to",
                 path: place,
                 source,
             })?;

@@ -42,7 +42,7 @@ pub(crate) fn export(workspace: &Workspace, steps: &mut Steps, model: &str) -> R
         .arg(Path::new(MODELS).join(model))
         .arg("--output")
         .arg(&artifact)
-        .args(["--verify", "--force"]);
+        .args(["--outputs", "hidden-states,router-logits", "--verify", "--force"]);
     steps.run(&format!("export {model}"), &workspace.root, &export)?;
     Ok(artifact)
 }

@@ -176,7 +176,9 @@ fn first_usable(candidates: impl Iterator<Item = LibraryCandidate>) -> Result<On
         };
         // somebody named this very file, so another may not silently take its place
         let advice = match candidate.origin {
-            LibraryOrigin::Given => Some(String::new()),
+            LibraryOrigin::Given => {
+                Some("\n  name the libonnxruntime itself, or leave the choice to the search".to_owned())
+            }
             LibraryOrigin::Variable => {
                 Some(format!("\n  {LIBRARY_PATH_VARIABLE} names it; correct or unset it"))
             }

@@ -1,0 +1,196 @@
+use std::io::Write;
+
+use jetmoe_artifact::OutputName;
+use jetmoe_rt::engine::TensorMap;
+use tempfile::NamedTempFile;
+
+use super::*;
+use crate::spoilt::spoilt;
+
+const MINI: &str = "models/jetmoe-mini";
+const CLASSIFIER: &str = "models/jetmoe-mini-classifier";
+
+/// A sum over the vocabulary in double precision, which the reference's logits do not touch.
+const SAME: f64 = 1e-6;
+
+fn file(lines: &[&str]) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(lines.join("\n").as_bytes()).unwrap();
+    file
+}
+
+fn run(model: &Model, lines: &[&str], options: &EvaluationOptions) -> Result<Quality> {
+    evaluate(model, file(lines).path(), options, &mut |_, _| {})
+}
+
+fn mini(spoil: impl Fn(&mut TensorMap) + Send + Sync + 'static) -> Model {
+    spoilt(MINI, Task::CausalLm, move |_, tensors| spoil(tensors))
+}
+
+fn classifier(spoil: impl Fn(&mut TensorMap) + Send + Sync + 'static) -> Model {
+    spoilt(CLASSIFIER, Task::SequenceClassification, move |_, tensors| spoil(tensors))
+}
+
+fn fill_logits(value: f32) -> impl Fn(&mut TensorMap) + Send + Sync {
+    move |tensors| {
+        if let Some(logits) = tensors.get_mut(&OutputName::Logits) {
+            logits.fill(value);
+        }
+    }
+}
+
+fn language_model(quality: Quality) -> LanguageModelQuality {
+    match quality {
+        Quality::CausalLm(quality) => quality,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn classification(quality: Quality) -> ClassificationQuality {
+    match quality {
+        Quality::SequenceClassification(quality) => quality,
+        other => panic!("{other:?}"),
+    }
+}
+
+const TEXT: &str = r#"{"text": "In the beginning God created the heaven and the earth."}"#;
+
+#[test]
+fn a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary() {
+    for constant in [0.0, 80.0] {
+        let model = mini(fill_logits(constant));
+        let quality = language_model(run(&model, &[TEXT], &EvaluationOptions::default()).unwrap());
+        let vocabulary = model.config().vocab_size as f64;
+        assert!((quality.perplexity / vocabulary - 1.0).abs() <= SAME, "{quality:?}");
+        assert!((quality.negative_log_likelihood - vocabulary.ln()).abs() <= SAME);
+        // of equal tokens the first is the best, and it does not occur
+        assert_eq!(quality.next_token_accuracy, 0.0);
+    }
+}
+
+#[test]
+fn every_token_of_a_window_but_the_first_is_predicted() {
+    let model = mini(|_| ());
+    let tokens =
+        model.tokenizer().unwrap().encode("In the beginning God created the heaven and the earth.", true);
+    let tokens = tokens.unwrap().len();
+    assert!(tokens > 8, "{tokens}");
+    for window in [2, 3, 4, 256] {
+        let options = EvaluationOptions { window, ..EvaluationOptions::default() };
+        let quality = language_model(run(&model, &[TEXT], &options).unwrap());
+        // a last window of one token predicts nothing
+        assert_eq!(quality.predicted_tokens, tokens - tokens.div_ceil(window), "windows of {window}");
+    }
+    let two = language_model(run(&model, &[TEXT, "", TEXT], &EvaluationOptions::default()).unwrap());
+    assert_eq!(two.predicted_tokens, 2 * (tokens - 1));
+}
+
+#[test]
+fn logits_that_are_no_numbers_give_no_perplexity() {
+    let model = mini(fill_logits(f32::NAN));
+    let quality = language_model(run(&model, &[TEXT], &EvaluationOptions::default()).unwrap());
+    assert!(quality.perplexity.is_nan(), "{quality:?}");
+}
+
+#[test]
+fn labels_are_numbers_or_names_and_texts_without_one_are_not_counted() {
+    let lines = [
+        r#"{"text": "And the LORD spake unto Moses, saying, Speak unto the children of Israel", "label": 0}"#,
+        r#"{"text": "And the LORD spake unto Moses, saying, Speak unto the children of Israel", "label": 1}"#,
+        r#"{"text": "Paul, an apostle of Jesus Christ by the will of God, to the saints", "label": 1}"#,
+        r#"{"text": "Paul, an apostle of Jesus Christ"}"#,
+    ];
+    let model = classifier(|_| ());
+    let quality = classification(run(&model, &lines, &EvaluationOptions::default()).unwrap());
+    assert_eq!((quality.passages, quality.accuracy), (3, 2.0 / 3.0));
+    assert_eq!(quality.max_logit_error, None);
+
+    let labels = &model.config().labels;
+    let named = lines.map(|line| {
+        line.replace("\"label\": 0", &format!("\"label\": {:?}", labels[0]))
+            .replace("\"label\": 1", &format!("\"label\": {:?}", labels[1]))
+    });
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    assert_eq!(classification(run(&model, &named, &EvaluationOptions::default()).unwrap()), quality);
+}
+
+#[test]
+fn the_largest_difference_from_the_logits_in_the_file_is_measured() {
+    let lines = [
+        r#"{"text": "a", "label": 0, "logits": [1.0, -2.0]}"#,
+        r#"{"text": "b", "label": 0, "logits": [1.5, -2.0]}"#,
+    ];
+    let model = classifier(|tensors| {
+        if let Some(logits) = tensors.get_mut(&OutputName::Logits) {
+            logits[[0, 0]] = 1.0;
+            logits[[0, 1]] = -2.0;
+        }
+    });
+    let quality = classification(run(&model, &lines, &EvaluationOptions::default()).unwrap());
+    assert_eq!(quality.max_logit_error, Some(0.5));
+}
+
+#[track_caller]
+fn assert_line_refused(model: &Model, lines: &[&str], line: usize, why: &str) {
+    let error = run(model, lines, &EvaluationOptions::default()).unwrap_err();
+    let Error::Line { line: found, message, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(*found, line);
+    assert!(message.contains(why), "{message}");
+    assert!(error.to_string().contains(&format!(":{line}: ")), "{error}");
+}
+
+#[test]
+fn a_line_that_cannot_be_used_is_named_by_its_number() {
+    let model = classifier(|_| ());
+    assert_line_refused(&model, &[TEXT, "", "{"], 3, "expected a JSON object with a field \"text\"");
+    assert_line_refused(&model, &[r#"{"label": 1}"#], 1, "missing field `text`");
+    let labels = model.config().labels.join(", ");
+    for label in ["2", "-1", "0.5", "\"Apocrypha\"", "[0]"] {
+        let line = format!(r#"{{"text": "a", "label": {label}}}"#);
+        assert_line_refused(&model, &[&line], 1, &format!("is none of the model's: {labels}"));
+    }
+    let three = r#"{"text": "a", "label": 1, "logits": [1, 2, 3]}"#;
+    assert_line_refused(&model, &[three], 1, "3 logits, the model gives 2");
+}
+
+#[test]
+fn a_file_with_nothing_to_evaluate_is_refused() {
+    let nothing = |model: &Model, lines: &[&str]| {
+        let error = run(model, lines, &EvaluationOptions::default()).unwrap_err();
+        assert!(matches!(error, Error::NothingToEvaluate { .. }), "{error:?}");
+    };
+    nothing(&mini(|_| ()), &[]);
+    nothing(&mini(|_| ()), &["", " "]);
+    // one token, of which nothing is predicted
+    nothing(&mini(|_| ()), &[r#"{"text": ""}"#]);
+    nothing(&classifier(|_| ()), &[TEXT]);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let path = Path::new("/nowhere/eval.jsonl");
+    let error = evaluate(&mini(|_| ()), path, &EvaluationOptions::default(), &mut |_, _| {}).unwrap_err();
+    assert!(matches!(&error, Error::Io { action: "read", .. }));
+    assert!(error.to_string().contains("/nowhere/eval.jsonl"), "{error}");
+}
+
+#[test]
+fn a_backbone_predicts_nothing_and_a_model_without_tokenizer_reads_nothing() {
+    let backbone = spoilt("goldens/tiny", Task::Backbone, |_, _| ());
+    let error = run(&backbone, &[TEXT], &EvaluationOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::NotEvaluable { task: Task::Backbone }), "{error:?}");
+    let silent = spoilt("goldens/tiny", Task::CausalLm, |_, _| ());
+    let error = run(&silent, &[TEXT], &EvaluationOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::Runtime(jetmoe_rt::Error::NoTokenizer)), "{error:?}");
+}
+
+#[test]
+fn progress_counts_lines() {
+    let mut steps = Vec::new();
+    let file = file(&[TEXT, TEXT]);
+    evaluate(&mini(|_| ()), file.path(), &EvaluationOptions::default(), &mut |done, lines| {
+        steps.push((done, lines))
+    })
+    .unwrap();
+    assert_eq!(steps, [(1, 2), (2, 2)]);
+}

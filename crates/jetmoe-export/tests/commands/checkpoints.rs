@@ -1,0 +1,59 @@
+//! Damaged checkpoints are refused by name, and nothing is left.
+
+use crate::damage::{self, Damage};
+use crate::workbench::{Ended, Workbench, assert_transcript};
+
+/// Exports a damaged checkpoint, which must be refused, saying what is wrong, where, and what to do.
+fn export(damage: &Damage) -> Ended {
+    let bench = Workbench::new();
+    damage.put(&bench);
+    let ended = bench.run("jetmoe-export checkpoint --output artifact");
+    let message = ended.refused();
+    for part in damage.says {
+        assert!(message.contains(part), "{message}\ndoes not say {part:?}");
+    }
+    assert!(!bench.path("artifact").exists(), "{:?} is left", bench.files("artifact"));
+    ended
+}
+
+macro_rules! refused {
+    ($($name:ident: $damage:ident),+ $(,)?) => {
+        $(#[test]
+        fn $name() {
+            assert_transcript!(export(&damage::$damage));
+        })+
+    };
+}
+
+refused! {
+    a_missing_shard: MISSING_SHARD,
+    a_truncated_shard: TRUNCATED_SHARD,
+    a_truncated_header: TRUNCATED_HEADER,
+    an_index_that_names_a_missing_file: INDEX_NAMES_A_MISSING_FILE,
+    an_index_that_names_the_wrong_shard: INDEX_NAMES_THE_WRONG_SHARD,
+    a_wrong_shape: WRONG_SHAPE,
+    a_wrong_dtype: WRONG_DTYPE,
+    a_missing_tensor: MISSING_TENSOR,
+    an_unknown_activation: UNKNOWN_ACTIVATION,
+    an_unknown_rope_type: UNKNOWN_ROPE_TYPE,
+    more_experts_per_token_than_experts: MORE_EXPERTS_PER_TOKEN_THAN_EXPERTS,
+    several_problems_of_a_configuration: SEVERAL_PROBLEMS,
+    a_missing_configuration: NO_CONFIG,
+    a_configuration_that_is_no_json: CONFIG_IS_NO_JSON,
+    missing_weights: NO_WEIGHTS,
+    a_pointer_of_git_lfs: POINTER_OF_GIT_LFS,
+    a_broken_tokenizer: BROKEN_TOKENIZER,
+}
+
+#[test]
+fn a_model_that_does_not_exist() {
+    let bench = Workbench::new();
+    std::fs::write(bench.path("file"), "").unwrap();
+    let typed = ["nothing", "owner/nothing", "file"];
+    let [nothing, hub, file] =
+        typed.map(|model| bench.run(&format!("jetmoe-export {model} --output artifact")));
+    assert!(nothing.refused().contains("give a folder with config.json and *.safetensors, or a hub id"));
+    assert!(hub.refused().contains("HF_HUB_OFFLINE is set"));
+    file.refused();
+    assert_transcript!(nothing, hub, file);
+}

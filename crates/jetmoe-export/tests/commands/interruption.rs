@@ -1,0 +1,157 @@
+//! Exports that do not come to their end.
+
+use std::fs;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use jetmoe_artifact::{Artifact, Error};
+use serde_json::json;
+
+use crate::workbench::{Workbench, edit_json};
+
+/// What lies in a folder is a whole artifact with one of these operator sets, or none at all. Never may a manifest
+/// accept files of two exports.
+#[track_caller]
+fn assert_whole_or_none(bench: &Workbench, opsets: &[u32]) {
+    match Artifact::open(bench.path("artifact")) {
+        Ok(artifact) => {
+            artifact.check_digests().unwrap();
+            let opset = artifact.manifest().graphs[0].opset;
+            assert!(opsets.contains(&opset), "{opset}");
+        }
+        Err(Error::NotFound { .. } | Error::NotAnArtifact { .. }) => {}
+        Err(error) => panic!("{error}\n{:?}", bench.files("artifact")),
+    }
+}
+
+/// Kills exports at ever later moments, the last one after its end, each going on from what the one before left.
+fn kill_at_every_moment(bench: &Workbench, opset: u32) {
+    let line = format!("jetmoe-export tiny --output artifact --opset {opset}");
+    for delay in (0..).step_by(3).map(Duration::from_millis) {
+        let mut child = bench.command(&line).start();
+        std::thread::sleep(delay);
+        // SIGKILL: no handler, no destructor
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_whole_or_none(bench, &[20, 21]);
+        match output.status.code() {
+            None => {}
+            Some(0) => break,
+            Some(_) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+        }
+    }
+}
+
+#[test]
+fn whenever_an_export_is_killed_no_mixture_passes_for_an_artifact_and_the_next_export_succeeds() {
+    let bench = Workbench::new();
+    bench.fixture("tiny");
+    kill_at_every_moment(&bench, 21);
+    kill_at_every_moment(&bench, 20);
+    let artifact = Artifact::open(bench.path("artifact")).unwrap();
+    assert_eq!(artifact.manifest().graphs[0].opset, 20);
+    assert!(!bench.path("artifact/export.partial").exists());
+}
+
+#[test]
+fn an_export_that_fails_while_it_replaces_files_leaves_no_manifest_and_the_next_one_succeeds() {
+    let bench = Workbench::new();
+    bench.fixture("tiny");
+    bench.run("jetmoe-export tiny --output artifact").succeeded();
+    // a folder cannot be replaced by a file, and stands for whatever may go wrong at this moment
+    let obstacle = bench.path("artifact/onnx/model.onnx");
+    fs::remove_file(&obstacle).unwrap();
+    fs::create_dir(&obstacle).unwrap();
+    let ended = bench.run("jetmoe-export tiny --output artifact --opset 20");
+    assert!(ended.refused().contains("artifact/onnx/model.onnx: Is a directory"), "{ended:#?}");
+    assert!(!bench.path("artifact/jetmoe.json").exists());
+    assert_whole_or_none(&bench, &[]);
+
+    fs::remove_dir(&obstacle).unwrap();
+    bench.run("jetmoe-export tiny --output artifact").succeeded();
+    assert_whole_or_none(&bench, &[21]);
+    assert!(!bench.path("artifact/export.partial").exists());
+}
+
+#[test]
+fn what_an_interrupted_export_left_belongs_to_its_checkpoint() {
+    let bench = Workbench::new();
+    bench.fixture("tiny");
+    bench.fixture("odd");
+    bench.run("jetmoe-export tiny --output artifact").succeeded();
+    // killed after all files but the manifest were put in place
+    fs::create_dir(bench.path("artifact/export.partial")).unwrap();
+    fs::rename(bench.path("artifact/jetmoe.json"), bench.path("artifact/export.partial/jetmoe.json"))
+        .unwrap();
+    let other = bench.run("jetmoe-export odd --output artifact");
+    assert!(other.refused().contains("an artifact of another checkpoint"));
+    bench.run("jetmoe-export tiny --output artifact").succeeded();
+    assert!(Artifact::is_artifact(&bench.path("artifact")));
+}
+
+/// A checkpoint whose embedding takes a while to write, but hardly any disk: it is a hole.
+fn large_checkpoint(bench: &Workbench) {
+    const ROWS: usize = 1_200_000;
+    let folder = bench.copy("tiny", "large");
+    edit_json(&folder.join("config.json"), |config| config["vocab_size"] = json!(ROWS));
+    let path = folder.join("model.safetensors");
+    let file = fs::read(&path).unwrap();
+    let (length, rest) = file.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let bytes = ROWS * 64 * size_of::<f32>();
+    header["model.embed_tokens.weight"] = json!({
+        "dtype": "F32", "shape": [ROWS, 64], "data_offsets": [data.len(), data.len() + bytes],
+    });
+    // the place of the small embedding, which nothing may be left of
+    let unused = json!({ "dtype": "F32", "shape": [131, 64], "data_offsets": embedding_place(&file) });
+    header["unused"] = unused;
+    let mut header = serde_json::to_vec(&header).unwrap();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    let head = [&length, header.as_slice(), data].concat();
+    let file = fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut &file, &head).unwrap();
+    file.set_len((head.len() + bytes) as u64).unwrap();
+}
+
+fn embedding_place(file: &[u8]) -> serde_json::Value {
+    let (_, header) = safetensors::SafeTensors::read_metadata(file).unwrap();
+    let (begin, end) = header.info("model.embed_tokens.weight").unwrap().data_offsets;
+    json!([begin, end])
+}
+
+/// Waits until an export is writing weights.
+fn wait_for_weights(bench: &Workbench, child: &mut Child) {
+    let writing = |file: &String| file.contains("onnx/") && file.contains("_data");
+    while !bench.files("artifact").iter().any(writing) {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it could be interrupted");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_killed_export_leaves_partial_files_only() {
+    let bench = Workbench::new();
+    large_checkpoint(&bench);
+    let mut child = bench.command("jetmoe-export large --output artifact").start();
+    wait_for_weights(&bench, &mut child);
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().code(), None, "it was killed, and had not ended");
+    let files = bench.files("artifact");
+    assert!(files.iter().all(|file| file.starts_with("export.partial")), "{files:?}");
+    assert!(!files.iter().any(|file| file.ends_with(".onnx") || file.ends_with(".json")), "{files:?}");
+}
+
+#[test]
+fn ctrl_c_removes_what_was_begun() {
+    let bench = Workbench::new();
+    large_checkpoint(&bench);
+    let mut child = bench.command("jetmoe-export large --output artifact").start();
+    wait_for_weights(&bench, &mut child);
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(130), &b""[..]));
+    assert!(!bench.path("artifact").exists(), "{:?}", bench.files("artifact"));
+}

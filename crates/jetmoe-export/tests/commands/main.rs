@@ -1,0 +1,22 @@
+//! `jetmoe-export`, as its user types it: what it prints, what it leaves, and what becomes of bad input.
+
+#![cfg(all(feature = "ort", feature = "tract"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+/// The command that these tests are about.
+const NAME: &str = "jetmoe-export";
+/// Where it lies.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe-export");
+
+mod checkpoints;
+mod disk;
+mod export;
+mod interruption;
+mod output;
+
+// shared with the tests of the command `jetmoe`
+#[path = "../../../../tests/commands/damage.rs"]
+mod damage;
+#[allow(dead_code, reason = "not every command needs everything")]
+#[path = "../../../../tests/commands/workbench.rs"]
+mod workbench;

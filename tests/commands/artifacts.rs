@@ -1,0 +1,117 @@
+//! Damaged artifacts are refused by the name of what is wrong, whatever is to be done with them.
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::workbench::{Ended, Workbench, assert_transcript, edit_json};
+
+const GRAPH: &str = "onnx/model.onnx";
+const DATA: &str = "onnx/model.onnx_data";
+
+/// Damages an artifact, which `run`, `verify` and `eval` must refuse alike, saying all of `says`.
+#[track_caller]
+fn damaged(damage: impl FnOnce(&Path), says: &[&str]) -> Ended {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    damage(&bench.path("artifact"));
+    fs::write(bench.path("held-out.jsonl"), "{\"text\": \"And God said\"}\n").unwrap();
+    let eval = bench.run("jetmoe eval --model artifact --text held-out.jsonl");
+    let verify = bench.run("jetmoe verify --model artifact");
+    let run = bench.run("jetmoe run --model artifact --prompt \"In the beginning\"");
+    for part in says {
+        assert!(run.refused().contains(part), "{run:#?}\ndoes not say {part:?}");
+    }
+    assert_eq!(verify.refused(), run.refused());
+    assert_eq!(eval.refused(), run.refused());
+    run
+}
+
+fn overwrite(path: &Path, place: u64) {
+    let mut file = File::options().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(place)).unwrap();
+    file.write_all(b"damage").unwrap();
+}
+
+#[test]
+fn truncated_weights() {
+    let truncate = |artifact: &Path| {
+        File::options().write(true).open(artifact.join(DATA)).unwrap().set_len(1000).unwrap();
+    };
+    assert_transcript!(damaged(
+        truncate,
+        &["artifact/onnx/model.onnx_data holds 1000 bytes", "export again"]
+    ));
+}
+
+#[test]
+fn a_changed_graph() {
+    let change = |artifact: &Path| overwrite(&artifact.join(GRAPH), 5000);
+    assert_transcript!(damaged(
+        change,
+        &["artifact/onnx/model.onnx is not the file", "sha256", "export again"]
+    ));
+}
+
+#[test]
+fn a_changed_configuration() {
+    let change = |artifact: &Path| overwrite(&artifact.join("config.json"), 50);
+    damaged(change, &["artifact/config.json is not the file", "sha256", "export again"]);
+}
+
+#[test]
+fn changed_weights_are_found_by_verify() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    overwrite(&bench.path("artifact").join(DATA), 5000);
+    let ended = bench.run("jetmoe verify --model artifact");
+    assert!(ended.refused().contains("artifact/onnx/model.onnx_data is not the file"));
+    assert_transcript!(ended);
+}
+
+#[test]
+fn a_missing_graph() {
+    let remove = |artifact: &Path| fs::remove_file(artifact.join(GRAPH)).unwrap();
+    assert_transcript!(damaged(remove, &["artifact/onnx/model.onnx is missing", "export again"]));
+}
+
+#[test]
+fn missing_weights() {
+    let remove = |artifact: &Path| fs::remove_file(artifact.join(DATA)).unwrap();
+    damaged(remove, &["artifact/onnx/model.onnx_data is missing", "export again"]);
+}
+
+#[test]
+fn a_manifest_that_is_no_json() {
+    let cut = |artifact: &Path| fs::write(artifact.join("jetmoe.json"), "{ \"schema_version\": 1,").unwrap();
+    assert_transcript!(damaged(cut, &["artifact/jetmoe.json is not valid", "line 1", "export again"]));
+}
+
+#[test]
+fn a_manifest_of_a_newer_version() {
+    let newer = |artifact: &Path| {
+        edit_json(&artifact.join("jetmoe.json"), |manifest| {
+            *manifest = json!({ "schema_version": 99, "everything": "else is different" });
+        });
+    };
+    assert_transcript!(damaged(newer, &["artifact/jetmoe.json", "schema version 99", "update jetmoe"]));
+}
+
+#[test]
+fn a_manifest_that_names_files_elsewhere() {
+    let outside = |artifact: &Path| {
+        edit_json(&artifact.join("jetmoe.json"), |manifest| {
+            manifest["files"][0]["path"] = json!("/etc/passwd")
+        });
+    };
+    assert_transcript!(damaged(outside, &["artifact/jetmoe.json", "\"/etc/passwd\"", "export again"]));
+}
+
+#[test]
+fn an_unfinished_export() {
+    let unfinished = |artifact: &Path| {
+        fs::create_dir(artifact.join("export.partial")).unwrap();
+        fs::rename(artifact.join("jetmoe.json"), artifact.join("export.partial/jetmoe.json")).unwrap();
+    };
+    assert_transcript!(damaged(unfinished, &["artifact is no artifact yet", "export again"]));
+}

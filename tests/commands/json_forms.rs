@@ -1,0 +1,125 @@
+//! `docs/json.md` documents every field that is printed, and no other.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use jetmoe::artifact::{Manifest, OptionalOutput, TensorRecord, VerificationRecord};
+use jetmoe::export::record_verification;
+use serde_json::Value;
+
+use crate::workbench::{Workbench, fixture};
+
+/// The fields that the document's section about a form names.
+fn documented(form: &str) -> BTreeSet<String> {
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md")).unwrap();
+    let heading = format!("## `{form}`\n");
+    let (_, section) = document.split_once(&heading).unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| row.split('`').next().unwrap().to_owned()).collect()
+}
+
+/// Objects whose keys are no fields, and the manifest, which has a section of its own.
+const OPAQUE: [&str; 3] = ["graphs[].opsets", "graphs[].operators", "manifest"];
+
+fn collect(value: &Value, path: &str, fields: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let field = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                if !OPAQUE.contains(&field.as_str()) {
+                    collect(value, &field, fields);
+                }
+                fields.insert(field);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect(value, &format!("{path}[]"), fields)),
+        _ => {}
+    }
+}
+
+/// Every value carries the version, and together they have exactly the documented fields.
+#[track_caller]
+fn assert_documented(form: &str, values: &[Value]) {
+    let mut fields = BTreeSet::new();
+    for value in values {
+        assert_eq!(value["schema_version"], 1, "{form}");
+        collect(value, "", &mut fields);
+    }
+    let documented = documented(form);
+    let not_documented: Vec<_> = fields.difference(&documented).collect();
+    let not_printed: Vec<_> = documented.difference(&fields).collect();
+    assert!(
+        not_documented.is_empty() && not_printed.is_empty(),
+        "{form}: docs/json.md lacks {not_documented:?}, and names {not_printed:?}, which nothing prints"
+    );
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn json_of_run() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let ended = bench.run("jetmoe run --model artifact --prompt x --max-new-tokens 2 --format json");
+    assert_documented("jetmoe run", &[json(ended.succeeded())]);
+}
+
+#[test]
+fn json_of_classify() {
+    let bench = Workbench::with_artifact("jetmoe-mini-classifier");
+    let ended = bench.run("jetmoe classify --model artifact x y --format json");
+    let lines: Vec<Value> = ended.succeeded().lines().map(json).collect();
+    assert_eq!(lines.len(), 2);
+    assert_documented("jetmoe classify", &lines);
+}
+
+#[test]
+fn json_of_verify() {
+    let bench = Workbench::with_artifact_for("tiny", None, OptionalOutput::ALL);
+    let ended = bench.run("jetmoe verify --model artifact --format json");
+    assert_documented("jetmoe verify", &[json(ended.succeeded())]);
+}
+
+#[test]
+fn json_of_eval() {
+    let mut values = Vec::new();
+    for model in ["jetmoe-mini", "jetmoe-mini-classifier"] {
+        let bench = Workbench::with_artifact(model);
+        let file = fs::read_to_string(fixture(model).join("eval.jsonl")).unwrap();
+        fs::write(bench.path("held-out.jsonl"), file.lines().next().unwrap()).unwrap();
+        let ended = bench.run("jetmoe eval --model artifact --text held-out.jsonl --format json");
+        values.push(json(ended.succeeded()));
+    }
+    assert_documented("jetmoe eval", &values);
+}
+
+#[test]
+fn json_of_inspect() {
+    let bench = Workbench::with_artifact("tiny");
+    let of = |path: &str| json(bench.run(&format!("jetmoe inspect {path} --format json")).succeeded());
+    let [artifact, checkpoint] = [of("artifact"), of("tiny")];
+    let manifest = fs::read_to_string(bench.path("artifact/jetmoe.json")).unwrap();
+    assert_eq!(artifact["manifest"]["graphs"], json(&manifest)["graphs"]);
+    assert_documented("jetmoe inspect", &[artifact, checkpoint]);
+}
+
+#[test]
+fn json_of_devices() {
+    let ended = Workbench::new().run("jetmoe devices --format json");
+    assert_documented("jetmoe devices", &[json(ended.succeeded())]);
+}
+
+#[test]
+fn json_of_the_manifest() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let folder = bench.path("artifact");
+    let manifest = Manifest::read(&folder).unwrap();
+    let tensors =
+        vec![TensorRecord { name: "logits".to_owned(), max_absolute_error: 0.0, max_relative_error: 0.0 }];
+    let record = VerificationRecord { backend: "ort 1.32.0".to_owned(), passed: true, tokens: 1, tensors };
+    record_verification(&folder, &manifest.graphs[0], vec![record]).unwrap();
+    assert_documented("jetmoe.json", &[json(&fs::read_to_string(folder.join("jetmoe.json")).unwrap())]);
+}

@@ -1,0 +1,26 @@
+//! `jetmoe`, as its user types it: what it prints, and what becomes of bad input.
+
+#![cfg(all(feature = "ort", feature = "tract"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+/// The command that these tests are about.
+const NAME: &str = "jetmoe";
+/// Where it lies.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe");
+
+mod artifacts;
+mod cache;
+mod checkpoints;
+mod classify;
+mod damage;
+mod devices;
+mod eval;
+mod help;
+mod inspect;
+mod interruption;
+mod json_forms;
+mod libraries;
+mod models;
+mod run;
+mod verify;
+mod workbench;

@@ -1,0 +1,221 @@
+//! `jetmoe run`.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::workbench::{Ended, Workbench, assert_text, assert_transcript, edit_json, fixture};
+
+/// What transformers continues the first prompt of the fixtures with, `In the beginning`, and its tokens.
+fn expected() -> (String, Vec<u64>) {
+    let file = fs::read_to_string(fixture("jetmoe-mini").join("expected.json")).unwrap();
+    let expected: Value = serde_json::from_str(&file).unwrap();
+    let greedy = &expected["greedy"][0];
+    assert_eq!(greedy["prompt"], "In the beginning");
+    let ids = greedy["generated_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+    (greedy["text"].as_str().unwrap().to_owned(), ids)
+}
+
+#[test]
+fn a_piped_prompt_is_continued() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let line = bench.command("jetmoe run --model artifact --max-new-tokens 24");
+    let ended = line.input("The stock market rallied today\n").run();
+    ended.succeeded();
+    assert_transcript!(ended);
+}
+
+#[test]
+fn every_backend_continues_as_transformers_does() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let (text, ids) = expected();
+    for model in ["artifact", "jetmoe-mini"] {
+        for backend in ["ort", "tract", "reference"] {
+            let options = format!("--model {model} --backend {backend} --max-new-tokens {}", ids.len());
+            let ended = bench.run(&format!("jetmoe run {options} --prompt \"In the beginning\" --echo"));
+            assert_eq!(
+                (ended.status, ended.stdout.as_str()),
+                (Some(0), format!("{text}\n").as_str()),
+                "{options}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_runs_in_the_reference_with_a_remark_beside_the_result() {
+    let bench = Workbench::new();
+    bench.fixture("jetmoe-mini");
+    let ended = bench.run("jetmoe run --model jetmoe-mini --max-new-tokens 8 --prompt \"And God said\"");
+    assert_eq!(ended.status, Some(0));
+    assert!(ended.stderr.contains("for speed, export it: jetmoe-export jetmoe-mini --output DIR"));
+    assert_transcript!(ended);
+}
+
+#[test]
+fn pieces_add_up_to_the_whole() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let line = "jetmoe run --model artifact --max-new-tokens 30 --prompt \"And God said\"";
+    for more in ["", " --echo", " --stop \" the\"", " --chat --echo"] {
+        let whole = bench.run(&format!("{line}{more}"));
+        let pieces = bench.run(&format!("{line}{more} --stream"));
+        assert_eq!(pieces.succeeded(), whole.succeeded(), "{more}");
+    }
+}
+
+#[test]
+fn a_stop_string_ends_the_text_and_is_not_part_of_it() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let line = "jetmoe run --model artifact --max-new-tokens 30 --prompt \"In the beginning\"";
+    let ended = bench.run(&format!("{line} --stop nothing --stop Hezekiah"));
+    assert_eq!(ended.succeeded(), " of the reign of king \n");
+}
+
+#[test]
+fn a_conversation_is_rendered_by_the_chat_template() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let ended = bench.run(
+        "jetmoe run --model artifact --chat --system \"Be brief.\" --prompt \"Who made the heaven?\" --echo \
+         --max-new-tokens 12",
+    );
+    ended.succeeded();
+    assert_transcript!(ended);
+}
+
+#[test]
+fn a_conversation_gets_no_special_token_but_those_of_its_template() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let tokenizer = jetmoe::checkpoint::Tokenizer::open(&bench.path("artifact")).unwrap().unwrap();
+    let ended =
+        bench.run("jetmoe run --model artifact --chat --prompt \"Who?\" --format json --max-new-tokens 1");
+    let output: Value = serde_json::from_str(ended.succeeded()).unwrap();
+    let prompt = output["prompt"].as_str().unwrap();
+    assert_eq!(prompt, "<|user|>\nWho?</s>\n<|assistant|>\n");
+    assert_eq!(output["prompt_tokens"], tokenizer.encode(prompt, false).unwrap().len());
+}
+
+#[test]
+fn a_model_without_a_chat_template_takes_no_conversation() {
+    let bench = Workbench::new();
+    let checkpoint = bench.copy("jetmoe-mini", "checkpoint");
+    fs::remove_file(checkpoint.join("chat_template.jinja")).unwrap();
+    let ended = bench.run("jetmoe run --model checkpoint --backend reference --chat --prompt \"Who?\"");
+    assert!(ended.refused().contains("put chat_template.jinja into the checkpoint"));
+    assert_transcript!(ended);
+}
+
+#[test]
+fn a_seed_makes_sampling_repeatable() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let sampled = |options: &str| {
+        let line = "jetmoe run --model artifact --max-new-tokens 16 --prompt \"In the beginning\"";
+        bench.run(&format!("{line} {options}")).succeeded().to_owned()
+    };
+    let first = sampled("--temperature 0.9 --top-k 40 --top-p 0.95 --min-p 0.01 --seed 7");
+    assert_eq!(sampled("--temperature 0.9 --top-k 40 --top-p 0.95 --min-p 0.01 --seed 7"), first);
+    assert_ne!(sampled("--temperature 0.9 --top-k 40 --top-p 0.95 --min-p 0.01 --seed 8"), first);
+    let greedy = sampled("");
+    assert_eq!(sampled("--top-k 1 --seed 7"), greedy);
+    assert_eq!(sampled("--temperature 0"), greedy);
+    assert_ne!(sampled("--repetition-penalty 1.8"), greedy);
+}
+
+#[test]
+fn json_holds_the_tokens() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let (text, ids) = expected();
+    let line = "jetmoe run --model artifact --max-new-tokens 48 --prompt \"In the beginning\" --format json";
+    let output: Value = serde_json::from_str(bench.run(line).succeeded()).unwrap();
+    assert_eq!(output["token_ids"], json!(ids));
+    assert_eq!(format!("In the beginning{}", output["text"].as_str().unwrap()), text);
+    assert_eq!(output["finish_reason"], "max-new-tokens");
+    assert_eq!(output["prompt_tokens"], 6);
+}
+
+#[test]
+fn an_empty_prompt_is_refused() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let given = bench.run("jetmoe run --model artifact --prompt \"\"");
+    let piped = bench.command("jetmoe run --model artifact").input("\n").run();
+    let nothing = bench.run("jetmoe run --model artifact");
+    let chat = bench.run("jetmoe run --model artifact --chat --prompt \"\"");
+    for ended in [&given, &piped, &nothing, &chat] {
+        assert!(ended.refused().contains("give a text with --prompt or on standard input"));
+    }
+    assert_transcript!(given, piped, nothing, chat);
+}
+
+#[test]
+fn a_prompt_longer_than_the_positions_is_refused_and_nothing_printed() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let prompt = "begat ".repeat(600);
+    for line in [
+        "jetmoe run --model artifact",
+        "jetmoe run --model artifact --echo",
+        "jetmoe run --model artifact --stream --echo",
+    ] {
+        let ended = bench.command(line).input(&prompt).run();
+        let message = ended.refused();
+        assert!(message.contains("tokens are more than the 512 positions of the model"), "{message}");
+        assert!(message.contains("shorten the prompt"), "{message}");
+    }
+}
+
+#[test]
+fn a_continuation_ends_where_the_positions_end() {
+    let bench = Workbench::new();
+    let checkpoint = bench.copy("jetmoe-mini", "checkpoint");
+    edit_json(&checkpoint.join("config.json"), |config| config["max_position_embeddings"] = json!(16));
+    bench.export("checkpoint", "artifact", None, &[]);
+    let ended = bench.run("jetmoe run --model artifact --prompt \"In the beginning\"");
+    assert_eq!(ended.status, Some(0));
+    assert_transcript!(ended);
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_by_the_name_of_their_flag() {
+    let bench = Workbench::new();
+    // refused before anything is opened
+    let lines = [
+        "--temperature -1",
+        "--temperature inf",
+        "--top-p 1.5",
+        "--top-p 0",
+        "--min-p 3",
+        "--top-k -1",
+        "--repetition-penalty 0",
+        "--max-new-tokens 0",
+        "--seed -1",
+        "--seed now",
+        "--stop \"\"",
+        "--threads 0",
+        "--backend cuda",
+        "--format yaml",
+        "--system x",
+        "--stream --format json",
+        "--frobnicate",
+    ];
+    let ended: Vec<_> = lines
+        .iter()
+        .map(|line| bench.run(&format!("jetmoe run --model artifact --prompt x {line}")))
+        .collect();
+    for (line, ended) in lines.iter().zip(&ended) {
+        let flag = line.split(' ').next().unwrap();
+        assert!(ended.refused().contains(flag), "{ended:#?}");
+    }
+    assert_text!(Ended::transcripts(&ended), []);
+}
+
+#[test]
+fn a_value_of_the_checkpoint_that_makes_no_sense_is_no_mistake_of_the_user() {
+    let bench = Workbench::new();
+    let checkpoint = bench.copy("jetmoe-mini", "checkpoint");
+    edit_json(&checkpoint.join("generation_config.json"), |config| {
+        config["do_sample"] = json!(true);
+        config["top_p"] = json!(7.5);
+    });
+    bench.export("checkpoint", "artifact", None, &[]);
+    let ended = bench.run("jetmoe run --model artifact --prompt x");
+    assert!(ended.refused().contains("generation_config.json"));
+    assert_transcript!(ended);
+}
