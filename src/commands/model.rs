@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use directories::ProjectDirs;
-use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
+use jetmoe_artifact::{Artifact, OptionalOutput, Task, names};
 use jetmoe_checkpoint::{Checkpoint, Digest, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, load, reference_model};
 use jetmoe_export::{ExportOptions, export};
-use jetmoe_graph::Opset;
 use jetmoe_rt::{LoadOptions, Model};
 
 use super::note;
@@ -148,15 +147,10 @@ impl ModelArguments {
         }
         note(&format!("exporting {} to {}", self.model, folder.display()));
         let options = ExportOptions {
-            source: ModelSource::parse(&self.model)?.permanent_name(),
-            output: folder.clone(),
-            task: Some(Task::of_architecture(checkpoint.config().architecture)),
-            precision: Precision::F32,
-            profile: Profile::Portable,
-            opset: Opset::default(),
             optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
             // the folder is ours, and what lies there is damaged or by another version
             force: true,
+            ..ExportOptions::new(ModelSource::parse(&self.model)?.permanent_name(), &folder)
         };
         export(checkpoint, &options).context(CACHE_ADVICE)?;
         Ok(Artifact::open(&folder)?)

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::workbench::Workbench;
 
 const STREAM: &str =
-    "jetmoe run --model artifact --backend tract --max-new-tokens 400 --prompt \"In the beginning\" --stream";
+    "jetmoe run --model artifact --backend tract --max-new-tokens 150 --prompt \"In the beginning\" --stream";
 
 #[test]
 fn ctrl_c_ends_a_continuation_with_what_there_is() {
@@ -32,7 +32,7 @@ fn a_reader_that_went_away_is_no_error() {
     let bench = Workbench::with_artifact("jetmoe-mini");
     for line in [
         STREAM,
-        "jetmoe run --model artifact --prompt x --format json",
+        "jetmoe run --model artifact --prompt x --max-new-tokens 2 --format json",
         "jetmoe inspect artifact",
         "jetmoe devices",
         "jetmoe --help",

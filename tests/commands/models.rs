@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use jetmoe::artifact::{OptionalOutput, Precision, Profile, Task};
+use jetmoe::artifact::{OptionalOutput, Task};
 use jetmoe::checkpoint::Checkpoint;
 use jetmoe::export::{ExportOptions, export};
-use jetmoe::graph::Opset;
 
 use crate::workbench::{Ended, Workbench, assert_text, assert_transcript};
 
@@ -38,14 +37,9 @@ impl Workbench {
     ) {
         let source: PathBuf = self.path(checkpoint);
         let options = ExportOptions {
-            source: source.to_str().unwrap().to_owned(),
-            output: self.path(output),
             task,
-            precision: Precision::F32,
-            profile: Profile::Portable,
-            opset: Opset::default(),
             optional_outputs: outputs.iter().copied().collect(),
-            force: false,
+            ..ExportOptions::new(source.to_str().unwrap(), self.path(output))
         };
         export(&Checkpoint::open(source).unwrap(), &options).unwrap();
     }

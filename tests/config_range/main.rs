@@ -6,11 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task};
+use jetmoe_artifact::{Artifact, OptionalOutput, Task};
 use jetmoe_checkpoint::{Checkpoint, Dtype, SyntheticOptions, write_synthetic};
 use jetmoe_conformance::{Backend, Expectation, Tolerance, compare, load, reference_model};
 use jetmoe_export::{ExportOptions, export};
-use jetmoe_graph::Opset;
 use jetmoe_rt::LoadOptions;
 use serde_json::{Value, json};
 
@@ -30,14 +29,9 @@ fn every_runtime_agrees(dtype: Dtype, change: Value) {
         export(
             &checkpoint,
             &ExportOptions {
-                source: "random".to_owned(),
-                output: output.clone(),
                 task: Some(task),
-                precision: Precision::F32,
-                profile: Profile::Portable,
-                opset: Opset::default(),
                 optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
-                force: false,
+                ..ExportOptions::new("random", &output)
             },
         )
         .unwrap();

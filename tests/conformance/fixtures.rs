@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jetmoe::artifact::{Artifact, OptionalOutput, Precision, Profile, Task};
+use jetmoe::artifact::{Artifact, OptionalOutput, Task};
 use jetmoe::checkpoint::{Checkpoint, names};
 use jetmoe::conformance::{Backend, Expectation, load, read_golden};
 use jetmoe::export::{ExportOptions, export};
-use jetmoe::graph::Opset;
 use jetmoe::rt::{LoadOptions, Model};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -76,14 +75,9 @@ impl Export {
     pub(crate) fn of(checkpoint: Checkpoint, task: Option<Task>) -> Export {
         let folder = TempDir::new().unwrap();
         let options = ExportOptions {
-            source: checkpoint.folder().display().to_string(),
-            output: folder.path().to_owned(),
             task,
-            precision: Precision::F32,
-            profile: Profile::Portable,
-            opset: Opset::default(),
             optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
-            force: false,
+            ..ExportOptions::new(checkpoint.folder().display().to_string(), folder.path())
         };
         export(&checkpoint, &options).unwrap();
         Export { artifact: Artifact::open(folder.path()).unwrap(), checkpoint, folders: vec![folder] }

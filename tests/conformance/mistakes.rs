@@ -112,7 +112,6 @@ fn a_missing_expert_bias_is_found() {
 #[test]
 fn a_wrong_value_in_the_configuration_is_found() {
     let wrong = [
-        ("rms_norm_eps", json!(1e-3)),
         ("rope_parameters", json!({"rope_type": "default", "rope_theta": 10_100.0})),
         ("rope_parameters", json!({"rope_type": "linear", "factor": 1.001, "rope_theta": 10_000.0})),
         ("activation_function", json!("gelu")),
@@ -125,6 +124,20 @@ fn a_wrong_value_in_the_configuration_is_found() {
                 altered.config["num_attention_heads"] = json!(12);
             }
         });
+    }
+}
+
+/// The golden cases alone would not tell an epsilon of 1e-5 in the final norm from one of 1e-6.
+#[test]
+fn the_configured_epsilon_changes_what_comes_after_the_final_norm_and_nothing_else() {
+    let comparisons =
+        assert_found("a larger epsilon", |altered| altered.config["rms_norm_eps"] = json!(1e-2));
+    for comparison in comparisons {
+        let after = ["last_hidden_state", "logits", "next.logits"];
+        let is_after = |name: &str| after.contains(&name);
+        for tensor in &comparison.tensors {
+            assert_eq!(tensor.passed, !is_after(&tensor.name), "{} on {}", tensor.name, comparison.backend);
+        }
     }
 }
 

@@ -1,8 +1,6 @@
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig, Tokenizer};
-use sha2::{Digest as _, Sha256};
 
 use crate::{ArtifactFile, Error, GraphRecord, Manifest, Precision, Profile, Result, Signature, names};
 
@@ -123,15 +121,6 @@ fn check_size(folder: &Path, file: &ArtifactFile) -> Result<()> {
 fn check_digest(folder: &Path, file: &ArtifactFile) -> Result<()> {
     let path = folder.join(&file.path);
     let io = |source| Error::Io { action: "read", path: path.clone(), source };
-    let mut content = std::fs::File::open(&path).map_err(io)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let length = content.read(&mut buffer).map_err(io)?;
-        if length == 0 {
-            break;
-        }
-        hasher.update(&buffer[..length]);
-    }
-    if Digest::finish(hasher) == file.sha256 { Ok(()) } else { Err(Error::Changed { path }) }
+    let found = Digest::of_file(&path).map_err(io)?;
+    if found == file.sha256 { Ok(()) } else { Err(Error::Changed { path }) }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use crate::{Error, Result, names};
+use crate::{Error, Result, names, read_text};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,15 +58,7 @@ impl ChatTemplate {
         special_tokens: BTreeMap<String, String>,
     ) -> Result<Option<Self>> {
         let file = folder.join(names::CHAT_TEMPLATE);
-        let source = if file.is_file() {
-            Some(std::fs::read_to_string(&file).map_err(|source| Error::Io {
-                action: "read",
-                path: file,
-                source,
-            })?)
-        } else {
-            template_in(tokenizer_config)
-        };
+        let source = if file.is_file() { Some(read_text(&file)?) } else { template_in(tokenizer_config) };
         source.map(|source| Self::new(&source, special_tokens)).transpose()
     }
 

@@ -1,4 +1,7 @@
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 use std::str::FromStr;
 
 use rayon::prelude::*;
@@ -16,12 +19,17 @@ const CHUNK: usize = 8 << 20;
 impl Digest {
     /// Digest of some bytes.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        Self::finish(Sha256::new_with_prefix(bytes))
+        Digest(Sha256::digest(bytes).into())
     }
 
-    /// What a running hash has come to.
-    pub fn finish(hasher: Sha256) -> Self {
-        Digest(hasher.finalize().into())
+    /// Digest of a file's content.
+    ///
+    /// # Errors
+    /// What the operating system refuses.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let mut hasher = Hasher::default();
+        io::copy(&mut File::open(path)?, &mut hasher)?;
+        Ok(hasher.finish())
     }
 
     /// The digest covers the configuration file and, per tensor in order of names, name, type, shape and bytes; it
@@ -48,7 +56,29 @@ impl Digest {
         for tensor in tensors {
             hasher.update(tensor);
         }
-        Ok(Self::finish(hasher))
+        Ok(Digest(hasher.finalize().into()))
+    }
+}
+
+/// A digest in the making: what is written to it is hashed.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Digest of everything that was written.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::document::token_ids;
-use crate::{Error, Result, names};
+use crate::{Result, names, read_json};
 
 /// Defaults for generation that come with a checkpoint. What is `None` is left to the caller.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -13,8 +13,8 @@ pub struct GenerationConfig {
     /// Token that begins a sequence.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a sequence; one number or a list in the file.
-    #[serde(deserialize_with = "one_or_many")]
-    pub eos_token_id: Vec<u32>,
+    #[serde(rename = "eos_token_id", deserialize_with = "one_or_many")]
+    pub eos_token_ids: Vec<u32>,
     /// Token that fills up batches.
     pub pad_token_id: Option<u32>,
     /// Whether to sample; greedy otherwise.
@@ -43,12 +43,7 @@ impl GenerationConfig {
         if !path.is_file() {
             return Ok(Self::default());
         }
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
-        serde_json::from_str(&text).map_err(|source| Error::Json { path, source })
+        read_json(&path)
     }
 }
 

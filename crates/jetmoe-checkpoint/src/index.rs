@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, read_json};
 
 /// `model.safetensors.index.json`: which file holds which tensor.
 #[derive(Debug)]
@@ -17,13 +17,7 @@ impl WeightsIndex {
         struct File {
             weight_map: BTreeMap<String, String>,
         }
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })?;
-        let File { weight_map } =
-            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let File { weight_map } = read_json(path)?;
         let is_bare = |file: &str| Path::new(file).file_name().is_some_and(|name| name == file);
         match weight_map.iter().find(|(_, file)| !is_bare(file)) {
             Some((tensor, file)) => Err(Error::ShardOutside {

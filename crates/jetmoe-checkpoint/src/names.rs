@@ -6,6 +6,8 @@ pub const CONFIG: &str = "config.json";
 pub const GENERATION_CONFIG: &str = "generation_config.json";
 /// The tokenizer in Hugging Face's own format.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// The tokenizer in SentencePiece's format, which older checkpoints have instead.
+pub const SENTENCEPIECE_TOKENIZER: &str = "tokenizer.model";
 /// Special tokens and, often, the chat template.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The chat template as a file of its own.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{ChatTemplate, Error, Result, names};
+use crate::{ChatTemplate, Error, Result, names, read_json};
 
 /// A checkpoint's tokenizer with its chat template.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ impl Tokenizer {
     pub fn open(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(names::TOKENIZER);
         if !path.is_file() {
-            if folder.join("tokenizer.model").is_file() {
+            if folder.join(names::SENTENCEPIECE_TOKENIZER).is_file() {
                 return Err(Error::MissingFile {
                     file: names::TOKENIZER.to_owned(),
                     folder: folder.to_owned(),
@@ -94,12 +94,7 @@ fn read_config(path: &Path) -> Result<Value> {
     if !path.is_file() {
         return Ok(Value::Null);
     }
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+    read_json(path)
 }
 
 /// `bos_token`, `eos_token` and the like, given as text or as an object with `content`.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jetmoe_artifact::{Task, names as artifact_names};
-use jetmoe_checkpoint::{Checkpoint, ModelConfig, Tokenizer, names};
+use jetmoe_checkpoint::{Checkpoint, ModelConfig, Tokenizer, names, read_json, read_text};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Result};
@@ -20,7 +20,7 @@ const COPIED: &[&str] = &[
     names::CHAT_TEMPLATE,
     "special_tokens_map.json",
     "added_tokens.json",
-    "tokenizer.model",
+    names::SENTENCEPIECE_TOKENIZER,
 ];
 
 /// Everything that stands beside the graph `graph_file`.
@@ -58,12 +58,7 @@ fn read_object(folder: &Path, name: &str) -> Result<Map<String, Value>> {
     if !path.is_file() {
         return Ok(Map::new());
     }
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
-        action: "read",
-        path: path.clone(),
-        source,
-    })?;
-    serde_json::from_str(&text).map_err(|source| Error::Json { path, source })
+    Ok(read_json(&path)?)
 }
 
 /// The checkpoint's configuration in transformers' own layout; keys of the first hub upload are renamed.
@@ -135,12 +130,7 @@ fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) 
     }
     let template = folder.join(names::CHAT_TEMPLATE);
     if template.is_file() {
-        let source = std::fs::read_to_string(&template).map_err(|source| Error::Io {
-            action: "read",
-            path: template,
-            source,
-        })?;
-        object.insert("chat_template".to_owned(), json!(source));
+        object.insert("chat_template".to_owned(), json!(read_text(&template)?));
     }
     Ok(Value::Object(object))
 }

@@ -184,3 +184,50 @@ pub fn finish_on_interrupt() {
 pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{message}")]
+    struct Because {
+        message: &'static str,
+        source: Option<Box<dyn Error + Send + Sync>>,
+    }
+
+    fn because(message: &'static str, source: impl Into<Option<Because>>) -> Because {
+        let source: Option<Because> = source.into();
+        Because { message, source: source.map(Into::into) }
+    }
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_not_repeated() {
+        let error = because("cannot read x: no such file", because("no such file", None));
+        assert_eq!(describe(&error), "cannot read x: no such file");
+        let error = because("cannot export", because("cannot read x", None));
+        assert_eq!(describe(&error), "cannot export: cannot read x");
+    }
+
+    #[test]
+    fn advice_stands_at_the_end_and_once() {
+        let cause = because("no space left\n  free some", because("disk full\n  free some", None));
+        let error = because("cannot export\n  choose another folder", cause);
+        let expected = "cannot export: no space left: disk full\n  choose another folder\n  free some";
+        assert_eq!(describe(&error), expected);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error_however_deep() {
+        let closed = io::Error::from(io::ErrorKind::BrokenPipe);
+        let error = Because { message: "cannot print", source: Some(closed.into()) };
+        assert_eq!(ExitStatus::of_error(&error), ExitStatus::Success);
+    }
+
+    #[test]
+    fn every_status_has_the_number_that_the_help_names() {
+        let statuses =
+            [ExitStatus::Success, ExitStatus::CheckFailed, ExitStatus::BadInput, ExitStatus::Interrupted];
+        assert_eq!(statuses.map(ExitStatus::code), [0, 1, 2, 130]);
+    }
+}

@@ -36,6 +36,22 @@ pub struct ExportOptions {
     pub force: bool,
 }
 
+impl ExportOptions {
+    /// The checkpoint's own task in float32, portable, at the default operator set, without optional outputs.
+    pub fn new(source: impl Into<String>, output: impl Into<PathBuf>) -> Self {
+        ExportOptions {
+            source: source.into(),
+            output: output.into(),
+            task: None,
+            precision: Precision::F32,
+            profile: Profile::Portable,
+            opset: Opset::default(),
+            optional_outputs: BTreeSet::new(),
+            force: false,
+        }
+    }
+}
+
 /// What an export has made.
 #[derive(Debug, Clone)]
 pub struct Exported {

@@ -2,8 +2,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use jetmoe_checkpoint::Digest;
-use sha2::{Digest as _, Sha256};
+use jetmoe_checkpoint::{Digest, Hasher};
 
 use crate::{Error, Result};
 
@@ -12,7 +11,7 @@ pub(crate) struct PartialFile {
     path: PathBuf,
     partial: PathBuf,
     target: Option<BufWriter<File>>,
-    hasher: Sha256,
+    hasher: Hasher,
     written: u64,
 }
 
@@ -30,7 +29,7 @@ impl PartialFile {
             path: path.to_owned(),
             partial,
             target: Some(BufWriter::with_capacity(1 << 20, file)),
-            hasher: Sha256::new(),
+            hasher: Hasher::default(),
             written: 0,
         })
     }
@@ -53,7 +52,7 @@ impl PartialFile {
             let _ = std::fs::remove_file(&self.partial);
         }
         renamed.map_err(failed)?;
-        Ok((self.written, Digest::finish(self.hasher.clone())))
+        Ok((self.written, std::mem::take(&mut self.hasher).finish()))
     }
 }
 
@@ -61,7 +60,7 @@ impl Write for PartialFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(target) = &mut self.target else { return Err(io::Error::other("the file is finished")) };
         let length = target.write(bytes)?;
-        self.hasher.update(&bytes[..length]);
+        self.hasher.write_all(&bytes[..length])?;
         self.written += length as u64;
         Ok(length)
     }

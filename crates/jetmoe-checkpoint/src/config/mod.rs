@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use self::document::{Document, MAX_SIZE};
 use crate::weights::weights_of;
-use crate::{ConfigProblem, Error, Result};
+use crate::{ConfigProblem, Error, Result, read_json};
 
 pub use activation::Activation;
 pub use rope::{RopeParameters, RopeScaling};
@@ -76,14 +76,8 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] lists every key that is wrong, not only the first.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })?;
-        let value: Value =
-            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-        Self::from_json(&value).map_err(|problems| Error::Config { path: path.to_owned(), problems })
+        Self::from_json(&read_json(path)?)
+            .map_err(|problems| Error::Config { path: path.to_owned(), problems })
     }
 
     /// Validates a parsed `config.json`.

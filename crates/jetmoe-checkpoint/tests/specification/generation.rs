@@ -10,10 +10,10 @@ fn read(json: &str) -> Result<GenerationConfig, String> {
 
 #[test]
 fn the_end_of_a_sequence_is_one_token_or_many_or_none() {
-    assert_eq!(read(r#"{ "eos_token_id": 2 }"#).unwrap().eos_token_id, [2]);
-    assert_eq!(read(r#"{ "eos_token_id": [2, 32000] }"#).unwrap().eos_token_id, [2, 32000]);
-    assert!(read(r#"{ "eos_token_id": null }"#).unwrap().eos_token_id.is_empty());
-    assert!(read("{}").unwrap().eos_token_id.is_empty());
+    assert_eq!(read(r#"{ "eos_token_id": 2 }"#).unwrap().eos_token_ids, [2]);
+    assert_eq!(read(r#"{ "eos_token_id": [2, 32000] }"#).unwrap().eos_token_ids, [2, 32000]);
+    assert!(read(r#"{ "eos_token_id": null }"#).unwrap().eos_token_ids.is_empty());
+    assert!(read("{}").unwrap().eos_token_ids.is_empty());
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn every_default_of_sampling_is_read_and_other_keys_are_passed_over() {
         config,
         GenerationConfig {
             bos_token_id: Some(1),
-            eos_token_id: vec![],
+            eos_token_ids: vec![],
             pad_token_id: Some(0),
             do_sample: Some(true),
             temperature: Some(0.7),
@@ -45,7 +45,7 @@ fn every_default_of_sampling_is_read_and_other_keys_are_passed_over() {
 fn a_folder_without_the_file_has_empty_defaults() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(GenerationConfig::open(folder.path()).unwrap(), GenerationConfig::default());
-    assert_eq!(GenerationConfig::open(&fixtures::mini()).unwrap().eos_token_id, [2]);
+    assert_eq!(GenerationConfig::open(&fixtures::mini()).unwrap().eos_token_ids, [2]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `jetmoe-export`, as its user types it: what it prints, what it leaves, and what becomes of bad input.
 
 #![cfg(all(feature = "ort", feature = "tract"))]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 /// The command that these tests are about.
 const NAME: &str = "jetmoe-export";

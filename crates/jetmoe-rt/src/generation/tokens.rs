@@ -87,7 +87,7 @@ impl TokenGenerator {
     pub fn new(model: &Model) -> Result<Self> {
         model.require_task(Task::CausalLm)?;
         let (generation, config) = (model.generation_config(), model.config());
-        let named = &generation.eos_token_id;
+        let named = &generation.eos_token_ids;
         let end_token_ids = if named.is_empty() { config.eos_token_ids.clone() } else { named.clone() };
         // any id would do, padding is masked; but it must be one that the model has
         let pad_token_id = [generation.pad_token_id, config.pad_token_id, end_token_ids.first().copied()]

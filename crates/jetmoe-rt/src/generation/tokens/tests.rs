@@ -113,7 +113,7 @@ fn the_end_token_is_the_last_token_of_its_sequence() {
 #[test]
 fn any_of_several_end_tokens_of_the_generation_config_ends_in_place_of_those_of_the_model_config() {
     let mut model = FakeModel::scripted(1, vec![9, END, 8, 40, 7]);
-    model.generation_config.eos_token_id = vec![30, 40];
+    model.generation_config.eos_token_ids = vec![30, 40];
     let generated = generator(model).generate(&[[5]], &at_most(10)).unwrap();
     assert_eq!(generated[0].token_ids, [9, END, 8, 40]);
 }

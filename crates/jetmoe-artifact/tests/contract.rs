@@ -1,0 +1,268 @@
+//! What an artifact is: files that a manifest vouches for, and graphs whose names and shapes are a contract.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jetmoe_artifact::{
+    Artifact, ArtifactFile, Axis, CheckpointRecord, Error, GraphRecord, InputName, MANIFEST_SCHEMA, Manifest,
+    OptionalOutput, OutputName, Precision, Profile, Signature, Task, TensorRecord, VerificationRecord, names,
+};
+use jetmoe_checkpoint::{Digest, ModelConfig};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+fn config(name: &str) -> ModelConfig {
+    ModelConfig::read(&fixture(name).join("config.json")).unwrap()
+}
+
+/// Writes a file and answers its entry.
+fn write(folder: &Path, path: &str, content: &[u8]) -> ArtifactFile {
+    fs::create_dir_all(folder.join(path).parent().unwrap()).unwrap();
+    fs::write(folder.join(path), content).unwrap();
+    ArtifactFile { path: path.to_owned(), size: content.len() as u64, sha256: Digest::of_bytes(content) }
+}
+
+/// An artifact whose graph and weights are no such thing; nothing here looks into them.
+fn artifact() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let graph_file = names::graph_file(Profile::Portable, Precision::F32);
+    let config = fs::read(fixture("goldens/tiny/config.json")).unwrap();
+    let tensors = [1e-6, f64::INFINITY].map(|error| TensorRecord {
+        name: "logits".to_owned(),
+        max_absolute_error: error,
+        max_relative_error: error,
+    });
+    let manifest = Manifest {
+        schema_version: MANIFEST_SCHEMA,
+        tool_version: "0.1.0".to_owned(),
+        checkpoint: CheckpointRecord {
+            source: "owner/name".to_owned(),
+            digest: Digest::of_bytes(b"weights"),
+        },
+        files: vec![write(folder.path(), "config.json", &config)],
+        graphs: vec![GraphRecord {
+            task: Task::CausalLm,
+            precision: Precision::F32,
+            profile: Profile::Portable,
+            opset: 21,
+            optional_outputs: BTreeSet::from([OptionalOutput::RouterLogits]),
+            graph: write(folder.path(), &graph_file, b"graph"),
+            data: write(folder.path(), &names::data_file(&graph_file), b"weights"),
+            verification: vec![VerificationRecord {
+                backend: "ort 1.32.0".to_owned(),
+                passed: false,
+                tokens: 31,
+                tensors: tensors.to_vec(),
+            }],
+        }],
+    };
+    manifest.write(folder.path()).unwrap();
+    folder
+}
+
+fn edit_manifest(folder: &Path, change: impl FnOnce(&mut Value)) {
+    let path = folder.join(names::MANIFEST);
+    let mut manifest = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    change(&mut manifest);
+    fs::write(path, manifest.to_string()).unwrap();
+}
+
+#[test]
+fn a_manifest_reads_back_as_it_was_written_even_with_errors_that_are_no_numbers() {
+    let folder = artifact();
+    let manifest = Manifest::read(folder.path()).unwrap();
+    let tensors = &manifest.graphs[0].verification[0].tensors;
+    assert_eq!(tensors[0].max_absolute_error, 1e-6);
+    assert_eq!(tensors[1].max_relative_error, f64::INFINITY);
+    manifest.write(folder.path()).unwrap();
+    assert_eq!(Manifest::read(folder.path()).unwrap(), manifest);
+    assert!(!folder.path().join("jetmoe.json.partial").exists());
+}
+
+#[test]
+fn an_artifact_knows_its_files_graphs_and_configuration() {
+    let folder = artifact();
+    assert!(Artifact::is_artifact(folder.path()));
+    let artifact = Artifact::open(folder.path()).unwrap();
+    artifact.check_digests().unwrap();
+    assert_eq!(artifact.config(), &config("goldens/tiny"));
+    let graph = artifact.graph(Precision::F32, Profile::Portable).unwrap();
+    assert_eq!(artifact.path(&graph.graph), folder.path().join("onnx/model.onnx"));
+    assert_eq!(graph.data.path, "onnx/model.onnx_data");
+    assert_eq!(
+        artifact.signature(graph),
+        Signature::new(artifact.config(), graph.task, &graph.optional_outputs)
+    );
+    assert!(artifact.tokenizer().unwrap().is_none());
+}
+
+#[test]
+fn a_folder_without_a_manifest_is_no_artifact() {
+    let folder = artifact();
+    fs::remove_file(folder.path().join(names::MANIFEST)).unwrap();
+    assert!(!Artifact::is_artifact(folder.path()));
+    assert!(matches!(Artifact::open(folder.path()), Err(Error::NotAnArtifact { .. })));
+    assert!(matches!(Artifact::open(folder.path().join("nothing")), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn a_file_that_is_missing_longer_shorter_or_changed_is_named() {
+    for name in ["config.json", "onnx/model.onnx", "onnx/model.onnx_data"] {
+        let folder = artifact();
+        let path = folder.path().join(name);
+        let content = fs::read(&path).unwrap();
+
+        fs::write(&path, [&content[..], b"more"].concat()).unwrap();
+        let error = Artifact::open(folder.path()).unwrap_err();
+        assert!(matches!(&error, Error::WrongSize { path: named, .. } if *named == path), "{error}");
+        fs::write(&path, &content[1..]).unwrap();
+        let error = Artifact::open(folder.path()).unwrap_err();
+        assert!(matches!(&error, Error::WrongSize { path: named, .. } if *named == path), "{error}");
+
+        let mut changed = content.clone();
+        changed[0] ^= 1;
+        fs::write(&path, changed).unwrap();
+        let error = Artifact::open(folder.path()).and_then(|artifact| artifact.check_digests()).unwrap_err();
+        assert!(matches!(&error, Error::Changed { path: named } if *named == path), "{error}");
+
+        fs::remove_file(&path).unwrap();
+        let error = Artifact::open(folder.path()).unwrap_err();
+        assert!(matches!(&error, Error::MissingFile { path: named } if *named == path), "{error}");
+    }
+}
+
+#[test]
+fn a_newer_manifest_is_refused_by_its_version_whatever_else_it_holds() {
+    let folder = artifact();
+    edit_manifest(folder.path(), |manifest| *manifest = json!({ "schema_version": MANIFEST_SCHEMA + 1 }));
+    let error = Manifest::read(folder.path()).unwrap_err();
+    assert!(matches!(error, Error::NewerSchema { found, .. } if found == MANIFEST_SCHEMA + 1), "{error}");
+}
+
+#[test]
+fn a_damaged_manifest_is_refused_with_its_place() {
+    let folder = artifact();
+    for damaged in ["", "{", "[]", "{\"schema_version\": 1}", "{\"schema_version\": \"one\"}"] {
+        fs::write(folder.path().join(names::MANIFEST), damaged).unwrap();
+        let error = Artifact::open(folder.path()).unwrap_err();
+        assert!(matches!(error, Error::Json { .. }) && error.to_string().contains("jetmoe.json"), "{error}");
+    }
+}
+
+#[test]
+fn a_manifest_may_name_files_of_the_artifact_only() {
+    for outside in ["../precious", "/etc/passwd", "onnx/../../precious", "", "onnx//x", "..\\x", "C:x", "./x"]
+    {
+        for place in ["/files/0/path", "/graphs/0/graph/path", "/graphs/0/data/path"] {
+            let folder = artifact();
+            edit_manifest(folder.path(), |manifest| *manifest.pointer_mut(place).unwrap() = json!(outside));
+            let error = Manifest::read(folder.path()).unwrap_err();
+            assert!(
+                matches!(&error, Error::FileOutside { file, .. } if file == outside),
+                "{outside}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_graph_that_is_not_there_is_refused_with_those_that_are() {
+    let folder = artifact();
+    edit_manifest(folder.path(), |manifest| manifest["graphs"] = json!([]));
+    let error = Artifact::open(folder.path()).unwrap().graph(Precision::F32, Profile::Portable).unwrap_err();
+    assert!(matches!(&error, Error::NoSuchGraph { available, .. } if available.is_empty()), "{error}");
+}
+
+#[test]
+fn words_read_back_as_what_they_stand_for() {
+    for task in Task::ALL {
+        assert_eq!(task.to_string().parse(), Ok(*task));
+        assert_eq!(json!(task), json!(task.to_string()));
+    }
+    for output in OptionalOutput::ALL {
+        assert_eq!(output.to_string().parse(), Ok(*output));
+        assert_eq!(json!(output), json!(output.to_string()));
+    }
+    assert_eq!(json!(Precision::F32), json!(Precision::F32.to_string()));
+    assert_eq!(json!(Profile::Portable), json!(Profile::Portable.to_string()));
+    let error = "chat".parse::<Task>().unwrap_err();
+    assert_eq!(error, "unknown task \"chat\"; known: causal-lm, backbone, sequence-classification");
+}
+
+#[test]
+fn the_signature_of_a_language_model() {
+    let config = config("goldens/odd");
+    let signature = Signature::new(&config, Task::CausalLm, &BTreeSet::new());
+    let inputs: Vec<String> = signature.inputs.iter().map(|input| input.name.to_string()).collect();
+    assert_eq!(inputs[..3], ["input_ids", "attention_mask", "position_ids"]);
+    assert_eq!(inputs[3..5], ["past_key_values.0.key", "past_key_values.0.value"]);
+    assert_eq!(inputs.len(), 3 + 2 * config.num_hidden_layers);
+    let outputs: Vec<String> = signature.outputs.iter().map(|output| output.name.to_string()).collect();
+    assert_eq!(outputs[..3], ["logits", "present.0.key", "present.0.value"]);
+    assert_eq!(outputs.len(), 1 + 2 * config.num_hidden_layers);
+    let shape = |axes: &[Axis]| axes.iter().map(Axis::to_string).collect::<Vec<_>>().join(", ");
+    assert_eq!(shape(&signature.inputs[1].shape), "batch_size, past_sequence_length + sequence_length");
+    assert_eq!(
+        shape(&signature.inputs[3].shape),
+        format!("batch_size, {}, past_sequence_length, {}", config.num_key_value_heads, config.kv_channels)
+    );
+    assert_eq!(
+        shape(&signature.outputs[0].shape),
+        format!("batch_size, sequence_length, {}", config.vocab_size)
+    );
+}
+
+#[test]
+fn a_classifier_has_no_cache_and_without_a_padding_token_takes_one_sequence() {
+    let mut config = config("goldens/classifier");
+    let signature = Signature::new(&config, Task::SequenceClassification, &BTreeSet::new());
+    assert_eq!((signature.inputs.len(), signature.outputs.len()), (3, 1));
+    assert_eq!(signature.inputs[1].shape, [Axis::BatchSize, Axis::SequenceLength]);
+    assert_eq!(signature.outputs[0].shape, [Axis::BatchSize, Axis::Fixed(3)]);
+    config.pad_token_id = None;
+    let signature = Signature::new(&config, Task::SequenceClassification, &BTreeSet::new());
+    assert_eq!(signature.inputs[0].shape, [Axis::Fixed(1), Axis::SequenceLength]);
+}
+
+#[test]
+fn optional_outputs_come_last_and_in_order() {
+    let config = config("goldens/tiny");
+    let all = OptionalOutput::ALL.iter().copied().collect();
+    let signature = Signature::new(&config, Task::Backbone, &all);
+    let outputs: Vec<String> = signature.outputs.iter().map(|output| output.name.to_string()).collect();
+    assert_eq!(outputs[0], "last_hidden_state");
+    let optional = [
+        "hidden_states.0",
+        "hidden_states.1",
+        "hidden_states.2",
+        "attn_router_logits.0",
+        "attn_router_logits.1",
+        "mlp_router_logits.0",
+        "mlp_router_logits.1",
+    ];
+    assert_eq!(outputs[1 + 2 * config.num_hidden_layers..], optional);
+}
+
+#[test]
+fn the_name_of_an_output_reads_back_and_any_other_is_refused() {
+    let config = config("goldens/tiny");
+    let all = OptionalOutput::ALL.iter().copied().collect();
+    for task in Task::ALL {
+        for output in Signature::new(&config, *task, &all).outputs {
+            assert_eq!(output.name.to_string().parse::<OutputName>(), Ok(output.name));
+        }
+    }
+    for other in
+        ["", "logit", "present.0", "present.x.key", "present.0.keys", "hidden_states.0.1", "past.0.key"]
+    {
+        assert!(other.parse::<OutputName>().is_err(), "{other}");
+    }
+    assert_eq!(InputName::PastValue(3).to_string(), "past_key_values.3.value");
+}

@@ -1,0 +1,127 @@
+//! The files beside the graphs, as other clients read them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jetmoe_artifact::{Artifact, Precision, Profile, Task};
+use jetmoe_checkpoint::{Checkpoint, GenerationConfig, Tokenizer};
+use jetmoe_export::{ExportOptions, export};
+use jetmoe_graph::Opset;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+/// Exports a checkpoint folder for its own task.
+fn exported(checkpoint: &Path, task: Option<Task>) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ExportOptions {
+        source: checkpoint.display().to_string(),
+        output: folder.path().to_owned(),
+        task,
+        precision: Precision::F32,
+        profile: Profile::Portable,
+        opset: Opset::default(),
+        optional_outputs: BTreeSet::new(),
+        force: false,
+    };
+    export(&Checkpoint::open(checkpoint).unwrap(), &options).unwrap();
+    folder
+}
+
+fn read(folder: &TempDir, name: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(folder.path().join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn the_configuration_means_what_that_of_the_checkpoint_does() {
+    for name in [
+        "goldens/tiny",
+        "goldens/odd",
+        "goldens/legacy",
+        "goldens/yarn-rope",
+        "goldens/llama3-rope",
+        "goldens/classifier",
+    ] {
+        let checkpoint = Checkpoint::open(fixture(name)).unwrap();
+        let folder = exported(&fixture(name), None);
+        assert_eq!(Artifact::open(folder.path()).unwrap().config(), checkpoint.config(), "{name}");
+        assert_eq!(
+            GenerationConfig::open(folder.path()).unwrap().eos_token_id,
+            checkpoint.config().eos_token_ids,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_first_hub_layout_becomes_that_of_transformers() {
+    let folder = exported(&fixture("goldens/legacy"), None);
+    let config = read(&folder, "config.json");
+    assert_eq!(config["architectures"], json!(["JetMoeForCausalLM"]));
+    assert_eq!(config["model_type"], "jetmoe");
+    let old = ["moe_num_experts", "moe_top_k", "ffn_hidden_size", "torch_dtype", "rope_theta", "glu", "bias"];
+    for key in old {
+        assert!(config.get(key).is_none(), "{key} is left");
+    }
+    for key in ["num_local_experts", "num_experts_per_tok", "intermediate_size", "rope_parameters"] {
+        assert!(config.get(key).is_some(), "{key} is missing");
+    }
+}
+
+#[test]
+fn tokenizer_files_say_what_other_clients_need() {
+    let folder = exported(&fixture("models/jetmoe-mini"), None);
+    let config = read(&folder, "tokenizer_config.json");
+    assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
+    assert_eq!(config["model_input_names"], json!(["input_ids", "attention_mask"]));
+    assert_eq!((&config["add_bos_token"], &config["bos_token"]), (&json!(true), &json!("<s>")));
+    assert_eq!(config["pad_token"], "</s>");
+    let template = fs::read_to_string(fixture("models/jetmoe-mini/chat_template.jinja")).unwrap();
+    assert_eq!(config["chat_template"], template.as_str());
+    assert_eq!(fs::read_to_string(folder.path().join("chat_template.jinja")).unwrap(), template);
+
+    let (ours, theirs) = (folder.path().to_owned(), fixture("models/jetmoe-mini"));
+    let encode =
+        |folder: &Path| Tokenizer::open(folder).unwrap().unwrap().encode("And God said", true).unwrap();
+    assert_eq!(encode(&ours), encode(&theirs));
+}
+
+#[test]
+fn onnxruntime_genai_finds_the_graph_and_the_model_s_sizes() {
+    let folder = exported(&fixture("models/jetmoe-mini"), None);
+    let model = &read(&folder, "genai_config.json")["model"];
+    assert_eq!(model["type"], "decoder");
+    assert_eq!(model["decoder"]["filename"], "onnx/model.onnx");
+    assert_eq!((&model["context_length"], &model["vocab_size"]), (&json!(512), &json!(2048)));
+    let sizes =
+        ["num_attention_heads", "num_key_value_heads", "num_hidden_layers", "head_size", "hidden_size"];
+    assert_eq!(sizes.map(|size| model["decoder"][size].as_u64()), [4, 2, 4, 64, 128].map(Some));
+}
+
+#[test]
+fn onnxruntime_genai_is_told_of_language_models_with_a_tokenizer_only() {
+    for (name, task) in [
+        ("goldens/tiny", None),
+        ("models/jetmoe-mini", Some(Task::Backbone)),
+        ("models/jetmoe-mini-classifier", None),
+    ] {
+        assert!(!exported(&fixture(name), task).path().join("genai_config.json").exists(), "{name}");
+    }
+}
+
+#[test]
+fn generation_defaults_are_made_from_the_configuration_where_there_are_none() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(fixture("goldens/tiny").join(file), copy.path().join(file)).unwrap();
+    }
+    let folder = exported(copy.path(), None);
+    let expected = json!({ "bos_token_id": 1, "eos_token_id": [2], "pad_token_id": null });
+    assert_eq!(read(&folder, "generation_config.json"), expected);
+}
