@@ -10,7 +10,7 @@ use super::{ExitStatus, Format, print, print_json};
 /// Show which runtimes and execution providers are usable here, and why the others are not.
 #[derive(Debug, Args)]
 pub(crate) struct Devices {
-    /// The libonnxruntime to look at first.
+    /// The libonnxruntime to take, as with the other commands.
     #[arg(long, value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
     /// Print text or JSON.

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jetmoe::artifact::Task;
 use jetmoe::checkpoint::Architecture;
-use jetmoe::conformance::{Backend, Comparison, KNOWN_GAPS, Tolerance, compare, judge};
+use jetmoe::conformance::{Backend, Comparison, KNOWN_GAPS, TensorComparison, Tolerance, compare, judge};
 
 use crate::fixtures::{Case, Export};
 
@@ -148,12 +148,18 @@ fn left_out(backend: Backend, head: Head, architecture: Architecture) -> BTreeSe
 
 const GREEDY: &str = "greedy continuation";
 
+/// The level tolerates more of logits that are larger than the golden ones; a golden case gets none of that.
+fn is_beyond_the_golden_scale(tensor: &TensorComparison) -> bool {
+    let is_logits = ["logits", "next.logits"].contains(&tensor.name.as_str());
+    is_logits && tensor.max_absolute_error > Tolerance::Float32.logits_absolute()
+}
+
 /// Everything about a comparison that is not as it must be.
 fn problems(comparison: &Comparison, kinds: &BTreeSet<&str>, left_out: &BTreeSet<&str>) -> Vec<String> {
     let mut problems: Vec<String> = comparison
         .tensors
         .iter()
-        .filter(|tensor| !tensor.passed)
+        .filter(|tensor| !tensor.passed || is_beyond_the_golden_scale(tensor))
         .map(|tensor| {
             format!(
                 "{} is off by {:.1e} absolute, {:.1e} relative, tolerated {}",

@@ -97,6 +97,21 @@ impl fmt::Display for OutputName {
     }
 }
 
+impl OutputName {
+    /// The outputs that this one belongs to, over all layers: its name with `*` for the layer.
+    pub fn family(self) -> &'static str {
+        match self {
+            OutputName::Logits => "logits",
+            OutputName::LastHiddenState => "last_hidden_state",
+            OutputName::PresentKey(_) => "present.*.key",
+            OutputName::PresentValue(_) => "present.*.value",
+            OutputName::HiddenState(_) => "hidden_states.*",
+            OutputName::AttentionRouterLogits(_) => "attn_router_logits.*",
+            OutputName::MlpRouterLogits(_) => "mlp_router_logits.*",
+        }
+    }
+}
+
 impl FromStr for OutputName {
     type Err = String;
 

@@ -75,29 +75,24 @@ pub fn compare(
     let mut found = outputs.tensors().clone();
     found.extend(session.cache()?);
 
+    let mask = expectation.batch.mask();
     let mut measured = Measurements { tolerance, kinds: BTreeMap::new() };
     let mut not_compared = Vec::new();
     for (name, expected) in &expectation.tensors {
         match found.get(name) {
             Some(found) => {
-                measured.add(
-                    &name.to_string(),
-                    kind(*name),
-                    found,
-                    expected,
-                    Some(expectation.batch.mask()),
-                )?;
+                measured.add(Compared::Output(*name), found, expected, mask)?;
             }
-            None => not_compared.push(kind(*name).to_owned()),
+            None => not_compared.push(name.family().to_owned()),
         }
     }
     if let Some((tokens, expected)) = &expectation.next {
         if model.task() == Task::CausalLm {
             let step = session.step(&TokenBatch::next_tokens(tokens))?;
             let logits = step.logits()?.to_owned().into_dyn();
-            measured.add("next.logits", "next.logits", &logits, expected, None)?;
+            measured.add(Compared::NextLogits, &logits, expected, mask)?;
         } else {
-            not_compared.push("next.logits".to_owned());
+            not_compared.push(Compared::NextLogits.name());
         }
     }
     let greedy = match &expectation.greedy {
@@ -114,7 +109,6 @@ pub fn compare(
     not_compared.dedup();
 
     let tensors = measured.finish();
-    let mask = expectation.batch.mask();
     let passed =
         tensors.iter().all(|tensor| tensor.passed) && greedy.as_ref().is_none_or(|greedy| greedy.identical);
     Ok(Comparison {
@@ -158,16 +152,48 @@ fn compare_greedy(model: &Model, expectation: &Expectation, expected: &[Vec<u32>
     })
 }
 
-/// The name of a tensor's kind: the layer replaced by `*`.
-fn kind(name: OutputName) -> &'static str {
-    match name {
-        OutputName::Logits => "logits",
-        OutputName::LastHiddenState => "last_hidden_state",
-        OutputName::PresentKey(_) => "present.*.key",
-        OutputName::PresentValue(_) => "present.*.value",
-        OutputName::HiddenState(_) => "hidden_states.*",
-        OutputName::AttentionRouterLogits(_) => "attn_router_logits.*",
-        OutputName::MlpRouterLogits(_) => "mlp_router_logits.*",
+/// A tensor that is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    /// An output of the first step.
+    Output(OutputName),
+    /// The logits of the cached step after it.
+    NextLogits,
+}
+
+impl Compared {
+    fn name(self) -> String {
+        match self {
+            Compared::Output(name) => name.to_string(),
+            Compared::NextLogits => self.kind().to_owned(),
+        }
+    }
+
+    /// The tensors it is reported with.
+    fn kind(self) -> &'static str {
+        match self {
+            Compared::Output(name) => name.family(),
+            Compared::NextLogits => "next.logits",
+        }
+    }
+
+    fn is_logits(self) -> bool {
+        matches!(self, Compared::Output(OutputName::Logits) | Compared::NextLogits)
+    }
+
+    /// Whether an element belongs to a token that is no padding. Class logits belong to whole sequences, and the
+    /// cached step has no padding.
+    fn counts(self, mask: &Array2<bool>, index: &[usize]) -> bool {
+        let place = match (self, index) {
+            (Compared::NextLogits, _) => return true,
+            (
+                Compared::Output(OutputName::PresentKey(_) | OutputName::PresentValue(_)),
+                [row, _, token, _],
+            ) => (*row, *token),
+            (Compared::Output(_), [row, token, _]) => (*row, *token),
+            (Compared::Output(_), _) => return true,
+        };
+        mask.get(place).copied().unwrap_or(true)
     }
 }
 
@@ -181,25 +207,25 @@ struct Measurements {
 }
 
 impl Measurements {
-    /// Adds a tensor to its kind. With a mask `[batch, tokens]`, only the tokens that count are compared.
+    /// Adds a tensor to its kind. Of the first step's `mask` `[batch, tokens]`, only tokens that count are compared.
     fn add(
         &mut self,
-        name: &str,
-        kind: &'static str,
+        tensor: Compared,
         found: &ArrayD<f32>,
         expected: &ArrayD<f32>,
-        mask: Option<&Array2<bool>>,
+        mask: &Array2<bool>,
     ) -> Result<()> {
+        let name = tensor.name();
         if found.shape() != expected.shape() {
             return Err(Error::Shape {
-                tensor: name.to_owned(),
+                tensor: name,
                 expected: expected.shape().to_vec(),
                 found: found.shape().to_vec(),
             });
         }
         let (mut absolute, mut scale) = (0.0_f64, 0.0_f64);
         for ((index, found), expected) in found.indexed_iter().zip(expected) {
-            if mask.is_some_and(|mask| !token_counts(kind, mask, index.slice())) {
+            if !tensor.counts(mask, index.slice()) {
                 continue;
             }
             let error = f64::from((found - expected).abs());
@@ -207,26 +233,23 @@ impl Measurements {
             scale = scale.max(f64::from(expected.abs()));
         }
         let relative = if absolute == 0.0 { 0.0 } else { absolute / scale };
-        let (limit, measured, tolerance) = match kind {
-            "logits" | "next.logits" => {
-                let limit = self.tolerance.logits_absolute();
-                (limit, absolute, format!("{limit:.0e} absolute"))
-            }
-            _ => {
-                let limit = self.tolerance.relative();
-                (limit, relative, format!("{limit:.0e} of the largest value"))
-            }
+        let (limit, measured, tolerance) = if tensor.is_logits() {
+            let limit = self.tolerance.logits(scale);
+            (limit, absolute, format!("{limit:.1e} absolute"))
+        } else {
+            let limit = self.tolerance.relative();
+            (limit, relative, format!("{limit:.0e} of the largest value"))
         };
-        let entry = self.kinds.entry(kind).or_insert_with(|| TensorComparison {
-            name: kind.to_owned(),
-            worst: name.to_owned(),
+        let entry = self.kinds.entry(tensor.kind()).or_insert_with(|| TensorComparison {
+            name: tensor.kind().to_owned(),
+            worst: name.clone(),
             max_absolute_error: 0.0,
             max_relative_error: 0.0,
             tolerance,
             passed: true,
         });
         if relative > entry.max_relative_error {
-            entry.worst = name.to_owned();
+            entry.worst = name;
         }
         entry.max_absolute_error = entry.max_absolute_error.max(absolute);
         entry.max_relative_error = entry.max_relative_error.max(relative);
@@ -237,16 +260,6 @@ impl Measurements {
     fn finish(self) -> Vec<TensorComparison> {
         self.kinds.into_values().collect()
     }
-}
-
-/// Whether an element belongs to a token that is no padding. Class logits belong to whole sequences.
-fn token_counts(kind: &str, mask: &Array2<bool>, index: &[usize]) -> bool {
-    let place = match (kind, index) {
-        ("present.*.key" | "present.*.value", [row, _, token, _]) => (*row, *token),
-        (_, [row, token, _]) => (*row, *token),
-        _ => return true,
-    };
-    mask.get(place).copied().unwrap_or(true)
 }
 
 /// Share of tokens for which `decide` gives the same result on found and expected scores.

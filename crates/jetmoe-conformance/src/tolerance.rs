@@ -8,11 +8,17 @@ pub enum Tolerance {
 }
 
 impl Tolerance {
-    /// Largest absolute error of logits, whose scale is about 10.
+    /// Largest absolute error of logits whose largest is about 10, as those of the golden cases.
     pub fn logits_absolute(self) -> f64 {
         match self {
             Tolerance::Float32 => 2e-4,
         }
+    }
+
+    /// Largest absolute error of logits whose largest is `scale`: rounding grows with the values. A model of full
+    /// width with random weights has logits of 70.
+    pub fn logits(self, scale: f64) -> f64 {
+        self.logits_absolute().max(self.relative() * scale)
     }
 
     /// Largest error of every other tensor, as a share of its largest expected value.

@@ -52,7 +52,7 @@ fn the_configuration_means_what_that_of_the_checkpoint_does() {
         let folder = exported(&fixture(name), None);
         assert_eq!(Artifact::open(folder.path()).unwrap().config(), checkpoint.config(), "{name}");
         assert_eq!(
-            GenerationConfig::open(folder.path()).unwrap().eos_token_id,
+            GenerationConfig::open(folder.path()).unwrap().eos_token_ids,
             checkpoint.config().eos_token_ids,
             "{name}"
         );

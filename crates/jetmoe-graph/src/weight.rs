@@ -159,7 +159,7 @@ fn band(rows: usize) -> usize {
 }
 
 fn encode(values: &[f32]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(values.len() * size_of::<f32>());
+    let mut encoded = Vec::with_capacity(size_of_val(values));
     encoded.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     encoded
 }

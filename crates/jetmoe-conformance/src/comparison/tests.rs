@@ -1,4 +1,4 @@
-use ndarray::{ArrayD, Axis, Slice, array};
+use ndarray::{Array2, ArrayD, Axis, Slice, array};
 
 use super::*;
 use crate::spoilt::{add, folder, spoilt};
@@ -265,10 +265,12 @@ fn a_backbone_has_no_logits_to_compare() {
 fn a_tensor_of_zeros_tolerates_no_error() {
     let mut measured = Measurements { tolerance: Tolerance::Float32, kinds: BTreeMap::new() };
     let zeros = ArrayD::zeros(vec![1, 2, 3]);
-    measured.add("hidden_states.0", "hidden_states.*", &zeros, &zeros, None).unwrap();
+    let mask = Array2::from_elem((1, 2), true);
+    let hidden = |index| Compared::Output(OutputName::HiddenState(index));
+    measured.add(hidden(0), &zeros, &zeros, &mask).unwrap();
     let mut other = zeros.clone();
     other[[0, 0, 0]] = f32::MIN_POSITIVE;
-    measured.add("hidden_states.1", "hidden_states.*", &other, &zeros, None).unwrap();
+    measured.add(hidden(1), &other, &zeros, &mask).unwrap();
     let [compared] = measured.finish().try_into().unwrap();
     assert!(!compared.passed);
     assert_eq!((compared.worst.as_str(), compared.max_relative_error), ("hidden_states.1", f64::INFINITY));

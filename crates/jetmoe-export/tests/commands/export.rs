@@ -1,6 +1,7 @@
 //! What an export prints and leaves.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use jetmoe_artifact::{Artifact, OptionalOutput, Task};
 
@@ -116,6 +117,25 @@ fn a_verification_that_cannot_be_made_says_that_the_export_was() {
     assert!(ended.stderr.contains("[FOLDER]/text") && ended.stderr.contains("correct or unset it"));
     let artifact = Artifact::open(bench.path("artifact")).unwrap();
     assert!(artifact.manifest().graphs[0].verification.is_empty());
+}
+
+/// In a pipe nothing is drawn: [`Ended::succeeded`] says so of every export here.
+#[test]
+fn progress_is_drawn_on_a_terminal() {
+    let bench = Workbench::new();
+    bench.fixture("jetmoe-mini");
+    let export = format!("{} jetmoe-mini --output artifact --verify", crate::PROGRAM);
+    let terminal = Command::new("script")
+        .args(["--quiet", "--return", "--command", &export, "/dev/null"])
+        .current_dir(bench.path(""))
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()
+        .expect("this test needs the program `script` of util-linux, which gives a command a terminal");
+    let shown = String::from_utf8_lossy(&terminal.stdout);
+    assert!(terminal.status.success(), "{shown}");
+    assert!(shown.contains("hashing") && shown.contains("writing") && shown.contains("verifying"), "{shown}");
+    assert!(shown.contains("artifact/onnx/model.onnx (causal-lm, f32, opset 21)"), "{shown}");
 }
 
 #[test]
