@@ -100,7 +100,8 @@ impl Eval {
     fn check_length(&self, model: &Model) -> anyhow::Result<()> {
         let (flag, tokens) = match model.task() {
             Task::SequenceClassification => ("max-tokens", self.max_tokens),
-            Task::CausalLm | Task::Backbone => ("window", self.window),
+            Task::CausalLm => ("window", self.window),
+            Task::Backbone => return Ok(()),
         };
         let positions = model.config().max_position_embeddings;
         anyhow::ensure!(

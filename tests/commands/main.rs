@@ -17,8 +17,10 @@ mod devices;
 mod eval;
 mod help;
 mod inspect;
+#[cfg(unix)]
 mod interruption;
 mod json_forms;
+#[cfg(target_os = "linux")]
 mod libraries;
 mod models;
 mod run;

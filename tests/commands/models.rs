@@ -68,11 +68,13 @@ fn a_model_of_another_task_is_refused_and_the_command_for_it_named() {
     let bench = Workbench::with_artifact("jetmoe-mini-classifier");
     bench.fixture("tiny");
     bench.export("tiny", "backbone", Some(Task::Backbone), &[]);
+    fs::write(bench.path("held-out.jsonl"), "{\"text\": \"x\"}\n").unwrap();
     let lines = [
         "jetmoe run --prompt x --model artifact",
         "jetmoe run --prompt x --model jetmoe-mini-classifier",
         "jetmoe run --prompt x --model backbone",
         "jetmoe classify x --model tiny",
+        "jetmoe eval --text held-out.jsonl --model backbone",
     ];
     let ended = lines.map(|line| bench.run(line));
     for ended in &ended {

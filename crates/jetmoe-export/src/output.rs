@@ -29,8 +29,8 @@ impl OutputFolder {
     /// Refuses a folder that may not be written to, as far as that shows without the checkpoint's digest, which takes
     /// its time.
     pub(crate) fn check(folder: &Path, checkpoint: &Path, task: Task, force: bool) -> Result<()> {
-        let same = |left: &Path, right: &Path| matches!((left.canonicalize(), right.canonicalize()), (Ok(left), Ok(right)) if left == right);
-        if same(folder, checkpoint) {
+        let place = folder.canonicalize().ok();
+        if place.is_some() && place == checkpoint.canonicalize().ok() {
             return Err(Error::OutputIsCheckpoint { folder: folder.to_owned() });
         }
         if folder.exists() && !folder.is_dir() {

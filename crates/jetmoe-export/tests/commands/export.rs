@@ -1,7 +1,6 @@
 //! What an export prints and leaves.
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use jetmoe_artifact::{Artifact, OptionalOutput, Task};
 
@@ -121,15 +120,16 @@ fn a_verification_that_cannot_be_made_says_that_the_export_was() {
 
 /// In a pipe nothing is drawn: [`Ended::succeeded`] says so of every export here.
 #[test]
+#[cfg(target_os = "linux")]
 fn progress_is_drawn_on_a_terminal() {
     let bench = Workbench::new();
     bench.fixture("jetmoe-mini");
     let export = format!("{} jetmoe-mini --output artifact --verify", crate::PROGRAM);
-    let terminal = Command::new("script")
+    let terminal = std::process::Command::new("script")
         .args(["--quiet", "--return", "--command", &export, "/dev/null"])
         .current_dir(bench.path(""))
         .env("TERM", "xterm")
-        .stdin(Stdio::null())
+        .stdin(std::process::Stdio::null())
         .output()
         .expect("this test needs the program `script` of util-linux, which gives a command a terminal");
     let shown = String::from_utf8_lossy(&terminal.stdout);

@@ -9,8 +9,10 @@ const NAME: &str = "jetmoe-export";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe-export");
 
 mod checkpoints;
+#[cfg(target_os = "linux")]
 mod disk;
 mod export;
+#[cfg(unix)]
 mod interruption;
 mod output;
 
