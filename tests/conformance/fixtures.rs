@@ -73,7 +73,7 @@ pub(crate) struct Export {
 impl Export {
     /// Exports for a task; for what the checkpoint was trained for if `None`.
     pub(crate) fn of(checkpoint: Checkpoint, task: Option<Task>) -> Export {
-        let folder = TempDir::new().unwrap();
+        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let options = ExportOptions {
             task,
             optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
@@ -122,7 +122,7 @@ impl Altered {
 
     /// The checkpoint, exported for what it was trained for.
     pub(crate) fn export(&self) -> Export {
-        let folder = TempDir::new().unwrap();
+        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         fs::write(folder.path().join(names::CONFIG), self.config.to_string()).unwrap();
         let bytes: BTreeMap<&String, Vec<u8>> = self
             .tensors

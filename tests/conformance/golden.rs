@@ -148,7 +148,7 @@ fn left_out(backend: Backend, head: Head, architecture: Architecture) -> BTreeSe
 
 const GREEDY: &str = "greedy continuation";
 
-/// The level tolerates more of logits that are larger than the golden ones; a golden case gets none of that.
+/// The level tolerates more of logits far larger than the golden ones; a golden case gets none of that.
 fn is_beyond_the_golden_scale(tensor: &TensorComparison) -> bool {
     let is_logits = ["logits", "next.logits"].contains(&tensor.name.as_str());
     is_logits && tensor.max_absolute_error > Tolerance::Float32.logits_absolute()
