@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
-use jetmoe_checkpoint::Digest;
+use jetmoe_checkpoint::{Digest, write_whole};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, OptionalOutput, Precision, Profile, Result, Task, names};
@@ -139,22 +139,13 @@ impl Manifest {
     /// What the file system refuses.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(names::MANIFEST);
-        let partial = folder.join(format!("{}.partial", names::MANIFEST));
-        let io = |source: std::io::Error| Error::Io { action: "write", path: path.clone(), source };
         let text = serde_json::to_string_pretty(self)
             .map_err(|source| Error::Json { path: path.clone(), source })?;
-        let written = std::fs::File::create(&partial)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.write_all(b"\n")?;
-                file.sync_all()
-            })
-            .and_then(|()| std::fs::rename(&partial, &path));
-        if written.is_err() {
-            // best effort: the first error is the one to report
-            let _ = std::fs::remove_file(&partial);
-        }
-        written.map_err(io)
+        write_whole(&path, |file| writeln!(file, "{text}")).map_err(|source| Error::Io {
+            action: "write",
+            path,
+            source,
+        })
     }
 
     /// Every file that belongs to the artifact, the manifest excepted.

@@ -35,7 +35,7 @@ pub use config::{Activation, Architecture, ModelConfig, RopeParameters, RopeScal
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
-pub use files::{read_json, read_text};
+pub use files::{read_json, read_text, write_whole};
 pub use generation::GenerationConfig;
 pub use source::{HubOptions, ModelSource};
 pub use synthetic::{SyntheticOptions, jetmoe_8b_config, write_synthetic};

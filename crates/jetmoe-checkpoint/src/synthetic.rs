@@ -1,8 +1,7 @@
 //! Checkpoints with random weights, so that any size can be tested anywhere.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -10,7 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::weights::weights_of;
-use crate::{Dtype, Error, ModelConfig, Result, names};
+use crate::{Dtype, Error, ModelConfig, Result, names, write_whole};
 
 /// How a synthetic checkpoint is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,13 +75,13 @@ pub fn write_synthetic(
     }
     if count > 1 {
         let index = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
-        write_file(&folder.join(names::WEIGHTS_INDEX), format!("{index:#}\n").as_bytes())?;
+        write_json(&folder.join(names::WEIGHTS_INDEX), &index)?;
     }
     let mut config = config.clone();
     if let Some(object) = config.as_object_mut() {
         object.insert("dtype".to_owned(), json!(options.dtype.to_string()));
     }
-    write_file(&config_path, format!("{config:#}\n").as_bytes())
+    write_json(&config_path, &config)
 }
 
 struct SyntheticWeight {
@@ -145,9 +144,8 @@ fn write_shard(
     options: &SyntheticOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
-    let partial = partial_path(path);
-    let written = (|| {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&partial)?);
+    write_whole(path, |file| {
+        let mut file = BufWriter::with_capacity(1 << 20, file);
         let header = header(weights, options.dtype);
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
@@ -162,14 +160,9 @@ fn write_shard(
                 progress(bytes.len() as u64);
             }
         }
-        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-        std::fs::rename(&partial, path)
-    })();
-    if written.is_err() {
-        // best effort: the first error is the one to report
-        let _ = std::fs::remove_file(&partial);
-    }
-    written.map_err(failed("write", path))
+        file.flush()
+    })
+    .map_err(failed("write", path))
 }
 
 /// The header of a safetensors file (<https://github.com/huggingface/safetensors#format>), padded with spaces so that
@@ -228,17 +221,8 @@ fn normal(stream: u64, index: u64) -> f32 {
     (sum as f32 / 65_536.0 - 2.0) * 3.0_f32.sqrt()
 }
 
-fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    let partial = partial_path(path);
-    std::fs::write(&partial, content)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(failed("write", path))
-}
-
-fn partial_path(path: &Path) -> PathBuf {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    PathBuf::from(partial)
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_whole(path, |file| writeln!(file, "{value:#}")).map_err(failed("write", path))
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {

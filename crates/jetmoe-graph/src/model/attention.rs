@@ -2,9 +2,9 @@ use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
 
 use super::Sizes;
-use super::experts::{expert_input, expert_output};
+use super::experts::{expert_bias, expert_input, expert_output};
 use super::rotary::Rotary;
-use super::router::Routes;
+use super::router::{Routes, per_expert};
 use crate::builder::{Builder, Value};
 use crate::{Dimension, Result, Shape, Weight};
 
@@ -69,18 +69,10 @@ impl Attention<'_> {
         let (kv_heads, channels, slots) =
             (config.num_key_value_heads, config.kv_channels, config.num_experts_per_token);
         let projections = expert_input(config, self.layer, Mixture::Attention, config.kv_width());
-        let results = routes
-            .tokens_of_expert
-            .iter()
-            .enumerate()
-            .map(|(expert, tokens)| {
-                builder.scope(format!("experts.{expert}"), |builder| {
-                    let projection = builder.weight(projections.clone().of_expert(expert).transposed());
-                    let rows = builder.gather(hidden, tokens)?; // [rows, hidden]
-                    builder.matmul(&rows, &projection) // [rows, kv_width]
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let results = per_expert(builder, hidden, &routes.tokens_of_expert, |builder, expert, rows| {
+            let projection = builder.weight(projections.clone().of_expert(expert).transposed());
+            builder.matmul(rows, &projection) // [rows, kv_width]
+        })?;
         let queries = routes.scatter(builder, &results, self.sizes)?; // [slots, kv_width]
         let heads = self.sizes.per_token(&[slots * kv_heads, channels]);
         let queries = builder.reshape(&queries, heads)?; // [batch, seq, k * kv_heads, channels]
@@ -135,24 +127,10 @@ impl Attention<'_> {
     fn project(&self, builder: &mut Builder, attended: &Value, routes: &Routes) -> Result<Value> {
         let config = self.config;
         let projections = expert_output(config, self.layer, Mixture::Attention, config.kv_width());
-        let results = routes
-            .slots_of_expert
-            .iter()
-            .enumerate()
-            .map(|(expert, slots)| {
-                builder.scope(format!("experts.{expert}"), |builder| {
-                    let projection = builder.weight(projections.clone().of_expert(expert).transposed());
-                    let rows = builder.gather(attended, slots)?; // [rows, kv_width]
-                    builder.matmul(&rows, &projection) // [rows, hidden]
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let slots = routes.scatter(builder, &results, self.sizes)?; // [slots, hidden]
-        let output = routes.combine(builder, &slots, self.sizes)?; // [tokens, hidden]
-        let bias = builder.weight(Weight::new(
-            names::expert_bias(self.layer, Mixture::Attention),
-            vec![config.hidden_size],
-        ));
-        builder.add(&output, &bias)
+        let results = per_expert(builder, attended, &routes.slots_of_expert, |builder, expert, rows| {
+            let projection = builder.weight(projections.clone().of_expert(expert).transposed());
+            builder.matmul(rows, &projection) // [rows, hidden]
+        })?;
+        routes.combine(builder, &results, expert_bias(config, self.layer, Mixture::Attention), self.sizes)
     }
 }

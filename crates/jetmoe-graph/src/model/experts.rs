@@ -3,7 +3,7 @@ use jetmoe_checkpoint::names::{self, Mixture};
 
 use super::Sizes;
 use super::activation::activate;
-use super::router::Routes;
+use super::router::{Routes, per_expert};
 use crate::builder::{Builder, Value};
 use crate::{Result, Weight};
 
@@ -27,39 +27,24 @@ impl MlpExperts<'_> {
         let config = self.config;
         let routes = builder
             .scope("router", |builder| Routes::new(builder, config, self.layer, Mixture::Mlp, hidden))?;
-        let results = routes
-            .tokens_of_expert
-            .iter()
-            .enumerate()
-            .map(|(expert, tokens)| {
-                builder.scope(format!("experts.{expert}"), |builder| {
-                    self.expert(builder, expert, hidden, tokens)
-                })
-            })
-            .collect::<Result<Vec<_>>>()?; // per expert [its slots, hidden]
-        let output = builder.scope("output", |builder| self.combine(builder, &routes, &results))?;
+        let results = per_expert(builder, hidden, &routes.tokens_of_expert, |builder, expert, rows| {
+            self.expert(builder, expert, rows)
+        })?; // per expert [its slots, hidden]
+        let bias = expert_bias(config, self.layer, Mixture::Mlp);
+        let output =
+            builder.scope("output", |builder| routes.combine(builder, &results, bias, self.sizes))?; // [tokens, hidden]
         Ok(MlpOutput { output, router_logits: routes.logits })
     }
 
-    /// The experts' results gated and summed per token, plus the bias: `[tokens, hidden]`.
-    fn combine(&self, builder: &mut Builder, routes: &Routes, results: &[Value]) -> Result<Value> {
-        let slots = routes.scatter(builder, results, self.sizes)?; // [slots, hidden]
-        let output = routes.combine(builder, &slots, self.sizes)?; // [tokens, hidden]
-        let bias = builder
-            .weight(Weight::new(names::expert_bias(self.layer, Mixture::Mlp), vec![self.config.hidden_size]));
-        builder.add(&output, &bias)
-    }
-
-    /// activation(x · gateᵀ) ⊙ (x · upᵀ) · downᵀ over the rows of the expert's tokens.
-    fn expert(&self, builder: &mut Builder, expert: usize, hidden: &Value, tokens: &Value) -> Result<Value> {
+    /// activation(x · gateᵀ) ⊙ (x · upᵀ) · downᵀ over the rows of the expert's tokens, `[rows, hidden]`.
+    fn expert(&self, builder: &mut Builder, expert: usize, rows: &Value) -> Result<Value> {
         let config = self.config;
         let input =
             expert_input(config, self.layer, Mixture::Mlp, 2 * config.intermediate_size).of_expert(expert);
         let output =
             expert_output(config, self.layer, Mixture::Mlp, config.intermediate_size).of_expert(expert);
         let (input, output) = (builder.weight(input.transposed()), builder.weight(output.transposed()));
-        let rows = builder.gather(hidden, tokens)?; // [rows, hidden]
-        let gate_and_up = builder.matmul(&rows, &input)?; // [rows, 2 * intermediate]
+        let gate_and_up = builder.matmul(rows, &input)?; // [rows, 2 * intermediate]
         let (gate, up) = builder.halves(&gate_and_up)?; // [rows, intermediate] each
         let gate = activate(builder, config.activation, &gate)?;
         let product = builder.mul(&gate, &up)?; // [rows, intermediate]
@@ -78,4 +63,9 @@ pub(super) fn expert_output(config: &ModelConfig, layer: usize, mixture: Mixture
         names::expert_output(layer, mixture),
         vec![config.num_local_experts, config.hidden_size, columns],
     )
+}
+
+/// Bias added once to the sum of the experts, `[hidden]`.
+pub(super) fn expert_bias(config: &ModelConfig, layer: usize, mixture: Mixture) -> Weight {
+    Weight::new(names::expert_bias(layer, mixture), vec![config.hidden_size])
 }

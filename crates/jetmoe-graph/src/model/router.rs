@@ -69,13 +69,43 @@ impl Routes {
         builder.scatter_rows(&rows, &slots, &sizes.slots)
     }
 
-    /// Sum of each token's slots, weighted by their gates: `[slots, width]` to `[tokens, width]`.
-    pub(super) fn combine(&self, builder: &mut Builder, slots: &Value, sizes: &Sizes) -> Result<Value> {
+    /// The experts' results, `[slots of this expert, width]` each, gated and summed per token, plus the mixture's bias:
+    /// `[tokens, width]`.
+    pub(super) fn combine(
+        &self,
+        builder: &mut Builder,
+        results: &[Value],
+        bias: Weight,
+        sizes: &Sizes,
+    ) -> Result<Value> {
+        let slots = self.scatter(builder, results, sizes)?; // [slots, width]
         let experts_per_token = self.gates.dimension(1).clone();
         let shape = Shape(vec![sizes.tokens.clone(), experts_per_token, slots.dimension(1).clone()]);
-        let per_token = builder.reshape(slots, shape)?; // [tokens, k, width]
+        let per_token = builder.reshape(&slots, shape)?; // [tokens, k, width]
         let gates = builder.unsqueeze(&self.gates, 2)?; // [tokens, k, 1]
         let weighted = builder.mul(&per_token, &gates)?;
-        builder.sum(&weighted, 1) // [tokens, width]
+        let output = builder.sum(&weighted, 1)?; // [tokens, width]
+        let bias = builder.weight(bias);
+        builder.add(&output, &bias)
     }
+}
+
+/// What every expert makes of its rows: `compute` gets the number of the expert and the rows of `source` that
+/// `rows_of_expert` names for it, and works in a scope of its own.
+pub(super) fn per_expert(
+    builder: &mut Builder,
+    source: &Value,
+    rows_of_expert: &[Value],
+    compute: impl Fn(&mut Builder, usize, &Value) -> Result<Value>,
+) -> Result<Vec<Value>> {
+    rows_of_expert
+        .iter()
+        .enumerate()
+        .map(|(expert, rows)| {
+            builder.scope(format!("experts.{expert}"), |builder| {
+                let rows = builder.gather(source, rows)?; // [rows of this expert, width]
+                compute(builder, expert, &rows)
+            })
+        })
+        .collect()
 }
