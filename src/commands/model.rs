@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use directories::ProjectDirs;
-use jetmoe_artifact::{Artifact, OptionalOutput, Task, names};
+use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
 use jetmoe_checkpoint::{Checkpoint, Digest, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, load, reference_model};
 use jetmoe_export::{ExportOptions, export};
@@ -25,9 +25,20 @@ pub(crate) struct ModelArguments {
     /// Branch, tag or commit of a hub id.
     #[arg(long, value_name = "REVISION", help_heading = HEADING)]
     revision: Option<String>,
+    /// Which of the artifact's graphs: f32, f16, bf16, int8, q4f16 or q4; by default the first of these that it has and
+    /// that the backend can run.
+    #[arg(long, value_name = "PRECISION", help_heading = HEADING)]
+    precision: Option<Precision>,
+    /// Which of the artifact's graphs, by the operators it uses: portable.
+    #[arg(long, value_name = "PROFILE", help_heading = HEADING)]
+    profile: Option<Profile>,
     /// Threads of ONNX Runtime; all cores by default. tract computes in one thread.
     #[arg(long, value_name = "N", help_heading = HEADING)]
     threads: Option<usize>,
+    /// Multiply quantized weights with float32 activations; by default ONNX Runtime rounds those to 8 bits, which is
+    /// faster.
+    #[arg(long, help_heading = HEADING)]
+    exact: bool,
     /// The libonnxruntime to load, instead of the one that is found (see `jetmoe devices`).
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     onnxruntime: Option<PathBuf>,
@@ -158,7 +169,10 @@ impl ModelArguments {
 
     fn load_options(&self) -> LoadOptions {
         LoadOptions {
+            precision: self.precision,
+            profile: self.profile,
             threads: self.threads,
+            int8_activations: !self.exact,
             onnxruntime_library: self.onnxruntime.clone(),
             ..LoadOptions::default()
         }

@@ -54,11 +54,11 @@ impl Artifact {
         &self.config
     }
 
-    /// The graph of a precision and profile.
+    /// The graph of a precision and profile; what is left open is chosen as [`Manifest::graph`] does.
     ///
     /// # Errors
     /// [`Error::NoSuchGraph`] names the ones there are.
-    pub fn graph(&self, precision: Precision, profile: Profile) -> Result<&GraphRecord> {
+    pub fn graph(&self, precision: Option<Precision>, profile: Option<Profile>) -> Result<&GraphRecord> {
         self.manifest.graph(precision, profile).ok_or_else(|| Error::NoSuchGraph {
             folder: self.folder.clone(),
             precision,
@@ -74,7 +74,7 @@ impl Artifact {
 
     /// Inputs and outputs of a graph.
     pub fn signature(&self, graph: &GraphRecord) -> Signature {
-        Signature::new(&self.config, graph.task, &graph.optional_outputs)
+        Signature::new(&self.config, graph.task, graph.precision, &graph.optional_outputs)
     }
 
     /// The tokenizer; `None` where the checkpoint had none.

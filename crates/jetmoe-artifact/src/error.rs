@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::{Precision, Profile, names};
+use crate::{Kept, Precision, Profile, WeightPlan, names};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -61,15 +61,29 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A group size that runtimes have no kernels for.
+    #[error("groups of {found} weights are not supported; choose one of {:?}", WeightPlan::GROUP_SIZES)]
+    GroupSize {
+        /// What was asked for.
+        found: usize,
+    },
+    /// A part is to be kept in a layer that the model does not have.
+    #[error("cannot keep {kept}: the model has {layers} layers, numbered from 0")]
+    KeptLayer {
+        /// What was asked for.
+        kept: Kept,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// The artifact has no graph of that kind.
-    #[error("{} has no {precision} {profile} graph; it has: {}", folder.display(), available.join(", "))]
+    #[error("{} has no {} graph; it has: {}", folder.display(), wanted(*precision, *profile), available.join(", "))]
     NoSuchGraph {
         /// The artifact.
         folder: PathBuf,
-        /// What was asked for.
-        precision: Precision,
-        /// What was asked for.
-        profile: Profile,
+        /// What was asked for; any if `None`.
+        precision: Option<Precision>,
+        /// What was asked for; any if `None`.
+        profile: Option<Profile>,
         /// Precision and profile of every graph there is.
         available: Vec<String>,
     },
@@ -94,4 +108,13 @@ pub enum Error {
     /// The configuration or the tokenizer cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
+}
+
+fn wanted(precision: Option<Precision>, profile: Option<Profile>) -> String {
+    match (precision, profile) {
+        (Some(precision), Some(profile)) => format!("{precision} {profile}"),
+        (Some(precision), None) => precision.to_string(),
+        (None, Some(profile)) => profile.to_string(),
+        (None, None) => "usable".to_owned(),
+    }
 }

@@ -1,10 +1,9 @@
 //! What a graph is for and how it is written: task, precision, profile, optional outputs.
 
-use std::fmt;
-use std::str::FromStr;
-
 use jetmoe_checkpoint::Architecture;
 use serde::{Deserialize, Serialize};
+
+use crate::{ElementType, WeightStorage};
 
 /// What a graph computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,6 +42,37 @@ impl Task {
 pub enum Precision {
     /// Everything in float32.
     F32,
+    /// Everything in float16; norms, routers' choices and softmax in float32.
+    F16,
+    /// Weights stored as bfloat16, arithmetic in float32: ONNX Runtime's CPU kernels compute almost nothing in bfloat16.
+    Bf16,
+    /// 8-bit weights with a scale per group, arithmetic in float32.
+    Int8,
+    /// 4-bit weights with a scale per group, arithmetic in float16.
+    Q4F16,
+    /// 4-bit weights with a scale per group, arithmetic in float32.
+    Q4,
+}
+
+impl Precision {
+    /// Element type of activations and of the key/value cache.
+    pub fn activations(self) -> ElementType {
+        match self {
+            Precision::F32 | Precision::Bf16 | Precision::Int8 | Precision::Q4 => ElementType::Float32,
+            Precision::F16 | Precision::Q4F16 => ElementType::Float16,
+        }
+    }
+
+    /// How the products' weights are stored where nothing else was asked for.
+    pub fn storage(self) -> WeightStorage {
+        match self {
+            Precision::F32 => WeightStorage::F32,
+            Precision::F16 => WeightStorage::F16,
+            Precision::Bf16 => WeightStorage::Bf16,
+            Precision::Int8 => WeightStorage::Int8,
+            Precision::Q4 | Precision::Q4F16 => WeightStorage::Int4,
+        }
+    }
 }
 
 /// Which operators a graph may use.
@@ -71,13 +101,13 @@ macro_rules! named {
             pub const ALL: &'static [$type] = &[$($type::$variant),+];
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(match self { $($type::$variant => $name),+ })
             }
         }
 
-        impl FromStr for $type {
+        impl std::str::FromStr for $type {
             type Err = String;
 
             fn from_str(name: &str) -> Result<Self, String> {
@@ -92,6 +122,8 @@ macro_rules! named {
     };
 }
 
+pub(crate) use named;
+
 named!(
     Task,
     "task",
@@ -99,6 +131,15 @@ named!(
     Backbone = "backbone",
     SequenceClassification = "sequence-classification"
 );
-named!(Precision, "precision", F32 = "f32");
+named!(
+    Precision,
+    "precision",
+    F32 = "f32",
+    F16 = "f16",
+    Bf16 = "bf16",
+    Int8 = "int8",
+    Q4F16 = "q4f16",
+    Q4 = "q4"
+);
 named!(Profile, "profile", Portable = "portable");
 named!(OptionalOutput, "output", HiddenStates = "hidden-states", RouterLogits = "router-logits");

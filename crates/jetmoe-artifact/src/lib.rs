@@ -9,6 +9,7 @@ mod error;
 mod kind;
 mod manifest;
 pub mod names;
+mod quantization;
 mod signature;
 
 pub use artifact::Artifact;
@@ -18,4 +19,5 @@ pub use manifest::{
     ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, TensorRecord, VerificationRecord,
 };
 pub use names::{InputName, OutputName};
+pub use quantization::{CalibrationRecord, Kept, ModelPart, WeightPlan, WeightStorage};
 pub use signature::{Axis, ElementType, InputSpec, OutputSpec, Signature};

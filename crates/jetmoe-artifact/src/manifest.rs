@@ -7,7 +7,7 @@ use std::path::Path;
 use jetmoe_checkpoint::{Digest, write_whole};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, OptionalOutput, Precision, Profile, Result, Task, names};
+use crate::{CalibrationRecord, Error, OptionalOutput, Precision, Profile, Result, Task, WeightPlan, names};
 
 /// The manifest's schema that this build writes, and the newest it reads.
 pub const MANIFEST_SCHEMA: u32 = 1;
@@ -60,6 +60,13 @@ pub struct GraphRecord {
     pub opset: u32,
     /// Outputs beyond the task's own.
     pub optional_outputs: BTreeSet<OptionalOutput>,
+    /// How the products' weights are stored, where the precision alone does not say it: for a graph with quantized or
+    /// kept weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightPlan>,
+    /// What the quantization was calibrated with, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationRecord>,
     /// The graph itself; its external data is in `data`.
     pub graph: ArtifactFile,
     /// The weights.
@@ -153,9 +160,18 @@ impl Manifest {
         self.files.iter().chain(self.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data]))
     }
 
-    /// The graph of a precision and profile.
-    pub fn graph(&self, precision: Precision, profile: Profile) -> Option<&GraphRecord> {
-        self.graphs.iter().find(|graph| graph.precision == precision && graph.profile == profile)
+    /// The graph of a precision and profile. Where one of them is left open, the one that comes first: precisions in
+    /// the order of [`Precision::ALL`], from the most exact to the smallest, then profiles in that of [`Profile::ALL`].
+    pub fn graph(&self, precision: Option<Precision>, profile: Option<Profile>) -> Option<&GraphRecord> {
+        let fits = |graph: &&GraphRecord| {
+            precision.is_none_or(|wanted| wanted == graph.precision)
+                && profile.is_none_or(|wanted| wanted == graph.profile)
+        };
+        let place = |graph: &&GraphRecord| {
+            let precision = Precision::ALL.iter().position(|other| *other == graph.precision);
+            (precision, Profile::ALL.iter().position(|other| *other == graph.profile))
+        };
+        self.graphs.iter().filter(fits).min_by_key(place)
     }
 }
 

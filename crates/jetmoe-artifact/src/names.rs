@@ -26,6 +26,11 @@ pub const PAST_SEQUENCE_LENGTH: &str = "past_sequence_length";
 pub fn graph_file(profile: Profile, precision: Precision) -> String {
     let stem = match precision {
         Precision::F32 => "model",
+        Precision::F16 => "model_fp16",
+        Precision::Bf16 => "model_bf16",
+        Precision::Int8 => "model_int8",
+        Precision::Q4F16 => "model_q4f16",
+        Precision::Q4 => "model_q4",
     };
     match profile {
         Profile::Portable => format!("{GRAPH_FOLDER}/{stem}.onnx"),

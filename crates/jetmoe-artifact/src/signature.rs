@@ -6,7 +6,7 @@ use std::fmt;
 use jetmoe_checkpoint::ModelConfig;
 
 use crate::names::{BATCH_SIZE, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
-use crate::{InputName, OptionalOutput, OutputName, Task};
+use crate::{InputName, OptionalOutput, OutputName, Precision, Task};
 
 /// Element type of an input or output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +15,8 @@ pub enum ElementType {
     Int64,
     /// 32-bit floating point.
     Float32,
+    /// 16-bit floating point.
+    Float16,
 }
 
 /// Size of one dimension.
@@ -55,11 +57,13 @@ pub struct InputSpec {
     pub shape: Vec<Axis>,
 }
 
-/// One output; all outputs are float32.
+/// One output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputSpec {
     /// Its name.
     pub name: OutputName,
+    /// Its element type: that of the activations for the cache, float32 for all others.
+    pub element: ElementType,
     /// Its shape.
     pub shape: Vec<Axis>,
 }
@@ -75,7 +79,12 @@ pub struct Signature {
 
 impl Signature {
     /// The contract for a task: what a graph of this configuration takes and returns.
-    pub fn new(config: &ModelConfig, task: Task, optional: &BTreeSet<OptionalOutput>) -> Self {
+    pub fn new(
+        config: &ModelConfig,
+        task: Task,
+        precision: Precision,
+        optional: &BTreeSet<OptionalOutput>,
+    ) -> Self {
         let batch = batch_axis(config, task);
         let layers = 0..config.num_hidden_layers;
         let heads = Axis::Fixed(config.num_key_value_heads);
@@ -91,42 +100,38 @@ impl Signature {
         ];
         let hidden = Axis::Fixed(config.hidden_size);
         let per_token = |last| vec![batch, Axis::SequenceLength, last];
+        let float32 = |name, shape| OutputSpec { name, element: ElementType::Float32, shape };
         let primary = match task {
-            Task::CausalLm => {
-                OutputSpec { name: OutputName::Logits, shape: per_token(Axis::Fixed(config.vocab_size)) }
-            }
-            Task::Backbone => OutputSpec { name: OutputName::LastHiddenState, shape: per_token(hidden) },
+            Task::CausalLm => float32(OutputName::Logits, per_token(Axis::Fixed(config.vocab_size))),
+            Task::Backbone => float32(OutputName::LastHiddenState, per_token(hidden)),
             Task::SequenceClassification => {
-                OutputSpec { name: OutputName::Logits, shape: vec![batch, Axis::Fixed(config.num_labels())] }
+                float32(OutputName::Logits, vec![batch, Axis::Fixed(config.num_labels())])
             }
         };
         let mut outputs = vec![primary];
         if task.has_cache() {
             let past = vec![batch, heads, Axis::PastSequenceLength, width];
             let present = vec![batch, heads, Axis::TotalSequenceLength, width];
+            let element = precision.activations();
             for layer in layers.clone() {
                 for name in [InputName::PastKey(layer), InputName::PastValue(layer)] {
-                    inputs.push(InputSpec { name, element: ElementType::Float32, shape: past.clone() });
+                    inputs.push(InputSpec { name, element, shape: past.clone() });
                 }
                 for name in [OutputName::PresentKey(layer), OutputName::PresentValue(layer)] {
-                    outputs.push(OutputSpec { name, shape: present.clone() });
+                    outputs.push(OutputSpec { name, element, shape: present.clone() });
                 }
             }
         }
         if optional.contains(&OptionalOutput::HiddenStates) {
             outputs.extend(
-                (0..=config.num_hidden_layers).map(|index| OutputSpec {
-                    name: OutputName::HiddenState(index),
-                    shape: per_token(hidden),
-                }),
+                (0..=config.num_hidden_layers)
+                    .map(|index| float32(OutputName::HiddenState(index), per_token(hidden))),
             );
         }
         if optional.contains(&OptionalOutput::RouterLogits) {
             let experts = Axis::Fixed(config.num_local_experts);
             for name in [OutputName::AttentionRouterLogits, OutputName::MlpRouterLogits] {
-                outputs.extend(
-                    layers.clone().map(|layer| OutputSpec { name: name(layer), shape: per_token(experts) }),
-                );
+                outputs.extend(layers.clone().map(|layer| float32(name(layer), per_token(experts))));
             }
         }
         Signature { inputs, outputs }

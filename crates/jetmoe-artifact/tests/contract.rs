@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{
-    Artifact, ArtifactFile, Axis, CheckpointRecord, Error, GraphRecord, InputName, MANIFEST_SCHEMA, Manifest,
-    OptionalOutput, OutputName, Precision, Profile, Signature, Task, TensorRecord, VerificationRecord, names,
+    Artifact, ArtifactFile, Axis, CheckpointRecord, ElementType, Error, GraphRecord, InputName, Kept,
+    MANIFEST_SCHEMA, Manifest, ModelPart, OptionalOutput, OutputName, Precision, Profile, Signature, Task,
+    TensorRecord, VerificationRecord, WeightPlan, WeightStorage, names,
 };
 use jetmoe_checkpoint::{Digest, ModelConfig};
 use serde_json::{Value, json};
@@ -53,6 +54,8 @@ fn artifact() -> TempDir {
             profile: Profile::Portable,
             opset: 21,
             optional_outputs: BTreeSet::from([OptionalOutput::RouterLogits]),
+            weights: None,
+            calibration: None,
             graph: write(folder.path(), &graph_file, b"graph"),
             data: write(folder.path(), &names::data_file(&graph_file), b"weights"),
             verification: vec![VerificationRecord {
@@ -93,12 +96,12 @@ fn an_artifact_knows_its_files_graphs_and_configuration() {
     let artifact = Artifact::open(folder.path()).unwrap();
     artifact.check_digests().unwrap();
     assert_eq!(artifact.config(), &config("goldens/tiny"));
-    let graph = artifact.graph(Precision::F32, Profile::Portable).unwrap();
+    let graph = artifact.graph(Some(Precision::F32), Some(Profile::Portable)).unwrap();
     assert_eq!(artifact.path(&graph.graph), folder.path().join("onnx/model.onnx"));
     assert_eq!(graph.data.path, "onnx/model.onnx_data");
     assert_eq!(
         artifact.signature(graph),
-        Signature::new(artifact.config(), graph.task, &graph.optional_outputs)
+        Signature::new(artifact.config(), graph.task, graph.precision, &graph.optional_outputs)
     );
     assert!(artifact.tokenizer().unwrap().is_none());
 }
@@ -176,7 +179,10 @@ fn a_manifest_may_name_files_of_the_artifact_only() {
 fn a_graph_that_is_not_there_is_refused_with_those_that_are() {
     let folder = artifact();
     edit_manifest(folder.path(), |manifest| manifest["graphs"] = json!([]));
-    let error = Artifact::open(folder.path()).unwrap().graph(Precision::F32, Profile::Portable).unwrap_err();
+    let error = Artifact::open(folder.path())
+        .unwrap()
+        .graph(Some(Precision::F32), Some(Profile::Portable))
+        .unwrap_err();
     assert!(matches!(&error, Error::NoSuchGraph { available, .. } if available.is_empty()), "{error}");
 }
 
@@ -190,8 +196,19 @@ fn words_read_back_as_what_they_stand_for() {
         assert_eq!(output.to_string().parse(), Ok(*output));
         assert_eq!(json!(output), json!(output.to_string()));
     }
-    assert_eq!(json!(Precision::F32), json!(Precision::F32.to_string()));
-    assert_eq!(json!(Profile::Portable), json!(Profile::Portable.to_string()));
+    for precision in Precision::ALL {
+        assert_eq!(precision.to_string().parse(), Ok(*precision));
+        assert_eq!(json!(precision), json!(precision.to_string()));
+    }
+    for storage in WeightStorage::ALL {
+        assert_eq!(json!(storage), json!(storage.to_string()));
+    }
+    for part in ModelPart::ALL {
+        assert_eq!(json!(part), json!(part.to_string()));
+    }
+    for profile in Profile::ALL {
+        assert_eq!(json!(profile), json!(profile.to_string()));
+    }
     let error = "chat".parse::<Task>().unwrap_err();
     assert_eq!(error, "unknown task \"chat\"; known: causal-lm, backbone, sequence-classification");
 }
@@ -199,7 +216,7 @@ fn words_read_back_as_what_they_stand_for() {
 #[test]
 fn the_signature_of_a_language_model() {
     let config = config("goldens/odd");
-    let signature = Signature::new(&config, Task::CausalLm, &BTreeSet::new());
+    let signature = Signature::new(&config, Task::CausalLm, Precision::F32, &BTreeSet::new());
     let inputs: Vec<String> = signature.inputs.iter().map(|input| input.name.to_string()).collect();
     assert_eq!(inputs[..3], ["input_ids", "attention_mask", "position_ids"]);
     assert_eq!(inputs[3..5], ["past_key_values.0.key", "past_key_values.0.value"]);
@@ -222,12 +239,12 @@ fn the_signature_of_a_language_model() {
 #[test]
 fn a_classifier_has_no_cache_and_without_a_padding_token_takes_one_sequence() {
     let mut config = config("goldens/classifier");
-    let signature = Signature::new(&config, Task::SequenceClassification, &BTreeSet::new());
+    let signature = Signature::new(&config, Task::SequenceClassification, Precision::F32, &BTreeSet::new());
     assert_eq!((signature.inputs.len(), signature.outputs.len()), (3, 1));
     assert_eq!(signature.inputs[1].shape, [Axis::BatchSize, Axis::SequenceLength]);
     assert_eq!(signature.outputs[0].shape, [Axis::BatchSize, Axis::Fixed(3)]);
     config.pad_token_id = None;
-    let signature = Signature::new(&config, Task::SequenceClassification, &BTreeSet::new());
+    let signature = Signature::new(&config, Task::SequenceClassification, Precision::F32, &BTreeSet::new());
     assert_eq!(signature.inputs[0].shape, [Axis::Fixed(1), Axis::SequenceLength]);
 }
 
@@ -235,7 +252,7 @@ fn a_classifier_has_no_cache_and_without_a_padding_token_takes_one_sequence() {
 fn optional_outputs_come_last_and_in_order() {
     let config = config("goldens/tiny");
     let all = OptionalOutput::ALL.iter().copied().collect();
-    let signature = Signature::new(&config, Task::Backbone, &all);
+    let signature = Signature::new(&config, Task::Backbone, Precision::F32, &all);
     let outputs: Vec<String> = signature.outputs.iter().map(|output| output.name.to_string()).collect();
     assert_eq!(outputs[0], "last_hidden_state");
     let optional = [
@@ -255,7 +272,7 @@ fn the_name_of_an_output_reads_back_and_any_other_is_refused() {
     let config = config("goldens/tiny");
     let all = OptionalOutput::ALL.iter().copied().collect();
     for task in Task::ALL {
-        for output in Signature::new(&config, *task, &all).outputs {
+        for output in Signature::new(&config, *task, Precision::F32, &all).outputs {
             assert_eq!(output.name.to_string().parse::<OutputName>(), Ok(output.name));
         }
     }
@@ -265,4 +282,70 @@ fn the_name_of_an_output_reads_back_and_any_other_is_refused() {
         assert!(other.parse::<OutputName>().is_err(), "{other}");
     }
     assert_eq!(InputName::PastValue(3).to_string(), "past_key_values.3.value");
+}
+
+#[test]
+fn the_cache_of_a_float16_graph_is_float16_and_everything_else_float32() {
+    let config = config("goldens/tiny");
+    for precision in Precision::ALL {
+        let signature = Signature::new(&config, Task::CausalLm, *precision, &BTreeSet::new());
+        let expected = match precision {
+            Precision::F16 | Precision::Q4F16 => ElementType::Float16,
+            _ => ElementType::Float32,
+        };
+        assert!(signature.inputs[3..].iter().all(|input| input.element == expected), "{precision}");
+        assert_eq!(signature.outputs[0].element, ElementType::Float32);
+        assert!(signature.outputs[1..].iter().all(|output| output.element == expected), "{precision}");
+    }
+}
+
+#[test]
+fn of_several_graphs_the_most_exact_is_the_default() {
+    let folder = artifact();
+    let mut manifest = Manifest::read(folder.path()).unwrap();
+    for precision in [Precision::Q4, Precision::Bf16] {
+        let graph = GraphRecord { precision, ..manifest.graphs[0].clone() };
+        manifest.graphs.insert(0, graph);
+    }
+    let chosen =
+        |manifest: &Manifest, precision| manifest.graph(precision, None).map(|graph| graph.precision);
+    assert_eq!(chosen(&manifest, None), Some(Precision::F32));
+    assert_eq!(chosen(&manifest, Some(Precision::Q4)), Some(Precision::Q4));
+    assert_eq!(chosen(&manifest, Some(Precision::Int8)), None);
+    manifest.graphs.retain(|graph| graph.precision != Precision::F32);
+    assert_eq!(chosen(&manifest, None), Some(Precision::Bf16));
+}
+
+#[test]
+fn what_is_kept_reads_back_as_it_was_written() {
+    for text in ["f32:lm_head", "int8:layers.12.mlp", "bf16:kv_proj", "f16:attention"] {
+        assert_eq!(text.parse::<Kept>().unwrap().to_string(), text);
+    }
+    for (text, problem) in [
+        ("lm_head", "does not say how to keep what"),
+        ("f64:lm_head", "unknown storage \"f64\"; known: f32, f16, bf16, int8, int4"),
+        ("f32:router", "unknown part \"router\"; known: attention, kv_proj, mlp, lm_head"),
+        ("f32:layers.x.mlp", "\"x\" is no number of a layer"),
+        ("f32:layers.3", "names no part"),
+        ("f32:layers.3.lm_head", "the head belongs to no layer"),
+    ] {
+        let error = text.parse::<Kept>().unwrap_err();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_last_entry_that_fits_decides_how_a_part_is_stored() {
+    let kept = ["f16:mlp", "int8:layers.1.mlp", "f32:lm_head"].map(|text| text.parse().unwrap());
+    let plan = WeightPlan { kept: kept.to_vec(), ..WeightPlan::default() };
+    let storage = |part, layer| plan.storage(Precision::Q4, part, layer);
+    assert_eq!(storage(ModelPart::Mlp, Some(0)), WeightStorage::F16);
+    assert_eq!(storage(ModelPart::Mlp, Some(1)), WeightStorage::Int8);
+    assert_eq!(storage(ModelPart::Attention, Some(1)), WeightStorage::Int4);
+    assert_eq!(storage(ModelPart::LmHead, None), WeightStorage::F32);
+    plan.check(2).unwrap();
+    let error = plan.check(1).unwrap_err();
+    assert_eq!(error.to_string(), "cannot keep int8:layers.1.mlp: the model has 1 layers, numbered from 0");
+    let error = WeightPlan { group_size: 48, ..WeightPlan::default() }.check(2).unwrap_err();
+    assert_eq!(error.to_string(), "groups of 48 weights are not supported; choose one of [16, 32, 64, 128]");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{OptionalOutput, OutputName, Signature, Task};
+use jetmoe_artifact::{OptionalOutput, OutputName, Precision, Signature, Task};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Inputs, Reference};
 use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
@@ -18,7 +18,7 @@ use crate::Result;
 pub fn reference_model(checkpoint: &Checkpoint, task: Task) -> Result<Model> {
     let reference = Reference::load(checkpoint)?;
     let optional = OptionalOutput::ALL.iter().copied().collect();
-    let signature = Signature::new(checkpoint.config(), task, &optional);
+    let signature = Signature::new(checkpoint.config(), task, Precision::F32, &optional);
     let graph = ReferenceGraph { reference: Arc::new(reference), signature, task };
     Ok(Model::from_graph(
         Arc::new(graph),

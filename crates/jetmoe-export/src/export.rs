@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{
     ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, OptionalOutput, Precision,
-    Profile, Task, VerificationRecord, names,
+    Profile, Task, VerificationRecord, WeightPlan, names,
 };
 use jetmoe_checkpoint::{Architecture, Checkpoint, Digest, ModelConfig};
-use jetmoe_graph::{Graph, GraphOptions, Opset, WrittenGraph};
+use jetmoe_graph::{Graph, GraphOptions, Opset, Quantizer, Rounding, WrittenGraph};
 
 use crate::client_files::{ClientFile, client_files};
 use crate::output::OutputFolder;
@@ -32,6 +32,10 @@ pub struct ExportOptions {
     pub opset: Opset,
     /// Outputs beyond the task's own.
     pub optional_outputs: BTreeSet<OptionalOutput>,
+    /// How the products' weights are stored.
+    pub weights: WeightPlan,
+    /// How the scales of quantized weights are chosen.
+    pub rounding: Rounding,
     /// Whether to write into a folder that holds something else.
     pub force: bool,
 }
@@ -47,6 +51,8 @@ impl ExportOptions {
             profile: Profile::Portable,
             opset: Opset::default(),
             optional_outputs: BTreeSet::new(),
+            weights: WeightPlan::default(),
+            rounding: Rounding::Search,
             force: false,
         }
     }
@@ -77,6 +83,7 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
         profile: options.profile,
         opset: options.opset,
         optional_outputs: options.optional_outputs.clone(),
+        weights: options.weights.clone(),
     };
     let graph = jetmoe_graph::build(config, &graph_options)?;
     graph.check_weights(checkpoint)?;
@@ -126,8 +133,10 @@ fn write_artifact(
     // the graph names the data, so the data comes first
     let (data_path, graph_path) = (output.file(&data_file)?, output.file(graph_file)?);
     let bar = byte_bar("writing", graph.weight_bytes());
-    let written =
-        jetmoe_graph::write(graph, checkpoint, &graph_path, &data_path, &mut |bytes| bar.inc(bytes))?;
+    let quantizer: &dyn Quantizer = &options.rounding;
+    let written = jetmoe_graph::write(graph, checkpoint, quantizer, &graph_path, &data_path, &mut |bytes| {
+        bar.inc(bytes);
+    })?;
     bar.finish_and_clear();
     let record = graph_record(graph, options, graph_file, &data_file, &written);
 
@@ -160,6 +169,9 @@ fn graph_record(
         profile: graph.profile,
         opset: graph.opset.version(),
         optional_outputs: options.optional_outputs.clone(),
+        weights: (options.precision.storage().is_quantized() || !options.weights.kept.is_empty())
+            .then(|| options.weights.clone()),
+        calibration: None,
         graph: ArtifactFile {
             path: graph_file.to_owned(),
             size: written.graph_size,

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::{Artifact, Precision, Profile, Task};
+use jetmoe_artifact::{Artifact, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, GenerationConfig, Tokenizer};
 use jetmoe_export::{ExportOptions, export};
-use jetmoe_graph::Opset;
+use jetmoe_graph::{Opset, Rounding};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,6 +25,8 @@ fn exported(checkpoint: &Path, task: Option<Task>) -> TempDir {
         output: folder.path().to_owned(),
         task,
         precision: Precision::F32,
+        weights: WeightPlan::default(),
+        rounding: Rounding::Search,
         profile: Profile::Portable,
         opset: Opset::default(),
         optional_outputs: BTreeSet::new(),

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::ElementType;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -42,6 +44,50 @@ pub enum Error {
     NoOutput {
         /// Name of the output.
         output: String,
+    },
+    /// A weight cannot be read in another way.
+    #[error("the graph has no weight {weight} whose bytes are whole elements of {element}")]
+    NoView {
+        /// The weight.
+        weight: String,
+        /// The element type.
+        element: ElementType,
+    },
+    /// The operator set has no operator for quantized weights.
+    #[error("opset {found} cannot read weights in groups of 4 or 8 bits; choose {needed} or a later one")]
+    OpsetForQuantized {
+        /// The version that was asked for.
+        found: u32,
+        /// The first that can.
+        needed: u32,
+    },
+    /// The plan for the weights does not fit the model.
+    #[error(transparent)]
+    Artifact(#[from] jetmoe_artifact::Error),
+    /// A weight that its type cannot hold.
+    #[error(
+        "{tensor}: the weight at {place:?} is {value}, beyond what {element} can hold\n  \
+             keep the part it belongs to in another type, as in --keep f32:mlp, or choose another precision"
+    )]
+    NotRepresentable {
+        /// The tensor.
+        tensor: String,
+        /// Its place in the tensor.
+        place: Vec<usize>,
+        /// What it is.
+        value: f32,
+        /// What it should become.
+        element: ElementType,
+    },
+    /// A weight that cannot be quantized.
+    #[error("{tensor}, row {row:?}: {source}")]
+    Quantize {
+        /// The tensor.
+        tensor: String,
+        /// The row: its place in the tensor.
+        row: Vec<usize>,
+        /// Why.
+        source: jetmoe_quantize::Error,
     },
     /// The operator-set version is outside the supported range.
     #[error("opset {found} is not supported; choose one from {minimum} to {maximum}")]

@@ -1,5 +1,6 @@
 //! A finished graph: what the writer and the text form read.
 
+use half::f16;
 use jetmoe_artifact::{Precision, Profile, Task};
 
 use crate::{ElementType, Opset, Shape, Weight};
@@ -20,7 +21,17 @@ pub struct Graph {
     pub(crate) outputs: Vec<ValueId>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) constants: Vec<Constant>,
-    pub(crate) weights: Vec<(ValueId, Weight)>,
+    pub(crate) weights: Vec<StoredWeight>,
+}
+
+/// A weight and the values that its bytes are read as.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredWeight {
+    pub(crate) weight: Weight,
+    /// One for each of [`Weight::parts`].
+    pub(crate) parts: Vec<ValueId>,
+    /// Other readings of the same bytes: a value, and the part that it lies on.
+    pub(crate) views: Vec<(ValueId, usize)>,
 }
 
 /// Index of a value in [`Graph::values`].
@@ -49,8 +60,8 @@ pub(crate) struct Node {
 pub(crate) enum Attribute {
     Integer(i64),
     Integers(Vec<i64>),
-    /// A tensor of one float32 element, `[1]`.
-    Float32Tensor(f32),
+    /// A tensor that holds a single zero, `[1]`.
+    Zero(ElementType),
 }
 
 /// A small tensor that is stored in the graph itself.
@@ -64,6 +75,7 @@ pub(crate) struct Constant {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Elements {
     Float32(Vec<f32>),
+    Float16(Vec<f16>),
     Int64(Vec<i64>),
 }
 
@@ -71,6 +83,7 @@ impl Elements {
     pub(crate) fn element(&self) -> ElementType {
         match self {
             Elements::Float32(_) => ElementType::Float32,
+            Elements::Float16(_) => ElementType::Float16,
             Elements::Int64(_) => ElementType::Int64,
         }
     }
@@ -78,12 +91,18 @@ impl Elements {
     pub(crate) fn to_le_bytes(&self) -> Vec<u8> {
         match self {
             Elements::Float32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Elements::Float16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Elements::Int64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         }
     }
 }
 
 impl Graph {
+    /// Every weight, in the order they are written.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        self.weights.iter().map(|stored| &stored.weight)
+    }
+
     /// How often each operator occurs.
     pub fn operators(&self) -> std::collections::BTreeMap<&'static str, usize> {
         let mut operators = std::collections::BTreeMap::new();

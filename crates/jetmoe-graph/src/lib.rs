@@ -7,6 +7,7 @@
 mod builder;
 mod dimension;
 mod element;
+mod encoding;
 mod error;
 mod graph;
 mod model;
@@ -22,10 +23,12 @@ mod writer;
 
 use std::collections::BTreeSet;
 
-use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task};
+use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task, WeightPlan};
+pub use jetmoe_quantize::Rounding;
 
 pub use dimension::{Dimension, Shape};
 pub use element::ElementType;
+pub use encoding::{QuantizedRows, Quantizer};
 pub use error::{Error, Result};
 pub use graph::Graph;
 pub use model::build;
@@ -48,6 +51,8 @@ pub struct GraphOptions {
     pub opset: Opset,
     /// Outputs beyond the task's own.
     pub optional_outputs: BTreeSet<OptionalOutput>,
+    /// How the products' weights are stored.
+    pub weights: WeightPlan,
 }
 
 impl GraphOptions {
@@ -59,6 +64,7 @@ impl GraphOptions {
             profile: Profile::Portable,
             opset: Opset::default(),
             optional_outputs: BTreeSet::new(),
+            weights: WeightPlan::default(),
         }
     }
 }

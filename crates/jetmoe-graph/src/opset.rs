@@ -10,6 +10,8 @@ pub struct Opset(u32);
 impl Opset {
     /// The oldest: `ReduceMean` takes its axes as an input since 18.
     pub const MINIMUM: Opset = Opset(18);
+    /// `DequantizeLinear` knows groups and 4-bit types since 21.
+    pub const FIRST_WITH_GROUPS: Opset = Opset(21);
     /// The newest that was tested with every runtime.
     pub const MAXIMUM: Opset = Opset(23);
 

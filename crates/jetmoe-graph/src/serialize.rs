@@ -5,7 +5,7 @@ use crate::writer::Place;
 use crate::{Dimension, onnx};
 
 /// The whole file; the weights lie at `places` of the file `location`.
-pub(crate) fn model(graph: &Graph, location: &str, places: &[Place]) -> onnx::Model {
+pub(crate) fn model(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onnx::Model {
     let metadata = [
         ("jetmoe.task", graph.task.to_string()),
         ("jetmoe.precision", graph.precision.to_string()),
@@ -25,20 +25,24 @@ pub(crate) fn model(graph: &Graph, location: &str, places: &[Place]) -> onnx::Mo
     }
 }
 
-fn body(graph: &Graph, location: &str, places: &[Place]) -> onnx::Graph {
+fn body(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onnx::Graph {
     let name = |id: &ValueId| graph.values[*id].name.clone();
     let constants = graph.constants.iter().map(|constant| {
         let bytes = constant.elements.to_le_bytes();
         onnx::Tensor { raw_data: Some(bytes), ..tensor(&graph.values[constant.value]) }
     });
-    let weights = graph.weights.iter().zip(places).map(|((value, _), place)| onnx::Tensor {
-        external_data: vec![
-            entry("location", location.to_owned()),
-            entry("offset", place.offset.to_string()),
-            entry("length", place.length.to_string()),
-        ],
-        data_location: Some(onnx::DataLocation::External as i32),
-        ..tensor(&graph.values[*value])
+    let weights = graph.weights.iter().zip(places).flat_map(|(stored, places)| {
+        let parts = stored.parts.iter().zip(places);
+        let views = stored.views.iter().map(|(value, part)| (value, &places[*part]));
+        parts.chain(views).map(|(value, place)| onnx::Tensor {
+            external_data: vec![
+                entry("location", location.to_owned()),
+                entry("offset", place.offset.to_string()),
+                entry("length", place.length.to_string()),
+            ],
+            data_location: Some(onnx::DataLocation::External as i32),
+            ..tensor(&graph.values[*value])
+        })
     });
     onnx::Graph {
         name: Some(format!("jetmoe-{}", graph.task)),
@@ -93,11 +97,11 @@ fn attribute(name: &str, value: &Attribute) -> onnx::Attribute {
         Attribute::Integer(number) => {
             onnx::Attribute { i: Some(*number), r#type: Some(onnx::AttributeType::Int as i32), ..named }
         }
-        Attribute::Float32Tensor(number) => onnx::Attribute {
+        Attribute::Zero(element) => onnx::Attribute {
             t: Some(onnx::Tensor {
                 dims: vec![1],
-                data_type: Some(onnx::DataType::Float as i32),
-                raw_data: Some(number.to_le_bytes().to_vec()),
+                data_type: Some(element.onnx()),
+                raw_data: Some(vec![0; element.bytes(1) as usize]),
                 ..onnx::Tensor::default()
             }),
             r#type: Some(onnx::AttributeType::Tensor as i32),

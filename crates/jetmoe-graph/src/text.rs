@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::ElementType;
 use crate::graph::{Attribute, Elements, Graph, ValueId};
 
 /// Renders a graph: inputs, outputs, weights, then one line per node in the order of execution, grouped by scope.
@@ -19,8 +20,13 @@ pub fn render(graph: &Graph) -> String {
     );
     section(&mut text, "inputs", graph, &graph.inputs);
     section(&mut text, "outputs", graph, &graph.outputs);
-    let weights: Vec<ValueId> = graph.weights.iter().map(|(value, _)| *value).collect();
+    let weights: Vec<ValueId> = graph.weights.iter().flat_map(|stored| stored.parts.clone()).collect();
     section(&mut text, "weights", graph, &weights);
+    let views: Vec<ValueId> =
+        graph.weights.iter().flat_map(|stored| stored.views.iter().map(|(value, _)| *value)).collect();
+    if !views.is_empty() {
+        section(&mut text, "other readings of the same bytes", graph, &views);
+    }
     nodes(&mut text, graph);
     text
 }
@@ -51,7 +57,8 @@ fn nodes(text: &mut String, graph: &Graph) {
         operands.extend(node.attributes.iter().map(|(name, value)| match value {
             Attribute::Integer(number) => format!("{name}={number}"),
             Attribute::Integers(numbers) => format!("{name}={numbers:?}"),
-            Attribute::Float32Tensor(number) => format!("{name}=[{number:?}]"),
+            Attribute::Zero(ElementType::Float32) => format!("{name}=[0.0]"),
+            Attribute::Zero(element) => format!("{name}={element}[0.0]"),
         }));
         line(text, format_args!("  {} = {}({})", results.join(", "), node.operator, operands.join(", ")));
         for id in &node.outputs {
@@ -67,9 +74,20 @@ fn constant(graph: &Graph, id: ValueId) -> Option<String> {
     let is_scalar = graph.values[id].shape.rank() == 0;
     match &constant.elements {
         Elements::Float32(values) if is_scalar => values.first().map(|value| format!("{value:?}")),
+        Elements::Float16(values) if is_scalar => values.first().map(|value| format!("{:?}", value.to_f32())),
         Elements::Int64(values) if is_scalar => values.first().map(i64::to_string),
-        Elements::Float32(values) => Some(format!("{values:?}")),
-        Elements::Int64(values) => Some(format!("{values:?}")),
+        Elements::Float32(values) => sequence(values),
+        Elements::Float16(values) => sequence(values),
+        Elements::Int64(values) => sequence(values),
+    }
+}
+
+/// All values, or the first ones of many.
+fn sequence<T: std::fmt::Debug>(values: &[T]) -> Option<String> {
+    const SHOWN: usize = 64;
+    match values.len() {
+        ..=SHOWN => Some(format!("{values:?}")),
+        count => Some(format!("{:?} and so on to {:?}, {count} in all", &values[..4], values[count - 1])),
     }
 }
 

@@ -1,24 +1,51 @@
-//! Weights as references into a checkpoint: which tensor, which part of it, in which layout.
+//! Weights as references into a checkpoint: which tensor, which part of it, in which layout and encoding.
 
-use jetmoe_checkpoint::{Checkpoint, TensorView, convert_to_f32};
+use jetmoe_quantize::{Bits, Scales, Scheme};
 
-use crate::{Error, Result};
+use crate::ElementType;
 
 /// A reference to a checkpoint tensor, or to one expert's matrix of it. No element is read before the graph is
 /// written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Weight {
-    tensor: String,
+    pub(crate) tensor: String,
     /// Shape in the checkpoint.
-    stored: Vec<usize>,
-    expert: Option<usize>,
-    transposed: bool,
+    pub(crate) stored: Vec<usize>,
+    pub(crate) expert: Option<usize>,
+    pub(crate) transposed: bool,
+    pub(crate) encoding: Encoding,
+}
+
+/// How a weight's elements are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Encoding {
+    /// One by one.
+    Float(ElementType),
+    /// As codes with a scale per group. The weight is a transposed matrix; groups lie along its first axis, the inputs
+    /// of the product.
+    Quantized(Scheme),
+}
+
+/// One of the tensors that a weight is written as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) element: ElementType,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl Part {
+    /// Size in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.element.bytes(self.shape.iter().map(|size| *size as u64).product())
+    }
 }
 
 impl Weight {
-    /// A whole tensor.
+    /// A whole tensor, as float32.
     pub fn new(tensor: String, shape: Vec<usize>) -> Self {
-        Weight { tensor, stored: shape, expert: None, transposed: false }
+        let encoding = Encoding::Float(ElementType::Float32);
+        Weight { tensor, stored: shape, expert: None, transposed: false, encoding }
     }
 
     /// One expert's matrix of a tensor `[experts, rows, columns]`.
@@ -31,6 +58,29 @@ impl Weight {
     pub fn transposed(mut self) -> Self {
         self.transposed = !self.transposed;
         self
+    }
+
+    pub(crate) fn encoded(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// Name of the checkpoint tensor.
+    pub fn tensor(&self) -> &str {
+        &self.tensor
+    }
+
+    /// Which expert's matrix of the tensor, if it is one's.
+    pub fn expert(&self) -> Option<usize> {
+        self.expert
+    }
+
+    /// How it is quantized; `None` if it is not.
+    pub fn scheme(&self) -> Option<Scheme> {
+        match self.encoding {
+            Encoding::Float(_) => None,
+            Encoding::Quantized(scheme) => Some(scheme),
+        }
     }
 
     /// Name and shape of the checkpoint tensor.
@@ -59,107 +109,32 @@ impl Weight {
         shape
     }
 
-    /// Size in bytes as it is written.
-    pub(crate) fn encoded_length(&self) -> u64 {
-        self.shape().iter().map(|size| *size as u64).product::<u64>() * size_of::<f32>() as u64
-    }
-
-    /// The mapped bytes that this weight is made from.
-    ///
-    /// # Errors
-    /// A tensor that the checkpoint does not have in this shape.
-    pub(crate) fn source<'a>(&self, checkpoint: &'a Checkpoint) -> Result<Source<'a>> {
-        let tensor = checkpoint.tensor(&self.tensor, &self.stored)?;
-        let part = match self.expert {
-            None => Some(tensor),
-            Some(expert) => tensor.slice_first(expert),
+    /// The tensors it is written as: itself, or codes, scales and perhaps zero points.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let (name, shape) = (self.name(), self.shape());
+        let scheme = match self.encoding {
+            Encoding::Float(element) => return vec![Part { name, element, shape }],
+            Encoding::Quantized(scheme) => scheme,
         };
-        let tensor = part.ok_or_else(|| Error::NoSuchExpert {
-            tensor: self.tensor.clone(),
-            expert: self.expert.unwrap_or(0),
-            experts: self.stored.first().copied().unwrap_or(0),
-        })?;
-        let layout = match tensor.shape {
-            [rows, columns] if self.transposed => Layout::Transposed { rows: *rows, columns: *columns },
-            _ => Layout::AsStored,
+        let codes = match (scheme.bits, scheme.zero_points) {
+            (Bits::Four, false) => ElementType::Int4,
+            (Bits::Four, true) => ElementType::UInt4,
+            (Bits::Eight, false) => ElementType::Int8,
+            (Bits::Eight, true) => ElementType::UInt8,
         };
-        Ok(Source { tensor, layout })
-    }
-}
-
-/// A weight about to be written, cut into pieces that can be converted independently: little-endian float32, row-major.
-#[derive(Debug)]
-pub(crate) struct Source<'a> {
-    tensor: TensorView<'a>,
-    layout: Layout,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Layout {
-    AsStored,
-    /// Rows and columns of the stored matrix, which are exchanged.
-    Transposed {
-        rows: usize,
-        columns: usize,
-    },
-}
-
-/// Elements of a piece, so that memory does not grow with the model.
-const PIECE: usize = 1 << 18;
-
-impl Source<'_> {
-    /// Number of pieces.
-    pub(crate) fn pieces(&self) -> usize {
-        match self.layout {
-            Layout::AsStored => (self.tensor.bytes.len() / self.tensor.dtype.size()).div_ceil(PIECE),
-            Layout::Transposed { rows, columns } => columns.div_ceil(band(rows)),
+        let scale = match scheme.scales {
+            Scales::Float32 => ElementType::Float32,
+            Scales::Float16 => ElementType::Float16,
+        };
+        let mut groups = shape.clone();
+        if let Some(inputs) = groups.first_mut() {
+            *inputs = scheme.groups(*inputs);
         }
-    }
-
-    /// The `index`-th piece, encoded.
-    pub(crate) fn piece(&self, index: usize) -> Vec<u8> {
-        match self.layout {
-            Layout::AsStored => self.run(index),
-            Layout::Transposed { rows, columns } => self.band(index, rows, columns),
+        let part = |suffix: &str, element, shape| Part { name: format!("{name}.{suffix}"), element, shape };
+        let mut parts = vec![part("codes", codes, shape), part("scales", scale, groups.clone())];
+        if scheme.zero_points {
+            parts.push(part("zero_points", codes, groups));
         }
+        parts
     }
-
-    /// A run of elements in the stored order.
-    fn run(&self, index: usize) -> Vec<u8> {
-        let size = self.tensor.dtype.size();
-        let end = ((index + 1) * PIECE * size).min(self.tensor.bytes.len());
-        let bytes = &self.tensor.bytes[index * PIECE * size..end];
-        let mut values = vec![0.0; bytes.len() / size];
-        convert_to_f32(self.tensor.dtype, bytes, &mut values);
-        encode(&values)
-    }
-
-    /// A band of columns: every stored row gives a short contiguous run, and the band becomes that many whole rows of
-    /// the result.
-    fn band(&self, index: usize, rows: usize, columns: usize) -> Vec<u8> {
-        let size = self.tensor.dtype.size();
-        let first = index * band(rows);
-        let width = band(rows).min(columns - first);
-        let mut run = vec![0.0; width];
-        let mut result = vec![0.0; width * rows];
-        for row in 0..rows {
-            let start = (row * columns + first) * size;
-            convert_to_f32(self.tensor.dtype, &self.tensor.bytes[start..start + width * size], &mut run);
-            for (column, value) in run.iter().enumerate() {
-                result[column * rows + row] = *value;
-            }
-        }
-        encode(&result)
-    }
-}
-
-/// Columns of a transposed matrix that are taken at a time.
-fn band(rows: usize) -> usize {
-    (PIECE / rows.max(1)).max(1)
-}
-
-fn encode(values: &[f32]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(size_of_val(values));
-    encoded.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    encoded
 }

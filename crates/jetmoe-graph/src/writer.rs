@@ -6,14 +6,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use jetmoe_checkpoint::{Checkpoint, Digest};
+use jetmoe_quantize::pack_nibbles;
 use prost::Message;
 use rayon::prelude::*;
 
-use crate::Result;
+use crate::encoding::{Quantizer, Source};
 use crate::graph::Graph;
 use crate::partial_file::PartialFile;
 use crate::serialize::model;
-use crate::weight::Source;
+use crate::{ElementType, Result};
 
 /// Sizes and digests of the two files of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +29,17 @@ pub struct WrittenGraph {
     pub data_sha256: Digest,
 }
 
-/// Writes `graph` to `graph_path` and its weights, taken from `checkpoint`, to `data_path`, which must lie in the same
-/// folder: the graph names it by its bare file name. Both are written under temporary names and renamed when they are
-/// whole; what an interrupted run leaves behind ends in `.partial`. `progress` is told the number of weight bytes
-/// written since its last call.
+/// Writes `graph` to `graph_path` and its weights, taken from `checkpoint` and rounded by `quantizer` where they are
+/// quantized, to `data_path`, which must lie in the same folder: the graph names it by its bare file name. Both are
+/// written under temporary names and renamed when they are whole; what an interrupted run leaves behind ends in
+/// `.partial`. `progress` is told the number of weight bytes written since its last call.
 ///
 /// # Errors
-/// A weight that the checkpoint does not have, or what the file system refuses.
+/// A weight that the checkpoint does not have or that its element type cannot hold, or what the file system refuses.
 pub fn write(
     graph: &Graph,
     checkpoint: &Checkpoint,
+    quantizer: &dyn Quantizer,
     graph_path: &Path,
     data_path: &Path,
     progress: &mut dyn FnMut(u64),
@@ -46,7 +48,8 @@ pub fn write(
     let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
 
     let places = places(graph);
-    let data = write_weights(graph, checkpoint, &places, PartialFile::create(data_path)?, progress)?;
+    let writing = Writing { graph, checkpoint, quantizer, places: &places };
+    let data = writing.write(PartialFile::create(data_path)?, progress)?;
     let model = model(graph, &location, &places);
     let mut file = PartialFile::create(graph_path)?;
     file.write_all(&model.encode_to_vec()).map_err(file.failed("write"))?;
@@ -62,33 +65,34 @@ impl Graph {
     /// # Errors
     /// All weights that are missing or do not fit, at once.
     pub fn check_weights(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let needed: Vec<_> = self.weights.iter().map(|(_, weight)| weight.stored()).collect();
+        let needed: Vec<_> = self.weights().map(|weight| weight.stored()).collect();
         Ok(checkpoint.check_weights(&needed)?)
     }
 
     /// Size of all weights in bytes, as they will be written.
     pub fn weight_bytes(&self) -> u64 {
-        self.weights.iter().map(|(_, weight)| weight.encoded_length()).sum()
+        self.weights().flat_map(|weight| weight.parts()).map(|part| part.bytes()).sum()
     }
 }
 
-/// Where a weight lies in the data file.
+/// Where a part of a weight lies in the data file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
 
-/// One weight behind the other, each aligned.
-fn places(graph: &Graph) -> Vec<Place> {
+/// For every weight the places of its parts: one behind the other, each aligned.
+fn places(graph: &Graph) -> Vec<Vec<Place>> {
     let mut end = 0_u64;
-    let lengths = graph.weights.iter().map(|(_, weight)| weight.encoded_length());
-    lengths
-        .map(|length| {
-            let offset = end.next_multiple_of(alignment(length));
-            end = offset + length;
-            Place { offset, length }
-        })
+    let mut place = |length: u64| {
+        let offset = end.next_multiple_of(alignment(length));
+        end = offset + length;
+        Place { offset, length }
+    };
+    graph
+        .weights()
+        .map(|weight| weight.parts().into_iter().map(|part| place(part.bytes())).collect())
         .collect()
 }
 
@@ -101,29 +105,61 @@ fn alignment(length: u64) -> u64 {
 /// Pieces that wait to be written; each is at most a few megabytes.
 const PIECES_IN_FLIGHT: usize = 8;
 
-/// Converts the weights on all cores while one thread hashes and writes what is ready, in order. Memory holds a few
-/// pieces at a time, whatever the size of the model.
-fn write_weights(
-    graph: &Graph,
-    checkpoint: &Checkpoint,
-    places: &[Place],
-    data: PartialFile,
-    progress: &mut dyn FnMut(u64),
-) -> Result<PartialFile> {
-    let failed = data.failed("write");
-    let (sender, receiver) = sync_channel(PIECES_IN_FLIGHT);
-    let (converted, written) = thread::scope(|scope| {
-        let writer = scope.spawn(move || write_pieces(receiver, data));
-        let converted = convert_weights(graph, checkpoint, places, &sender, progress);
-        drop(sender);
-        let written =
-            writer.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread ended early")));
-        (converted, written)
-    });
-    // a conversion also ends because writing failed, and then that is the reason to report
-    let data = written.map_err(failed)?;
-    converted?;
-    Ok(data)
+/// The weights of a graph on their way into the data file.
+struct Writing<'a> {
+    graph: &'a Graph,
+    checkpoint: &'a Checkpoint,
+    quantizer: &'a dyn Quantizer,
+    places: &'a [Vec<Place>],
+}
+
+impl Writing<'_> {
+    /// Converts the weights on all cores while one thread hashes and writes what is ready, in order. Memory holds a few
+    /// pieces at a time, whatever the size of the model.
+    fn write(&self, data: PartialFile, progress: &mut dyn FnMut(u64)) -> Result<PartialFile> {
+        let failed = data.failed("write");
+        let (sender, receiver) = sync_channel(PIECES_IN_FLIGHT);
+        let (converted, written) = thread::scope(|scope| {
+            let writer = scope.spawn(move || write_pieces(receiver, data));
+            let converted = self.convert(&mut Stream { sender: &sender, end: 0, progress });
+            drop(sender);
+            let written =
+                writer.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread ended early")));
+            (converted, written)
+        });
+        // a conversion also ends because writing failed, and then that is the reason to report
+        let data = written.map_err(failed)?;
+        converted?;
+        Ok(data)
+    }
+
+    fn convert(&self, stream: &mut Stream<'_>) -> Result<()> {
+        for (weight, places) in self.graph.weights().zip(self.places) {
+            let source = Source::new(weight, self.checkpoint, self.quantizer)?;
+            let (mut scales, mut zero_points) = (Vec::new(), Vec::new());
+            let pieces: Vec<usize> = (0..source.pieces()).collect();
+            let mut begin = places.first().map(|place| place.offset);
+            for group in pieces.chunks(2 * rayon::current_num_threads()) {
+                let converted: Vec<Result<_>> = group.par_iter().map(|piece| source.piece(*piece)).collect();
+                for piece in converted {
+                    let piece = piece?;
+                    scales.extend_from_slice(&piece.scales);
+                    zero_points.extend_from_slice(&piece.zero_points);
+                    if stream.send(begin.take(), piece.elements).is_none() {
+                        return Ok(());
+                    }
+                }
+            }
+            let packed = weight.parts().get(2).is_some_and(|part| part.element == ElementType::UInt4);
+            let zero_points = if packed { pack_nibbles(&zero_points) } else { zero_points };
+            for (place, content) in places.iter().skip(1).zip([scales, zero_points]) {
+                if stream.send(Some(place.offset), content).is_none() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn write_pieces(receiver: Receiver<Vec<u8>>, mut data: PartialFile) -> io::Result<PartialFile> {
@@ -133,32 +169,25 @@ fn write_pieces(receiver: Receiver<Vec<u8>>, mut data: PartialFile) -> io::Resul
     Ok(data)
 }
 
-fn convert_weights(
-    graph: &Graph,
-    checkpoint: &Checkpoint,
-    places: &[Place],
-    sender: &SyncSender<Vec<u8>>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<()> {
-    let mut end = 0;
-    for ((_, weight), place) in graph.weights.iter().zip(places) {
-        let padding = vec![0; (place.offset - end) as usize];
-        end = place.offset + place.length;
-        if sender.send(padding).is_err() {
-            return Ok(());
+/// What goes to the writing thread.
+struct Stream<'a> {
+    sender: &'a SyncSender<Vec<u8>>,
+    /// Bytes sent so far.
+    end: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Stream<'_> {
+    /// Sends the next bytes, which begin at `offset` where one is given. `None` once writing has failed.
+    fn send(&mut self, offset: Option<u64>, bytes: Vec<u8>) -> Option<()> {
+        let padding = offset.map_or(0, |offset| offset - self.end);
+        let length = bytes.len() as u64;
+        self.end += padding + length;
+        if padding > 0 {
+            self.sender.send(vec![0; padding as usize]).ok()?;
         }
-        let source: Source<'_> = weight.source(checkpoint)?;
-        let pieces: Vec<usize> = (0..source.pieces()).collect();
-        for group in pieces.chunks(2 * rayon::current_num_threads()) {
-            let converted: Vec<Vec<u8>> = group.par_iter().map(|piece| source.piece(*piece)).collect();
-            for piece in converted {
-                let length = piece.len() as u64;
-                if sender.send(piece).is_err() {
-                    return Ok(());
-                }
-                progress(length);
-            }
-        }
+        self.sender.send(bytes).ok()?;
+        (self.progress)(length);
+        Some(())
     }
-    Ok(())
 }

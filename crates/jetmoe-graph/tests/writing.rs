@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use jetmoe_artifact::Task;
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_graph::onnx::{DataLocation, Tensor};
-use jetmoe_graph::{Error, GraphOptions, build, read, write};
+use jetmoe_graph::{Error, GraphOptions, Rounding, build, read, write};
 use proptest::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -125,7 +125,7 @@ proptest! {
         let graph = build(checkpoint.config(), &GraphOptions::for_task(Task::CausalLm)).unwrap();
         let (graph_path, data_path) = (folder.path().join("g.onnx"), folder.path().join("g.onnx_data"));
         let mut reported = 0;
-        let written = write(&graph, &checkpoint, &graph_path, &data_path, &mut |bytes| reported += bytes).unwrap();
+        let written = write(&graph, &checkpoint, &Rounding::Search, &graph_path, &data_path, &mut |bytes| reported += bytes).unwrap();
         prop_assert_eq!(reported, graph.weight_bytes());
 
         let data = std::fs::read(&data_path).unwrap();
@@ -151,7 +151,7 @@ fn matrices_wider_than_a_band_are_transposed_whole() {
     let checkpoint = checkpoint(folder.path(), Dtype::BF16, 700, 420, 1);
     let graph = build(checkpoint.config(), &GraphOptions::for_task(Task::CausalLm)).unwrap();
     let (graph_path, data_path) = (folder.path().join("g.onnx"), folder.path().join("g.onnx_data"));
-    write(&graph, &checkpoint, &graph_path, &data_path, &mut |_| ()).unwrap();
+    write(&graph, &checkpoint, &Rounding::Search, &graph_path, &data_path, &mut |_| ()).unwrap();
     let data = std::fs::read(&data_path).unwrap();
     for weight in read(&graph_path).unwrap().graph.unwrap().initializer {
         if weight.data_location == Some(DataLocation::External as i32) {
@@ -173,8 +173,15 @@ fn a_failed_write_leaves_nothing() {
     let graph = build(checkpoint.config(), &GraphOptions::for_task(Task::SequenceClassification)).unwrap();
     let output = folder.path().join("output");
     std::fs::create_dir(&output).unwrap();
-    let error = write(&graph, &checkpoint, &output.join("g.onnx"), &output.join("g.onnx_data"), &mut |_| ())
-        .unwrap_err();
+    let error = write(
+        &graph,
+        &checkpoint,
+        &Rounding::Search,
+        &output.join("g.onnx"),
+        &output.join("g.onnx_data"),
+        &mut |_| (),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("score.weight is missing (expected [2, 8])"), "{error}");
     assert_eq!(std::fs::read_dir(&output).unwrap().count(), 0);
 }
@@ -185,8 +192,14 @@ fn a_folder_that_does_not_exist_is_named() {
     let checkpoint = checkpoint(folder.path(), Dtype::F32, 8, 4, 2);
     let graph = build(checkpoint.config(), &GraphOptions::for_task(Task::CausalLm)).unwrap();
     let nowhere = folder.path().join("nowhere");
-    let error =
-        write(&graph, &checkpoint, &nowhere.join("g.onnx"), &nowhere.join("g.onnx_data"), &mut |_| ());
+    let error = write(
+        &graph,
+        &checkpoint,
+        &Rounding::Search,
+        &nowhere.join("g.onnx"),
+        &nowhere.join("g.onnx_data"),
+        &mut |_| (),
+    );
     assert!(matches!(error, Err(Error::Io { action: "create", path, .. }) if path.starts_with(&nowhere)));
 }
 

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use jetmoe_artifact::{OutputName, Task};
+use jetmoe_artifact::{OutputName, Precision, Task};
 
 use crate::Runtime;
 
@@ -24,6 +24,17 @@ pub enum Error {
     NotBuiltIn {
         /// The runtime that was asked for.
         runtime: Runtime,
+    },
+    /// The runtime cannot run a graph of that precision.
+    #[error(
+        "{runtime} cannot run {precision} graphs: it knows no bfloat16\n  \
+             choose another --precision or backend, or export one: jetmoe-export MODEL --output DIR --precision f32"
+    )]
+    Precision {
+        /// Which runtime.
+        runtime: Runtime,
+        /// The precision of the graph.
+        precision: Precision,
     },
     /// No libonnxruntime was found.
     #[error(

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, Precision, Profile, Task};
+use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, Task};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
 
 use crate::engine::LoadedGraph;
@@ -28,6 +28,12 @@ impl Runtime {
             Runtime::Ort => cfg!(feature = "ort"),
             Runtime::Tract => cfg!(feature = "tract"),
         }
+    }
+
+    /// Whether this runtime can run graphs of a precision at all.
+    pub fn runs(self, precision: Precision) -> bool {
+        // tract knows no bfloat16
+        self == Runtime::Ort || precision != Precision::Bf16
     }
 
     /// Version of a runtime that is compiled in. ONNX Runtime's is that of the library that is found.
@@ -66,13 +72,18 @@ impl FromStr for Runtime {
 pub struct LoadOptions {
     /// Which runtime. `None`, the default, takes ONNX Runtime, or tract where no libonnxruntime is found.
     pub runtime: Option<Runtime>,
-    /// Which of the artifact's graphs, by precision.
-    pub precision: Precision,
-    /// Which of the artifact's graphs, by profile.
-    pub profile: Profile,
+    /// Which of the artifact's graphs, by precision. `None`, the default, takes the most exact one that the runtime can
+    /// run, in the order of [`Precision::ALL`].
+    pub precision: Option<Precision>,
+    /// Which of the artifact's graphs, by profile. `None`, the default, takes the first that the runtime can run, in the
+    /// order of [`Profile::ALL`].
+    pub profile: Option<Profile>,
     /// Threads that ONNX Runtime computes one operator with, at least 1; `None`, the default, is one per physical
     /// core. tract computes in the calling thread, whatever this says.
     pub threads: Option<usize>,
+    /// Whether ONNX Runtime may round what it multiplies with quantized weights to 8 bits, group by group. True, the
+    /// default, is faster; perplexity does not show it. tract always multiplies in float32.
+    pub int8_activations: bool,
     /// The libonnxruntime to load. `None`, the default, takes the one that
     /// [`OnnxRuntimeLibrary::find`](crate::OnnxRuntimeLibrary::find) finds. Any but the first of a process is refused.
     pub onnxruntime_library: Option<PathBuf>,
@@ -82,9 +93,10 @@ impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions {
             runtime: None,
-            precision: Precision::F32,
-            profile: Profile::Portable,
+            precision: None,
+            profile: None,
             threads: None,
+            int8_activations: true,
             onnxruntime_library: None,
         }
     }
@@ -115,8 +127,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_artifact(artifact: &Artifact, options: &LoadOptions) -> Result<Self> {
-        let record = artifact.graph(options.precision, options.profile)?;
-        let graph = load_graph(artifact, record, options)?;
+        let (record, graph) = load_graph(artifact, options)?;
         let tokenizer = artifact.tokenizer()?;
         let generation_config = artifact.generation_config()?;
         Ok(Self::from_graph(graph, artifact.config().clone(), record.task, tokenizer, generation_config))
@@ -181,36 +192,64 @@ impl Model {
     }
 }
 
+impl LoadOptions {
+    /// The graph of an artifact that these options take for a runtime.
+    ///
+    /// # Errors
+    /// A graph that the artifact does not have, or that the runtime cannot run.
+    pub fn choose_graph<'a>(&self, artifact: &'a Artifact, runtime: Runtime) -> Result<&'a GraphRecord> {
+        let wanted = artifact.graph(self.precision, self.profile)?;
+        if runtime.runs(wanted.precision) {
+            return Ok(wanted);
+        }
+        let others = Precision::ALL.iter().copied().filter(|precision| runtime.runs(*precision));
+        let mut others = others.filter_map(|precision| artifact.graph(Some(precision), self.profile).ok());
+        match self.precision {
+            None => others.next().ok_or(Error::Precision { runtime, precision: wanted.precision }),
+            Some(precision) => Err(Error::Precision { runtime, precision }),
+        }
+    }
+}
+
+type Loaded<'a> = (&'a GraphRecord, Arc<dyn LoadedGraph>);
+
 /// Loads into the runtime that was asked for; without one, ONNX Runtime where it can be had, else tract.
-fn load_graph(
-    artifact: &Artifact,
-    record: &jetmoe_artifact::GraphRecord,
-    options: &LoadOptions,
-) -> Result<Arc<dyn LoadedGraph>> {
+fn load_graph<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
     if options.threads == Some(0) {
         return Err(Error::Option { option: "threads", found: "0".to_owned(), expected: "at least 1" });
     }
     match options.runtime {
-        Some(Runtime::Ort) => load_ort(artifact, record, options),
-        Some(Runtime::Tract) => load_tract(artifact, record),
+        Some(runtime) => load_into(runtime, artifact, options),
         None if !Runtime::Ort.is_built_in() && options.onnxruntime_library.is_none() => {
-            load_tract(artifact, record)
+            load_into(Runtime::Tract, artifact, options)
         }
-        None => match load_ort(artifact, record, options) {
+        None => match load_into(Runtime::Ort, artifact, options) {
             // a library that somebody named and that cannot be used is no reason to take another runtime
             Err(error @ Error::LibraryNotFound { .. }) if Runtime::Tract.is_built_in() => {
                 tracing::warn!("{error}\n  going on with tract");
-                load_tract(artifact, record)
+                load_into(Runtime::Tract, artifact, options)
             }
             other => other,
         },
     }
 }
 
+fn load_into<'a>(runtime: Runtime, artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
+    if !runtime.is_built_in() {
+        return Err(Error::NotBuiltIn { runtime });
+    }
+    let record = options.choose_graph(artifact, runtime)?;
+    let graph = match runtime {
+        Runtime::Ort => load_ort(artifact, record, options),
+        Runtime::Tract => load_tract(artifact, record),
+    }?;
+    Ok((record, graph))
+}
+
 #[cfg(feature = "ort")]
 fn load_ort(
     artifact: &Artifact,
-    record: &jetmoe_artifact::GraphRecord,
+    record: &GraphRecord,
     options: &LoadOptions,
 ) -> Result<Arc<dyn LoadedGraph>> {
     Ok(Arc::new(crate::engine::ort::OrtGraph::load(artifact, record, options)?))
@@ -219,18 +258,18 @@ fn load_ort(
 #[cfg(not(feature = "ort"))]
 fn load_ort(
     _artifact: &Artifact,
-    _record: &jetmoe_artifact::GraphRecord,
+    _record: &GraphRecord,
     _options: &LoadOptions,
 ) -> Result<Arc<dyn LoadedGraph>> {
     Err(Error::NotBuiltIn { runtime: Runtime::Ort })
 }
 
 #[cfg(feature = "tract")]
-fn load_tract(artifact: &Artifact, record: &jetmoe_artifact::GraphRecord) -> Result<Arc<dyn LoadedGraph>> {
+fn load_tract(artifact: &Artifact, record: &GraphRecord) -> Result<Arc<dyn LoadedGraph>> {
     Ok(Arc::new(crate::engine::tract::TractGraph::load(artifact, record)?))
 }
 
 #[cfg(not(feature = "tract"))]
-fn load_tract(_artifact: &Artifact, _record: &jetmoe_artifact::GraphRecord) -> Result<Arc<dyn LoadedGraph>> {
+fn load_tract(_artifact: &Artifact, _record: &GraphRecord) -> Result<Arc<dyn LoadedGraph>> {
     Err(Error::NotBuiltIn { runtime: Runtime::Tract })
 }

@@ -72,8 +72,11 @@ impl Builder {
         self.float_function("Relu", operand)
     }
 
-    /// Converts to another element type.
+    /// Converts to another element type; nothing happens where it is that already.
     pub(crate) fn cast(&mut self, operand: &Value, element: ElementType) -> Value {
+        if operand.element == element {
+            return operand.clone();
+        }
         let to = Attribute::Integer(i64::from(element.onnx()));
         self.node("Cast", &[operand], vec![("to", to)], element, operand.shape.clone())
     }
@@ -119,7 +122,7 @@ impl Builder {
     }
 
     fn float_function(&mut self, operator: &'static str, operand: &Value) -> Result<Value> {
-        self.require_element(operator, &[operand], ElementType::Float32)?;
+        self.require_float(operator, &[operand])?;
         Ok(self.unary(operator, operand))
     }
 

@@ -11,9 +11,9 @@ mod sizes;
 
 use std::collections::HashMap;
 
-use jetmoe_artifact::{InputSpec, OutputSpec};
+use jetmoe_artifact::{InputSpec, OutputSpec, WeightPlan};
 
-use crate::graph::{Attribute, Constant, Graph, Node, ValueFacts, ValueId};
+use crate::graph::{Attribute, Constant, Graph, Node, StoredWeight, ValueFacts, ValueId};
 use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
 
 /// A value of the graph under construction.
@@ -37,14 +37,14 @@ impl Value {
 /// A graph under construction.
 pub(crate) struct Builder {
     graph: Graph,
+    /// How the products' weights are stored.
+    plan: WeightPlan,
     /// Names of the enclosing scopes, outermost first.
     scopes: Vec<String>,
     /// How often a node name was used, to keep names unique.
     used_names: HashMap<String, usize>,
     /// Constants that exist already, by their name.
     constants: HashMap<String, Value>,
-    /// Weights that exist already.
-    weights: HashMap<Weight, Value>,
     /// One-element vectors that hold sizes, by what they hold.
     sizes: HashMap<Dimension, Value>,
     /// Concatenated size vectors, by their parts.
@@ -67,10 +67,10 @@ impl Builder {
         };
         Builder {
             graph,
+            plan: options.weights.clone(),
             scopes: Vec::new(),
             used_names: HashMap::new(),
             constants: HashMap::new(),
-            weights: HashMap::new(),
             sizes: HashMap::new(),
             size_vectors: HashMap::new(),
         }
@@ -102,10 +102,11 @@ impl Builder {
     /// [`Error::Output`] if type or shape differ.
     pub(crate) fn output(&mut self, spec: &OutputSpec, value: &Value) -> Result<()> {
         let expected = Shape(spec.shape.iter().map(|axis| sizes::dimension(*axis)).collect());
-        if value.element != ElementType::Float32 || value.shape != expected {
+        let element = ElementType::from(spec.element);
+        if value.element != element || value.shape != expected {
             return Err(Error::Output {
                 output: spec.name.to_string(),
-                expected: format!("{}{expected}", ElementType::Float32),
+                expected: format!("{element}{expected}"),
                 found: value.describe(),
             });
         }
@@ -114,16 +115,43 @@ impl Builder {
         Ok(())
     }
 
-    /// A weight of the checkpoint; the same reference gives the same value.
-    pub(crate) fn weight(&mut self, weight: Weight) -> Value {
-        if let Some(value) = self.weights.get(&weight) {
-            return value.clone();
+    /// The values of a weight of the checkpoint, one for each of its parts; the same reference gives the same values.
+    pub(crate) fn weight(&mut self, weight: &Weight) -> Vec<Value> {
+        let index = self.graph.weights.iter().position(|stored| stored.weight == *weight);
+        let index = index.unwrap_or_else(|| {
+            let parts = weight.parts().into_iter().map(|part| {
+                let shape = Shape(part.shape.into_iter().map(Dimension::from).collect());
+                self.value(part.name, part.element, shape).id
+            });
+            let parts = parts.collect();
+            self.graph.weights.push(StoredWeight { weight: weight.clone(), parts, views: Vec::new() });
+            self.graph.weights.len() - 1
+        });
+        self.graph.weights[index].parts.iter().map(|id| self.existing(*id)).collect()
+    }
+
+    /// The bytes of one part of a weight, which the graph has already, as a vector of another element type.
+    ///
+    /// # Errors
+    /// [`Error::NoView`] for a weight that the graph does not have, or bytes that hold no whole number of elements.
+    pub(crate) fn view(&mut self, weight: &Weight, part: usize, element: ElementType) -> Result<Value> {
+        let missing = || Error::NoView { weight: weight.name(), element };
+        let index = self.graph.weights.iter().position(|stored| stored.weight == *weight);
+        let index = index.ok_or_else(missing)?;
+        let spec = weight.parts().into_iter().nth(part).ok_or_else(missing)?;
+        let (bytes, size) = (spec.bytes(), element.bytes(1));
+        if bytes % size != 0 {
+            return Err(missing());
         }
-        let shape = Shape(weight.shape().into_iter().map(Dimension::from).collect());
-        let value = self.value(weight.name(), ElementType::Float32, shape);
-        self.graph.weights.push((value.id, weight.clone()));
-        self.weights.insert(weight, value.clone());
-        value
+        let shape = Shape(vec![Dimension::from((bytes / size) as usize)]);
+        let value = self.value(format!("{}.bytes", spec.name), element, shape);
+        self.graph.weights[index].views.push((value.id, part));
+        Ok(value)
+    }
+
+    fn existing(&self, id: ValueId) -> Value {
+        let facts = &self.graph.values[id];
+        Value { id, element: facts.element, shape: facts.shape.clone() }
     }
 
     /// The finished graph.
@@ -149,6 +177,16 @@ impl Builder {
             operands: operands.iter().map(|value| value.describe()).collect(),
             message: message.into(),
         })
+    }
+
+    /// Refuses operands that are not all of one type with fractions.
+    fn require_float(&self, operator: &'static str, operands: &[&Value]) -> Result<()> {
+        let same = operands.windows(2).all(|pair| pair[0].element == pair[1].element);
+        if same && operands.iter().all(|value| value.element.is_float()) {
+            Ok(())
+        } else {
+            self.refuse(operator, operands, "every operand must be float32, or every one float16")
+        }
     }
 
     /// Refuses operands of another element type.

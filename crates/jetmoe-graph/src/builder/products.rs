@@ -1,13 +1,129 @@
-//! Matrix products.
+//! Matrix products, and how a stored weight becomes their operand.
+
+use jetmoe_artifact::{ModelPart, WeightPlan, WeightStorage};
+use jetmoe_quantize::{Bits, Scales, Scheme};
 
 use super::{Builder, Value};
 use crate::graph::Attribute;
-use crate::{ElementType, Result, Shape};
+use crate::weight::Encoding;
+use crate::{ElementType, Error, Opset, Result, Shape, Weight};
+
+/// Float32 and bfloat16 weights are multiplied in float32, all others in the type of the activations.
+fn arithmetic(storage: WeightStorage, activations: ElementType) -> ElementType {
+    match storage {
+        WeightStorage::F32 | WeightStorage::Bf16 => ElementType::Float32,
+        WeightStorage::F16 | WeightStorage::Int8 | WeightStorage::Int4 => activations,
+    }
+}
 
 impl Builder {
+    /// Element type of the activations.
+    pub(crate) fn activations(&self) -> ElementType {
+        self.graph.precision.activations().into()
+    }
+
+    /// How the weights of a part are stored.
+    pub(crate) fn storage(&self, part: ModelPart, layer: Option<usize>) -> WeightStorage {
+        self.plan.storage(self.graph.precision, part, layer)
+    }
+
+    /// How the weights are stored that are never quantized.
+    pub(crate) fn unquantized_storage(&self) -> WeightStorage {
+        match (self.graph.precision.storage(), self.activations()) {
+            (storage, _) if !storage.is_quantized() => storage,
+            (_, ElementType::Float16) => WeightStorage::F16,
+            _ => WeightStorage::F32,
+        }
+    }
+
+    /// Weights that share a scale where they are quantized.
+    pub(crate) fn group_size(&self) -> usize {
+        self.plan.group_size
+    }
+
+    /// A small weight, such as a norm's or a bias, in the type of the activations.
+    pub(crate) fn vector(&mut self, weight: Weight) -> Value {
+        let activations = self.activations();
+        self.float_weight(weight.encoded(Encoding::Float(activations)), activations)
+    }
+
+    /// `x · weightᵀ` for a weight `[outputs, inputs]` of the checkpoint, stored as `storage` says: `[..., outputs]`, in
+    /// the type of `x`.
+    pub(crate) fn linear(&mut self, x: &Value, weight: Weight, storage: WeightStorage) -> Result<Value> {
+        let arithmetic = arithmetic(storage, x.element);
+        let weight = match self.encoding(storage, arithmetic)? {
+            Encoding::Quantized(_) => {
+                let (_, weight) = self.quantized(weight, storage, arithmetic)?;
+                weight
+            }
+            encoding => self.float_weight(weight.transposed().encoded(encoding), arithmetic),
+        };
+        let operand = self.cast(x, arithmetic);
+        let product = self.matmul(&operand, &weight)?;
+        Ok(self.cast(&product, x.element))
+    }
+
+    /// [`Builder::linear`] with a weight that is not turned round, as it is also looked up by row.
+    pub(crate) fn linear_as_stored(
+        &mut self,
+        x: &Value,
+        weight: &Value,
+        storage: WeightStorage,
+    ) -> Result<Value> {
+        let arithmetic = arithmetic(storage, x.element);
+        let (operand, weight) = (self.cast(x, arithmetic), self.cast(weight, arithmetic));
+        let product = self.matmul_transposed(&operand, &weight)?;
+        Ok(self.cast(&product, x.element))
+    }
+
+    /// A weight of one part, converted to `element`.
+    pub(crate) fn float_weight(&mut self, weight: Weight, element: ElementType) -> Value {
+        let parts = self.weight(&weight);
+        self.cast(&parts[0], element)
+    }
+
+    /// A quantized weight and the matrix it is restored to, `[inputs, outputs]`, of type `element`. Runtimes put the
+    /// product that follows and this together and never restore the whole matrix.
+    pub(crate) fn quantized(
+        &mut self,
+        weight: Weight,
+        storage: WeightStorage,
+        element: ElementType,
+    ) -> Result<(Weight, Value)> {
+        let encoding = self.encoding(storage, element)?;
+        let weight = weight.transposed().encoded(encoding);
+        let parts = self.weight(&weight);
+        let shape = parts[0].shape.clone();
+        let attributes = vec![
+            ("axis", Attribute::Integer(0)),
+            ("block_size", Attribute::Integer(self.plan.group_size as i64)),
+        ];
+        let operands: Vec<&Value> = parts.iter().collect();
+        let restored = self.node("DequantizeLinear", &operands, attributes, element, shape);
+        Ok((weight, restored))
+    }
+
+    /// How a weight is written that enters a product of type `arithmetic`.
+    pub(crate) fn encoding(&self, storage: WeightStorage, arithmetic: ElementType) -> Result<Encoding> {
+        let bits = match storage {
+            WeightStorage::F32 => return Ok(Encoding::Float(ElementType::Float32)),
+            WeightStorage::F16 => return Ok(Encoding::Float(ElementType::Float16)),
+            WeightStorage::Bf16 => return Ok(Encoding::Float(ElementType::BFloat16)),
+            WeightStorage::Int8 => Bits::Eight,
+            WeightStorage::Int4 => Bits::Four,
+        };
+        let (found, needed) = (self.graph.opset, Opset::FIRST_WITH_GROUPS);
+        if found < needed {
+            return Err(Error::OpsetForQuantized { found: found.version(), needed: needed.version() });
+        }
+        let scales = if arithmetic == ElementType::Float16 { Scales::Float16 } else { Scales::Float32 };
+        let WeightPlan { group_size, zero_points, .. } = self.plan;
+        Ok(Encoding::Quantized(Scheme { bits, group_size, zero_points, scales }))
+    }
+
     /// `left · right` over the last two dimensions; the dimensions before them broadcast.
     pub(crate) fn matmul(&mut self, left: &Value, right: &Value) -> Result<Value> {
-        self.require_element("MatMul", &[left, right], ElementType::Float32)?;
+        self.require_float("MatMul", &[left, right])?;
         let split = |value: &Value| {
             let rank = value.shape.rank().checked_sub(2)?;
             let (batch, matrix) = value.shape.0.split_at(rank);
@@ -29,18 +145,18 @@ impl Builder {
             return self.refuse("MatMul", &[left, right], "leading dimensions do not broadcast");
         };
         shape.0.extend([rows, columns]);
-        Ok(self.node("MatMul", &[left, right], Vec::new(), ElementType::Float32, shape))
+        Ok(self.node("MatMul", &[left, right], Vec::new(), left.element, shape))
     }
 
     /// `left · rightᵀ` for matrices `[rows, inner]` and `[columns, inner]`. It takes a weight in the layout that
     /// checkpoints store, so that a table that is also looked up by row is stored once.
     pub(crate) fn matmul_transposed(&mut self, left: &Value, right: &Value) -> Result<Value> {
-        self.require_element("Gemm", &[left, right], ElementType::Float32)?;
+        self.require_float("Gemm", &[left, right])?;
         match (left.shape.0.as_slice(), right.shape.0.as_slice()) {
             ([rows, inner], [columns, right_inner]) if inner == right_inner => {
                 let shape = Shape(vec![rows.clone(), columns.clone()]);
                 let attributes = vec![("transB", Attribute::Integer(1))];
-                Ok(self.node("Gemm", &[left, right], attributes, ElementType::Float32, shape))
+                Ok(self.node("Gemm", &[left, right], attributes, left.element, shape))
             }
             _ => self.refuse("Gemm", &[left, right], "both must be matrices with the same number of columns"),
         }

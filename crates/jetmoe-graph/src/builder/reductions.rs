@@ -7,7 +7,7 @@ use crate::{Dimension, ElementType, Result, Shape};
 impl Builder {
     /// Mean over the last axis, which stays with size 1.
     pub(crate) fn mean_of_last(&mut self, operand: &Value) -> Result<Value> {
-        self.require_element("ReduceMean", &[operand], ElementType::Float32)?;
+        self.require_float("ReduceMean", &[operand])?;
         self.reduce("ReduceMean", operand, operand.shape.rank().wrapping_sub(1), true)
     }
 
@@ -32,9 +32,9 @@ impl Builder {
 
     /// Softmax over the last axis.
     pub(crate) fn softmax(&mut self, operand: &Value) -> Result<Value> {
-        self.require_element("Softmax", &[operand], ElementType::Float32)?;
+        self.require_float("Softmax", &[operand])?;
         let attributes = vec![("axis", Attribute::Integer(-1))];
-        Ok(self.node("Softmax", &[operand], attributes, ElementType::Float32, operand.shape.clone()))
+        Ok(self.node("Softmax", &[operand], attributes, operand.element, operand.shape.clone()))
     }
 
     /// The `k` largest elements of the last axis in descending order, and their indices.

@@ -7,12 +7,18 @@ use crate::{Dimension, ElementType, Result, Shape};
 impl Builder {
     /// Rows of `table` (its first axis) at `indices`: `[...indices, ...rest of table]`.
     pub(crate) fn gather(&mut self, table: &Value, indices: &Value) -> Result<Value> {
+        self.gather_along(table, indices, 0)
+    }
+
+    /// Elements of `table` at `indices` of an axis, which the axes of `indices` take the place of.
+    pub(crate) fn gather_along(&mut self, table: &Value, indices: &Value, axis: usize) -> Result<Value> {
         self.require_element("Gather", &[indices], ElementType::Int64)?;
-        let Some((_, row)) = table.shape.0.split_first() else {
-            return self.refuse("Gather", &[table, indices], "a scalar has no rows");
-        };
-        let shape = Shape([indices.shape.0.as_slice(), row].concat());
-        let attributes = vec![("axis", Attribute::Integer(0))];
+        if axis >= table.shape.rank() {
+            return self.refuse("Gather", &[table, indices], format!("the table has no axis {axis}"));
+        }
+        let (before, after) = table.shape.0.split_at(axis);
+        let shape = Shape([before, indices.shape.0.as_slice(), &after[1..]].concat());
+        let attributes = vec![("axis", Attribute::Integer(axis as i64))];
         Ok(self.node("Gather", &[table, indices], attributes, table.element, shape))
     }
 
@@ -31,7 +37,7 @@ impl Builder {
     /// Puts `rows` `[n, width]` to the places `indices` `[n]` of a new matrix `[size, width]`, whose other rows are
     /// zero. `size` comes from the graph's inputs and not from the rows: tract needs to know it without running.
     pub(crate) fn scatter_rows(&mut self, rows: &Value, indices: &Value, size: &Dimension) -> Result<Value> {
-        self.require_element("ScatterND", &[rows], ElementType::Float32)?;
+        self.require_float("ScatterND", &[rows])?;
         self.require_element("ScatterND", &[indices], ElementType::Int64)?;
         let ([count, width], [index_count]) = (rows.shape.0.as_slice(), indices.shape.0.as_slice()) else {
             return self.refuse("ScatterND", &[rows, indices], "rows must be a matrix and indices a vector");
@@ -40,8 +46,8 @@ impl Builder {
             return self.refuse("ScatterND", &[rows, indices], "every row needs one index");
         }
         let shape = Shape(vec![size.clone(), width.clone()]);
-        let zeros = self.zeros(&shape)?;
+        let zeros = self.zeros(rows.element, &shape)?;
         let indices = self.unsqueeze(indices, 1)?; // [n, 1]
-        Ok(self.node("ScatterND", &[&zeros, &indices, rows], Vec::new(), ElementType::Float32, shape))
+        Ok(self.node("ScatterND", &[&zeros, &indices, rows], Vec::new(), rows.element, shape))
     }
 }

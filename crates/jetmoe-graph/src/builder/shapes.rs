@@ -117,12 +117,12 @@ impl Builder {
         Ok(self.node("Concat", operands, attributes, first.element, shape))
     }
 
-    /// A float32 tensor of zeros.
-    pub(crate) fn zeros(&mut self, shape: &Shape) -> Result<Value> {
+    /// A tensor of zeros.
+    pub(crate) fn zeros(&mut self, element: ElementType, shape: &Shape) -> Result<Value> {
         let sizes = self.size_vector(shape)?;
-        // the default by the specification, but tract 0.23 makes it float64
-        let zero = vec![("value", Attribute::Float32Tensor(0.0))];
-        Ok(self.node("ConstantOfShape", &[&sizes], zero, ElementType::Float32, shape.clone()))
+        // float32 is the default by the specification, but tract 0.23 makes it float64
+        let zero = vec![("value", Attribute::Zero(element))];
+        Ok(self.node("ConstantOfShape", &[&sizes], zero, element, shape.clone()))
     }
 
     /// The whole numbers from `start` up to but without `start + count`, `[count]`.

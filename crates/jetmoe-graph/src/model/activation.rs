@@ -14,14 +14,14 @@ pub(super) fn activate(builder: &mut Builder, activation: Activation, x: &Value)
         }
         Activation::Relu => builder.relu(x),
         Activation::Gelu => {
-            let scale = builder.float(FRAC_1_SQRT_2);
+            let scale = builder.float_like(x, FRAC_1_SQRT_2);
             let scaled = builder.mul(x, &scale)?;
             let error = builder.erf(&scaled)?;
             half_of_one_plus(builder, x, &error)
         }
         Activation::GeluTanh => {
-            let coefficient = builder.float(0.044_715);
-            let scale = builder.float(FRAC_2_PI.sqrt());
+            let coefficient = builder.float_like(x, 0.044_715);
+            let scale = builder.float_like(x, FRAC_2_PI.sqrt());
             let square = builder.mul(x, x)?;
             let cube = builder.mul(&square, x)?;
             let cubic = builder.mul(&cube, &coefficient)?;
@@ -35,7 +35,7 @@ pub(super) fn activate(builder: &mut Builder, activation: Activation, x: &Value)
 
 /// ½ · x · (1 + share)
 fn half_of_one_plus(builder: &mut Builder, x: &Value, share: &Value) -> Result<Value> {
-    let (one, half) = (builder.float(1.0), builder.float(0.5));
+    let (one, half) = (builder.float_like(x, 1.0), builder.float_like(x, 0.5));
     let share = builder.add(share, &one)?;
     let product = builder.mul(x, &share)?;
     builder.mul(&product, &half)

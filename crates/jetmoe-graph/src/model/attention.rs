@@ -1,3 +1,4 @@
+use jetmoe_artifact::ModelPart;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
 
@@ -6,7 +7,7 @@ use super::experts::{expert_bias, expert_input, expert_output};
 use super::rotary::Rotary;
 use super::router::{Routes, per_expert};
 use crate::builder::{Builder, Value};
-use crate::{Dimension, Result, Shape, Weight};
+use crate::{Dimension, ElementType, Result, Shape, Weight};
 
 /// The attention half of a layer: a mixture of attention heads. Every expert has a query and an output projection;
 /// keys and values are shared. A token's s-th best expert gives it `kv_heads` query heads, of which head j looks at
@@ -69,15 +70,15 @@ impl Attention<'_> {
         let (kv_heads, channels, slots) =
             (config.num_key_value_heads, config.kv_channels, config.num_experts_per_token);
         let projections = expert_input(config, self.layer, Mixture::Attention, config.kv_width());
+        let storage = builder.storage(ModelPart::Attention, Some(self.layer));
         let results = per_expert(builder, hidden, &routes.tokens_of_expert, |builder, expert, rows| {
-            let projection = builder.weight(projections.clone().of_expert(expert).transposed());
-            builder.matmul(rows, &projection) // [rows, kv_width]
+            builder.linear(rows, projections.clone().of_expert(expert), storage) // [rows, kv_width]
         })?;
         let queries = routes.scatter(builder, &results, self.sizes)?; // [slots, kv_width]
         let heads = self.sizes.per_token(&[slots * kv_heads, channels]);
         let queries = builder.reshape(&queries, heads)?; // [batch, seq, k * kv_heads, channels]
         let queries = self.rotary.rotate(builder, &queries)?;
-        let scale = builder.float((channels as f64).powf(-0.5) as f32);
+        let scale = builder.float_like(&queries, (channels as f64).powf(-0.5) as f32);
         let queries = builder.mul(&queries, &scale)?;
         let queries = builder.reshape(&queries, self.sizes.per_token(&[slots, kv_heads, channels]))?;
         builder.transpose(&queries, &[0, 3, 2, 1, 4]) // [batch, kv_heads, k, seq, channels]
@@ -88,8 +89,8 @@ impl Attention<'_> {
         let config = self.config;
         let weight =
             Weight::new(names::kv_projection(self.layer), vec![2 * config.kv_width(), config.hidden_size]);
-        let weight = builder.weight(weight.transposed());
-        let both = builder.matmul(hidden, &weight)?; // [tokens, 2 * kv_width]
+        let storage = builder.storage(ModelPart::KvProj, Some(self.layer));
+        let both = builder.linear(hidden, weight, storage)?; // [tokens, 2 * kv_width]
         let (keys, values) = builder.halves(&both)?; // [tokens, kv_width] each
         let heads = self.sizes.per_token(&[config.num_key_value_heads, config.kv_channels]);
         let keys = builder.reshape(&keys, heads.clone())?; // [batch, seq, kv_heads, channels]
@@ -114,8 +115,11 @@ impl Attention<'_> {
         let queries = builder.reshape(queries, merged)?; // [batch, kv_heads, k * seq, channels]
         let keys = builder.transpose(keys, &[0, 1, 3, 2])?; // [batch, kv_heads, channels, total]
         let scores = builder.matmul(&queries, &keys)?; // [batch, kv_heads, k * seq, total]
+        // the bias is float32: with it float16 scores would leave their range
+        let scores = builder.cast(&scores, ElementType::Float32);
         let scores = builder.add(&scores, self.bias)?;
         let weights = builder.softmax(&scores)?; // [batch, kv_heads, k * seq, total]
+        let weights = builder.cast(&weights, values.element);
         let mixed = builder.matmul(&weights, values)?; // [batch, kv_heads, k * seq, channels]
         let by_slot = Shape(vec![batch, kv_heads, slots, sequence, channels]);
         let mixed = builder.reshape(&mixed, by_slot)?; // [batch, kv_heads, k, seq, channels]
@@ -127,9 +131,9 @@ impl Attention<'_> {
     fn project(&self, builder: &mut Builder, attended: &Value, routes: &Routes) -> Result<Value> {
         let config = self.config;
         let projections = expert_output(config, self.layer, Mixture::Attention, config.kv_width());
+        let storage = builder.storage(ModelPart::Attention, Some(self.layer));
         let results = per_expert(builder, attended, &routes.slots_of_expert, |builder, expert, rows| {
-            let projection = builder.weight(projections.clone().of_expert(expert).transposed());
-            builder.matmul(rows, &projection) // [rows, hidden]
+            builder.linear(rows, projections.clone().of_expert(expert), storage) // [rows, hidden]
         })?;
         routes.combine(builder, &results, expert_bias(config, self.layer, Mixture::Attention), self.sizes)
     }

@@ -1,3 +1,4 @@
+use jetmoe_artifact::ModelPart;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
 
@@ -43,12 +44,12 @@ impl MlpExperts<'_> {
             expert_input(config, self.layer, Mixture::Mlp, 2 * config.intermediate_size).of_expert(expert);
         let output =
             expert_output(config, self.layer, Mixture::Mlp, config.intermediate_size).of_expert(expert);
-        let (input, output) = (builder.weight(input.transposed()), builder.weight(output.transposed()));
-        let gate_and_up = builder.matmul(rows, &input)?; // [rows, 2 * intermediate]
+        let storage = builder.storage(ModelPart::Mlp, Some(self.layer));
+        let gate_and_up = builder.linear(rows, input, storage)?; // [rows, 2 * intermediate]
         let (gate, up) = builder.halves(&gate_and_up)?; // [rows, intermediate] each
         let gate = activate(builder, config.activation, &gate)?;
         let product = builder.mul(&gate, &up)?; // [rows, intermediate]
-        builder.matmul(&product, &output) // [rows, hidden]
+        builder.linear(&product, output, storage) // [rows, hidden]
     }
 }
 

@@ -1,19 +1,29 @@
+use jetmoe_artifact::ModelPart;
 use jetmoe_checkpoint::{ModelConfig, names};
 
 use super::Sizes;
+use super::embedding::Table;
 use crate::builder::{Builder, Value};
 use crate::{ElementType, Result, Shape, Weight};
 
-/// Next-token logits, `[batch, sequence, vocab_size]`, from `hidden` `[tokens, hidden_size]`.
+/// Next-token logits, `[batch, sequence, vocab_size]`, from `hidden` `[tokens, hidden_size]`. With tied embeddings the
+/// product takes the embedding's table as it is stored.
 pub(super) fn language_model(
     builder: &mut Builder,
     config: &ModelConfig,
+    embedding: &Table,
     hidden: &Value,
     sizes: &Sizes,
 ) -> Result<Value> {
-    let name = if config.tie_word_embeddings { names::EMBEDDING } else { names::LM_HEAD };
-    let table = builder.weight(Weight::new(name.to_owned(), vec![config.vocab_size, config.hidden_size]));
-    let logits = builder.matmul_transposed(hidden, &table)?; // [tokens, vocab]
+    let storage = builder.storage(ModelPart::LmHead, None);
+    let logits = match embedding {
+        _ if !config.tie_word_embeddings => {
+            let shape = vec![config.vocab_size, config.hidden_size];
+            builder.linear(hidden, Weight::new(names::LM_HEAD.to_owned(), shape), storage)?
+        }
+        Table::Float { table, .. } => builder.linear_as_stored(hidden, table, storage)?,
+        Table::Quantized { table, .. } => builder.matmul(hidden, table)?,
+    }; // [tokens, vocab]
     builder.reshape(&logits, sizes.per_token(&[config.vocab_size]))
 }
 
@@ -45,6 +55,6 @@ pub(super) fn classification(
     let rows = builder.indices_of_true(&is_last, &sizes.batch)?; // [batch]
     let pooled = builder.gather(hidden, &rows)?; // [batch, hidden]
     let shape = vec![config.num_labels(), config.hidden_size];
-    let score = builder.weight(Weight::new(names::SCORE.to_owned(), shape).transposed());
-    builder.matmul(&pooled, &score)
+    let storage = builder.unquantized_storage();
+    builder.linear(&pooled, Weight::new(names::SCORE.to_owned(), shape), storage)
 }

@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod embedding;
 mod experts;
 mod head;
 mod mask;
@@ -13,6 +14,7 @@ use jetmoe_artifact::{InputName, OutputName, Signature, Task};
 use jetmoe_checkpoint::{ModelConfig, names};
 
 use self::attention::{Attention, Past};
+use self::embedding::Table;
 use self::experts::MlpExperts;
 use self::norm::rms_norm;
 use crate::builder::{Builder, Value};
@@ -53,7 +55,8 @@ impl Sizes {
 /// # Errors
 /// A refusal names the node and all shapes; with a validated configuration it means a mistake in this crate.
 pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
-    let signature = Signature::new(config, options.task, &options.optional_outputs);
+    options.weights.check(config.num_hidden_layers)?;
+    let signature = Signature::new(config, options.task, options.precision, &options.optional_outputs);
     let mut builder = Builder::new(options);
     let inputs: Vec<(InputName, Value)> =
         signature.inputs.iter().map(|spec| (spec.name, builder.input(spec))).collect();
@@ -61,7 +64,11 @@ pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
     let outputs = compute(&mut builder, config, options.task, &inputs, &wanted)?;
     for spec in &signature.outputs {
         match outputs.iter().find(|(name, _)| *name == spec.name) {
-            Some((_, value)) => builder.output(spec, value)?,
+            Some((_, value)) => {
+                let value =
+                    builder.scope("outputs", |builder| Ok(builder.cast(value, spec.element.into())))?;
+                builder.output(spec, &value)?;
+            }
             None => return Err(Error::NoOutput { output: spec.name.to_string() }),
         }
     }
@@ -92,9 +99,11 @@ fn compute(
         mask::bias(builder, &attention_mask, &sizes, config.num_experts_per_token)
     })?;
     let rotary = builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids))?;
-    let table =
-        builder.weight(Weight::new(names::EMBEDDING.to_owned(), vec![config.vocab_size, hidden_size]));
-    let embedding = builder.scope("embedding", |builder| builder.gather(&table, &input_ids))?; // [batch, seq, hidden]
+    let (table, embedding) = builder.scope("embedding", |builder| {
+        let table = Table::new(builder, config, task)?;
+        let embedding = table.look_up(builder, config, &input_ids)?; // [batch, seq, hidden]
+        Ok((table, embedding))
+    })?;
     outputs.push((OutputName::HiddenState(0), embedding.clone()));
 
     // between the layers, tokens of all sequences are the rows of one matrix
@@ -108,7 +117,7 @@ fn compute(
         };
         let result = builder.scope(format!("layers.{layer}"), |builder| {
             let normed = builder.scope("input_layernorm", |builder| {
-                let weight = builder.weight(Weight::new(names::input_norm(layer), vec![hidden_size]));
+                let weight = builder.vector(Weight::new(names::input_norm(layer), vec![hidden_size]));
                 rms_norm(builder, &hidden, &weight, ModelConfig::LAYER_NORM_EPS)
             })?; // [tokens, hidden]
             let attention = builder.scope("self_attention", |builder| {
@@ -120,7 +129,7 @@ fn compute(
 
             let normed = builder.scope("post_attention_layernorm", |builder| {
                 let weight =
-                    builder.weight(Weight::new(names::post_attention_norm(layer), vec![hidden_size]));
+                    builder.vector(Weight::new(names::post_attention_norm(layer), vec![hidden_size]));
                 rms_norm(builder, &after_attention, &weight, ModelConfig::LAYER_NORM_EPS)
             })?; // [tokens, hidden]
             let mlp = builder.scope("mlp", |builder| {
@@ -149,12 +158,12 @@ fn compute(
     }
 
     let normed = builder.scope("norm", |builder| {
-        let weight = builder.weight(Weight::new(names::FINAL_NORM.to_owned(), vec![hidden_size]));
+        let weight = builder.vector(Weight::new(names::FINAL_NORM.to_owned(), vec![hidden_size]));
         rms_norm(builder, &hidden, &weight, config.rms_norm_eps)
     })?; // [tokens, hidden]
     let head = builder.scope("head", |builder| match task {
         Task::CausalLm => {
-            Ok((OutputName::Logits, head::language_model(builder, config, &normed, &sizes)?)) // [batch, seq, vocab]
+            Ok((OutputName::Logits, head::language_model(builder, config, &table, &normed, &sizes)?)) // [batch, seq, vocab]
         }
         Task::Backbone => {
             let shape = sizes.per_token(&[hidden_size]);

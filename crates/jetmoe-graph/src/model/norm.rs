@@ -1,10 +1,13 @@
-use crate::Result;
 use crate::builder::{Builder, Value};
+use crate::{ElementType, Result};
 
 /// RMSNorm, x / √(mean(x²) + ε) · weight, over the last axis (<https://arxiv.org/abs/1910.07467>).
 ///
-/// Written in the form that ONNX Runtime recognises and fuses into one kernel.
+/// Computed in float32 and multiplied by the weight in the type of `hidden`. Written in the form that ONNX Runtime
+/// recognises and fuses into one kernel.
 pub(super) fn rms_norm(builder: &mut Builder, hidden: &Value, weight: &Value, epsilon: f64) -> Result<Value> {
+    let element = hidden.element;
+    let hidden = &builder.cast(hidden, ElementType::Float32);
     let two = builder.float(2.0);
     let epsilon = builder.float(epsilon as f32);
     let squares = builder.pow(hidden, &two)?; // [tokens, hidden]
@@ -12,5 +15,6 @@ pub(super) fn rms_norm(builder: &mut Builder, hidden: &Value, weight: &Value, ep
     let shifted = builder.add(&mean, &epsilon)?;
     let root = builder.sqrt(&shifted)?; // [tokens, 1]
     let normed = builder.div(hidden, &root)?; // [tokens, hidden]
+    let normed = builder.cast(&normed, element);
     builder.mul(weight, &normed)
 }

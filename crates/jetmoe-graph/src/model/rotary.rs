@@ -28,7 +28,8 @@ impl Rotary {
             cos = builder.mul(&cos, &factor)?;
             sin = builder.mul(&sin, &factor)?;
         }
-        Ok(Rotary { cos, sin })
+        let activations = builder.activations();
+        Ok(Rotary { cos: builder.cast(&cos, activations), sin: builder.cast(&sin, activations) })
     }
 
     /// Rotates heads `[batch, sequence, heads, kv_channels]`.

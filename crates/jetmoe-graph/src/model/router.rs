@@ -3,13 +3,13 @@ use jetmoe_checkpoint::names::{self, Mixture};
 
 use super::Sizes;
 use crate::builder::{Builder, Value};
-use crate::{Dimension, Result, Shape, Weight};
+use crate::{Dimension, ElementType, Result, Shape, Weight};
 
 /// Which experts each token uses, and which rows each expert works on.
 ///
 /// A *slot* is one token's use of one expert: slot `token * k + s` belongs to the token's s-th best expert.
 pub(super) struct Routes {
-    /// Scores of all experts, `[tokens, experts]`.
+    /// Scores of all experts, `[tokens, experts]`, float32.
     pub(super) logits: Value,
     /// Weight of each chosen expert, `[tokens, k]`.
     gates: Value,
@@ -30,12 +30,13 @@ impl Routes {
         hidden: &Value,
     ) -> Result<Self> {
         let experts = config.num_local_experts;
-        let weight = builder.weight(
-            Weight::new(names::router(layer, mixture), vec![experts, config.hidden_size]).transposed(),
-        );
-        let logits = builder.matmul(hidden, &weight)?; // [tokens, experts]
+        let weight = Weight::new(names::router(layer, mixture), vec![experts, config.hidden_size]);
+        let storage = builder.unquantized_storage();
+        let logits = builder.linear(hidden, weight, storage)?; // [tokens, experts]
+        let logits = builder.cast(&logits, ElementType::Float32);
         let (best, chosen) = builder.top_k(&logits, config.num_experts_per_token)?; // [tokens, k] each
         let gates = builder.softmax(&best)?; // [tokens, k]
+        let gates = builder.cast(&gates, hidden.element);
         let slots = Shape(vec![chosen.shape.elements()]);
         let chosen = builder.reshape(&chosen, slots)?; // [slots]
         let slots_of_expert = (0..experts)
@@ -85,7 +86,7 @@ impl Routes {
         let gates = builder.unsqueeze(&self.gates, 2)?; // [tokens, k, 1]
         let weighted = builder.mul(&per_token, &gates)?;
         let output = builder.sum(&weighted, 1)?; // [tokens, width]
-        let bias = builder.weight(bias);
+        let bias = builder.vector(bias);
         builder.add(&output, &bias)
     }
 }

@@ -53,7 +53,11 @@ mod tests {
                 input(InputName::InputIds, ElementType::Int64, vec![Axis::BatchSize, Axis::SequenceLength]),
                 input(InputName::PastKey(0), ElementType::Float32, past),
             ],
-            outputs: vec![OutputSpec { name: OutputName::Logits, shape: vec![Axis::BatchSize] }],
+            outputs: vec![OutputSpec {
+                name: OutputName::Logits,
+                element: ElementType::Float32,
+                shape: vec![Axis::BatchSize],
+            }],
         }
     }
 

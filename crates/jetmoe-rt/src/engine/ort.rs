@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jetmoe_artifact::{Artifact, GraphRecord, InputName, InputSpec, OutputName, Signature};
+use half::f16;
+use jetmoe_artifact::{Artifact, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature};
 use ndarray::{Array2, ArrayD};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynValue, Tensor};
+use ort::value::{DynValue, Tensor, TensorElementType};
 
 use super::contract::{check_names, empty_past_shape};
 use super::library::OnnxRuntimeLibrary;
@@ -102,6 +103,9 @@ fn commit(environment: &Environment, path: &Path, options: &LoadOptions) -> ort:
     if let Some(threads) = options.threads {
         builder = builder.with_intra_threads(threads)?;
     }
+    // the numbers of MatMulNBits' attribute accuracy_level
+    let accuracy = if options.int8_activations { "4" } else { "1" };
+    builder = builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", accuracy)?;
     builder.commit_from_file(path)
 }
 
@@ -168,7 +172,13 @@ impl OrtSession {
         if let Some((_, value)) = self.cache.iter().find(|(cached, _)| *cached == name) {
             return Ok(value.into());
         }
-        Ok(Tensor::from_array((empty_past_shape(input, batch_size), Vec::<f32>::new()))?.into())
+        let shape = empty_past_shape(input, batch_size);
+        Ok(match input.element {
+            ElementType::Float16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into(),
+            ElementType::Float32 | ElementType::Int64 => {
+                Tensor::from_array((shape, Vec::<f32>::new()))?.into()
+            }
+        })
     }
 }
 
@@ -177,9 +187,16 @@ fn int64_tensor(array: &Array2<i64>) -> ort::Result<Tensor<i64>> {
 }
 
 fn to_array(value: &DynValue) -> ort::Result<ArrayD<f32>> {
-    let (shape, elements) = value.try_extract_tensor::<f32>()?;
+    let is_float16 = value.dtype().tensor_type() == Some(TensorElementType::Float16);
+    let (shape, elements) = if is_float16 {
+        let (shape, elements) = value.try_extract_tensor::<f16>()?;
+        (shape, elements.iter().map(|element| element.to_f32()).collect())
+    } else {
+        let (shape, elements) = value.try_extract_tensor::<f32>()?;
+        (shape, elements.to_vec())
+    };
     let shape: Vec<usize> = shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
-    ArrayD::from_shape_vec(shape, elements.to_vec()).map_err(ort::Error::wrap)
+    ArrayD::from_shape_vec(shape, elements).map_err(ort::Error::wrap)
 }
 
 fn load_error(graph: &Path, message: impl Into<String>) -> Error {

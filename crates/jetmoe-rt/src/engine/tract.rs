@@ -108,6 +108,7 @@ fn fact(model: &InferenceModel, input: &InputSpec) -> InferenceFact {
     let element = match input.element {
         ElementType::Int64 => i64::datum_type(),
         ElementType::Float32 => f32::datum_type(),
+        ElementType::Float16 => f16::datum_type(),
     };
     InferenceFact::dt_shape(element, shape.collect::<TVec<TDim>>())
 }
@@ -131,7 +132,7 @@ impl GraphSession for TractSession {
 
     fn cache(&self) -> Result<TensorMap> {
         let copies =
-            self.cache.iter().map(|(name, value)| Ok((*name, value.to_plain_array_view()?.to_owned())));
+            self.cache.iter().map(|(name, value)| Ok((*name, to_array(value.clone().into_tensor())?)));
         guarded(|| copies.collect()).map_err(run_error)
     }
 }
@@ -154,8 +155,7 @@ impl TractSession {
             match name {
                 OutputName::PresentKey(_) | OutputName::PresentValue(_) => cache.push((*name, value)),
                 _ => {
-                    let array: ArrayD<f32> = value.into_tensor().into_plain_array()?;
-                    tensors.insert(*name, array);
+                    tensors.insert(*name, to_array(value.into_tensor())?);
                 }
             }
         }
@@ -166,9 +166,21 @@ impl TractSession {
     fn past(&self, name: OutputName, input: &InputSpec, batch_size: usize) -> TractResult<TValue> {
         match self.cache.iter().find(|(cached, _)| *cached == name) {
             Some((_, value)) => Ok(value.clone()),
-            None => Ok(Tensor::zero::<f32>(&empty_past_shape(input, batch_size))?.into_tvalue()),
+            None => {
+                let shape = empty_past_shape(input, batch_size);
+                Ok(match input.element {
+                    ElementType::Float16 => Tensor::zero::<f16>(&shape)?,
+                    ElementType::Float32 | ElementType::Int64 => Tensor::zero::<f32>(&shape)?,
+                }
+                .into_tvalue())
+            }
         }
     }
+}
+
+/// A tensor as float32.
+fn to_array(tensor: Tensor) -> TractResult<ArrayD<f32>> {
+    tensor.cast_to::<f32>()?.into_owned().into_plain_array()
 }
 
 /// Empties the upper halves of the vector registers. tract's AVX-512 kernels leave them dirty, and everything compiled

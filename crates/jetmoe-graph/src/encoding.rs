@@ -1,0 +1,305 @@
+//! From the mapped bytes of a checkpoint to the bytes of the data file, in pieces that need nothing of each other.
+
+use half::{bf16, f16};
+use jetmoe_checkpoint::{Checkpoint, TensorView, convert_to_f32};
+use jetmoe_quantize::{Bits, Rounding, Scales, Scheme, pack_nibbles};
+
+use crate::weight::Encoding;
+use crate::{ElementType, Error, Result, Weight};
+
+/// Codes, scales and zero points of a matrix `[outputs, inputs]` that were found with more knowledge than its weights
+/// alone, row by row.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantizedRows<'a> {
+    /// One byte a weight, `[outputs, inputs]`.
+    pub codes: &'a [u8],
+    /// `[outputs, groups]`
+    pub scales: &'a [f32],
+    /// `[outputs, groups]`
+    pub zero_points: &'a [u8],
+}
+
+/// How weights become codes.
+pub trait Quantizer: Sync {
+    /// How the scale of a group is chosen where nothing better is known.
+    fn rounding(&self) -> Rounding;
+
+    /// The codes of a weight that are known already.
+    fn known(&self, weight: &Weight) -> Option<QuantizedRows<'_>>;
+}
+
+/// Knows nothing beforehand.
+impl Quantizer for Rounding {
+    fn rounding(&self) -> Rounding {
+        *self
+    }
+
+    fn known(&self, _weight: &Weight) -> Option<QuantizedRows<'_>> {
+        None
+    }
+}
+
+/// A weight about to be written.
+pub(crate) struct Source<'a> {
+    weight: &'a Weight,
+    tensor: TensorView<'a>,
+    layout: Layout,
+    rounding: Rounding,
+    known: Option<QuantizedRows<'a>>,
+}
+
+/// A piece of a weight. Pieces in their order make up the weight's first part; `scales` and `zero_points` of all pieces,
+/// in the same order, the others.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    pub(crate) elements: Vec<u8>,
+    pub(crate) scales: Vec<u8>,
+    /// One byte each, even where two will share one.
+    pub(crate) zero_points: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Layout {
+    AsStored,
+    /// Rows and columns of the stored matrix, which are exchanged.
+    Transposed {
+        rows: usize,
+        columns: usize,
+    },
+}
+
+/// Elements of a piece, so that memory does not grow with the model.
+const PIECE: usize = 1 << 18;
+
+/// Columns of a quantized piece, a multiple of every group size: long enough a run of each stored row to be read at
+/// full speed.
+const QUANTIZED_BAND: usize = 256;
+
+impl<'a> Source<'a> {
+    /// # Errors
+    /// A tensor that the checkpoint does not have in this shape.
+    pub(crate) fn new(
+        weight: &'a Weight,
+        checkpoint: &'a Checkpoint,
+        quantizer: &'a dyn Quantizer,
+    ) -> Result<Self> {
+        let tensor = checkpoint.tensor(&weight.tensor, &weight.stored)?;
+        let part = match weight.expert {
+            None => Some(tensor),
+            Some(expert) => tensor.slice_first(expert),
+        };
+        let tensor = part.ok_or_else(|| Error::NoSuchExpert {
+            tensor: weight.tensor.clone(),
+            expert: weight.expert.unwrap_or(0),
+            experts: weight.stored.first().copied().unwrap_or(0),
+        })?;
+        let layout = match tensor.shape {
+            [rows, columns] if weight.transposed => Layout::Transposed { rows: *rows, columns: *columns },
+            _ => Layout::AsStored,
+        };
+        let known = weight.scheme().and_then(|_| quantizer.known(weight));
+        Ok(Source { weight, tensor, layout, rounding: quantizer.rounding(), known })
+    }
+
+    /// Number of pieces.
+    pub(crate) fn pieces(&self) -> usize {
+        match self.layout {
+            Layout::AsStored => self.elements().div_ceil(PIECE),
+            Layout::Transposed { rows, columns } => columns.div_ceil(self.band(rows)),
+        }
+    }
+
+    /// The `index`-th piece.
+    ///
+    /// # Errors
+    /// A weight that its encoding cannot hold.
+    pub(crate) fn piece(&self, index: usize) -> Result<Piece> {
+        let float = |elements| Piece { elements, ..Piece::default() };
+        match (self.weight.encoding, self.layout) {
+            (Encoding::Float(element), Layout::AsStored) => self.run(index, element).map(float),
+            (Encoding::Float(element), Layout::Transposed { rows, columns }) => {
+                self.exchanged(index, rows, columns, element).map(float)
+            }
+            (Encoding::Quantized(scheme), Layout::Transposed { rows, columns }) => {
+                self.quantized(index, rows, columns, &scheme)
+            }
+            // the builder quantizes transposed matrices only
+            (Encoding::Quantized(_), Layout::AsStored) => {
+                Err(Error::NoView { weight: self.weight.name(), element: ElementType::Int4 })
+            }
+        }
+    }
+
+    fn elements(&self) -> usize {
+        self.tensor.bytes.len() / self.tensor.dtype.size()
+    }
+
+    /// Columns of a transposed matrix that are taken at a time.
+    fn band(&self, rows: usize) -> usize {
+        match self.weight.encoding {
+            Encoding::Float(_) => (PIECE / rows.max(1)).max(1),
+            Encoding::Quantized(_) => QUANTIZED_BAND,
+        }
+    }
+
+    /// `count` elements in the stored order.
+    fn read(&self, first: usize, values: &mut [f32]) {
+        let size = self.tensor.dtype.size();
+        let bytes = &self.tensor.bytes[first * size..(first + values.len()) * size];
+        convert_to_f32(self.tensor.dtype, bytes, values);
+    }
+
+    /// A run of elements in the stored order.
+    fn run(&self, index: usize, element: ElementType) -> Result<Vec<u8>> {
+        let first = index * PIECE;
+        let mut values = vec![0.0; PIECE.min(self.elements() - first)];
+        self.read(first, &mut values);
+        encode(&values, element)
+            .map_err(|place| self.not_representable(first + place, values[place], element))
+    }
+
+    /// A band of columns: every stored row gives a short contiguous run, and the band becomes that many whole rows of
+    /// the result.
+    fn exchanged(&self, index: usize, rows: usize, columns: usize, element: ElementType) -> Result<Vec<u8>> {
+        let first = index * self.band(rows);
+        let width = self.band(rows).min(columns - first);
+        let mut run = vec![0.0; width];
+        let mut result = vec![0.0; width * rows];
+        for row in 0..rows {
+            self.read(row * columns + first, &mut run);
+            for (column, value) in run.iter().enumerate() {
+                result[column * rows + row] = *value;
+            }
+        }
+        encode(&result, element).map_err(|place| {
+            let (column, row) = (place / rows, place % rows);
+            self.not_representable(row * columns + first + column, result[place], element)
+        })
+    }
+
+    /// A band of columns, quantized: whole groups of every stored row.
+    fn quantized(&self, index: usize, rows: usize, columns: usize, scheme: &Scheme) -> Result<Piece> {
+        // rows whose codes are turned round at a time, so that what is written stays near
+        const TILE: usize = 64;
+
+        let first = index * QUANTIZED_BAND;
+        let width = QUANTIZED_BAND.min(columns - first);
+        let groups = scheme.groups(width);
+        let mut codes = vec![0_u8; width * rows];
+        let mut scales = vec![0.0_f32; groups * rows];
+        let mut zero_points = vec![0_u8; groups * rows];
+
+        let mut weights = vec![0.0; width];
+        let mut tile_codes = vec![0_u8; TILE * width];
+        let mut row_scales = vec![0.0; groups];
+        let mut row_zeros = vec![0_u8; groups];
+        for tile in (0..rows).step_by(TILE) {
+            let height = TILE.min(rows - tile);
+            for (row, row_codes) in (tile..tile + height).zip(tile_codes.chunks_exact_mut(width)) {
+                match self.known {
+                    Some(known) => {
+                        let all = scheme.groups(columns);
+                        let group = first / scheme.group_size;
+                        row_codes.copy_from_slice(&known.codes[row * columns + first..][..width]);
+                        row_scales.copy_from_slice(&known.scales[row * all + group..][..groups]);
+                        row_zeros.copy_from_slice(&known.zero_points[row * all + group..][..groups]);
+                    }
+                    None => {
+                        self.read(row * columns + first, &mut weights);
+                        scheme
+                            .quantize_row(
+                                self.rounding,
+                                &weights,
+                                None,
+                                row_codes,
+                                &mut row_scales,
+                                &mut row_zeros,
+                            )
+                            .map_err(|error| self.not_quantizable(row, first, error))?;
+                    }
+                }
+                for group in 0..groups {
+                    scales[group * rows + row] = row_scales[group];
+                    zero_points[group * rows + row] = row_zeros[group];
+                }
+            }
+            for column in 0..width {
+                let target = &mut codes[column * rows + tile..][..height];
+                for (row, code) in target.iter_mut().enumerate() {
+                    *code = tile_codes[row * width + column];
+                }
+            }
+        }
+        // the band is even wide, unless it is the last, so no byte is shared with the next
+        let elements = if scheme.bits == Bits::Four { pack_nibbles(&codes) } else { codes };
+        let scale_element = match scheme.scales {
+            Scales::Float32 => ElementType::Float32,
+            Scales::Float16 => ElementType::Float16,
+        };
+        let scales = encode(&scales, scale_element)
+            .map_err(|place| self.not_representable(0, scales[place], scale_element))?;
+        if !scheme.zero_points {
+            zero_points.clear();
+        }
+        Ok(Piece { elements, scales, zero_points })
+    }
+
+    /// The place of a stored element in the checkpoint's tensor.
+    fn place(&self, element: usize) -> Vec<usize> {
+        let mut rest = element;
+        let mut place: Vec<usize> = self
+            .tensor
+            .shape
+            .iter()
+            .rev()
+            .map(|size| {
+                let index = rest % size.max(&1);
+                rest /= size.max(&1);
+                index
+            })
+            .collect();
+        place.extend(self.weight.expert);
+        place.reverse();
+        place
+    }
+
+    fn not_representable(&self, element: usize, value: f32, needed: ElementType) -> Error {
+        let (tensor, place) = (self.weight.tensor.clone(), self.place(element));
+        Error::NotRepresentable { tensor, place, value, element: needed }
+    }
+
+    fn not_quantizable(&self, row: usize, first: usize, source: jetmoe_quantize::Error) -> Error {
+        let row = self.weight.expert.into_iter().chain([row]).collect();
+        Error::Quantize { tensor: self.weight.tensor.clone(), row, source: source.behind(first) }
+    }
+}
+
+/// Little-endian elements, or the place of the first that is finite and would become infinite.
+fn encode(values: &[f32], element: ElementType) -> Result<Vec<u8>, usize> {
+    match element {
+        ElementType::Float16 => encode_each(
+            values,
+            |value| f16::from_f32(value).to_le_bytes(),
+            |value| f16::from_f32(value).is_infinite(),
+        ),
+        ElementType::BFloat16 => encode_each(
+            values,
+            |value| bf16::from_f32(value).to_le_bytes(),
+            |value| bf16::from_f32(value).is_infinite(),
+        ),
+        _ => encode_each(values, f32::to_le_bytes, |_| false),
+    }
+}
+
+fn encode_each<const SIZE: usize>(
+    values: &[f32],
+    encode: impl Fn(f32) -> [u8; SIZE],
+    overflows: impl Fn(f32) -> bool,
+) -> Result<Vec<u8>, usize> {
+    if let Some(place) = values.iter().position(|value| overflows(*value) && value.is_finite()) {
+        return Err(place);
+    }
+    let mut encoded = Vec::with_capacity(values.len() * SIZE);
+    encoded.extend(values.iter().flat_map(|value| encode(*value)));
+    Ok(encoded)
+}

@@ -1,0 +1,38 @@
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why weights could not be quantized.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A weight is infinite or no number.
+    #[error("weight {index} of the row is {value}, which no scale reaches")]
+    NotFinite {
+        /// Its place in the row, from 0.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
+    /// A group needs a larger scale than its type holds.
+    #[error("weight {index} of the row is {value}: the scale of its group does not fit in float16")]
+    ScaleTooLarge {
+        /// Place of the group's largest weight in the row, from 0.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
+    /// Statistics of the inputs that hold something else than numbers.
+    #[error("the statistics of the product's inputs are not finite: calibration went wrong")]
+    Statistics,
+}
+
+impl Error {
+    /// The same, for a row whose first `weights` weights were left out.
+    pub fn behind(self, weights: usize) -> Self {
+        match self {
+            Error::NotFinite { index, value } => Error::NotFinite { index: index + weights, value },
+            Error::ScaleTooLarge { index, value } => Error::ScaleTooLarge { index: index + weights, value },
+            Error::Statistics => Error::Statistics,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Quantizes weights to integers of 4 or 8 bits with a scale per group.
+//!
+//! A matrix lies as checkpoints store it, `[outputs, inputs]`, and a group is a run of consecutive weights of one row:
+//! weights that are multiplied with different inputs of the same product and share a scale, and perhaps a zero point.
+//! A weight is restored as `(code − zero_point) · scale`, which is ONNX's `DequantizeLinear`.
+//!
+//! [`Scheme::quantize_row`] rounds each group by itself, to the nearest code of a scale that is found by
+//! [`Rounding`]. [`gptq`] rounds one weight after the other and makes up for each error in the weights that follow, by
+//! what the inputs of the product look like. This crate knows numbers only, neither models nor files.
+
+mod error;
+mod nibbles;
+mod rounding;
+mod scheme;
+
+pub use error::{Error, Result};
+pub use nibbles::{pack_nibbles, unpack_nibbles};
+pub use scheme::{Bits, Rounding, Scales, Scheme};
