@@ -19,5 +19,5 @@ pub use manifest::{
     ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, TensorRecord, VerificationRecord,
 };
 pub use names::{InputName, OutputName};
-pub use quantization::{CalibrationRecord, Kept, ModelPart, WeightPlan, WeightStorage};
+pub use quantization::{CalibrationRecord, Kept, ModelPart, Storage, WeightPlan, WeightStorage};
 pub use signature::{Axis, ElementType, InputSpec, OutputSpec, Signature};

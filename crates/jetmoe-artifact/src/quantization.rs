@@ -58,6 +58,9 @@ named!(ModelPart, "part", Attention = "attention", KvProj = "kv_proj", Mlp = "ml
 pub struct Kept {
     /// How it is stored.
     pub storage: WeightStorage,
+    /// Weights of it that share a scale; as many as everywhere if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_size: Option<usize>,
     /// Which part.
     pub part: ModelPart,
     /// In which layer; in all of them if `None`.
@@ -65,10 +68,14 @@ pub struct Kept {
     pub layer: Option<usize>,
 }
 
-/// `f32:lm_head`, or `int8:layers.0.mlp`.
+/// `f32:lm_head`, `int8:layers.0.mlp`, or `int4/16:lm_head` for groups of 16.
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.storage)?;
+        self.storage.fmt(f)?;
+        if let Some(group_size) = self.group_size {
+            write!(f, "/{group_size}")?;
+        }
+        f.write_str(":")?;
         if let Some(layer) = self.layer {
             write!(f, "layers.{layer}.")?;
         }
@@ -85,7 +92,18 @@ impl FromStr for Kept {
                 "{text:?} does not say how to keep what; write for instance f32:lm_head or int8:layers.0.mlp"
             )
         })?;
-        let storage = storage.parse()?;
+        let (storage, group_size) = match storage.split_once('/') {
+            None => (storage, None),
+            Some((storage, size)) => {
+                let size =
+                    size.parse().map_err(|_| format!("{size:?} is no size of a group, in {text:?}"))?;
+                (storage, Some(size))
+            }
+        };
+        let storage: WeightStorage = storage.parse()?;
+        if group_size.is_some() && !storage.is_quantized() {
+            return Err(format!("{storage} has no groups; write {storage}:{place}"));
+        }
         let (layer, part) = match place.strip_prefix("layers.") {
             None => (None, place),
             Some(rest) => {
@@ -101,8 +119,19 @@ impl FromStr for Kept {
         if layer.is_some() && part == ModelPart::LmHead {
             return Err("the head belongs to no layer; write lm_head".to_owned());
         }
-        Ok(Kept { storage, part, layer })
+        Ok(Kept { storage, group_size, part, layer })
     }
+}
+
+/// How the weights of one part are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// Type of the elements.
+    pub weights: WeightStorage,
+    /// Weights that share a scale, where they are quantized.
+    pub group_size: usize,
+    /// Whether groups have a zero point besides their scale.
+    pub zero_points: bool,
 }
 
 /// How the products' weights are stored.
@@ -121,10 +150,23 @@ impl WeightPlan {
     /// The sizes that runtimes have kernels for.
     pub const GROUP_SIZES: &'static [usize] = &[16, 32, 64, 128];
 
-    /// How a part is stored, in a layer where it belongs to one.
-    pub fn storage(&self, precision: Precision, part: ModelPart, layer: Option<usize>) -> WeightStorage {
+    /// How a part is stored, in a layer where it belongs to one: as the last of [`WeightPlan::kept`] says that fits,
+    /// else as the precision does.
+    ///
+    /// With 4-bit weights the head takes 8 bits: it is 1 of 130 weights of JetMoE-8B, and, being the embedding too, it
+    /// makes half of the loss of quality. `int4:lm_head` asks for 4.
+    pub fn storage(&self, precision: Precision, part: ModelPart, layer: Option<usize>) -> Storage {
         let fits = |kept: &&Kept| kept.part == part && (kept.layer.is_none() || kept.layer == layer);
-        self.kept.iter().rev().find(fits).map_or(precision.storage(), |kept| kept.storage)
+        let kept = self.kept.iter().rev().find(fits);
+        let default = match (precision.storage(), part) {
+            (WeightStorage::Int4, ModelPart::LmHead) => WeightStorage::Int8,
+            (storage, _) => storage,
+        };
+        Storage {
+            weights: kept.map_or(default, |kept| kept.storage),
+            group_size: kept.and_then(|kept| kept.group_size).unwrap_or(self.group_size),
+            zero_points: self.zero_points,
+        }
     }
 
     /// Checks what cannot be seen from the parts alone.
@@ -132,8 +174,9 @@ impl WeightPlan {
     /// # Errors
     /// A group size without kernels, or a layer that the model does not have.
     pub fn check(&self, layers: usize) -> Result<()> {
-        if !Self::GROUP_SIZES.contains(&self.group_size) {
-            return Err(Error::GroupSize { found: self.group_size });
+        let kept = self.kept.iter().filter_map(|kept| kept.group_size);
+        if let Some(found) = kept.chain([self.group_size]).find(|size| !Self::GROUP_SIZES.contains(size)) {
+            return Err(Error::GroupSize { found });
         }
         match self.kept.iter().find(|kept| kept.layer.is_some_and(|layer| layer >= layers)) {
             Some(kept) => Err(Error::KeptLayer { kept: *kept, layers }),

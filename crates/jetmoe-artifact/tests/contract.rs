@@ -318,7 +318,7 @@ fn of_several_graphs_the_most_exact_is_the_default() {
 
 #[test]
 fn what_is_kept_reads_back_as_it_was_written() {
-    for text in ["f32:lm_head", "int8:layers.12.mlp", "bf16:kv_proj", "f16:attention"] {
+    for text in ["f32:lm_head", "int8:layers.12.mlp", "bf16:kv_proj", "f16:attention", "int4/16:lm_head"] {
         assert_eq!(text.parse::<Kept>().unwrap().to_string(), text);
     }
     for (text, problem) in [
@@ -327,6 +327,8 @@ fn what_is_kept_reads_back_as_it_was_written() {
         ("f32:router", "unknown part \"router\"; known: attention, kv_proj, mlp, lm_head"),
         ("f32:layers.x.mlp", "\"x\" is no number of a layer"),
         ("f32:layers.3", "names no part"),
+        ("int4/many:lm_head", "\"many\" is no size of a group"),
+        ("f32/16:lm_head", "f32 has no groups; write f32:lm_head"),
         ("f32:layers.3.lm_head", "the head belongs to no layer"),
     ] {
         let error = text.parse::<Kept>().unwrap_err();
@@ -338,12 +340,19 @@ fn what_is_kept_reads_back_as_it_was_written() {
 fn the_last_entry_that_fits_decides_how_a_part_is_stored() {
     let kept = ["f16:mlp", "int8:layers.1.mlp", "f32:lm_head"].map(|text| text.parse().unwrap());
     let plan = WeightPlan { kept: kept.to_vec(), ..WeightPlan::default() };
-    let storage = |part, layer| plan.storage(Precision::Q4, part, layer);
+    let storage = |part, layer| plan.storage(Precision::Q4, part, layer).weights;
     assert_eq!(storage(ModelPart::Mlp, Some(0)), WeightStorage::F16);
     assert_eq!(storage(ModelPart::Mlp, Some(1)), WeightStorage::Int8);
     assert_eq!(storage(ModelPart::Attention, Some(1)), WeightStorage::Int4);
     assert_eq!(storage(ModelPart::LmHead, None), WeightStorage::F32);
     plan.check(2).unwrap();
+    let plain = WeightPlan::default();
+    assert_eq!(plain.storage(Precision::Q4, ModelPart::LmHead, None).weights, WeightStorage::Int8);
+    assert_eq!(plain.storage(Precision::Q4, ModelPart::KvProj, Some(0)).weights, WeightStorage::Int4);
+    let small = WeightPlan { kept: vec!["int4/16:lm_head".parse().unwrap()], ..WeightPlan::default() };
+    let head = small.storage(Precision::Q4, ModelPart::LmHead, None);
+    assert_eq!((head.weights, head.group_size), (WeightStorage::Int4, 16));
+    assert_eq!(small.storage(Precision::Q4, ModelPart::Mlp, Some(0)).group_size, 32);
     let error = plan.check(1).unwrap_err();
     assert_eq!(error.to_string(), "cannot keep int8:layers.1.mlp: the model has 1 layers, numbered from 0");
     let error = WeightPlan { group_size: 48, ..WeightPlan::default() }.check(2).unwrap_err();

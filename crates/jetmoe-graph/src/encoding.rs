@@ -9,14 +9,14 @@ use crate::{ElementType, Error, Result, Weight};
 
 /// Codes, scales and zero points of a matrix `[outputs, inputs]` that were found with more knowledge than its weights
 /// alone, row by row.
-#[derive(Debug, Clone, Copy)]
-pub struct QuantizedRows<'a> {
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizedRows {
     /// One byte a weight, `[outputs, inputs]`.
-    pub codes: &'a [u8],
+    pub codes: Vec<u8>,
     /// `[outputs, groups]`
-    pub scales: &'a [f32],
+    pub scales: Vec<f32>,
     /// `[outputs, groups]`
-    pub zero_points: &'a [u8],
+    pub zero_points: Vec<u8>,
 }
 
 /// How weights become codes.
@@ -25,7 +25,10 @@ pub trait Quantizer: Sync {
     fn rounding(&self) -> Rounding;
 
     /// The codes of a weight that are known already.
-    fn known(&self, weight: &Weight) -> Option<QuantizedRows<'_>>;
+    ///
+    /// # Errors
+    /// What the file system refuses, where they are kept in a file.
+    fn known(&self, weight: &Weight) -> Result<Option<QuantizedRows>>;
 }
 
 /// Knows nothing beforehand.
@@ -34,8 +37,8 @@ impl Quantizer for Rounding {
         *self
     }
 
-    fn known(&self, _weight: &Weight) -> Option<QuantizedRows<'_>> {
-        None
+    fn known(&self, _weight: &Weight) -> Result<Option<QuantizedRows>> {
+        Ok(None)
     }
 }
 
@@ -45,7 +48,7 @@ pub(crate) struct Source<'a> {
     tensor: TensorView<'a>,
     layout: Layout,
     rounding: Rounding,
-    known: Option<QuantizedRows<'a>>,
+    known: Option<QuantizedRows>,
 }
 
 /// A piece of a weight. Pieces in their order make up the weight's first part; `scales` and `zero_points` of all pieces,
@@ -97,7 +100,7 @@ impl<'a> Source<'a> {
             [rows, columns] if weight.transposed => Layout::Transposed { rows: *rows, columns: *columns },
             _ => Layout::AsStored,
         };
-        let known = weight.scheme().and_then(|_| quantizer.known(weight));
+        let known = if weight.scheme().is_some() { quantizer.known(weight)? } else { None };
         Ok(Source { weight, tensor, layout, rounding: quantizer.rounding(), known })
     }
 
@@ -196,7 +199,7 @@ impl<'a> Source<'a> {
         for tile in (0..rows).step_by(TILE) {
             let height = TILE.min(rows - tile);
             for (row, row_codes) in (tile..tile + height).zip(tile_codes.chunks_exact_mut(width)) {
-                match self.known {
+                match &self.known {
                     Some(known) => {
                         let all = scheme.groups(columns);
                         let group = first / scheme.group_size;

@@ -1,6 +1,6 @@
 //! Matrix products, and how a stored weight becomes their operand.
 
-use jetmoe_artifact::{ModelPart, WeightPlan, WeightStorage};
+use jetmoe_artifact::{ModelPart, Storage, WeightStorage};
 use jetmoe_quantize::{Bits, Scales, Scheme};
 
 use super::{Builder, Value};
@@ -9,8 +9,8 @@ use crate::weight::Encoding;
 use crate::{ElementType, Error, Opset, Result, Shape, Weight};
 
 /// Float32 and bfloat16 weights are multiplied in float32, all others in the type of the activations.
-fn arithmetic(storage: WeightStorage, activations: ElementType) -> ElementType {
-    match storage {
+fn arithmetic(storage: Storage, activations: ElementType) -> ElementType {
+    match storage.weights {
         WeightStorage::F32 | WeightStorage::Bf16 => ElementType::Float32,
         WeightStorage::F16 | WeightStorage::Int8 | WeightStorage::Int4 => activations,
     }
@@ -23,22 +23,18 @@ impl Builder {
     }
 
     /// How the weights of a part are stored.
-    pub(crate) fn storage(&self, part: ModelPart, layer: Option<usize>) -> WeightStorage {
+    pub(crate) fn storage(&self, part: ModelPart, layer: Option<usize>) -> Storage {
         self.plan.storage(self.graph.precision, part, layer)
     }
 
     /// How the weights are stored that are never quantized.
-    pub(crate) fn unquantized_storage(&self) -> WeightStorage {
-        match (self.graph.precision.storage(), self.activations()) {
+    pub(crate) fn unquantized_storage(&self) -> Storage {
+        let weights = match (self.graph.precision.storage(), self.activations()) {
             (storage, _) if !storage.is_quantized() => storage,
             (_, ElementType::Float16) => WeightStorage::F16,
             _ => WeightStorage::F32,
-        }
-    }
-
-    /// Weights that share a scale where they are quantized.
-    pub(crate) fn group_size(&self) -> usize {
-        self.plan.group_size
+        };
+        Storage { weights, group_size: self.plan.group_size, zero_points: self.plan.zero_points }
     }
 
     /// A small weight, such as a norm's or a bias, in the type of the activations.
@@ -49,7 +45,7 @@ impl Builder {
 
     /// `x · weightᵀ` for a weight `[outputs, inputs]` of the checkpoint, stored as `storage` says: `[..., outputs]`, in
     /// the type of `x`.
-    pub(crate) fn linear(&mut self, x: &Value, weight: Weight, storage: WeightStorage) -> Result<Value> {
+    pub(crate) fn linear(&mut self, x: &Value, weight: Weight, storage: Storage) -> Result<Value> {
         let arithmetic = arithmetic(storage, x.element);
         let weight = match self.encoding(storage, arithmetic)? {
             Encoding::Quantized(_) => {
@@ -64,12 +60,7 @@ impl Builder {
     }
 
     /// [`Builder::linear`] with a weight that is not turned round, as it is also looked up by row.
-    pub(crate) fn linear_as_stored(
-        &mut self,
-        x: &Value,
-        weight: &Value,
-        storage: WeightStorage,
-    ) -> Result<Value> {
+    pub(crate) fn linear_as_stored(&mut self, x: &Value, weight: &Value, storage: Storage) -> Result<Value> {
         let arithmetic = arithmetic(storage, x.element);
         let (operand, weight) = (self.cast(x, arithmetic), self.cast(weight, arithmetic));
         let product = self.matmul_transposed(&operand, &weight)?;
@@ -87,7 +78,7 @@ impl Builder {
     pub(crate) fn quantized(
         &mut self,
         weight: Weight,
-        storage: WeightStorage,
+        storage: Storage,
         element: ElementType,
     ) -> Result<(Weight, Value)> {
         let encoding = self.encoding(storage, element)?;
@@ -96,7 +87,7 @@ impl Builder {
         let shape = parts[0].shape.clone();
         let attributes = vec![
             ("axis", Attribute::Integer(0)),
-            ("block_size", Attribute::Integer(self.plan.group_size as i64)),
+            ("block_size", Attribute::Integer(storage.group_size as i64)),
         ];
         let operands: Vec<&Value> = parts.iter().collect();
         let restored = self.node("DequantizeLinear", &operands, attributes, element, shape);
@@ -104,8 +95,8 @@ impl Builder {
     }
 
     /// How a weight is written that enters a product of type `arithmetic`.
-    pub(crate) fn encoding(&self, storage: WeightStorage, arithmetic: ElementType) -> Result<Encoding> {
-        let bits = match storage {
+    pub(crate) fn encoding(&self, storage: Storage, arithmetic: ElementType) -> Result<Encoding> {
+        let bits = match storage.weights {
             WeightStorage::F32 => return Ok(Encoding::Float(ElementType::Float32)),
             WeightStorage::F16 => return Ok(Encoding::Float(ElementType::Float16)),
             WeightStorage::Bf16 => return Ok(Encoding::Float(ElementType::BFloat16)),
@@ -117,7 +108,7 @@ impl Builder {
             return Err(Error::OpsetForQuantized { found: found.version(), needed: needed.version() });
         }
         let scales = if arithmetic == ElementType::Float16 { Scales::Float16 } else { Scales::Float32 };
-        let WeightPlan { group_size, zero_points, .. } = self.plan;
+        let Storage { group_size, zero_points, .. } = storage;
         Ok(Encoding::Quantized(Scheme { bits, group_size, zero_points, scales }))
     }
 

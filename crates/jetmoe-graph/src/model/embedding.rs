@@ -1,4 +1,4 @@
-use jetmoe_artifact::{ModelPart, Task, WeightStorage};
+use jetmoe_artifact::{ModelPart, Storage, Task, WeightStorage};
 use jetmoe_checkpoint::{ModelConfig, names};
 
 use crate::builder::{Builder, Value};
@@ -14,7 +14,7 @@ pub(super) enum Table {
     /// Codes and scales of the transposed table, in groups along the hidden size.
     Quantized {
         weight: Weight,
-        storage: WeightStorage,
+        storage: Storage,
         /// What the head multiplies with, `[hidden_size, vocab_size]`.
         table: Value,
     },
@@ -27,7 +27,7 @@ impl Table {
         let storage =
             if is_head { builder.storage(ModelPart::LmHead, None) } else { builder.unquantized_storage() };
         let activations = builder.activations();
-        if storage.is_quantized() {
+        if storage.weights.is_quantized() {
             let (weight, table) = builder.quantized(weight, storage, activations)?;
             return Ok(Table::Quantized { weight, storage, table });
         }
@@ -55,15 +55,14 @@ fn look_up_codes(
     builder: &mut Builder,
     config: &ModelConfig,
     weight: &Weight,
-    storage: WeightStorage,
+    storage: Storage,
     ids: &Value,
 ) -> Result<Value> {
     let (hidden_size, vocab_size) = (config.hidden_size, config.vocab_size);
     let activations = builder.activations();
     let parts = builder.weight(weight);
-    let group_size = builder.group_size();
-    let groups = hidden_size.div_ceil(group_size);
-    let group_of: Vec<i64> = (0..hidden_size).map(|channel| (channel / group_size) as i64).collect();
+    let groups = hidden_size.div_ceil(storage.group_size);
+    let group_of = (0..hidden_size).map(|channel| (channel / storage.group_size) as i64).collect();
     let group_of = builder.named_integers("embedding/group_of_channel", group_of); // [hidden]
     let ids = builder.unsqueeze(ids, 2)?; // [batch, seq, 1]
 
@@ -92,12 +91,12 @@ fn codes_at(
     builder: &mut Builder,
     weight: &Weight,
     part: usize,
-    storage: WeightStorage,
+    storage: Storage,
     places: &Value,
 ) -> Result<Value> {
     let activations = builder.activations();
     let signed = weight.scheme().is_some_and(|scheme| !scheme.zero_points);
-    if storage == WeightStorage::Int8 {
+    if storage.weights == WeightStorage::Int8 {
         let element = if signed { ElementType::Int8 } else { ElementType::UInt8 };
         let codes = builder.view(weight, part, element)?;
         let codes = builder.gather(&codes, places)?;
