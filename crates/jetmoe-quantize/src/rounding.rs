@@ -7,7 +7,9 @@ use crate::{Bits, Rounding, Scales, Scheme};
 
 /// Scales that are tried for a group, as shares of the one that just reaches its largest weight. Below 1 the largest
 /// weights are clipped and all others become finer.
-const SHARES: [f32; 8] = [1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.72, 0.64];
+///
+/// More of them lower the squared error by less than a hundredth, and no measure of the model shows it.
+const SHARES: [f32; 8] = [1.05, 1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.72];
 
 /// The least positive scale of a type: one that is stored as 0 would lose its group, and some runtimes refuse it.
 #[inline(always)]
@@ -60,25 +62,28 @@ pub(crate) fn choose(
         return stored(scheme, nearest);
     }
     let (low, high) = scheme.range();
-    let mut best = (f32::NEG_INFINITY, nearest);
-    // with the zero points beside the one that the ends ask for, the range may lie better
     let zero = i32::from(nearest.zero_point);
-    let zero_points = if scheme.zero_points { (zero - 1).max(low)..=(zero + 1).min(high) } else { 0..=0 };
-    for zero_point in zero_points {
-        for share in SHARES {
-            let range = ((low - zero_point) as f32, (high - zero_point) as f32);
-            let scale = nearest.scale * share;
-            let products = match importance {
-                Some(importance) => products(weights, importance, scale, range),
-                None => plain_products(weights, scale, range),
-            };
-            let gain = products.gain() * share * share;
-            if gain > best.0 {
-                best = (gain, Group { scale: scale * products.factor(), zero_point: zero_point as u8 });
-            }
+    let range = ((low - zero) as f32, (high - zero) as f32);
+    let (mut best_gain, mut best_share) = (f32::NEG_INFINITY, 1.0);
+    let mut attempt = |share: f32| {
+        let scale = nearest.scale * share;
+        let products = match importance {
+            Some(importance) => products(weights, importance, scale, range),
+            None => plain_products(weights, scale, range),
+        };
+        let gain = products.gain() * share * share;
+        if gain > best_gain {
+            (best_gain, best_share) = (gain, share * products.factor());
         }
+        best_share
+    };
+    let mut share = 1.0;
+    for candidate in SHARES {
+        share = attempt(candidate);
     }
-    stored(scheme, best.1)
+    // with the best scale some weights have other nearest codes, for which another one is best
+    let share = attempt(share);
+    stored(scheme, Group { scale: nearest.scale * share, ..nearest })
 }
 
 /// Nearest codes.
