@@ -29,7 +29,8 @@ pub(crate) struct ModelArguments {
     /// that the backend can run.
     #[arg(long, value_name = "PRECISION", help_heading = HEADING)]
     precision: Option<Precision>,
-    /// Which of the artifact's graphs, by the operators it uses: portable.
+    /// Which of the artifact's graphs, by the operators it uses: portable or onnxruntime; by default the one that suits
+    /// the backend best.
     #[arg(long, value_name = "PROFILE", help_heading = HEADING)]
     profile: Option<Profile>,
     /// Threads of ONNX Runtime; all cores by default. tract computes in one thread.

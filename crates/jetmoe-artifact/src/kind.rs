@@ -81,6 +81,8 @@ impl Precision {
 pub enum Profile {
     /// Only operators of the standard `ai.onnx` domain.
     Portable,
+    /// Also ONNX Runtime's own operators, `com.microsoft`, where they are faster or load sooner.
+    OnnxRuntime,
 }
 
 /// Outputs that a graph has only when asked for.
@@ -141,5 +143,5 @@ named!(
     Q4F16 = "q4f16",
     Q4 = "q4"
 );
-named!(Profile, "profile", Portable = "portable");
+named!(Profile, "profile", Portable = "portable", OnnxRuntime = "onnxruntime");
 named!(OptionalOutput, "output", HiddenStates = "hidden-states", RouterLogits = "router-logits");

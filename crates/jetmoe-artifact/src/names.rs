@@ -34,6 +34,7 @@ pub fn graph_file(profile: Profile, precision: Precision) -> String {
     };
     match profile {
         Profile::Portable => format!("{GRAPH_FOLDER}/{stem}.onnx"),
+        Profile::OnnxRuntime => format!("{GRAPH_FOLDER}/{profile}/{stem}.onnx"),
     }
 }
 

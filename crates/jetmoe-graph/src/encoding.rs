@@ -74,6 +74,19 @@ enum Layout {
 /// Elements of a piece, so that memory does not grow with the model.
 const PIECE: usize = 1 << 18;
 
+/// Elements of a quantized piece in the order they are stored.
+const QUANTIZED_PIECE: usize = 1 << 20;
+
+/// A part of a row that begins with a group.
+#[derive(Debug, Clone, Copy)]
+struct RowPart {
+    row: usize,
+    /// Columns of the whole matrix.
+    columns: usize,
+    /// The first column.
+    first: usize,
+}
+
 /// Columns of a quantized piece, a multiple of every group size: long enough a run of each stored row to be read at
 /// full speed.
 const QUANTIZED_BAND: usize = 256;
@@ -107,7 +120,10 @@ impl<'a> Source<'a> {
     /// Number of pieces.
     pub(crate) fn pieces(&self) -> usize {
         match self.layout {
-            Layout::AsStored => self.elements().div_ceil(PIECE),
+            Layout::AsStored => match self.weight.encoding {
+                Encoding::Float(_) => self.elements().div_ceil(PIECE),
+                Encoding::Quantized(..) => self.rows().div_ceil(self.rows_of_a_piece()),
+            },
             Layout::Transposed { rows, columns } => columns.div_ceil(self.band(rows)),
         }
     }
@@ -123,13 +139,10 @@ impl<'a> Source<'a> {
             (Encoding::Float(element), Layout::Transposed { rows, columns }) => {
                 self.exchanged(index, rows, columns, element).map(float)
             }
-            (Encoding::Quantized(scheme), Layout::Transposed { rows, columns }) => {
-                self.quantized(index, rows, columns, &scheme)
+            (Encoding::Quantized(scheme, _), Layout::Transposed { rows, columns }) => {
+                self.quantized_columns(index, rows, columns, &scheme)
             }
-            // the builder quantizes transposed matrices only
-            (Encoding::Quantized(_), Layout::AsStored) => {
-                Err(Error::NoView { weight: self.weight.name(), element: ElementType::Int4 })
-            }
+            (Encoding::Quantized(scheme, _), Layout::AsStored) => self.quantized_rows(index, &scheme),
         }
     }
 
@@ -141,7 +154,7 @@ impl<'a> Source<'a> {
     fn band(&self, rows: usize) -> usize {
         match self.weight.encoding {
             Encoding::Float(_) => (PIECE / rows.max(1)).max(1),
-            Encoding::Quantized(_) => QUANTIZED_BAND,
+            Encoding::Quantized(..) => QUANTIZED_BAND,
         }
     }
 
@@ -181,7 +194,7 @@ impl<'a> Source<'a> {
     }
 
     /// A band of columns, quantized: whole groups of every stored row.
-    fn quantized(&self, index: usize, rows: usize, columns: usize, scheme: &Scheme) -> Result<Piece> {
+    fn quantized_columns(&self, index: usize, rows: usize, columns: usize, scheme: &Scheme) -> Result<Piece> {
         // rows whose codes are turned round at a time, so that what is written stays near
         const TILE: usize = 64;
 
@@ -199,28 +212,8 @@ impl<'a> Source<'a> {
         for tile in (0..rows).step_by(TILE) {
             let height = TILE.min(rows - tile);
             for (row, row_codes) in (tile..tile + height).zip(tile_codes.chunks_exact_mut(width)) {
-                match &self.known {
-                    Some(known) => {
-                        let all = scheme.groups(columns);
-                        let group = first / scheme.group_size;
-                        row_codes.copy_from_slice(&known.codes[row * columns + first..][..width]);
-                        row_scales.copy_from_slice(&known.scales[row * all + group..][..groups]);
-                        row_zeros.copy_from_slice(&known.zero_points[row * all + group..][..groups]);
-                    }
-                    None => {
-                        self.read(row * columns + first, &mut weights);
-                        scheme
-                            .quantize_row(
-                                self.rounding,
-                                &weights,
-                                None,
-                                row_codes,
-                                &mut row_scales,
-                                &mut row_zeros,
-                            )
-                            .map_err(|error| self.not_quantizable(row, first, error))?;
-                    }
-                }
+                let place = RowPart { row, columns, first };
+                self.quantize(scheme, place, &mut weights, row_codes, &mut row_scales, &mut row_zeros)?;
                 for group in 0..groups {
                     scales[group * rows + row] = row_scales[group];
                     zero_points[group * rows + row] = row_zeros[group];
@@ -235,16 +228,79 @@ impl<'a> Source<'a> {
         }
         // the band is even wide, unless it is the last, so no byte is shared with the next
         let elements = if scheme.bits == Bits::Four { pack_nibbles(&codes) } else { codes };
-        let scale_element = match scheme.scales {
-            Scales::Float32 => ElementType::Float32,
-            Scales::Float16 => ElementType::Float16,
-        };
-        let scales = encode(&scales, scale_element)
-            .map_err(|place| self.not_representable(0, scales[place], scale_element))?;
+        let scales = encode_scales(&scales, scheme);
         if !scheme.zero_points {
             zero_points.clear();
         }
         Ok(Piece { elements, scales, zero_points })
+    }
+
+    /// Some rows, quantized, in the order they are stored. Codes have no sign, and the last group of a row is filled up
+    /// with zeros.
+    fn quantized_rows(&self, index: usize, scheme: &Scheme) -> Result<Piece> {
+        let columns = self.tensor.shape.last().copied().unwrap_or(0);
+        let groups = scheme.groups(columns);
+        // the middle of the range, where signed codes have 0
+        let (middle, filling) = match (scheme.zero_points, scheme.bits) {
+            (true, _) => (0, 0),
+            (false, Bits::Four) => (8, 8),
+            (false, Bits::Eight) => (128, 128),
+        };
+        let mut weights = vec![0.0; columns];
+        let mut codes = vec![filling; groups * scheme.group_size];
+        let (mut scales, mut zero_points) = (vec![0.0; groups], vec![0; groups]);
+        let mut piece = Piece::default();
+        let first = index * self.rows_of_a_piece();
+        for row in first..(first + self.rows_of_a_piece()).min(self.rows()) {
+            let place = RowPart { row, columns, first: 0 };
+            let row_codes = &mut codes[..columns];
+            self.quantize(scheme, place, &mut weights, row_codes, &mut scales, &mut zero_points)?;
+            row_codes.iter_mut().for_each(|code| *code ^= middle);
+            piece.scales.extend(encode_scales(&scales, scheme));
+            match scheme.bits {
+                Bits::Four => piece.elements.extend(pack_nibbles(&codes)),
+                Bits::Eight => piece.elements.extend_from_slice(&codes),
+            }
+            match scheme.bits {
+                _ if !scheme.zero_points => {}
+                Bits::Four => piece.zero_points.extend(pack_nibbles(&zero_points)),
+                Bits::Eight => piece.zero_points.extend_from_slice(&zero_points),
+            }
+        }
+        Ok(piece)
+    }
+
+    /// Codes, scales and zero points of whole groups of a row.
+    fn quantize(
+        &self,
+        scheme: &Scheme,
+        place: RowPart,
+        weights: &mut [f32],
+        codes: &mut [u8],
+        scales: &mut [f32],
+        zero_points: &mut [u8],
+    ) -> Result<()> {
+        let start = place.row * place.columns + place.first;
+        if let Some(known) = &self.known {
+            let group = place.row * scheme.groups(place.columns) + place.first / scheme.group_size;
+            codes.copy_from_slice(&known.codes[start..][..codes.len()]);
+            scales.copy_from_slice(&known.scales[group..][..scales.len()]);
+            zero_points.copy_from_slice(&known.zero_points[group..][..zero_points.len()]);
+            return Ok(());
+        }
+        self.read(start, weights);
+        scheme
+            .quantize_row(self.rounding, weights, None, codes, scales, zero_points)
+            .map_err(|error| self.not_quantizable(place.row, place.first, error))
+    }
+
+    /// Rows of a stored matrix.
+    fn rows(&self) -> usize {
+        self.tensor.shape.first().copied().unwrap_or(0)
+    }
+
+    fn rows_of_a_piece(&self) -> usize {
+        (QUANTIZED_PIECE / self.tensor.shape.last().copied().unwrap_or(1).max(1)).max(1)
     }
 
     /// The place of a stored element in the checkpoint's tensor.
@@ -274,6 +330,14 @@ impl<'a> Source<'a> {
     fn not_quantizable(&self, row: usize, first: usize, source: jetmoe_quantize::Error) -> Error {
         let row = self.weight.expert.into_iter().chain([row]).collect();
         Error::Quantize { tensor: self.weight.tensor.clone(), row, source: source.behind(first) }
+    }
+}
+
+/// Scales are chosen as they are stored, so they fit.
+fn encode_scales(scales: &[f32], scheme: &Scheme) -> Vec<u8> {
+    match scheme.scales {
+        Scales::Float32 => scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(),
+        Scales::Float16 => scales.iter().flat_map(|scale| f16::from_f32(*scale).to_le_bytes()).collect(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A finished graph: what the writer and the text form read.
 
+use std::fmt;
+
 use half::f16;
 use jetmoe_artifact::{Precision, Profile, Task};
 
@@ -49,10 +51,31 @@ pub(crate) struct ValueFacts {
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) operator: &'static str,
+    pub(crate) operator: Operator,
     pub(crate) inputs: Vec<ValueId>,
     pub(crate) outputs: Vec<ValueId>,
     pub(crate) attributes: Vec<(&'static str, Attribute)>,
+}
+
+/// The name of an operator, with its domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Operator {
+    /// The domain; empty for the standard one.
+    pub domain: &'static str,
+    /// The name.
+    pub name: &'static str,
+}
+
+/// The domain of ONNX Runtime's own operators.
+pub(crate) const MICROSOFT: &str = "com.microsoft";
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.domain {
+            "" => f.write_str(self.name),
+            domain => write!(f, "{domain}.{}", self.name),
+        }
+    }
 }
 
 /// Value of an attribute.
@@ -104,7 +127,7 @@ impl Graph {
     }
 
     /// How often each operator occurs.
-    pub fn operators(&self) -> std::collections::BTreeMap<&'static str, usize> {
+    pub fn operators(&self) -> std::collections::BTreeMap<Operator, usize> {
         let mut operators = std::collections::BTreeMap::new();
         for node in &self.nodes {
             *operators.entry(node.operator).or_insert(0) += 1;

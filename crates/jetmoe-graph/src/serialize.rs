@@ -1,6 +1,6 @@
 //! A graph as the messages of an ONNX file.
 
-use crate::graph::{Attribute, Graph, ValueFacts, ValueId};
+use crate::graph::{Attribute, Graph, MICROSOFT, ValueFacts, ValueId};
 use crate::writer::Place;
 use crate::{Dimension, onnx};
 
@@ -11,16 +11,22 @@ pub(crate) fn model(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onn
         ("jetmoe.precision", graph.precision.to_string()),
         ("jetmoe.profile", graph.profile.to_string()),
     ];
+    let uses_others = graph.nodes.iter().any(|node| node.operator.domain == MICROSOFT);
+    let other_domain = uses_others.then_some((MICROSOFT, 1));
     onnx::Model {
         ir_version: Some(graph.opset.ir_version()),
         producer_name: Some("jetmoe-export".to_owned()),
         producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         doc_string: Some(format!("JetMoE for {}", graph.task)),
         graph: Some(body(graph, location, places)),
-        opset_import: vec![onnx::OperatorSetId {
-            domain: Some(String::new()),
-            version: Some(i64::from(graph.opset.version())),
-        }],
+        opset_import: [Some(("", i64::from(graph.opset.version()))), other_domain]
+            .into_iter()
+            .flatten()
+            .map(|(domain, version)| onnx::OperatorSetId {
+                domain: Some(domain.to_owned()),
+                version: Some(version),
+            })
+            .collect(),
         metadata_props: metadata.into_iter().map(|(key, value)| entry(key, value)).collect(),
     }
 }
@@ -53,9 +59,9 @@ fn body(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onnx::Graph {
                 input: node.inputs.iter().map(name).collect(),
                 output: node.outputs.iter().map(name).collect(),
                 name: Some(node.name.clone()),
-                op_type: Some(node.operator.to_owned()),
+                op_type: Some(node.operator.name.to_owned()),
                 attribute: node.attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
-                domain: None,
+                domain: (!node.operator.domain.is_empty()).then(|| node.operator.domain.to_owned()),
             })
             .collect(),
         initializer: constants.chain(weights).collect(),

@@ -21,9 +21,28 @@ pub struct Weight {
 pub(crate) enum Encoding {
     /// One by one.
     Float(ElementType),
-    /// As codes with a scale per group. The weight is a transposed matrix; groups lie along its first axis, the inputs
-    /// of the product.
-    Quantized(Scheme),
+    /// As codes with a scale per group of inputs of the product. The weight is a matrix.
+    Quantized(Scheme, Groups),
+}
+
+/// How the groups of a quantized matrix lie in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Groups {
+    /// For `DequantizeLinear`: codes `[inputs, outputs]`, scales `[groups, outputs]`.
+    AlongColumns,
+    /// For `MatMulNBits`: codes `[outputs, groups, bytes of a group]`, scales `[outputs, groups]`. Codes have no sign:
+    /// without zero points 0 is the middle of their range.
+    AlongRows,
+}
+
+/// Element type of codes.
+fn code_element(scheme: &Scheme, signed: bool) -> ElementType {
+    match (scheme.bits, signed) {
+        (Bits::Four, true) => ElementType::Int4,
+        (Bits::Four, false) => ElementType::UInt4,
+        (Bits::Eight, true) => ElementType::Int8,
+        (Bits::Eight, false) => ElementType::UInt8,
+    }
 }
 
 /// One of the tensors that a weight is written as.
@@ -79,7 +98,7 @@ impl Weight {
     pub fn scheme(&self) -> Option<Scheme> {
         match self.encoding {
             Encoding::Float(_) => None,
-            Encoding::Quantized(scheme) => Some(scheme),
+            Encoding::Quantized(scheme, _) => Some(scheme),
         }
     }
 
@@ -112,25 +131,31 @@ impl Weight {
     /// The tensors it is written as: itself, or codes, scales and perhaps zero points.
     pub(crate) fn parts(&self) -> Vec<Part> {
         let (name, shape) = (self.name(), self.shape());
-        let scheme = match self.encoding {
+        let (scheme, groups) = match self.encoding {
             Encoding::Float(element) => return vec![Part { name, element, shape }],
-            Encoding::Quantized(scheme) => scheme,
-        };
-        let codes = match (scheme.bits, scheme.zero_points) {
-            (Bits::Four, false) => ElementType::Int4,
-            (Bits::Four, true) => ElementType::UInt4,
-            (Bits::Eight, false) => ElementType::Int8,
-            (Bits::Eight, true) => ElementType::UInt8,
+            Encoding::Quantized(scheme, groups) => (scheme, groups),
         };
         let scale = match scheme.scales {
             Scales::Float32 => ElementType::Float32,
             Scales::Float16 => ElementType::Float16,
         };
+        let part = |suffix: &str, element, shape| Part { name: format!("{name}.{suffix}"), element, shape };
+        if let (Groups::AlongRows, [outputs, inputs]) = (groups, shape.as_slice()) {
+            let count = scheme.groups(*inputs);
+            let bytes = |codes: usize| code_element(&scheme, false).bytes(codes as u64) as usize;
+            let codes = vec![*outputs, count, bytes(scheme.group_size)];
+            let mut parts =
+                vec![part("codes", ElementType::UInt8, codes), part("scales", scale, vec![*outputs, count])];
+            if scheme.zero_points {
+                parts.push(part("zero_points", ElementType::UInt8, vec![*outputs, bytes(count)]));
+            }
+            return parts;
+        }
+        let codes = code_element(&scheme, !scheme.zero_points);
         let mut groups = shape.clone();
         if let Some(inputs) = groups.first_mut() {
             *inputs = scheme.groups(*inputs);
         }
-        let part = |suffix: &str, element, shape| Part { name: format!("{name}.{suffix}"), element, shape };
         let mut parts = vec![part("codes", codes, shape), part("scales", scale, groups.clone())];
         if scheme.zero_points {
             parts.push(part("zero_points", codes, groups));

@@ -12,6 +12,16 @@ pub enum Bits {
     Eight,
 }
 
+impl Bits {
+    /// Their number.
+    pub fn count(self) -> usize {
+        match self {
+            Bits::Four => 4,
+            Bits::Eight => 8,
+        }
+    }
+}
+
 /// Type that a group's scale is stored in. Codes are chosen for the scale as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scales {

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use jetmoe_artifact::{OutputName, Precision, Task};
+use jetmoe_artifact::{OutputName, Precision, Profile, Task};
 
 use crate::Runtime;
 
@@ -25,16 +25,17 @@ pub enum Error {
         /// The runtime that was asked for.
         runtime: Runtime,
     },
-    /// The runtime cannot run a graph of that precision.
-    #[error(
-        "{runtime} cannot run {precision} graphs: it knows no bfloat16\n  \
-             choose another --precision or backend, or export one: jetmoe-export MODEL --output DIR --precision f32"
-    )]
-    Precision {
+    /// The runtime cannot run such graphs.
+    #[error("{runtime} cannot run {precision} graphs of the {profile} profile\n  \
+             it runs {}; choose another graph or backend, or export one: \
+             jetmoe-export MODEL --output DIR --precision PRECISION", abilities(*runtime))]
+    CannotRun {
         /// Which runtime.
         runtime: Runtime,
-        /// The precision of the graph.
+        /// Precision of the graph.
         precision: Precision,
+        /// Profile of the graph.
+        profile: Profile,
     },
     /// No libonnxruntime was found.
     #[error(
@@ -144,4 +145,11 @@ pub enum Error {
 
 fn lines(searched: &[String]) -> String {
     searched.iter().map(|place| format!("\n  - {place}")).collect()
+}
+
+fn abilities(runtime: Runtime) -> String {
+    let precisions = Precision::ALL.iter().filter(|precision| runtime.runs(**precision));
+    let precisions: Vec<String> = precisions.map(Precision::to_string).collect();
+    let profiles: Vec<String> = runtime.profiles().iter().map(Profile::to_string).collect();
+    format!("{} in {}", precisions.join(", "), profiles.join(" or "))
 }

@@ -30,10 +30,17 @@ impl Runtime {
         }
     }
 
-    /// Whether this runtime can run graphs of a precision at all.
+    /// Whether this runtime can run graphs of a precision at all: tract knows no bfloat16.
     pub fn runs(self, precision: Precision) -> bool {
-        // tract knows no bfloat16
         self == Runtime::Ort || precision != Precision::Bf16
+    }
+
+    /// The profiles that this runtime can run, the one that suits it best first.
+    pub fn profiles(self) -> &'static [Profile] {
+        match self {
+            Runtime::Ort => &[Profile::OnnxRuntime, Profile::Portable],
+            Runtime::Tract => &[Profile::Portable],
+        }
     }
 
     /// Version of a runtime that is compiled in. ONNX Runtime's is that of the library that is found.
@@ -198,16 +205,25 @@ impl LoadOptions {
     /// # Errors
     /// A graph that the artifact does not have, or that the runtime cannot run.
     pub fn choose_graph<'a>(&self, artifact: &'a Artifact, runtime: Runtime) -> Result<&'a GraphRecord> {
+        // what is not there is refused as such, whatever the runtime could run
         let wanted = artifact.graph(self.precision, self.profile)?;
-        if runtime.runs(wanted.precision) {
-            return Ok(wanted);
-        }
-        let others = Precision::ALL.iter().copied().filter(|precision| runtime.runs(*precision));
-        let mut others = others.filter_map(|precision| artifact.graph(Some(precision), self.profile).ok());
-        match self.precision {
-            None => others.next().ok_or(Error::Precision { runtime, precision: wanted.precision }),
-            Some(precision) => Err(Error::Precision { runtime, precision }),
-        }
+        let allowed = |profile: &&Profile| self.profile.is_none_or(|wanted| wanted == **profile);
+        let graphs = Precision::ALL
+            .iter()
+            .filter(|precision| runtime.runs(**precision))
+            .filter(|precision| self.precision.is_none_or(|wanted| wanted == **precision));
+        let mut graphs = graphs.flat_map(|precision| {
+            let mut profiles: Vec<Profile> = runtime.profiles().iter().filter(allowed).copied().collect();
+            // the other profiles' operators have the rounding of activations built in
+            if !self.int8_activations && precision.storage().is_quantized() {
+                profiles.sort_by_key(|profile| *profile != Profile::Portable);
+            }
+            profiles
+                .into_iter()
+                .filter_map(|profile| artifact.manifest().graph(Some(*precision), Some(profile)))
+        });
+        let (precision, profile) = (wanted.precision, wanted.profile);
+        graphs.next().ok_or(Error::CannotRun { runtime, precision, profile })
     }
 }
 

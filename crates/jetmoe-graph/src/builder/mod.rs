@@ -13,8 +13,13 @@ use std::collections::HashMap;
 
 use jetmoe_artifact::{InputSpec, OutputSpec, WeightPlan};
 
-use crate::graph::{Attribute, Constant, Graph, Node, StoredWeight, ValueFacts, ValueId};
+use crate::graph::{
+    Attribute, Constant, Graph, MICROSOFT, Node, Operator, StoredWeight, ValueFacts, ValueId,
+};
 use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
+
+/// The operators of ONNX Runtime that graphs may use beside the standard ones.
+const MICROSOFT_OPERATORS: &[&str] = &["MatMulNBits", "GatherBlockQuantized"];
 
 /// A value of the graph under construction.
 #[derive(Debug, Clone)]
@@ -130,20 +135,28 @@ impl Builder {
         self.graph.weights[index].parts.iter().map(|id| self.existing(*id)).collect()
     }
 
-    /// The bytes of one part of a weight, which the graph has already, as a vector of another element type.
+    /// The bytes of one part of a weight, which the graph has already, as a tensor of another element type: as many rows
+    /// as are asked for, or a vector.
     ///
     /// # Errors
     /// [`Error::NoView`] for a weight that the graph does not have, or bytes that hold no whole number of elements.
-    pub(crate) fn view(&mut self, weight: &Weight, part: usize, element: ElementType) -> Result<Value> {
+    pub(crate) fn view(
+        &mut self,
+        weight: &Weight,
+        part: usize,
+        element: ElementType,
+        rows: Option<usize>,
+    ) -> Result<Value> {
         let missing = || Error::NoView { weight: weight.name(), element };
         let index = self.graph.weights.iter().position(|stored| stored.weight == *weight);
         let index = index.ok_or_else(missing)?;
         let spec = weight.parts().into_iter().nth(part).ok_or_else(missing)?;
-        let (bytes, size) = (spec.bytes(), element.bytes(1));
-        if bytes % size != 0 {
+        let (bytes, size) = (spec.bytes() as usize, element.bytes(1) as usize);
+        let row = bytes / size / rows.unwrap_or(1);
+        if row * size * rows.unwrap_or(1) != bytes {
             return Err(missing());
         }
-        let shape = Shape(vec![Dimension::from((bytes / size) as usize)]);
+        let shape = Shape(rows.into_iter().chain([row]).map(Dimension::from).collect());
         let value = self.value(format!("{}.bytes", spec.name), element, shape);
         self.graph.weights[index].views.push((value.id, part));
         Ok(value)
@@ -261,6 +274,8 @@ impl Builder {
         attributes: Vec<(&'static str, Attribute)>,
     ) {
         let inputs = inputs.iter().map(|value| value.id).collect();
+        let domain = if MICROSOFT_OPERATORS.contains(&operator) { MICROSOFT } else { "" };
+        let operator = Operator { domain, name: operator };
         self.graph.nodes.push(Node { name, operator, inputs, outputs, attributes });
     }
 

@@ -1,12 +1,12 @@
 //! Matrix products, and how a stored weight becomes their operand.
 
-use jetmoe_artifact::{ModelPart, Storage, WeightStorage};
+use jetmoe_artifact::{ModelPart, Profile, Storage, WeightStorage};
 use jetmoe_quantize::{Bits, Scales, Scheme};
 
 use super::{Builder, Value};
 use crate::graph::Attribute;
-use crate::weight::Encoding;
-use crate::{ElementType, Error, Opset, Result, Shape, Weight};
+use crate::weight::{Encoding, Groups};
+use crate::{Dimension, ElementType, Error, Opset, Result, Shape, Weight};
 
 /// Float32 and bfloat16 weights are multiplied in float32, all others in the type of the activations.
 fn arithmetic(storage: Storage, activations: ElementType) -> ElementType {
@@ -46,14 +46,13 @@ impl Builder {
     /// `x · weightᵀ` for a weight `[outputs, inputs]` of the checkpoint, stored as `storage` says: `[..., outputs]`, in
     /// the type of `x`.
     pub(crate) fn linear(&mut self, x: &Value, weight: Weight, storage: Storage) -> Result<Value> {
+        if storage.weights.is_quantized() {
+            let weight = self.quantized(weight, storage, x.element)?;
+            return self.quantized_product(x, &weight);
+        }
         let arithmetic = arithmetic(storage, x.element);
-        let weight = match self.encoding(storage, arithmetic)? {
-            Encoding::Quantized(_) => {
-                let (_, weight) = self.quantized(weight, storage, arithmetic)?;
-                weight
-            }
-            encoding => self.float_weight(weight.transposed().encoded(encoding), arithmetic),
-        };
+        let encoding = self.encoding(storage, arithmetic)?;
+        let weight = self.float_weight(weight.transposed().encoded(encoding), arithmetic);
         let operand = self.cast(x, arithmetic);
         let product = self.matmul(&operand, &weight)?;
         Ok(self.cast(&product, x.element))
@@ -73,25 +72,57 @@ impl Builder {
         self.cast(&parts[0], element)
     }
 
-    /// A quantized weight and the matrix it is restored to, `[inputs, outputs]`, of type `element`. Runtimes put the
-    /// product that follows and this together and never restore the whole matrix.
+    /// A weight `[outputs, inputs]` as codes and scales, for a product with values of type `element`.
     pub(crate) fn quantized(
         &mut self,
         weight: Weight,
         storage: Storage,
         element: ElementType,
-    ) -> Result<(Weight, Value)> {
-        let encoding = self.encoding(storage, element)?;
-        let weight = weight.transposed().encoded(encoding);
-        let parts = self.weight(&weight);
-        let shape = parts[0].shape.clone();
+    ) -> Result<Weight> {
+        let weight = match self.graph.profile {
+            Profile::Portable => weight.transposed(),
+            Profile::OnnxRuntime => weight,
+        };
+        let weight = weight.encoded(self.encoding(storage, element)?);
+        self.weight(&weight);
+        Ok(weight)
+    }
+
+    /// `x · weightᵀ` for a weight of [`Builder::quantized`]: `[..., outputs]`, in the type of `x`.
+    pub(crate) fn quantized_product(&mut self, x: &Value, weight: &Weight) -> Result<Value> {
+        let parts = self.weight(weight);
+        let Encoding::Quantized(scheme, groups) = weight.encoding else {
+            return self.refuse("MatMul", &[x], format!("{} is not quantized", weight.name()));
+        };
+        let group_size = scheme.group_size as i64;
+        if groups == Groups::AlongColumns {
+            // runtimes put this and the product together and never restore the whole matrix
+            let attributes =
+                vec![("axis", Attribute::Integer(0)), ("block_size", Attribute::Integer(group_size))];
+            let operands: Vec<&Value> = parts.iter().collect();
+            let shape = parts[0].shape.clone();
+            let restored = self.node("DequantizeLinear", &operands, attributes, x.element, shape);
+            return self.matmul(x, &restored);
+        }
+        let shape = weight.shape();
+        let (Some((inner, outer)), [outputs, inputs]) = (x.shape.0.split_last(), shape.as_slice()) else {
+            return self.refuse("MatMulNBits", &[x], "must have at least one dimension");
+        };
+        if inner.fixed() != Some(*inputs as i64) {
+            return self.refuse("MatMulNBits", &[x], format!("the weight has {inputs} inputs"));
+        }
+        let result = Shape(outer.iter().cloned().chain([Dimension::from(*outputs)]).collect());
+        let integer = |number: usize| Attribute::Integer(number as i64);
         let attributes = vec![
-            ("axis", Attribute::Integer(0)),
-            ("block_size", Attribute::Integer(storage.group_size as i64)),
+            ("K", integer(*inputs)),
+            ("N", integer(*outputs)),
+            ("bits", integer(scheme.bits.count())),
+            ("block_size", Attribute::Integer(group_size)),
+            // what is multiplied with the weights is rounded to 8 bits, group by group
+            ("accuracy_level", Attribute::Integer(4)),
         ];
-        let operands: Vec<&Value> = parts.iter().collect();
-        let restored = self.node("DequantizeLinear", &operands, attributes, element, shape);
-        Ok((weight, restored))
+        let operands: Vec<&Value> = [x].into_iter().chain(&parts).collect();
+        Ok(self.node("MatMulNBits", &operands, attributes, x.element, result))
     }
 
     /// How a weight is written that enters a product of type `arithmetic`.
@@ -104,12 +135,16 @@ impl Builder {
             WeightStorage::Int4 => Bits::Four,
         };
         let (found, needed) = (self.graph.opset, Opset::FIRST_WITH_GROUPS);
-        if found < needed {
+        if self.graph.profile == Profile::Portable && found < needed {
             return Err(Error::OpsetForQuantized { found: found.version(), needed: needed.version() });
         }
         let scales = if arithmetic == ElementType::Float16 { Scales::Float16 } else { Scales::Float32 };
         let Storage { group_size, zero_points, .. } = storage;
-        Ok(Encoding::Quantized(Scheme { bits, group_size, zero_points, scales }))
+        let groups = match self.graph.profile {
+            Profile::Portable => Groups::AlongColumns,
+            Profile::OnnxRuntime => Groups::AlongRows,
+        };
+        Ok(Encoding::Quantized(Scheme { bits, group_size, zero_points, scales }, groups))
     }
 
     /// `left · right` over the last two dimensions; the dimensions before them broadcast.

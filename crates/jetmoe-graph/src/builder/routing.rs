@@ -1,8 +1,10 @@
 //! Gather and scatter: how tokens find their experts and back.
 
+use jetmoe_quantize::Scheme;
+
 use super::{Builder, Value};
 use crate::graph::Attribute;
-use crate::{Dimension, ElementType, Result, Shape};
+use crate::{Dimension, ElementType, Result, Shape, Weight};
 
 impl Builder {
     /// Rows of `table` (its first axis) at `indices`: `[...indices, ...rest of table]`.
@@ -20,6 +22,30 @@ impl Builder {
         let shape = Shape([before, indices.shape.0.as_slice(), &after[1..]].concat());
         let attributes = vec![("axis", Attribute::Integer(axis as i64))];
         Ok(self.node("Gather", &[table, indices], attributes, table.element, shape))
+    }
+
+    /// Rows of a quantized matrix at `indices`, restored: `[...indices, row]`. `codes` are the first part of `weight`, a
+    /// row in one piece; with a row's last group filled up.
+    pub(crate) fn gather_quantized(
+        &mut self,
+        codes: &Value,
+        weight: &Weight,
+        scheme: &Scheme,
+        indices: &Value,
+    ) -> Result<Value> {
+        self.require_element("GatherBlockQuantized", &[indices], ElementType::Int64)?;
+        let parts = self.weight(weight);
+        let row =
+            codes.shape.0.last().and_then(Dimension::fixed).unwrap_or(0) * 8 / scheme.bits.count() as i64;
+        let shape = Shape(indices.shape.0.iter().cloned().chain([Dimension::from(row)]).collect());
+        let attributes = vec![
+            ("bits", Attribute::Integer(scheme.bits.count() as i64)),
+            ("block_size", Attribute::Integer(scheme.group_size as i64)),
+            ("gather_axis", Attribute::Integer(0)),
+            ("quantize_axis", Attribute::Integer(1)),
+        ];
+        let operands: Vec<&Value> = [codes, indices].into_iter().chain(&parts[1..]).collect();
+        Ok(self.node("GatherBlockQuantized", &operands, attributes, parts[1].element, shape))
     }
 
     /// Indices of the elements of a vector that are true, ascending: `[count]`, where `count` names the new symbol

@@ -97,6 +97,28 @@ impl Builder {
         Ok(self.node("Slice", &[operand, &starts, &ends, &axes], Vec::new(), operand.element, shape))
     }
 
+    /// The first `length` elements of an axis.
+    pub(crate) fn first(&mut self, operand: &Value, axis: usize, length: usize) -> Result<Value> {
+        let Some(size) = operand.shape.0.get(axis).and_then(Dimension::fixed) else {
+            return self.refuse("Slice", &[operand], format!("axis {axis} must have a fixed size"));
+        };
+        if size == length as i64 {
+            return Ok(operand.clone());
+        }
+        if size < length as i64 {
+            return self.refuse(
+                "Slice",
+                &[operand],
+                format!("axis {axis} must have at least {length} elements"),
+            );
+        }
+        let mut shape = operand.shape.clone();
+        shape.0[axis] = Dimension::from(length);
+        let (starts, ends) = (self.integers(&[0]), self.integers(&[length as i64]));
+        let axes = self.integers(&[axis as i64]);
+        Ok(self.node("Slice", &[operand, &starts, &ends, &axes], Vec::new(), operand.element, shape))
+    }
+
     /// The operands one behind the other along an axis.
     pub(crate) fn concat(&mut self, operands: &[&Value], axis: usize) -> Result<Value> {
         let Some((first, others)) = operands.split_first() else {

@@ -1,23 +1,18 @@
-use jetmoe_artifact::{ModelPart, Storage, Task, WeightStorage};
+use jetmoe_artifact::{ModelPart, Task};
 use jetmoe_checkpoint::{ModelConfig, names};
+use jetmoe_quantize::{Bits, Scheme};
 
 use crate::builder::{Builder, Value};
+use crate::weight::{Encoding, Groups};
 use crate::{ElementType, Result, Weight};
 
 /// The embedding table. Where the head uses it too it is stored once, in the form that the head's product needs.
 pub(super) enum Table {
     /// One row a token, as checkpoints store it.
-    Float {
-        /// `[vocab_size, hidden_size]`, in the type it is stored in.
-        table: Value,
-    },
+    /// `[vocab_size, hidden_size]`, in the type it is stored in.
+    Float(Value),
     /// Codes and scales of the transposed table, in groups along the hidden size.
-    Quantized {
-        weight: Weight,
-        storage: Storage,
-        /// What the head multiplies with, `[hidden_size, vocab_size]`.
-        table: Value,
-    },
+    Quantized(Weight),
 }
 
 impl Table {
@@ -28,25 +23,45 @@ impl Table {
             if is_head { builder.storage(ModelPart::LmHead, None) } else { builder.unquantized_storage() };
         let activations = builder.activations();
         if storage.weights.is_quantized() {
-            let (weight, table) = builder.quantized(weight, storage, activations)?;
-            return Ok(Table::Quantized { weight, storage, table });
+            return Ok(Table::Quantized(builder.quantized(weight, storage, activations)?));
         }
         let encoding = builder.encoding(storage, activations)?;
         let parts = builder.weight(&weight.encoded(encoding));
-        Ok(Table::Float { table: parts[0].clone() })
+        Ok(Table::Float(parts[0].clone()))
     }
 
     /// The embeddings of tokens `[batch, sequence]`: `[batch, sequence, hidden_size]`.
     pub(super) fn look_up(&self, builder: &mut Builder, config: &ModelConfig, ids: &Value) -> Result<Value> {
         let activations = builder.activations();
         match self {
-            Table::Float { table } => {
+            Table::Float(table) => {
                 let rows = builder.gather(table, ids)?;
                 Ok(builder.cast(&rows, activations))
             }
-            Table::Quantized { weight, storage, .. } => look_up_codes(builder, config, weight, *storage, ids),
+            Table::Quantized(weight) => match weight.encoding {
+                Encoding::Quantized(scheme, Groups::AlongRows) => {
+                    gather_quantized_rows(builder, config, weight, &scheme, ids)
+                }
+                Encoding::Quantized(scheme, Groups::AlongColumns) => {
+                    look_up_codes(builder, config, weight, &scheme, ids)
+                }
+                Encoding::Float(_) => unreachable!("a quantized table"),
+            },
         }
     }
+}
+
+/// Rows of a quantized matrix `[vocab_size, hidden_size]`, restored by the operator that ONNX Runtime has for it.
+fn gather_quantized_rows(
+    builder: &mut Builder,
+    config: &ModelConfig,
+    weight: &Weight,
+    scheme: &Scheme,
+    ids: &Value,
+) -> Result<Value> {
+    let codes = builder.view(weight, 0, ElementType::UInt8, Some(config.vocab_size))?; // [vocab, bytes of a row]
+    let rows = builder.gather_quantized(&codes, weight, scheme, ids)?; // [batch, seq, groups * group size]
+    builder.first(&rows, 2, config.hidden_size) // [batch, seq, hidden]
 }
 
 /// Columns of a quantized matrix `[hidden_size, vocab_size]`, as rows. No runtime gathers 4-bit elements, so the codes
@@ -55,26 +70,26 @@ fn look_up_codes(
     builder: &mut Builder,
     config: &ModelConfig,
     weight: &Weight,
-    storage: Storage,
+    scheme: &Scheme,
     ids: &Value,
 ) -> Result<Value> {
     let (hidden_size, vocab_size) = (config.hidden_size, config.vocab_size);
     let activations = builder.activations();
     let parts = builder.weight(weight);
-    let groups = hidden_size.div_ceil(storage.group_size);
-    let group_of = (0..hidden_size).map(|channel| (channel / storage.group_size) as i64).collect();
+    let groups = hidden_size.div_ceil(scheme.group_size);
+    let group_of = (0..hidden_size).map(|channel| (channel / scheme.group_size) as i64).collect();
     let group_of = builder.named_integers("embedding/group_of_channel", group_of); // [hidden]
     let ids = builder.unsqueeze(ids, 2)?; // [batch, seq, 1]
 
     let firsts = (0..hidden_size).map(|channel| (channel * vocab_size) as i64).collect();
     let firsts = builder.named_integers("embedding/first_of_channel", firsts); // [hidden]
     let places = builder.add(&ids, &firsts)?; // [batch, seq, hidden]
-    let mut values = codes_at(builder, weight, 0, storage, &places)?; // [batch, seq, hidden]
+    let mut values = codes_at(builder, weight, 0, scheme, &places)?; // [batch, seq, hidden]
     if parts.len() > 2 {
         let firsts = (0..groups).map(|group| (group * vocab_size) as i64).collect();
         let firsts = builder.named_integers("embedding/first_of_group", firsts); // [groups]
         let places = builder.add(&ids, &firsts)?; // [batch, seq, groups]
-        let zero_points = codes_at(builder, weight, 2, storage, &places)?; // [batch, seq, groups]
+        let zero_points = codes_at(builder, weight, 2, scheme, &places)?; // [batch, seq, groups]
         let zero_points = builder.gather_along(&zero_points, &group_of, 2)?; // [batch, seq, hidden]
         values = builder.sub(&values, &zero_points)?;
     }
@@ -91,18 +106,18 @@ fn codes_at(
     builder: &mut Builder,
     weight: &Weight,
     part: usize,
-    storage: Storage,
+    scheme: &Scheme,
     places: &Value,
 ) -> Result<Value> {
     let activations = builder.activations();
-    let signed = weight.scheme().is_some_and(|scheme| !scheme.zero_points);
-    if storage.weights == WeightStorage::Int8 {
+    let signed = !scheme.zero_points;
+    if scheme.bits == Bits::Eight {
         let element = if signed { ElementType::Int8 } else { ElementType::UInt8 };
-        let codes = builder.view(weight, part, element)?;
+        let codes = builder.view(weight, part, element, None)?;
         let codes = builder.gather(&codes, places)?;
         return Ok(builder.cast(&codes, activations));
     }
-    let bytes = builder.view(weight, part, ElementType::UInt8)?;
+    let bytes = builder.view(weight, part, ElementType::UInt8, None)?;
     let two = builder.integer(2);
     let halves = builder.div(places, &two)?;
     let bytes = builder.gather(&bytes, &halves)?;

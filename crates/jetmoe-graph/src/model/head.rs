@@ -21,8 +21,8 @@ pub(super) fn language_model(
             let shape = vec![config.vocab_size, config.hidden_size];
             builder.linear(hidden, Weight::new(names::LM_HEAD.to_owned(), shape), storage)?
         }
-        Table::Float { table, .. } => builder.linear_as_stored(hidden, table, storage)?,
-        Table::Quantized { table, .. } => builder.matmul(hidden, table)?,
+        Table::Float(table) => builder.linear_as_stored(hidden, table, storage)?,
+        Table::Quantized(weight) => builder.quantized_product(hidden, weight)?,
     }; // [tokens, vocab]
     builder.reshape(&logits, sizes.per_token(&[config.vocab_size]))
 }
