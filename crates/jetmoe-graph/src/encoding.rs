@@ -290,7 +290,7 @@ impl<'a> Source<'a> {
         }
         self.read(start, weights);
         scheme
-            .quantize_row(self.rounding, weights, None, codes, scales, zero_points)
+            .quantize_row(self.rounding, weights, codes, scales, zero_points)
             .map_err(|error| self.not_quantizable(place.row, place.first, error))
     }
 

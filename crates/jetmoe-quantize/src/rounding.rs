@@ -1,6 +1,6 @@
 //! Rounding of single groups: the scale, and the nearest codes for it.
 
-use multiversion::multiversion;
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::scheme::Group;
 use crate::{Bits, Rounding, Scales, Scheme};
@@ -20,40 +20,48 @@ fn least_scale(scales: Scales) -> f32 {
     }
 }
 
-/// Quantizes every group of a row. Not finite weights give a scale that is not finite.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma+avx2",
-    "x86_64+avx2+fma",
-    "aarch64+neon"
-))]
+/// Quantizes every group of a row, with the widest vectors that this processor has. Not finite weights give a scale that
+/// is not finite.
 pub(crate) fn quantize_row(
     scheme: &Scheme,
     rounding: Rounding,
     weights: &[f32],
-    importance: Option<&[f32]>,
     codes: &mut [u8],
     scales: &mut [f32],
     zero_points: &mut [u8],
 ) {
-    let size = scheme.group_size;
-    for (index, (scale, zero_point)) in scales.iter_mut().zip(zero_points).enumerate() {
-        let group = index * size..((index + 1) * size).min(weights.len());
-        let importance = importance.map(|importance| &importance[group.clone()]);
-        let found = choose(scheme, rounding, &weights[group.clone()], importance);
-        round(scheme, found, &weights[group.clone()], &mut codes[group]);
-        (*scale, *zero_point) = (found.scale, found.zero_point);
+    Arch::new().dispatch(Row { scheme, rounding, weights, codes, scales, zero_points });
+}
+
+struct Row<'a> {
+    scheme: &'a Scheme,
+    rounding: Rounding,
+    weights: &'a [f32],
+    codes: &'a mut [u8],
+    scales: &'a mut [f32],
+    zero_points: &'a mut [u8],
+}
+
+impl WithSimd for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Row { scheme, rounding, weights, codes, scales, zero_points } = self;
+        let size = scheme.group_size;
+        for (index, (scale, zero_point)) in scales.iter_mut().zip(zero_points).enumerate() {
+            let group = index * size..((index + 1) * size).min(weights.len());
+            let found = choose_with(simd, scheme, rounding, &weights[group.clone()]);
+            round(scheme, found, &weights[group.clone()], &mut codes[group]);
+            (*scale, *zero_point) = (found.scale, found.zero_point);
+        }
     }
 }
 
 /// Scale and zero point for a group of weights.
 #[inline(always)]
-pub(crate) fn choose(
-    scheme: &Scheme,
-    rounding: Rounding,
-    weights: &[f32],
-    importance: Option<&[f32]>,
-) -> Group {
-    let extent = Extent::of(weights);
+fn choose_with<S: Simd>(simd: S, scheme: &Scheme, rounding: Rounding, weights: &[f32]) -> Group {
+    let extent = Extent::of(simd, weights);
     if !extent.is_finite {
         return Group { scale: f32::NAN, zero_point: 0 };
     }
@@ -65,37 +73,33 @@ pub(crate) fn choose(
     let zero = i32::from(nearest.zero_point);
     let range = ((low - zero) as f32, (high - zero) as f32);
     let (mut best_gain, mut best_share) = (f32::NEG_INFINITY, 1.0);
-    let mut attempt = |share: f32| {
-        let scale = nearest.scale * share;
-        let products = match importance {
-            Some(importance) => products(weights, importance, scale, range),
-            None => plain_products(weights, scale, range),
-        };
+    // at the end once more with the best scale: some weights then have other nearest codes, for which another is best
+    for attempt in 0..=SHARES.len() {
+        let share = SHARES.get(attempt).copied().unwrap_or(best_share);
+        let products = products(simd, weights, nearest.scale * share, range);
         let gain = products.gain() * share * share;
         if gain > best_gain {
             (best_gain, best_share) = (gain, share * products.factor());
         }
-        best_share
-    };
-    let mut share = 1.0;
-    for candidate in SHARES {
-        share = attempt(candidate);
     }
-    // with the best scale some weights have other nearest codes, for which another one is best
-    let share = attempt(share);
-    stored(scheme, Group { scale: nearest.scale * share, ..nearest })
+    stored(scheme, Group { scale: nearest.scale * best_share, ..nearest })
 }
+
+/// Adding a number whose neighbours are 1 apart rounds to the nearest whole number, to the even one of two, on any
+/// processor; the lowest bits of the sum are then the whole number's.
+const WHOLE: f32 = 12_582_912.0; // 1.5 · 2²³
 
 /// Nearest codes.
 #[inline(always)]
 fn round(scheme: &Scheme, group: Group, weights: &[f32], codes: &mut [u8]) {
     let (low, high) = scheme.range();
     let inverse = 1.0 / group.scale;
-    let zero = f32::from(group.zero_point);
-    let (low, high) = (low as f32, high as f32);
+    let zero = i32::from(group.zero_point);
+    let (low, high) = ((low - zero) as f32, (high - zero) as f32);
     for (weight, code) in weights.iter().zip(codes) {
+        let whole = (weight * inverse).clamp(low, high) + WHOLE;
         // within the range of a byte; a signed code's byte is its two's complement
-        *code = ((weight * inverse).round_ties_even() + zero).clamp(low, high) as i32 as u8;
+        *code = (whole.to_bits() as u8).wrapping_add(group.zero_point);
     }
 }
 
@@ -127,13 +131,20 @@ struct Extent {
 
 impl Extent {
     #[inline(always)]
-    fn of(weights: &[f32]) -> Self {
-        let (mut least, mut greatest, mut is_finite) = (f32::INFINITY, f32::NEG_INFINITY, true);
-        for weight in weights {
-            least = least.min(*weight);
-            greatest = greatest.max(*weight);
-            is_finite &= weight.is_finite();
+    fn of<S: Simd>(simd: S, weights: &[f32]) -> Self {
+        let (vectors, rest) = S::as_simd_f32s(weights);
+        let (mut leasts, mut greatests) =
+            (simd.splat_f32s(f32::INFINITY), simd.splat_f32s(f32::NEG_INFINITY));
+        // stays 0 unless something is not finite
+        let (mut zeros, zero) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+        for weights in vectors {
+            leasts = simd.min_f32s(leasts, *weights);
+            greatests = simd.max_f32s(greatests, *weights);
+            zeros = simd.mul_add_f32s(*weights, zero, zeros);
         }
+        let least = rest.iter().copied().fold(simd.reduce_min_f32s(leasts), f32::min);
+        let greatest = rest.iter().copied().fold(simd.reduce_max_f32s(greatests), f32::max);
+        let is_finite = simd.reduce_sum_f32s(zeros) == 0.0 && rest.iter().all(|weight| weight.is_finite());
         Extent { least, greatest, is_finite }
     }
 
@@ -168,17 +179,17 @@ fn stored(scheme: &Scheme, group: Group) -> Group {
     Group { scale: scheme.stored(group.scale.max(least_scale(scheme.scales))), ..group }
 }
 
-/// Weighted products of weights, in units of a scale, and their codes.
+/// Products of weights, in units of a scale, and their codes.
 #[derive(Clone, Copy)]
 struct Products {
-    /// Σ importance · weight · code
+    /// Σ weight · code
     mixed: f32,
-    /// Σ importance · code²
+    /// Σ code²
     square: f32,
 }
 
 impl Products {
-    /// How much of Σ importance · weight² the codes explain with the best scale for them.
+    /// How much of Σ weight² the codes explain with the best scale for them.
     #[inline(always)]
     fn gain(self) -> f32 {
         if self.square > 0.0 && self.mixed > 0.0 { self.mixed / self.square * self.mixed } else { 0.0 }
@@ -191,52 +202,26 @@ impl Products {
     }
 }
 
-/// Sums are kept in as many places as vectors are wide, so that they need no order.
-const LANES: usize = 8;
-
 #[inline(always)]
-fn products(weights: &[f32], importance: &[f32], scale: f32, (low, high): (f32, f32)) -> Products {
+fn products<S: Simd>(simd: S, weights: &[f32], scale: f32, (low, high): (f32, f32)) -> Products {
     let inverse = 1.0 / scale;
-    let (mut mixed, mut square) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-    let (weights, weights_rest) = weights.as_chunks::<LANES>();
-    let (importance, importance_rest) = importance.as_chunks::<LANES>();
-    for (weights, importance) in weights.iter().zip(importance) {
-        for lane in 0..LANES {
-            let weight = weights[lane] * inverse;
-            let code = weight.round_ties_even().clamp(low, high);
-            let weighted = importance[lane] * code;
-            mixed[lane] += weighted * weight;
-            square[lane] += weighted * code;
-        }
+    let (vectors, rest) = S::as_simd_f32s(weights);
+    let (inverses, whole) = (simd.splat_f32s(inverse), simd.splat_f32s(WHOLE));
+    let (lows, highs) = (simd.splat_f32s(low), simd.splat_f32s(high));
+    let (mut mixed, mut square) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+    for weights in vectors {
+        let scaled = simd.mul_f32s(*weights, inverses);
+        let clipped = simd.min_f32s(simd.max_f32s(scaled, lows), highs);
+        let codes = simd.sub_f32s(simd.add_f32s(clipped, whole), whole);
+        mixed = simd.mul_add_f32s(codes, scaled, mixed);
+        square = simd.mul_add_f32s(codes, codes, square);
     }
-    for (weight, importance) in weights_rest.iter().zip(importance_rest) {
-        let weight = weight * inverse;
-        let code = weight.round_ties_even().clamp(low, high);
-        mixed[0] += importance * code * weight;
-        square[0] += importance * code * code;
-    }
-    Products { mixed: mixed.iter().sum(), square: square.iter().sum() }
-}
-
-/// [`products`] where all weights are equally important.
-#[inline(always)]
-fn plain_products(weights: &[f32], scale: f32, (low, high): (f32, f32)) -> Products {
-    let inverse = 1.0 / scale;
-    let (mut mixed, mut square) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-    let (chunks, rest) = weights.as_chunks::<LANES>();
-    for weights in chunks {
-        for lane in 0..LANES {
-            let weight = weights[lane] * inverse;
-            let code = weight.round_ties_even().clamp(low, high);
-            mixed[lane] += code * weight;
-            square[lane] += code * code;
-        }
-    }
+    let mut products = Products { mixed: simd.reduce_sum_f32s(mixed), square: simd.reduce_sum_f32s(square) };
     for weight in rest {
-        let weight = weight * inverse;
-        let code = weight.round_ties_even().clamp(low, high);
-        mixed[0] += code * weight;
-        square[0] += code * code;
+        let scaled = weight * inverse;
+        let code = (scaled.clamp(low, high) + WHOLE) - WHOLE;
+        products.mixed += code * scaled;
+        products.square += code * code;
     }
-    Products { mixed: mixed.iter().sum(), square: square.iter().sum() }
+    products
 }

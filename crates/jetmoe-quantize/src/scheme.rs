@@ -77,9 +77,7 @@ impl Scheme {
         row.div_ceil(self.group_size)
     }
 
-    /// Quantizes one row, or a part of it that begins with a group. `importance` weighs the error of each weight, such
-    /// as by the mean square of the input it is multiplied with; it must not be negative. A code is one byte; signed
-    /// ones in two's complement.
+    /// Quantizes one row, or a part of it that begins with a group. A code is one byte; signed ones in two's complement.
     ///
     /// # Errors
     /// A weight that is infinite or no number, or a scale that its type does not hold.
@@ -90,7 +88,6 @@ impl Scheme {
         &self,
         rounding: Rounding,
         weights: &[f32],
-        importance: Option<&[f32]>,
         codes: &mut [u8],
         scales: &mut [f32],
         zero_points: &mut [u8],
@@ -102,11 +99,7 @@ impl Scheme {
             (groups, groups),
             "one scale and zero point for each group"
         );
-        assert!(
-            importance.is_none_or(|importance| importance.len() == weights.len()),
-            "one importance a weight"
-        );
-        quantize_row(self, rounding, weights, importance, codes, scales, zero_points);
+        quantize_row(self, rounding, weights, codes, scales, zero_points);
         // what is not finite makes its group's scale so, and the row is searched only then
         match scales.iter().position(|scale| !scale.is_finite()) {
             None => Ok(()),
