@@ -13,6 +13,9 @@ pub(crate) struct Synth {
     /// The configuration: jetmoe-8b, or a folder with config.json, whose tokenizer is taken over too.
     #[arg(long, value_name = "jetmoe-8b|DIR")]
     like: String,
+    /// A folder whose tokenizer is taken over, instead of that of the configuration. Its ids must lie in the vocabulary.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
     /// Number of layers, instead of the configuration's.
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
@@ -82,10 +85,14 @@ impl Synth {
     }
 
     fn copy_tokenizer(&self) -> anyhow::Result<()> {
+        if let Some(folder) = &self.tokenizer {
+            let file = folder.join(names::TOKENIZER);
+            anyhow::ensure!(file.is_file(), "{} does not exist; --tokenizer takes a folder that has it", file.display());
+        }
         for name in
             [names::TOKENIZER, names::TOKENIZER_CONFIG, names::CHAT_TEMPLATE, names::GENERATION_CONFIG]
         {
-            let source = Path::new(&self.like).join(name);
+            let source = self.tokenizer.as_deref().unwrap_or(Path::new(&self.like)).join(name);
             if source.is_file() {
                 std::fs::copy(&source, self.output.join(name))
                     .with_context(|| format!("cannot copy {}", source.display()))?;
