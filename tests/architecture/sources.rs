@@ -65,9 +65,11 @@ fn graph_and_reference_have_the_same_rooms() {
 }
 
 /// The files of `jetmoe-rt` that know a runtime underneath.
-const ENGINES: [&str; 3] = [
+const ENGINES: [&str; 5] = [
     "crates/jetmoe-rt/src/engine/ort.rs",
     "crates/jetmoe-rt/src/engine/tract.rs",
+    "crates/jetmoe-rt/src/engine/tract/product.rs",
+    "crates/jetmoe-rt/src/engine/tract/quantized.rs",
     "crates/jetmoe-rt/src/engine/library/open.rs",
 ];
 

@@ -16,6 +16,10 @@ use super::contract::{check_names, empty_past_shape};
 use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
 use crate::{Error, Result, Runtime};
 
+mod kernel;
+mod product;
+mod quantized;
+
 /// Version of the crate, which has no constant for it; a test compares it with `Cargo.lock`.
 pub(crate) const VERSION: &str = "0.23.9";
 
@@ -76,9 +80,11 @@ fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
 
 fn load(path: &Path, signature: Signature) -> TractResult<Shared> {
     // the shapes in value_info name dimensions that tract would take for its own
-    let tract = tract_onnx::onnx().with_ignore_value_info(true);
-    let proto = tract.proto_model_for_path(path)?;
-    let graph = proto.graph.as_ref().ok_or_else(|| TractError::msg("the file holds no graph"))?;
+    let mut tract = tract_onnx::onnx().with_ignore_value_info(true);
+    tract.op_register.insert(product::OPERATOR, product::parse);
+    let mut proto = tract.proto_model_for_path(path)?;
+    let graph = proto.graph.as_mut().ok_or_else(|| TractError::msg("the file holds no graph"))?;
+    quantized::rewrite(graph)?;
     let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let outputs = check_names(&signature, &inputs, &outputs).map_err(TractError::msg)?;
