@@ -40,6 +40,13 @@ pub(crate) struct ModelArguments {
     /// faster.
     #[arg(long, help_heading = HEADING)]
     exact: bool,
+    /// Keep 16-bit weights in the file and convert them again in each step of ONNX Runtime: little memory, but about 20
+    /// times slower.
+    #[arg(long, help_heading = HEADING)]
+    low_memory: bool,
+    /// Load a model even if it seems not to fit in memory.
+    #[arg(long, help_heading = HEADING)]
+    no_memory_check: bool,
     /// The libonnxruntime to load, instead of the one that is found (see `jetmoe devices`).
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     onnxruntime: Option<PathBuf>,
@@ -174,6 +181,8 @@ impl ModelArguments {
             profile: self.profile,
             threads: self.threads,
             int8_activations: !self.exact,
+            low_memory: self.low_memory,
+            check_memory: !self.no_memory_check,
             onnxruntime_library: self.onnxruntime.clone(),
             ..LoadOptions::default()
         }

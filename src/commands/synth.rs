@@ -87,7 +87,11 @@ impl Synth {
     fn copy_tokenizer(&self) -> anyhow::Result<()> {
         if let Some(folder) = &self.tokenizer {
             let file = folder.join(names::TOKENIZER);
-            anyhow::ensure!(file.is_file(), "{} does not exist; --tokenizer takes a folder that has it", file.display());
+            anyhow::ensure!(
+                file.is_file(),
+                "{} does not exist; --tokenizer takes a folder that has it",
+                file.display()
+            );
         }
         for name in
             [names::TOKENIZER, names::TOKENIZER_CONFIG, names::CHAT_TEMPLATE, names::GENERATION_CONFIG]

@@ -1,13 +1,16 @@
 //! `jetmoe.json`: what an artifact holds, where it comes from and what was proven about it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
 use jetmoe_checkpoint::{Digest, write_whole};
 use serde::{Deserialize, Serialize};
 
-use crate::{CalibrationRecord, Error, OptionalOutput, Precision, Profile, Result, Task, WeightPlan, names};
+use crate::{
+    CalibrationRecord, Error, OptionalOutput, Precision, Profile, Result, Task, WeightPlan, WeightStorage,
+    names,
+};
 
 /// The manifest's schema that this build writes, and the newest it reads.
 pub const MANIFEST_SCHEMA: u32 = 1;
@@ -64,6 +67,9 @@ pub struct GraphRecord {
     /// kept weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightPlan>,
+    /// Bytes of the data file by the type of the weights they hold, scales included: what memory is predicted from.
+    #[serde(default)]
+    pub stored: BTreeMap<WeightStorage, u64>,
     /// What the quantization was calibrated with, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationRecord>,

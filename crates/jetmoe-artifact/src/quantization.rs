@@ -10,7 +10,7 @@ use crate::kind::named;
 use crate::{Error, Precision, Result};
 
 /// How the elements of a weight are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightStorage {
     /// 32-bit floating point.

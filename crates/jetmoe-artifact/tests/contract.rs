@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,7 @@ fn artifact() -> TempDir {
             opset: 21,
             optional_outputs: BTreeSet::from([OptionalOutput::RouterLogits]),
             weights: None,
+            stored: BTreeMap::from([(WeightStorage::F32, 7)]),
             calibration: None,
             graph: write(folder.path(), &graph_file, b"graph"),
             data: write(folder.path(), &names::data_file(&graph_file), b"weights"),

@@ -171,6 +171,7 @@ fn graph_record(
         optional_outputs: options.optional_outputs.clone(),
         weights: (options.precision.storage().is_quantized() || !options.weights.kept.is_empty())
             .then(|| options.weights.clone()),
+        stored: graph.bytes_by_storage(),
         calibration: None,
         graph: ArtifactFile {
             path: graph_file.to_owned(),

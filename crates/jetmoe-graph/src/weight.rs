@@ -1,5 +1,6 @@
 //! Weights as references into a checkpoint: which tensor, which part of it, in which layout and encoding.
 
+use jetmoe_artifact::WeightStorage;
 use jetmoe_quantize::{Bits, Scales, Scheme};
 
 use crate::ElementType;
@@ -99,6 +100,19 @@ impl Weight {
         match self.encoding {
             Encoding::Float(_) => None,
             Encoding::Quantized(scheme, _) => Some(scheme),
+        }
+    }
+
+    /// The type its elements are stored in.
+    pub fn storage(&self) -> WeightStorage {
+        match self.encoding {
+            Encoding::Float(ElementType::Float16) => WeightStorage::F16,
+            Encoding::Float(ElementType::BFloat16) => WeightStorage::Bf16,
+            Encoding::Float(_) => WeightStorage::F32,
+            Encoding::Quantized(scheme, _) => match scheme.bits {
+                Bits::Four => WeightStorage::Int4,
+                Bits::Eight => WeightStorage::Int8,
+            },
         }
     }
 

@@ -1,10 +1,12 @@
 //! Writes a graph as an ONNX file and its weights as one external data file, as a stream.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use jetmoe_artifact::WeightStorage;
 use jetmoe_checkpoint::{Checkpoint, Digest};
 use jetmoe_quantize::pack_nibbles;
 use prost::Message;
@@ -14,6 +16,7 @@ use crate::encoding::{Quantizer, Source};
 use crate::graph::Graph;
 use crate::partial_file::PartialFile;
 use crate::serialize::model;
+use crate::weight::Part;
 use crate::{ElementType, Result};
 
 /// Sizes and digests of the two files of a graph.
@@ -67,6 +70,16 @@ impl Graph {
     pub fn check_weights(&self, checkpoint: &Checkpoint) -> Result<()> {
         let needed: Vec<_> = self.weights().map(|weight| weight.stored()).collect();
         Ok(checkpoint.check_weights(&needed)?)
+    }
+
+    /// Sizes in bytes by the type that the weights are stored in, scales and zero points with their codes.
+    pub fn bytes_by_storage(&self) -> BTreeMap<WeightStorage, u64> {
+        let mut bytes = BTreeMap::new();
+        for weight in self.weights() {
+            let size: u64 = weight.parts().iter().map(Part::bytes).sum();
+            *bytes.entry(weight.storage()).or_insert(0) += size;
+        }
+        bytes
     }
 
     /// Size of all weights in bytes, as they will be written.

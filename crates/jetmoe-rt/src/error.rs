@@ -37,6 +37,20 @@ pub enum Error {
         /// Profile of the graph.
         profile: Profile,
     },
+    /// The graph will not fit in memory.
+    #[error("{} takes about {} of memory in {runtime}, and {} are left\n  \
+             export a smaller precision, such as --precision q4; keep 16-bit weights in the file with --low-memory; \
+             or try all the same with --no-memory-check", graph.display(), gigabytes(*needed), gigabytes(*available))]
+    Memory {
+        /// Which runtime.
+        runtime: Runtime,
+        /// The graph file.
+        graph: PathBuf,
+        /// What it takes, in bytes.
+        needed: u64,
+        /// What is left, in bytes.
+        available: u64,
+    },
     /// No libonnxruntime was found.
     #[error(
         "no libonnxruntime found; looked at:{}\n  run `cargo xtask setup`, or `pip install onnxruntime`, or set ORT_DYLIB_PATH to the library",
@@ -152,4 +166,8 @@ fn abilities(runtime: Runtime) -> String {
     let precisions: Vec<String> = precisions.map(Precision::to_string).collect();
     let profiles: Vec<String> = runtime.profiles().iter().map(Profile::to_string).collect();
     format!("{} in {}", precisions.join(", "), profiles.join(" or "))
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
 }

@@ -22,6 +22,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod generation;
+mod memory;
 mod model;
 mod session;
 
@@ -34,5 +35,6 @@ pub use generation::{
     TokenEvent, TokenGenerator,
 };
 pub use jetmoe_checkpoint::ChatMessage;
+pub use memory::available_memory;
 pub use model::{LoadOptions, Model, Runtime};
 pub use session::{Session, StepOutput};

@@ -7,6 +7,7 @@ use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, Task};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
 
 use crate::engine::LoadedGraph;
+use crate::memory::available_memory;
 use crate::{Error, Result, Session};
 
 /// A runtime this crate can load artifacts into.
@@ -91,6 +92,11 @@ pub struct LoadOptions {
     /// Whether ONNX Runtime may round what it multiplies with quantized weights to 8 bits, group by group. True, the
     /// default, is faster; perplexity does not show it. tract always multiplies in float32.
     pub int8_activations: bool,
+    /// Whether to keep 16-bit weights in the mapped file and have ONNX Runtime convert them again in each step: they then
+    /// take hardly any memory, where they take more than twice their size, and a step takes about 20 times as long.
+    pub low_memory: bool,
+    /// Whether a graph that will not fit in memory is refused before it is loaded, which is the default.
+    pub check_memory: bool,
     /// The libonnxruntime to load. `None`, the default, takes the one that
     /// [`OnnxRuntimeLibrary::find`](crate::OnnxRuntimeLibrary::find) finds. Any but the first of a process is refused.
     pub onnxruntime_library: Option<PathBuf>,
@@ -104,6 +110,8 @@ impl Default for LoadOptions {
             profile: None,
             threads: None,
             int8_activations: true,
+            low_memory: false,
+            check_memory: true,
             onnxruntime_library: None,
         }
     }
@@ -255,6 +263,13 @@ fn load_into<'a>(runtime: Runtime, artifact: &'a Artifact, options: &LoadOptions
         return Err(Error::NotBuiltIn { runtime });
     }
     let record = options.choose_graph(artifact, runtime)?;
+    if options.check_memory {
+        let needed = options.memory_of(record, runtime);
+        if let Some(available) = available_memory().filter(|available| *available < needed) {
+            let path = artifact.path(&record.graph);
+            return Err(Error::Memory { runtime, graph: path, needed, available });
+        }
+    }
     let graph = match runtime {
         Runtime::Ort => load_ort(artifact, record, options),
         Runtime::Tract => load_tract(artifact, record),

@@ -11,6 +11,8 @@ use ndarray::{Array2, ArrayD};
 
 use crate::Result;
 
+#[cfg(feature = "ort")]
+mod allocator;
 #[cfg(any(feature = "ort", feature = "tract"))]
 mod contract;
 pub mod library;

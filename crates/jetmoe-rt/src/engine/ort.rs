@@ -12,6 +12,7 @@ use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorElementType};
 
+use super::allocator::handing_back;
 use super::contract::{check_names, empty_past_shape};
 use super::library::OnnxRuntimeLibrary;
 use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
@@ -106,7 +107,12 @@ fn commit(environment: &Environment, path: &Path, options: &LoadOptions) -> ort:
     // the numbers of MatMulNBits' attribute accuracy_level
     let accuracy = if options.int8_activations { "4" } else { "1" };
     builder = builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", accuracy)?;
-    builder.commit_from_file(path)
+    if options.low_memory {
+        // both would turn the weights into float32 once and for all
+        let folding = "ConstantFolding;FuseFp16InitializerToFp32NodeTransformer";
+        builder = builder.with_config_entry("optimization.disable_specified_optimizers", folding)?;
+    }
+    handing_back(|| builder.commit_from_file(path))
 }
 
 /// A batch of sequences in ONNX Runtime.
