@@ -3,13 +3,15 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use comfy_table::{Table, presets};
-use jetmoe_artifact::Task;
-use jetmoe_conformance::{Backend, EvaluationOptions, Quality, evaluate};
+use jetmoe_artifact::{Precision, Task};
+use jetmoe_conformance::{Backend, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
 use jetmoe_rt::Model;
 use serde::Serialize;
 
 use super::model::ModelArguments;
 use super::{ExitStatus, Format, print_json, print_table, step_bar};
+
+const BASELINE: &str = "Baseline";
 
 /// Measure quality on held-out text: perplexity, or a classifier's accuracy.
 ///
@@ -26,6 +28,13 @@ pub(crate) struct Eval {
     /// Backends to measure; by default ONNX Runtime for an artifact and the reference for a checkpoint.
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
     backend: Vec<Backend>,
+    /// Compare a language model's predictions with those of this artifact or checkpoint: KL divergence, the most probable
+    /// token, and the experts that the routers choose, where both were exported with --outputs router-logits.
+    #[arg(long, value_name = "DIR", help_heading = BASELINE)]
+    baseline: Option<String>,
+    /// Which of the baseline's graphs; by default the most exact one.
+    #[arg(long, value_name = "PRECISION", requires = "baseline", help_heading = BASELINE)]
+    baseline_precision: Option<Precision>,
     /// Tokens of a language model's window, at least 2.
     #[arg(long, value_name = "N", default_value_t = EvaluationOptions::default().window)]
     window: usize,
@@ -70,16 +79,18 @@ impl Eval {
         } else {
             self.backend.iter().copied().map(Some).collect()
         };
+        let baseline = self.baseline()?;
         let results = backends
             .into_iter()
             .map(|backend| {
                 let model = self.model.load(&opened, backend)?;
                 self.check_length(&model)?;
                 let bar = step_bar(format!("evaluating {}", model.runtime()), 0);
-                let quality = evaluate(&model, &self.text, &options, &mut |done, lines| {
-                    bar.set_length(lines as u64);
-                    bar.set_position(done as u64);
-                })?;
+                let quality =
+                    evaluate(&model, baseline.as_ref(), &self.text, &options, &mut |done, lines| {
+                        bar.set_length(lines as u64);
+                        bar.set_position(done as u64);
+                    })?;
                 bar.finish_and_clear();
                 Ok(Measured { runtime: model.runtime(), quality })
             })
@@ -94,6 +105,14 @@ impl Eval {
             })?,
         }
         Ok(ExitStatus::Success)
+    }
+
+    /// The baseline, in the backend that suits it.
+    fn baseline(&self) -> anyhow::Result<Option<Model>> {
+        let Some(baseline) = &self.baseline else { return Ok(None) };
+        let arguments = self.model.of_another(baseline.clone(), self.baseline_precision);
+        let opened = arguments.open().context("--baseline")?;
+        Ok(Some(arguments.load(&opened, None).context("--baseline")?))
     }
 
     /// Refuses windows that the model has no positions for, before it says so of some text.
@@ -145,5 +164,38 @@ fn table(results: &[Measured]) -> String {
             }
         }
     }
-    format!("{table}\n")
+    let mut text = format!("{table}\n");
+    for result in results {
+        if let Quality::CausalLm(LanguageModelQuality { perplexity, difference: Some(difference), .. }) =
+            &result.quality
+        {
+            text.push_str(&difference_text(&result.runtime, *perplexity, difference));
+        }
+    }
+    text
+}
+
+fn difference_text(runtime: &str, perplexity: f64, difference: &Difference) -> String {
+    let percent = |share: f64| format!("{:.2} %", share * 100.0);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let change = perplexity / difference.baseline_perplexity - 1.0;
+    table.add_row(["perplexity".to_owned(), format!("{:+.3} %", change * 100.0)]);
+    table.add_row(["KL divergence".to_owned(), format!("{:.6} nats per token", difference.kl_divergence)]);
+    table.add_row(["same best token".to_owned(), percent(difference.top1_agreement)]);
+    let mut text = format!("\n{runtime} against {}\n{table}\n", difference.baseline);
+    if !difference.routers.is_empty() {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["same experts", "attention", "mlp"]);
+        for router in &difference.routers {
+            table.add_row([
+                format!("layer {}", router.layer),
+                percent(router.attention),
+                percent(router.mlp),
+            ]);
+        }
+        text.push_str(&format!("{table}\n"));
+    }
+    text
 }

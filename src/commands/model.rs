@@ -17,7 +17,7 @@ use super::note;
 const HEADING: &str = "Model";
 
 /// Which model, and how it is loaded.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArguments {
     /// Artifact made by jetmoe-export, checkpoint folder, or hub id (owner/name).
     #[arg(long, value_name = "DIR", help_heading = HEADING)]
@@ -93,6 +93,11 @@ impl ModelArguments {
             folder.display()
         );
         Ok(Opened::Checkpoint(Box::new(Checkpoint::open(&folder)?)))
+    }
+
+    /// The same way of loading, for another model.
+    pub(crate) fn of_another(&self, model: String, precision: Option<Precision>) -> Self {
+        ModelArguments { model, precision, profile: None, revision: None, ..self.clone() }
     }
 
     /// Refuses a model of another task before anything is loaded, and says what it is good for.

@@ -82,7 +82,7 @@ fn five_significant_digits(number: f64) -> String {
 
 fn measure(model: &Model, case: &str) -> Quality {
     let text = Case::named(case).folder.join(HELD_OUT);
-    evaluate(model, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap()
+    evaluate(model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap()
 }
 
 fn check_perplexity(backend: Backend) {

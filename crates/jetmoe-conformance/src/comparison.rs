@@ -288,7 +288,7 @@ fn agreement(
 }
 
 /// The `k` experts with the largest logits, by number.
-fn chosen_experts(logits: ArrayView1<'_, f32>, k: usize) -> Vec<u32> {
+pub(crate) fn chosen_experts(logits: ArrayView1<'_, f32>, k: usize) -> Vec<u32> {
     let mut experts: Vec<u32> = (0..logits.len() as u32).collect();
     experts.sort_by(|left, right| logits[*right as usize].total_cmp(&logits[*left as usize]));
     experts.truncate(k);

@@ -19,6 +19,12 @@ pub enum Error {
     /// The reference failed.
     #[error("the Candle reference failed: {0}")]
     Reference(#[from] jetmoe_reference::Error),
+    /// A model cannot serve as the baseline of another.
+    #[error("these models cannot be compared: {message}")]
+    Baseline {
+        /// Why.
+        message: String,
+    },
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

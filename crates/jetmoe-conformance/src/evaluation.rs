@@ -1,5 +1,7 @@
 //! Quality on held-out text: perplexity of a language model, accuracy of a classifier.
 
+mod difference;
+
 use std::path::Path;
 
 use jetmoe_artifact::Task;
@@ -7,6 +9,8 @@ use jetmoe_rt::{ClassificationOptions, Model, TextClassifier, TokenBatch};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::difference::Differences;
+pub use self::difference::{Difference, RouterAgreement};
 use crate::expectation::best;
 use crate::{Error, Result};
 
@@ -46,6 +50,9 @@ pub struct LanguageModelQuality {
     pub next_token_accuracy: f64,
     /// Tokens that were predicted.
     pub predicted_tokens: usize,
+    /// How far the predictions lie from the baseline's, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Difference>,
 }
 
 /// How well a classifier does.
@@ -67,7 +74,7 @@ struct Line {
 }
 
 /// Evaluates a model on a file with one JSON object a line: `text`, and for a classifier `label` (a number or a name)
-/// and perhaps `logits`.
+/// and perhaps `logits`. A language model may be compared with a baseline, token by token.
 ///
 /// A language model's text is encoded with its special tokens and cut into windows without overlap; every token of a
 /// window but the first is predicted. A classifier's text is cut at its end. `progress` is told the lines done and
@@ -77,20 +84,38 @@ struct Line {
 /// A file or line that cannot be used, or what the backend refuses.
 pub fn evaluate(
     model: &Model,
+    baseline: Option<&Model>,
     path: &Path,
     options: &EvaluationOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Quality> {
     let lines = read_lines(path)?;
+    if let Some(baseline) = baseline {
+        check_baseline(model, baseline)?;
+    }
     match model.task() {
         Task::CausalLm => {
-            Ok(Quality::CausalLm(evaluate_language_model(model, path, &lines, options, progress)?))
+            Ok(Quality::CausalLm(evaluate_language_model(model, baseline, path, &lines, options, progress)?))
         }
         Task::SequenceClassification => {
             Ok(Quality::SequenceClassification(evaluate_classifier(model, path, &lines, options, progress)?))
         }
         task @ Task::Backbone => Err(Error::NotEvaluable { task }),
     }
+}
+
+/// Predictions can be compared where both models read and predict the same tokens.
+fn check_baseline(model: &Model, baseline: &Model) -> Result<()> {
+    for model in [model, baseline] {
+        if model.task() != Task::CausalLm {
+            return Err(Error::Baseline { message: format!("a {} model predicts no tokens", model.task()) });
+        }
+    }
+    let (found, expected) = (model.config().vocab_size, baseline.config().vocab_size);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Baseline { message: format!("its vocabulary has {expected} tokens, the model's {found}") })
 }
 
 fn read_lines(path: &Path) -> Result<Vec<(usize, Line)>> {
@@ -125,6 +150,7 @@ fn without_place(error: &serde_json::Error) -> String {
 
 fn evaluate_language_model(
     model: &Model,
+    baseline: Option<&Model>,
     path: &Path,
     lines: &[(usize, Line)],
     options: &EvaluationOptions,
@@ -132,16 +158,22 @@ fn evaluate_language_model(
 ) -> Result<LanguageModelQuality> {
     let tokenizer = model.tokenizer().ok_or(jetmoe_rt::Error::NoTokenizer)?;
     let (mut total, mut predicted, mut correct) = (0.0_f64, 0_usize, 0_usize);
+    let mut differences = Differences::default();
     for (done, (_, line)) in lines.iter().enumerate() {
         let ids = tokenizer.encode(&line.text, true)?;
         for window in ids.chunks(options.window.max(2)).filter(|window| window.len() > 1) {
-            let output = model.session()?.step(&TokenBatch::left_padded(&[window], 0)?)?;
+            let batch = TokenBatch::left_padded(&[window], 0)?;
+            let output = model.session()?.step(&batch)?;
             let logits = output.logits()?; // [1, tokens, vocab]
             for (place, target) in window[1..].iter().enumerate() {
                 let scores = logits.slice(ndarray::s![0, place, ..]);
                 total += negative_log_likelihood(scores.iter().copied(), f64::from(scores[*target as usize]));
                 correct += usize::from(best(scores.iter().copied()) == *target);
                 predicted += 1;
+            }
+            if let Some(baseline) = baseline {
+                let expected = baseline.session()?.step(&batch)?;
+                differences.add(&output, &expected, &window[1..], model.config().num_experts_per_token)?;
             }
         }
         progress(done + 1, lines.len());
@@ -155,6 +187,7 @@ fn evaluate_language_model(
         negative_log_likelihood: mean,
         next_token_accuracy: correct as f64 / predicted as f64,
         predicted_tokens: predicted,
+        difference: baseline.map(|baseline| differences.finish(baseline.runtime())),
     })
 }
 

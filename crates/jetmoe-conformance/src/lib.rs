@@ -20,7 +20,10 @@ mod tolerance;
 pub use backend::{Backend, load};
 pub use comparison::{Comparison, Greedy, TensorComparison, compare};
 pub use error::{Error, Result};
-pub use evaluation::{ClassificationQuality, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
+pub use evaluation::{
+    ClassificationQuality, Difference, EvaluationOptions, LanguageModelQuality, Quality, RouterAgreement,
+    evaluate,
+};
 pub use expectation::Expectation;
 pub use gaps::{Gap, KNOWN_GAPS, judge};
 pub use golden::read_golden;

@@ -25,7 +25,7 @@ impl LoadOptions {
             // multiplied in another layout, which is a copy
             (Runtime::Ort, WeightStorage::F32) => 1.05,
             // multiplied in float32; or taken from the file and converted again in each step
-            (Runtime::Ort, WeightStorage::F16 | WeightStorage::Bf16) if self.low_memory => 0.3,
+            (Runtime::Ort, WeightStorage::F16 | WeightStorage::Bf16) if self.low_memory => 0.1,
             (Runtime::Ort, WeightStorage::F16 | WeightStorage::Bf16) => 2.35,
             // a copy in another layout, with sums of each group; DequantizeLinear is rewritten on the way there
             (Runtime::Ort, WeightStorage::Int8 | WeightStorage::Int4) => match profile {

@@ -20,7 +20,7 @@ fn file(lines: &[&str]) -> NamedTempFile {
 }
 
 fn run(model: &Model, lines: &[&str], options: &EvaluationOptions) -> Result<Quality> {
-    evaluate(model, file(lines).path(), options, &mut |_, _| {})
+    evaluate(model, None, file(lines).path(), options, &mut |_, _| {})
 }
 
 fn mini(spoil: impl Fn(&mut TensorMap) + Send + Sync + 'static) -> Model {
@@ -169,7 +169,8 @@ fn a_file_with_nothing_to_evaluate_is_refused() {
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let path = Path::new("/nowhere/eval.jsonl");
-    let error = evaluate(&mini(|_| ()), path, &EvaluationOptions::default(), &mut |_, _| {}).unwrap_err();
+    let error =
+        evaluate(&mini(|_| ()), None, path, &EvaluationOptions::default(), &mut |_, _| {}).unwrap_err();
     assert!(matches!(&error, Error::Io { action: "read", .. }));
     assert!(error.to_string().contains("/nowhere/eval.jsonl"), "{error}");
 }
@@ -188,9 +189,55 @@ fn a_backbone_predicts_nothing_and_a_model_without_tokenizer_reads_nothing() {
 fn progress_counts_lines() {
     let mut steps = Vec::new();
     let file = file(&[TEXT, TEXT]);
-    evaluate(&mini(|_| ()), file.path(), &EvaluationOptions::default(), &mut |done, lines| {
+    evaluate(&mini(|_| ()), None, file.path(), &EvaluationOptions::default(), &mut |done, lines| {
         steps.push((done, lines))
     })
     .unwrap();
     assert_eq!(steps, [(1, 2), (2, 2)]);
+}
+
+fn against(model: &Model, baseline: &Model) -> Result<Difference> {
+    let options = EvaluationOptions::default();
+    let quality = evaluate(model, Some(baseline), file(&[TEXT]).path(), &options, &mut |_, _| {})?;
+    Ok(language_model(quality).difference.unwrap())
+}
+
+#[test]
+fn a_model_does_not_differ_from_itself() {
+    let difference = against(&mini(|_| ()), &mini(|_| ())).unwrap();
+    assert!(difference.kl_divergence.abs() < SAME, "{difference:?}");
+    assert_eq!(difference.top1_agreement, 1.0);
+    assert_eq!(difference.routers.len(), 4);
+    for router in difference.routers {
+        assert_eq!((router.attention, router.mlp), (1.0, 1.0));
+    }
+}
+
+#[test]
+fn a_model_that_knows_nothing_differs_by_what_the_other_knows() {
+    let difference = against(&mini(fill_logits(0.0)), &mini(|_| ())).unwrap();
+    // ln(vocabulary) less the entropy of the baseline's predictions
+    assert!(difference.kl_divergence > 1.0 && difference.kl_divergence < 2048.0_f64.ln(), "{difference:?}");
+    let itself = language_model(run(&mini(|_| ()), &[TEXT], &EvaluationOptions::default()).unwrap());
+    assert!((difference.baseline_perplexity / itself.perplexity - 1.0).abs() < SAME);
+}
+
+#[test]
+fn a_changed_router_is_seen_in_its_layer_only() {
+    let changed = mini(|tensors| {
+        if let Some(logits) = tensors.get_mut(&OutputName::MlpRouterLogits(2)) {
+            logits.mapv_inplace(|score| -score);
+        }
+    });
+    let difference = against(&changed, &mini(|_| ())).unwrap();
+    for router in difference.routers {
+        assert_eq!(router.attention, 1.0);
+        assert_eq!(router.mlp < 0.5, router.layer == 2, "{router:?}");
+    }
+}
+
+#[test]
+fn a_baseline_of_another_kind_is_refused() {
+    let error = against(&mini(|_| ()), &classifier(|_| ())).unwrap_err();
+    assert!(error.to_string().contains("a sequence-classification model predicts no tokens"), "{error}");
 }
