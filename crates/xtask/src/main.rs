@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod interop;
 mod python;
+mod quality;
 mod regenerate;
 mod setup;
 mod step;
@@ -39,6 +40,8 @@ enum Chore {
     Test(test::Arguments),
     /// Check exported graphs with the Python packages onnx and onnxruntime
     Interop,
+    /// Measure what each precision costs: docs/quality.md and docs/quality.svg
+    Quality,
     /// Do everything that CI does, or the named stages of it
     Ci(ci::Arguments),
     /// Rewrite the generated files that are checked in: the texts under graphs/
@@ -64,6 +67,7 @@ fn run(chore: &Chore) -> anyhow::Result<()> {
         Chore::Demo => demo::run(&workspace, &mut steps),
         Chore::Test(arguments) => test::run(&workspace, &mut steps, arguments),
         Chore::Interop => interop::run(&workspace, &mut steps),
+        Chore::Quality => quality::run(&workspace, &mut steps),
         Chore::Ci(arguments) => ci::run(&workspace, &mut steps, arguments),
         Chore::Regenerate(arguments) => regenerate::run(&workspace, &mut steps, arguments),
     }
