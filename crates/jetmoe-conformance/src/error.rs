@@ -19,6 +19,17 @@ pub enum Error {
     /// The reference failed.
     #[error("the Candle reference failed: {0}")]
     Reference(#[from] jetmoe_reference::Error),
+    /// A graph cannot be read.
+    #[error(transparent)]
+    Graph(#[from] jetmoe_graph::Error),
+    /// A weight does not lie in the graph's files as the operators want it.
+    #[error("{}: the weight {weight} is not stored as the operator that reads it wants it\n  export again", graph.display())]
+    StoredWeight {
+        /// The graph file.
+        graph: PathBuf,
+        /// The weight.
+        weight: String,
+    },
     /// A model cannot serve as the baseline of another.
     #[error("these models cannot be compared: {message}")]
     Baseline {

@@ -15,6 +15,7 @@ mod reference;
 mod report;
 #[cfg(test)]
 mod spoilt;
+mod stored;
 mod tolerance;
 
 pub use backend::{Backend, load};
@@ -29,4 +30,5 @@ pub use gaps::{Gap, KNOWN_GAPS, judge};
 pub use golden::read_golden;
 pub use reference::reference_model;
 pub use report::{REPORT_SCHEMA, VerificationReport};
+pub use stored::StoredWeights;
 pub use tolerance::Tolerance;
