@@ -6,22 +6,20 @@ use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use multiversion::multiversion;
 
-use crate::refinement::Moments;
+use crate::refinement::refine;
 use crate::rounding::{choose, nearest_code, restore};
 use crate::{Error, InputStatistics, Result, Rounding, Scheme};
 
 /// Columns whose errors are made up for at once in all columns behind them: a block of the updates stays in the cache.
 const BLOCK: usize = 128;
 
-/// Sweeps of the refinement: a third gains nothing that could be measured.
-const SWEEPS: usize = 2;
-
 /// Quantizes matrices of products whose inputs were observed. What it takes of the statistics is prepared once, in
 /// 4·inputs² bytes for each of two tables.
 #[derive(Debug)]
 pub struct Gptq {
     inputs: usize,
-    moments: Moments,
+    /// Second moments with their damping, `[inputs, inputs]`.
+    moments: Vec<f32>,
     /// Row i says how the weights behind weight i change for an error of 1 in it: the upper factor U of the moments'
     /// inverse, UᵀU, each row divided by its diagonal. `[inputs, inputs]`, above the diagonal.
     updates: Vec<f32>,
@@ -59,7 +57,8 @@ impl Gptq {
         if !mean.is_finite() || updates.iter().any(|update| !update.is_finite()) {
             return Err(Error::Statistics);
         }
-        let moments = Moments::new(inputs, |row, column| damped(row, column) as f32);
+        let places = (0..inputs * inputs).map(|place| (place / inputs, place % inputs));
+        let moments = places.map(|(row, column)| damped(row, column) as f32).collect();
         Ok(Gptq { inputs, moments, updates })
     }
 
@@ -97,7 +96,7 @@ impl Gptq {
         let mut rows = Rows { scheme, inputs: self.inputs, groups, weights, codes, scales, zero_points };
         self.round(rounding, &mut rows);
         rows.check()?;
-        self.moments.refine(&mut rows, SWEEPS);
+        refine(&self.moments, &mut rows);
         Ok(())
     }
 
@@ -109,7 +108,7 @@ impl Gptq {
         let mut errors = vec![0.0; count * block];
         for first in (0..inputs).step_by(block) {
             let width = block.min(inputs - first);
-            let updates = Updates { table: &self.updates[first * inputs + first..], stride: inputs };
+            let updates = Table { from: &self.updates[first * inputs + first..], stride: inputs };
             for (row, errors) in errors.chunks_exact_mut(width).take(count).enumerate() {
                 let weights = &mut weights[row * inputs + first..][..width];
                 let (codes, scales, zero_points) = rows.block(row, first, width);
@@ -173,11 +172,19 @@ impl Rows<'_> {
     }
 }
 
-/// Rows and columns of a block of the updates.
+/// A square table from one of its diagonal places on.
 #[derive(Clone, Copy)]
-struct Updates<'a> {
-    table: &'a [f32],
-    stride: usize,
+pub(crate) struct Table<'a> {
+    pub(crate) from: &'a [f32],
+    /// Numbers of a whole row.
+    pub(crate) stride: usize,
+}
+
+impl<'a> Table<'a> {
+    #[inline(always)]
+    pub(crate) fn row(self, row: usize) -> &'a [f32] {
+        &self.from[row * self.stride..]
+    }
 }
 
 /// Rounds one row's weights of a block, and makes up for each error in those of the block that follow.
@@ -190,7 +197,7 @@ struct Updates<'a> {
 fn round_block(
     scheme: &Scheme,
     rounding: Rounding,
-    updates: Updates<'_>,
+    updates: Table<'_>,
     weights: &mut [f32],
     codes: &mut [u8],
     scales: &mut [f32],
@@ -206,7 +213,7 @@ fn round_block(
             codes[column] = nearest_code(scheme, found, weights[column]);
             let error = weights[column] - restore(scheme, found, codes[column]);
             errors[column] = error;
-            let updates = &updates.table[column * updates.stride..][column + 1..width];
+            let updates = &updates.row(column)[column + 1..width];
             for (weight, update) in weights[column + 1..].iter_mut().zip(updates) {
                 *weight -= error * update;
             }
