@@ -8,13 +8,22 @@ use crate::workspace::{Need, cargo, packages};
 const SEES: &[(&str, &[&str])] = &[
     ("jetmoe-checkpoint", &[]),
     ("jetmoe-artifact", &["jetmoe-checkpoint"]),
-    ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact"]),
+    ("jetmoe-quantize", &[]),
+    ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize"]),
     ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-artifact"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     ("jetmoe-conformance", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-rt", "jetmoe-reference"]),
     (
         "jetmoe-export",
-        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"],
+        &[
+            "jetmoe-checkpoint",
+            "jetmoe-artifact",
+            "jetmoe-quantize",
+            "jetmoe-graph",
+            "jetmoe-rt",
+            "jetmoe-reference",
+            "jetmoe-conformance",
+        ],
     ),
     (
         "jetmoe",
@@ -39,6 +48,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("candle-core", &["jetmoe-reference", "jetmoe-conformance"]),
     ("candle-nn", &["jetmoe-reference"]),
     ("prost", &["jetmoe-graph"]),
+    ("faer", &["jetmoe-quantize"]),
     ("tokenizers", &["jetmoe-checkpoint"]),
     ("minijinja", &["jetmoe-checkpoint"]),
     ("memmap2", &["jetmoe-checkpoint"]),

@@ -8,6 +8,7 @@
     reason = "a test that cannot go on has failed, and says what it measured"
 )]
 
+mod calibration;
 mod closeness;
 mod fixtures;
 mod golden;

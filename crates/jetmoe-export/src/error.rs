@@ -2,7 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use indicatif::DecimalBytes;
-use jetmoe_artifact::{CheckpointRecord, Task};
+use jetmoe_artifact::{CheckpointRecord, Precision, Task};
 use jetmoe_checkpoint::Digest;
 
 /// Result of this crate.
@@ -18,6 +18,9 @@ pub enum Error {
     /// The graph could not be built or written.
     #[error(transparent)]
     Graph(#[from] jetmoe_graph::Error),
+    /// The calibration text could not be run through the model.
+    #[error(transparent)]
+    Reference(#[from] jetmoe_reference::Error),
     /// The manifest could not be read or written.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
@@ -98,6 +101,52 @@ pub enum Error {
         task: Task,
         /// The tasks that the checkpoint can serve.
         possible: Vec<String>,
+    },
+    /// Text cannot be encoded.
+    #[error(
+        "{} has no {file}, which the calibration text is encoded with\n  put it beside the weights, or export without --calibrate",
+        folder.display()
+    )]
+    NoTokenizer {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// The file that is missing.
+        file: &'static str,
+    },
+    /// The calibration file holds no text.
+    #[error("{} holds no text to calibrate with\n  give some pages of what the model will read", path.display())]
+    EmptyCalibration {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line of the calibration file is not what it should be.
+    #[error("{}, line {line}: {source}\n  expected a JSON object with a field \"text\"; plain text needs another extension than jsonl", path.display())]
+    CalibrationLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// No weight would be calibrated.
+    #[error(
+        "{precision} as it is asked for stores no weights in 4 bits, and others gain nothing from calibration\n  \
+             choose q4 or q4f16, or export without --calibrate"
+    )]
+    NothingToCalibrate {
+        /// The precision.
+        precision: Precision,
+    },
+    /// The model computed something else than numbers for the calibration text.
+    #[error(
+        "{weight}: {source}\n  the checkpoint itself makes no numbers of this text: look at it with `jetmoe run --backend reference`"
+    )]
+    Statistics {
+        /// The weight whose inputs they are.
+        weight: String,
+        /// What is wrong with them.
+        source: jetmoe_quantize::Error,
     },
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]

@@ -4,12 +4,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{
-    ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, OptionalOutput, Precision,
-    Profile, Task, VerificationRecord, WeightPlan, names,
+    ArtifactFile, CalibrationRecord, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest,
+    OptionalOutput, Precision, Profile, Task, VerificationRecord, WeightPlan, names,
 };
 use jetmoe_checkpoint::{Architecture, Checkpoint, Digest, ModelConfig};
 use jetmoe_graph::{Graph, GraphOptions, Opset, Quantizer, Rounding, WrittenGraph};
 
+use crate::calibrated::{Calibrated, check_precision};
+use crate::calibration::{Calibration, CalibrationText};
 use crate::client_files::{ClientFile, client_files};
 use crate::output::OutputFolder;
 use crate::progress::byte_bar;
@@ -36,6 +38,8 @@ pub struct ExportOptions {
     pub weights: WeightPlan,
     /// How the scales of quantized weights are chosen.
     pub rounding: Rounding,
+    /// What 4-bit weights are calibrated with; each is rounded by itself if `None`.
+    pub calibration: Option<Calibration>,
     /// Whether to write into a folder that holds something else.
     pub force: bool,
 }
@@ -53,6 +57,7 @@ impl ExportOptions {
             optional_outputs: BTreeSet::new(),
             weights: WeightPlan::default(),
             rounding: Rounding::Search,
+            calibration: None,
             force: false,
         }
     }
@@ -70,7 +75,8 @@ pub struct Exported {
 /// Exports a checkpoint. Progress is drawn on standard error where that is a terminal.
 ///
 /// # Errors
-/// A task the checkpoint has no head for, an output folder in use, or what the file system refuses. A failed export
+/// A task the checkpoint has no head for, a calibration text that cannot be used, an output folder in use, or what the
+/// file system refuses. A failed export
 /// leaves the folder as it was; where it failed while replacing files, nothing that looks like an artifact.
 pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Exported> {
     let config = checkpoint.config();
@@ -90,6 +96,14 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     let graph_file = names::graph_file(options.profile, options.precision);
     let client_files = client_files(checkpoint, task, &graph_file)?;
 
+    let text = match &options.calibration {
+        None => None,
+        Some(calibration) => {
+            check_precision(&graph, options.precision)?;
+            Some(calibration.read(checkpoint)?)
+        }
+    };
+
     let bar = byte_bar("hashing", checkpoint.tensors().size_in_bytes());
     let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
@@ -97,7 +111,8 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     let size = graph.weight_bytes() + client_files.iter().map(|file| file.content.len() as u64).sum::<u64>();
     OutputFolder::prepare(&options.output, digest, task, options.force)
         .and_then(|output| {
-            write_artifact(checkpoint, options, &graph, &graph_file, &client_files, digest, output)
+            let parts = Parts { graph: &graph, graph_file: &graph_file, client_files: &client_files };
+            write_artifact(checkpoint, options, &parts, text.as_ref(), digest, output)
         })
         .map_err(|error| error.or_no_space(&options.output, size))
 }
@@ -120,25 +135,45 @@ pub fn record_verification(
     Ok(manifest.write(folder)?)
 }
 
+/// What an artifact is made of.
+struct Parts<'a> {
+    graph: &'a Graph,
+    graph_file: &'a str,
+    client_files: &'a [ClientFile],
+}
+
 fn write_artifact(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
-    graph: &Graph,
-    graph_file: &str,
-    client_files: &[ClientFile],
+    parts: &Parts<'_>,
+    text: Option<&CalibrationText>,
     digest: Digest,
     mut output: OutputFolder,
 ) -> Result<Exported> {
+    let &Parts { graph, graph_file, client_files } = parts;
     let data_file = names::data_file(graph_file);
     // the graph names the data, so the data comes first
     let (data_path, graph_path) = (output.file(&data_file)?, output.file(graph_file)?);
+    let calibrated = text.map(|text| {
+        let folder = data_path.parent().unwrap_or(&options.output);
+        Calibrated::new(checkpoint, graph, text, options.rounding, folder)
+    });
+    let calibrated = calibrated.transpose()?;
+    let quantizer: &dyn Quantizer = match &calibrated {
+        Some(calibrated) => calibrated,
+        None => &options.rounding,
+    };
     let bar = byte_bar("writing", graph.weight_bytes());
-    let quantizer: &dyn Quantizer = &options.rounding;
     let written = jetmoe_graph::write(graph, checkpoint, quantizer, &graph_path, &data_path, &mut |bytes| {
         bar.inc(bytes);
     })?;
     bar.finish_and_clear();
-    let record = graph_record(graph, options, graph_file, &data_file, &written);
+    let mut record = graph_record(graph, options, graph_file, &data_file, &written);
+    record.calibration = text.zip(calibrated.as_ref()).map(|(text, calibrated)| CalibrationRecord {
+        text_sha256: text.digest,
+        tokens: text.tokens(),
+        unreached: calibrated.unreached(graph, checkpoint.config()),
+    });
 
     let files =
         client_files.iter().map(|file| write_client_file(&mut output, file)).collect::<Result<Vec<_>>>()?;

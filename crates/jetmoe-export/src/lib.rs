@@ -6,6 +6,8 @@
 //!
 //! [`console`] is what this crate's command shares with the other commands of the house.
 
+mod calibrated;
+mod calibration;
 mod client_files;
 pub mod console;
 mod error;
@@ -14,6 +16,7 @@ mod gathering;
 mod output;
 mod progress;
 
+pub use calibration::Calibration;
 pub use error::{Error, Result};
 pub use export::{ExportOptions, Exported, export, record_verification};
 pub use progress::{byte_bar, spinner};

@@ -11,8 +11,8 @@ use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
 use jetmoe_conformance::{
     Backend, Comparison, Expectation, Tolerance, VerificationReport, compare, load, reference_model,
 };
-use jetmoe_export::console::{self, ExitStatus, print, print_table};
-use jetmoe_export::{ExportOptions, Exported, export, record_verification, spinner};
+use jetmoe_export::console::{self, ExitStatus, note, print, print_table};
+use jetmoe_export::{Calibration, ExportOptions, Exported, export, record_verification, spinner};
 use jetmoe_graph::{Opset, Rounding};
 use jetmoe_rt::LoadOptions;
 
@@ -75,6 +75,13 @@ struct Arguments {
     /// How scales are chosen: search, for the least squared error, or nearest, by the largest weight of the group.
     #[arg(long, value_name = "METHOD", default_value = "search", help_heading = QUANTIZATION)]
     rounding: RoundingArgument,
+    /// Calibrate 4-bit weights with text like what the model will read: they are rounded so that what the products make
+    /// of this text changes least. Plain text with blank lines between texts, or a .jsonl file with a field "text".
+    #[arg(long, value_name = "FILE", help_heading = QUANTIZATION)]
+    calibrate: Option<PathBuf>,
+    /// Tokens of the text to calibrate with, at most.
+    #[arg(long, value_name = "N", default_value_t = Calibration::DEFAULT_TOKENS, help_heading = QUANTIZATION)]
+    calibration_tokens: usize,
     /// Version of the standard operator set, 18 to 23. Other clients read up to 21.
     #[arg(long, value_name = "N", default_value_t)]
     opset: Opset,
@@ -127,12 +134,20 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
                 kept: arguments.keep,
             },
             rounding: arguments.rounding.into(),
+            calibration: arguments
+                .calibrate
+                .map(|text| Calibration { text, max_tokens: arguments.calibration_tokens }),
             force: arguments.force,
         },
     )?;
     let record = &exported.record;
     let graph = exported.folder.join(&record.graph.path);
     print(&format!("{} ({}, {}, opset {})\n", graph.display(), record.task, record.precision, record.opset))?;
+    if let Some(calibration) = &record.calibration
+        && !calibration.unreached.is_empty()
+    {
+        note(&unreached(&calibration.unreached));
+    }
     if !arguments.verify {
         return Ok(ExitStatus::Success);
     }
@@ -140,6 +155,15 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
         .with_context(|| format!("{} was exported but not verified", exported.folder.display()))?;
     print_table(&report.to_table(io::stdout().is_terminal()))?;
     Ok(if report.passed { ExitStatus::Success } else { ExitStatus::CheckFailed })
+}
+
+/// What to say of experts that were quantized without calibration.
+fn unreached(experts: &[String]) -> String {
+    format!(
+        "no token of the calibration text reached {}; they are quantized without it\n  \
+             more text, or more varied text, may reach them",
+        experts.join(", ")
+    )
 }
 
 /// Compares every runtime of this build with the reference, and keeps the results in the manifest.

@@ -11,6 +11,13 @@ pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style).with_message(what)
 }
 
+/// A bar of steps with time left, on standard error.
+pub(crate) fn step_bar(what: &'static str, steps: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:>12} {bar:32} {percent}% {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(steps).with_style(style).with_message(what)
+}
+
 /// A spinner for work of unknown length, on standard error.
 pub fn spinner(what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:>12} {spinner} {elapsed}")

@@ -27,6 +27,7 @@ fn exported(checkpoint: &Path, task: Option<Task>) -> TempDir {
         precision: Precision::F32,
         weights: WeightPlan::default(),
         rounding: Rounding::Search,
+        calibration: None,
         profile: Profile::Portable,
         opset: Opset::default(),
         optional_outputs: BTreeSet::new(),

@@ -27,6 +27,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// The row of an error whose place is counted through rows of `inputs` weights, and the same error counted from the
+    /// beginning of that row.
+    pub fn in_rows_of(self, inputs: usize) -> (usize, Self) {
+        let split = |index: usize| (index / inputs.max(1), index % inputs.max(1));
+        match self {
+            Error::NotFinite { index, value } => {
+                let (row, index) = split(index);
+                (row, Error::NotFinite { index, value })
+            }
+            Error::ScaleTooLarge { index, value } => {
+                let (row, index) = split(index);
+                (row, Error::ScaleTooLarge { index, value })
+            }
+            Error::Statistics => (0, self),
+        }
+    }
+
     /// The same, for a row whose first `weights` weights were left out.
     pub fn behind(self, weights: usize) -> Self {
         match self {

@@ -5,14 +5,19 @@
 //! A weight is restored as `(code − zero_point) · scale`, which is ONNX's `DequantizeLinear`.
 //!
 //! [`Scheme::quantize_row`] rounds each group by itself, to the nearest code of a scale that is found by
-//! [`Rounding`]. [`gptq`] rounds one weight after the other and makes up for each error in the weights that follow, by
+//! [`Rounding`]. [`Gptq`] rounds one weight after the other and makes up for each error in the weights that follow, by
 //! what the inputs of the product look like. This crate knows numbers only, neither models nor files.
 
 mod error;
+mod gptq;
 mod nibbles;
+mod refinement;
 mod rounding;
 mod scheme;
+mod statistics;
 
 pub use error::{Error, Result};
+pub use gptq::Gptq;
 pub use nibbles::{pack_nibbles, unpack_nibbles};
 pub use scheme::{Bits, Rounding, Scales, Scheme};
+pub use statistics::InputStatistics;

@@ -59,6 +59,21 @@ impl WithSimd for Row<'_> {
 }
 
 /// Scale and zero point for a group of weights.
+pub(crate) fn choose(scheme: &Scheme, rounding: Rounding, weights: &[f32]) -> Group {
+    struct Choose<'a>(&'a Scheme, Rounding, &'a [f32]);
+
+    impl WithSimd for Choose<'_> {
+        type Output = Group;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> Group {
+            choose_with(simd, self.0, self.1, self.2)
+        }
+    }
+
+    Arch::new().dispatch(Choose(scheme, rounding, weights))
+}
+
 #[inline(always)]
 fn choose_with<S: Simd>(simd: S, scheme: &Scheme, rounding: Rounding, weights: &[f32]) -> Group {
     let extent = Extent::of(simd, weights);

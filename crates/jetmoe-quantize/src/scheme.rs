@@ -131,7 +131,7 @@ impl Scheme {
         }
     }
 
-    fn why_not(&self, weights: &[f32], group: usize) -> Error {
+    pub(crate) fn why_not(&self, weights: &[f32], group: usize) -> Error {
         let first = group * self.group_size;
         let group = &weights[first..(first + self.group_size).min(weights.len())];
         let bad = group.iter().position(|weight| !weight.is_finite());

@@ -6,6 +6,7 @@ use jetmoe_checkpoint::names::{self, Mixture};
 use crate::Result;
 use crate::cache::LayerCache;
 use crate::experts::ExpertLinear;
+use crate::observer::Watch;
 use crate::rotary::Rotation;
 use crate::router::Router;
 use crate::weights::Weights;
@@ -16,8 +17,9 @@ use crate::weights::Weights;
 #[derive(Debug)]
 pub(crate) struct MixtureOfAttention {
     router: Router,
-    query: ExpertLinear,  // hidden → kv_heads * kv_channels
-    key_value: Linear,    // hidden → keys of all heads, then values of all heads
+    query: ExpertLinear, // hidden → kv_heads * kv_channels
+    key_value: Linear,   // hidden → keys of all heads, then values of all heads
+    key_value_tensor: String,
     output: ExpertLinear, // kv_heads * kv_channels → hidden
     bias: Tensor,         // [hidden]
     slots: usize,
@@ -42,6 +44,7 @@ impl MixtureOfAttention {
             router: Router::new(router, config.num_experts_per_token),
             query: weights.experts(&names::expert_input(layer, Mixture::Attention), kv_width, hidden)?,
             key_value: weights.linear(&names::kv_projection(layer), 2 * kv_width, hidden)?,
+            key_value_tensor: names::kv_projection(layer),
             output: weights.experts(&names::expert_output(layer, Mixture::Attention), hidden, kv_width)?,
             bias: weights.tensor(&names::expert_bias(layer, Mixture::Attention), &[hidden])?,
             slots: config.num_experts_per_token,
@@ -58,6 +61,7 @@ impl MixtureOfAttention {
         rotation: &Rotation,
         bias: &Tensor,
         past: Option<&LayerCache>,
+        watch: &mut Watch<'_>,
     ) -> TensorResult<Attended> {
         let (batch, sequence, hidden) = x.dims3()?;
         let heads = self.slots * self.kv_heads;
@@ -65,10 +69,11 @@ impl MixtureOfAttention {
         let routes = self.router.forward(&tokens)?;
 
         let inputs = routes.spread(&tokens)?; // [rows, hidden]
-        let query = self.query.forward(&inputs, &routes)?; // [rows, kv_heads * kv_channels]
+        let query = self.query.forward(&inputs, &routes, watch)?; // [rows, kv_heads * kv_channels]
         let query = query.reshape((batch, sequence, heads, self.kv_channels))?; // [batch, seq, heads, kv_channels]
         let query = rotation.apply(&query)?; // [batch, seq, heads, kv_channels]
 
+        watch.show(&self.key_value_tensor, None, &tokens)?;
         let (key, value) = self.project_key_value(x)?; // 2 × [batch, seq, kv_heads, kv_channels]
         let key = rotation.apply(&key)?; // [batch, seq, kv_heads, kv_channels]
         let key = key.transpose(1, 2)?.contiguous()?; // [batch, kv_heads, seq, kv_channels]
@@ -76,7 +81,7 @@ impl MixtureOfAttention {
         let cache = LayerCache::extend(past, key, value)?;
 
         let rows = self.attend(&query, &cache, bias)?; // [rows, kv_heads * kv_channels]
-        let outputs = self.output.forward(&rows, &routes)?; // [rows, hidden]
+        let outputs = self.output.forward(&rows, &routes, watch)?; // [rows, hidden]
         let mixed = routes.combine(&outputs)?.broadcast_add(&self.bias)?; // [tokens, hidden]
 
         Ok(Attended {

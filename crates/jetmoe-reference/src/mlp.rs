@@ -4,6 +4,7 @@ use jetmoe_checkpoint::names::{self, Mixture};
 
 use crate::Result;
 use crate::experts::ExpertLinear;
+use crate::observer::Watch;
 use crate::router::Router;
 use crate::weights::Weights;
 
@@ -32,16 +33,16 @@ impl MixtureOfMlps {
     }
 
     /// Returns the output, `[batch, seq, hidden]`, and the router logits, `[batch, seq, experts]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> TensorResult<(Tensor, Tensor)> {
+    pub(crate) fn forward(&self, x: &Tensor, watch: &mut Watch<'_>) -> TensorResult<(Tensor, Tensor)> {
         let (batch, sequence, hidden) = x.dims3()?;
         let tokens = x.reshape((batch * sequence, hidden))?; // [tokens, hidden]
         let routes = self.router.forward(&tokens)?;
 
         let inputs = routes.spread(&tokens)?; // [rows, hidden]
-        let projected = self.input.forward(&inputs, &routes)?; // [rows, 2 * intermediate]
+        let projected = self.input.forward(&inputs, &routes, watch)?; // [rows, 2 * intermediate]
         let halves = projected.chunk(2, 1)?; // 2 × [rows, intermediate]
         let gated = (activate(self.activation, &halves[0])? * &halves[1])?; // [rows, intermediate]
-        let outputs = self.output.forward(&gated, &routes)?; // [rows, hidden]
+        let outputs = self.output.forward(&gated, &routes, watch)?; // [rows, hidden]
 
         let mixed = routes.combine(&outputs)?.broadcast_add(&self.bias)?; // [tokens, hidden]
         let mixed = mixed.reshape((batch, sequence, hidden))?; // [batch, seq, hidden]

@@ -1,14 +1,14 @@
 use candle_core::{Result as TensorResult, Tensor};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig, names};
 
-use crate::attention::MixtureOfAttention;
-use crate::cache::{Cache, LayerCache};
+use crate::cache::Cache;
 use crate::head::Heads;
 use crate::inputs::Inputs;
+use crate::layer::DecoderLayer;
 use crate::mask::attention_bias;
-use crate::mlp::MixtureOfMlps;
 use crate::norm::RmsNorm;
-use crate::rotary::{Rotary, Rotation};
+use crate::observer::Watch;
+use crate::rotary::Rotary;
 use crate::weights::Weights;
 use crate::{Error, Result};
 
@@ -35,21 +35,6 @@ pub struct Outputs {
     pub attention_router_logits: Vec<Tensor>,
     /// `[batch, seq, experts]` of every layer's mixture of MLP experts.
     pub mlp_router_logits: Vec<Tensor>,
-}
-
-#[derive(Debug)]
-struct DecoderLayer {
-    input_norm: RmsNorm,
-    attention: MixtureOfAttention,
-    post_attention_norm: RmsNorm,
-    mlp: MixtureOfMlps,
-}
-
-struct LayerOutput {
-    hidden_state: Tensor,            // [batch, seq, hidden]
-    attention_router_logits: Tensor, // [batch, seq, experts]
-    mlp_router_logits: Tensor,       // [batch, seq, experts]
-    cache: LayerCache,
 }
 
 impl Reference {
@@ -89,7 +74,7 @@ impl Reference {
         inputs.check(&self.config, cached)?;
         cache.check(&self.config, inputs.batch_size)?;
 
-        let embedded = self.embed(inputs).map_err(Error::at("the embedding"))?; // [batch, seq, hidden]
+        let embedded = embed(&self.embedding, inputs).map_err(Error::at("the embedding"))?; // [batch, seq, hidden]
         let rotation = inputs
             .position_ids()
             .and_then(|position_ids| self.rotary.at(&position_ids))
@@ -106,7 +91,7 @@ impl Reference {
         let mut layer_caches = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let output = layer
-                .forward(&x, &rotation, &bias, cache.layers().get(index))
+                .forward(&x, &rotation, &bias, cache.layers().get(index), &mut Watch::nobody())
                 .map_err(Error::at(format!("layer {index}")))?;
             x = output.hidden_state; // [batch, seq, hidden]
             hidden_states.push(x.clone());
@@ -137,43 +122,11 @@ impl Reference {
     pub fn class_logits(&self, last_hidden_state: &Tensor, input_ids: &[i64]) -> Result<Tensor> {
         self.heads.class_logits(last_hidden_state, input_ids, self.config.pad_token_id)
     }
-
-    fn embed(&self, inputs: &Inputs<'_>) -> TensorResult<Tensor> {
-        let input_ids = inputs.input_ids()?; // [batch, seq]
-        let embedded = self.embedding.index_select(&input_ids.flatten_all()?, 0)?; // [batch * seq, hidden]
-        embedded.reshape((inputs.batch_size, inputs.sequence_length, ())) // [batch, seq, hidden]
-    }
 }
 
-impl DecoderLayer {
-    fn load(weights: Weights<'_>, layer: usize) -> Result<Self> {
-        Ok(DecoderLayer {
-            input_norm: weights.norm(&names::input_norm(layer), ModelConfig::LAYER_NORM_EPS)?,
-            attention: MixtureOfAttention::load(weights, layer)?,
-            post_attention_norm: weights
-                .norm(&names::post_attention_norm(layer), ModelConfig::LAYER_NORM_EPS)?,
-            mlp: MixtureOfMlps::load(weights, layer)?,
-        })
-    }
-
-    fn forward(
-        &self,
-        x: &Tensor,
-        rotation: &Rotation,
-        bias: &Tensor,
-        past: Option<&LayerCache>,
-    ) -> TensorResult<LayerOutput> {
-        let normed = self.input_norm.forward(x)?; // [batch, seq, hidden]
-        let attended = self.attention.forward(&normed, rotation, bias, past)?;
-        let x = (x + attended.output)?; // [batch, seq, hidden]
-
-        let normed = self.post_attention_norm.forward(&x)?; // [batch, seq, hidden]
-        let (mixed, mlp_router_logits) = self.mlp.forward(&normed)?;
-        Ok(LayerOutput {
-            hidden_state: (x + mixed)?, // [batch, seq, hidden]
-            attention_router_logits: attended.router_logits,
-            mlp_router_logits,
-            cache: attended.cache,
-        })
-    }
+/// Embeddings of new tokens, `[batch, seq, hidden]`, from the table `[vocab, hidden]`.
+pub(crate) fn embed(embedding: &Tensor, inputs: &Inputs<'_>) -> TensorResult<Tensor> {
+    let input_ids = inputs.input_ids()?; // [batch, seq]
+    let embedded = embedding.index_select(&input_ids.flatten_all()?, 0)?; // [batch * seq, hidden]
+    embedded.reshape((inputs.batch_size, inputs.sequence_length, ())) // [batch, seq, hidden]
 }

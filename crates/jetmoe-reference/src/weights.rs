@@ -35,7 +35,7 @@ impl Weights<'_> {
 
     pub(crate) fn experts(&self, name: &str, outputs: usize, inputs: usize) -> Result<ExpertLinear> {
         let weight = self.tensor(name, &[self.config().num_local_experts, outputs, inputs])?;
-        Ok(ExpertLinear::new(weight))
+        Ok(ExpertLinear::new(name, weight))
     }
 
     pub(crate) fn norm(&self, name: &str, epsilon: f64) -> Result<RmsNorm> {

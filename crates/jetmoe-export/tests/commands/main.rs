@@ -8,6 +8,7 @@ const NAME: &str = "jetmoe-export";
 /// Where it lies.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe-export");
 
+mod calibration;
 mod checkpoints;
 #[cfg(target_os = "linux")]
 mod disk;

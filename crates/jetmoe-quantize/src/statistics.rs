@@ -1,0 +1,86 @@
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, MatMut, MatRef, Par};
+
+/// What the inputs of a product look like: how many there were, and the sum of `x·xᵀ` over them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputStatistics {
+    inputs: usize,
+    count: usize,
+    /// `[inputs, inputs]`, on and below the diagonal; above it zeros.
+    moments: Vec<f32>,
+}
+
+impl InputStatistics {
+    /// No inputs yet, of a product that takes `inputs` numbers a row.
+    pub fn new(inputs: usize) -> Self {
+        InputStatistics { inputs, count: 0, moments: vec![0.0; inputs * inputs] }
+    }
+
+    /// Adds `rows`, `[rows, inputs]`. All cores compute.
+    ///
+    /// # Panics
+    /// If these are not whole rows.
+    pub fn add(&mut self, rows: &[f32]) {
+        let count = rows.len() / self.inputs.max(1);
+        assert_eq!(count * self.inputs, rows.len(), "whole rows");
+        let x = MatRef::from_row_major_slice(rows, count, self.inputs);
+        triangular::matmul(
+            MatMut::from_row_major_slice_mut(&mut self.moments, self.inputs, self.inputs),
+            BlockStructure::TriangularLower,
+            Accum::Add,
+            x.transpose(),
+            BlockStructure::Rectangular,
+            x,
+            BlockStructure::Rectangular,
+            1.0,
+            Par::rayon(0),
+        );
+        self.count += count;
+    }
+
+    /// Rows that were added.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Numbers of a row.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Σ of the product of two numbers of a row.
+    pub(crate) fn moment(&self, one: usize, other: usize) -> f32 {
+        self.moments[one.max(other) * self.inputs + one.min(other)]
+    }
+
+    /// Mean of the diagonal.
+    pub(crate) fn mean_square(&self) -> f64 {
+        let diagonal = (0..self.inputs).map(|input| f64::from(self.moment(input, input)));
+        diagonal.sum::<f64>() / self.inputs.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_sums_of_products_over_all_rows_however_they_came() {
+        let mut statistics = InputStatistics::new(2);
+        statistics.add(&[1.0, 2.0, 3.0, -4.0]);
+        statistics.add(&[]);
+        statistics.add(&[0.0, 5.0]);
+        assert_eq!((statistics.count(), statistics.inputs()), (3, 2));
+        assert_eq!(statistics.moment(0, 0), 1.0 + 9.0);
+        assert_eq!(statistics.moment(0, 1), 2.0 - 12.0);
+        assert_eq!(statistics.moment(1, 0), 2.0 - 12.0);
+        assert_eq!(statistics.moment(1, 1), 4.0 + 16.0 + 25.0);
+        assert_eq!(statistics.mean_square(), 27.5);
+    }
+
+    #[test]
+    #[should_panic(expected = "whole rows")]
+    fn half_a_row_is_refused() {
+        InputStatistics::new(2).add(&[1.0, 2.0, 3.0]);
+    }
+}

@@ -1,0 +1,261 @@
+//! GPTQ as mathematics: what it must leave as it is, and what it must make better.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use jetmoe_quantize::{Bits, Error, Gptq, InputStatistics, Rounding, Scales, Scheme};
+use proptest::prelude::*;
+
+const SIGNED: Scheme =
+    Scheme { bits: Bits::Four, group_size: 16, zero_points: false, scales: Scales::Float32 };
+const SCHEMES: [Scheme; 4] = [
+    SIGNED,
+    Scheme { zero_points: true, ..SIGNED },
+    Scheme { scales: Scales::Float16, group_size: 32, ..SIGNED },
+    Scheme { bits: Bits::Eight, group_size: 128, ..SIGNED },
+];
+
+/// Codes, scales and zero points of a matrix.
+#[derive(Debug, PartialEq)]
+struct Quantized {
+    scheme: Scheme,
+    inputs: usize,
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    zero_points: Vec<u8>,
+}
+
+impl Quantized {
+    fn empty(scheme: Scheme, inputs: usize, weights: &[f32]) -> Self {
+        let groups = weights.len() / inputs * scheme.groups(inputs);
+        let (codes, scales) = (vec![0; weights.len()], vec![0.0; groups]);
+        Quantized { scheme, inputs, codes, scales, zero_points: vec![0; groups] }
+    }
+
+    fn plain(scheme: Scheme, inputs: usize, weights: &[f32]) -> Self {
+        let mut all = Quantized::empty(scheme, inputs, weights);
+        let groups = scheme.groups(inputs);
+        for (row, weights) in weights.chunks(inputs).enumerate() {
+            let codes = &mut all.codes[row * inputs..][..inputs];
+            let scales = &mut all.scales[row * groups..][..groups];
+            let zero_points = &mut all.zero_points[row * groups..][..groups];
+            scheme.quantize_row(Rounding::Search, weights, codes, scales, zero_points).unwrap();
+        }
+        all
+    }
+
+    fn calibrated(scheme: Scheme, gptq: &Gptq, inputs: usize, weights: &[f32]) -> Result<Self, Error> {
+        let mut all = Quantized::empty(scheme, inputs, weights);
+        let Quantized { codes, scales, zero_points, .. } = &mut all;
+        gptq.quantize_rows(&scheme, Rounding::Search, weights, codes, scales, zero_points)?;
+        Ok(all)
+    }
+
+    fn restored(&self) -> Vec<f32> {
+        let groups = self.scheme.groups(self.inputs);
+        let mut weights = vec![0.0; self.codes.len()];
+        for (row, weights) in weights.chunks_mut(self.inputs).enumerate() {
+            let codes = &self.codes[row * self.inputs..][..self.inputs];
+            let groups = row * groups..(row + 1) * groups;
+            self.scheme.restore_row(codes, &self.scales[groups.clone()], &self.zero_points[groups], weights);
+        }
+        weights
+    }
+
+    /// Σ over all inputs of the squared error of the product.
+    fn error(&self, weights: &[f32], inputs: &[f32]) -> f64 {
+        let errors: Vec<f32> =
+            self.restored().iter().zip(weights).map(|(restored, weight)| restored - weight).collect();
+        let mut sum = 0.0;
+        for x in inputs.chunks(self.inputs) {
+            for row in errors.chunks(self.inputs) {
+                sum += row.iter().zip(x).map(|(error, x)| f64::from(error * x)).sum::<f64>().powi(2);
+            }
+        }
+        sum
+    }
+}
+
+/// A stream of numbers from −1 to 1.
+fn numbers(seed: u64) -> impl Iterator<Item = f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    })
+}
+
+fn matrix(seed: u64, rows: usize, columns: usize) -> Vec<f32> {
+    numbers(seed).take(rows * columns).collect()
+}
+
+/// Rows of which each number is much like the one before.
+fn correlated(seed: u64, rows: usize, columns: usize) -> Vec<f32> {
+    let mut rows = matrix(seed, rows, columns);
+    for row in rows.chunks_mut(columns) {
+        for column in 1..columns {
+            row[column] = 0.9 * row[column - 1] + 0.4 * row[column];
+        }
+    }
+    rows
+}
+
+fn observed(inputs: usize, rows: &[f32]) -> InputStatistics {
+    let mut statistics = InputStatistics::new(inputs);
+    statistics.add(rows);
+    statistics
+}
+
+/// Inputs of which one is 1 and all others are 0, each once.
+fn identity(inputs: usize) -> Vec<f32> {
+    (0..inputs * inputs).map(|place| if place / inputs == place % inputs { 1.0 } else { 0.0 }).collect()
+}
+
+/// Statistics of inputs that have nothing to do with each other.
+fn independent(inputs: usize) -> InputStatistics {
+    observed(inputs, &identity(inputs))
+}
+
+#[test]
+fn with_independent_inputs_every_weight_is_restored_as_well_as_by_plain_rounding() {
+    for scheme in SCHEMES {
+        for inputs in [128, 192, 40] {
+            let weights = matrix(7, 5, inputs);
+            let everything = independent(inputs);
+            let gptq = Gptq::new(&everything, 0.01).unwrap();
+            let calibrated = Quantized::calibrated(scheme, &gptq, inputs, &weights).unwrap();
+            let plain = Quantized::plain(scheme, inputs, &weights);
+            let (found, plain) =
+                (calibrated.error(&weights, &identity(inputs)), plain.error(&weights, &identity(inputs)));
+            assert!(found <= plain * 1.000_001, "{scheme:?} {inputs}: {found} is more than {plain}");
+        }
+    }
+}
+
+#[test]
+fn inputs_that_were_all_zero_or_never_came_count_alike() {
+    let (inputs, weights) = (64, matrix(3, 4, 64));
+    let silent = [InputStatistics::new(inputs), observed(inputs, &vec![0.0; 5 * inputs])];
+    let alike = Gptq::new(&independent(inputs), 0.0).unwrap();
+    let expected = Quantized::calibrated(SIGNED, &alike, inputs, &weights).unwrap();
+    for statistics in silent {
+        let gptq = Gptq::new(&statistics, 0.01).unwrap();
+        assert_eq!(Quantized::calibrated(SIGNED, &gptq, inputs, &weights).unwrap(), expected);
+    }
+}
+
+#[test]
+fn an_error_is_made_up_for_in_the_weight_with_the_same_input() {
+    // both inputs are always equal, so that only the sum of their weights matters
+    let inputs = 16;
+    let rows: Vec<f32> = numbers(5).take(64).flat_map(|x| [vec![x; 2], vec![0.0; 14]].concat()).collect();
+    let mut weights = vec![0.0; inputs];
+    // steps are of 1: by itself each becomes 3, but their sum should be 7
+    (weights[0], weights[1], weights[2]) = (3.4, 3.4, 7.0);
+    let gptq = Gptq::new(&observed(inputs, &rows), 1e-4).unwrap();
+    let mut found = Quantized::empty(SIGNED, inputs, &weights);
+    let Quantized { codes, scales, zero_points, .. } = &mut found;
+    gptq.quantize_rows(&SIGNED, Rounding::Nearest, &weights, codes, scales, zero_points).unwrap();
+    let mut together = found.restored()[..2].to_vec();
+    together.sort_by(f32::total_cmp);
+    assert_eq!(together, [3.0, 4.0]);
+}
+
+#[test]
+fn correlated_inputs_weigh_the_errors_much_less_than_with_plain_rounding() {
+    for scheme in SCHEMES {
+        let inputs = 192;
+        let (rows, weights) = (correlated(11, 600, inputs), matrix(12, 8, inputs));
+        let gptq = Gptq::new(&observed(inputs, &rows), 0.01).unwrap();
+        let found = Quantized::calibrated(scheme, &gptq, inputs, &weights).unwrap().error(&weights, &rows);
+        let plain = Quantized::plain(scheme, inputs, &weights).error(&weights, &rows);
+        assert!(found < 0.5 * plain, "{scheme:?}: {found} is not far below {plain}");
+    }
+}
+
+#[test]
+fn rows_are_quantized_alike_alone_and_together() {
+    let inputs = 96;
+    let (rows, weights) = (correlated(1, 300, inputs), matrix(2, 5, inputs));
+    let gptq = Gptq::new(&observed(inputs, &rows), 0.01).unwrap();
+    let together = Quantized::calibrated(SIGNED, &gptq, inputs, &weights).unwrap().restored();
+    for (row, expected) in weights.chunks(inputs).zip(together.chunks(inputs)) {
+        let alone = Quantized::calibrated(SIGNED, &gptq, inputs, row).unwrap().restored();
+        // sums of products run in another order
+        let difference = alone.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference < 1e-3, "{difference}");
+    }
+}
+
+#[test]
+fn statistics_that_are_no_numbers_are_refused() {
+    for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
+        let mut rows = matrix(4, 8, 32);
+        rows[70] = bad;
+        assert_eq!(Gptq::new(&observed(32, &rows), 0.01).unwrap_err(), Error::Statistics, "{bad}");
+    }
+}
+
+#[test]
+fn weights_that_no_scale_reaches_are_named() {
+    let gptq = Gptq::new(&independent(32), 0.01).unwrap();
+    let mut weights = matrix(4, 2, 32);
+    weights[37] = f32::INFINITY;
+    let error = Quantized::calibrated(SIGNED, &gptq, 32, &weights).unwrap_err();
+    assert_eq!(error, Error::NotFinite { index: 37, value: f32::INFINITY });
+    weights[37] = 1e9;
+    let half = Scheme { scales: Scales::Float16, ..SIGNED };
+    let error = Quantized::calibrated(half, &gptq, 32, &weights).unwrap_err();
+    assert_eq!(error, Error::ScaleTooLarge { index: 37, value: 1e9 });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn codes_stay_in_range_and_no_error_weighs_more_than_with_plain_rounding(
+        seed in any::<u64>(),
+        scheme in prop::sample::select(&SCHEMES),
+        inputs in 1_usize..=100,
+        count in 1_usize..200,
+    ) {
+        let (rows, weights) = (correlated(seed, count, inputs), matrix(!seed, 6, inputs));
+        let gptq = Gptq::new(&observed(inputs, &rows), 0.01).unwrap();
+        let found = Quantized::calibrated(scheme, &gptq, inputs, &weights).unwrap();
+        let (low, high) = scheme.range();
+        for code in &found.codes {
+            let code = if scheme.zero_points { i32::from(*code) } else { i32::from(code.cast_signed()) };
+            prop_assert!((low..=high).contains(&code), "{code} of {scheme:?}");
+        }
+        prop_assert!(found.scales.iter().all(|scale| scale.is_normal() && *scale > 0.0));
+        // what is minimized has the damping in it: an error of each weight by itself
+        let damping = 0.01 * rows.iter().map(|x| f64::from(x * x)).sum::<f64>() / inputs as f64;
+        let weighed = |quantized: &Quantized| {
+            quantized.error(&weights, &rows) + damping * quantized.error(&weights, &identity(inputs))
+        };
+        let (found, plain) = (weighed(&found), weighed(&Quantized::plain(scheme, inputs, &weights)));
+        prop_assert!(found <= plain * 1.05, "{scheme:?}: {found} is more than {plain}");
+    }
+
+    #[test]
+    fn weights_that_codes_restore_exactly_stay_as_they_are(
+        seed in any::<u64>(),
+        exponent in -3_i32..3,
+        inputs in 17_usize..=80,
+    ) {
+        let rows = correlated(seed, 200, inputs);
+        let gptq = Gptq::new(&observed(inputs, &rows), 0.01).unwrap();
+        let step = 2.0_f32.powi(exponent);
+        let mut weights: Vec<f32> =
+            numbers(!seed).take(3 * inputs).map(|x| (x * 7.0).round() * step).collect();
+        // the largest weight of each group says what a step is
+        for row in weights.chunks_mut(inputs) {
+            row.iter_mut().step_by(16).for_each(|weight| *weight = 7.0 * step);
+        }
+        let found = Quantized::calibrated(SIGNED, &gptq, inputs, &weights).unwrap();
+        for (restored, weight) in found.restored().iter().zip(&weights) {
+            prop_assert!((restored - weight).abs() <= step * 1e-4, "{restored} is not {weight}");
+        }
+    }
+}
