@@ -63,7 +63,7 @@ fn exact_scale(scheme: Scheme, group: &[f32]) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// Rows as long as several vectors of any instruction set, with a rest that fills none.
     #[test]

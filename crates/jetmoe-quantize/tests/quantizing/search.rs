@@ -23,7 +23,7 @@ fn share_of_the_loss(scheme: Scheme) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// Per group. A float16 scale is rounded after it was found, which moves every restored weight by its 2048th part at
     /// most; where float16 has fewer digits, by more.
