@@ -25,7 +25,7 @@ HALF_TOLERANCE = 2.0**-6
 HALF_SAME_CHOICES = 0.95
 HALF_SAME_TOKENS = 0.25
 # onnxruntime's products round what they multiply with quantized weights to 8 bits, group by group. Half of the tokens
-# must have logits within this share of the largest logit: about twice what was measured. A wrong layout is off by
+# must have logits within this share of the largest logit: two to four times what was measured. A wrong layout is off by
 # half of it and more.
 ROUNDED_MEDIAN = 0.08
 ROUNDED_SAME_CHOICES = 0.9
