@@ -1,5 +1,5 @@
-//! Weights as they stand in the files: read back, restored by the definitions of the operators that read them, and
-//! compared with the checkpoint. How the writer goes about it is not used here.
+//! Weights as they stand in the files: read back, restored by the definitions of the operators that read
+//! them, and compared with the checkpoint. How the writer goes about it is not used here.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

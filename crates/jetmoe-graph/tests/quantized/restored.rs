@@ -1,6 +1,6 @@
 //! Quantized weights, restored by the definitions of the operators that read them: DequantizeLinear of
-//! <https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html> with blocks, and MatMulNBits and GatherBlockQuantized of
-//! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>.
+//! <https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html> with blocks, and MatMulNBits and
+//! GatherBlockQuantized of <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>.
 
 use half::f16;
 use jetmoe_graph::onnx::{DataType, Node, Tensor};
@@ -147,8 +147,8 @@ fn dequantize_linear(written: &Written, node: &Node) -> Matrix {
     }
 }
 
-/// Codes `[N, groups, bytes of a group]`, scales `[N, groups]`, zero points `[N, bytes of the groups' zero points]`; the
-/// zero point is the middle of the range where there is none.
+/// Codes `[N, groups, bytes of a group]`, scales `[N, groups]`, zero points `[N, bytes of the groups' zero
+/// points]`; the zero point is the middle of the range where there is none.
 fn mat_mul_n_bits(written: &Written, node: &Node) -> Matrix {
     let operands: Vec<&Tensor> = node.input[1..].iter().map(|name| written.tensor(name)).collect();
     let (inputs, outputs) = (integer(node, "K").unwrap() as usize, integer(node, "N").unwrap() as usize);

@@ -8,8 +8,8 @@ use jetmoe_graph::onnx::{DataType, Tensor};
 use crate::shared::{bytes, expected, external};
 use crate::{BY_DEFAULT, QUANTIZED, Way, Written, golden, golden_language_models};
 
-/// The nearest number with so many binary digits after the first, from the middle to the even one. Below the exponent
-/// `least` there are fewer. (`half` does not do this well enough from float64.)
+/// The nearest number with so many binary digits after the first, from the middle to the even one. Below the
+/// exponent `least` there are fewer. (`half` does not do this well enough from float64.)
 fn rounded(weight: f32, digits: i32, least: i32) -> f32 {
     if weight == 0.0 {
         return weight;
@@ -20,7 +20,8 @@ fn rounded(weight: f32, digits: i32, least: i32) -> f32 {
     ((weight / step).round_ties_even() * step) as f32
 }
 
-/// Compares the elements of a weight, bit by bit, with the checkpoint's rounded to the nearest number of the type.
+/// Compares the elements of a weight, bit by bit, with the checkpoint's rounded to the nearest number of the
+/// type.
 fn check(tensor: &Tensor, written: &Written, checkpoint: &Checkpoint, kind: DataType) {
     let name = tensor.name.as_deref().unwrap();
     assert_eq!(tensor.data_type, Some(kind as i32), "{name}");

@@ -17,8 +17,8 @@ const HALF: f64 = 0.5 + 1e-4;
 
 /// Checks every element of a matrix and returns the largest error in steps.
 ///
-/// A weight within reach of its scale is off by half a step at most. One beyond has the last code; with `Nearest` it
-/// lies beyond by no more than the scale lost when it was stored.
+/// A weight within reach of its scale is off by half a step at most. One beyond has the last code; with
+/// `Nearest` it lies beyond by no more than the scale lost when it was stored.
 fn largest_error(matrix: &Matrix, checkpoint: &Checkpoint, rounding: Rounding) -> f64 {
     let weights = expected(checkpoint, &matrix.weight);
     let width = weights.len() / matrix.outputs;
@@ -66,7 +66,8 @@ fn quantized_by_right(checkpoint: &Checkpoint) -> BTreeSet<String> {
     names
 }
 
-/// Checks a way to store a checkpoint's weights; returns how many matrices there were, and the largest error in steps.
+/// Checks a way to store a checkpoint's weights; returns how many matrices there were, and the largest error
+/// in steps.
 fn check(way: &Way, checkpoint: &Checkpoint, rounding: Rounding) -> (usize, f64) {
     let written = way.write(checkpoint, &rounding).unwrap();
     let matrices = written.matrices();

@@ -17,8 +17,8 @@ pub(crate) struct Sizes {
     pub(crate) experts: usize,
 }
 
-/// A checkpoint of one layer with tied embeddings, in a type and with sizes of choice. `value` gives each weight by the
-/// tensor's name and number and the weight's place in it.
+/// A checkpoint of one layer with tied embeddings, in a type and with sizes of choice. `value` gives each
+/// weight by the tensor's name and number and the weight's place in it.
 pub(crate) fn checkpoint(
     folder: &Path,
     dtype: Dtype,
@@ -83,8 +83,8 @@ pub(crate) fn bytes<'a>(tensor: &Tensor, data: &'a [u8]) -> &'a [u8] {
     &data[offset..offset + length]
 }
 
-/// The element that must stand at a place of a weight in the graph, taken from the checkpoint one by one. `name` is the
-/// tensor's, with the number of an expert and `.T` where they apply.
+/// The element that must stand at a place of a weight in the graph, taken from the checkpoint one by one.
+/// `name` is the tensor's, with the number of an expert and `.T` where they apply.
 pub(crate) fn expected(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     let (stem, transposed) = match name.strip_suffix(".T") {
         Some(stem) => (stem, true),

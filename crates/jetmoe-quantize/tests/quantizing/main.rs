@@ -1,5 +1,5 @@
-//! The mathematics of quantizing, by definitions that are written here once more: what a code stands for, how far a
-//! weight may move, and what is refused. Nothing of the crate's own rounding is used to check it.
+//! The mathematics of quantizing, by definitions that are written here once more: what a code stands for, how
+//! far a weight may move, and what is refused. Nothing of the crate's own rounding is used to check it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -31,8 +31,9 @@ fn any_scheme() -> impl Strategy<Value = Scheme> {
     proptest::sample::select(every_scheme())
 }
 
-/// Rows of one sign or both, with zeros and small weights among large ones, and mostly with a short last group.
-/// They are drawn by a generator of their own, because proptest would take longer over each weight than the test.
+/// Rows of one sign or both, with zeros and small weights among large ones, and mostly with a short last
+/// group. They are drawn by a generator of their own, because proptest would take longer over each weight
+/// than the test.
 fn row(longest: usize) -> impl Strategy<Value = Vec<f32>> {
     (any::<u64>(), 1..=longest, -9_i32..10, 0..4).prop_map(|(seed, length, power, signs)| {
         let signed = |weight: f64| match signs {

@@ -140,7 +140,8 @@ proptest! {
         let negated: Vec<f32> = weights.iter().map(|weight| -weight).collect();
         let (there, back) = (Quantized::nearest(scheme, &weights), Quantized::nearest(scheme, &negated));
         prop_assert_eq!(&there.scales, &back.scales);
-        // a scale so small that float16 rounds it coarsely leaves the largest weight out of reach, and −8 lies beyond 7
+        // a scale so small that float16 rounds it coarsely leaves the largest weight out of reach, and −8
+        // lies beyond 7
         let is_coarse = scheme.scales == Scales::Float16 && there.scales.iter().any(|scale| *scale < 1e-4);
         prop_assume!(!is_coarse);
         prop_assert_eq!(there.numbers(), back.numbers().iter().map(|code| -code).collect::<Vec<_>>());
@@ -202,7 +203,7 @@ fn a_constant_group_comes_back_as_it_was() {
 #[test]
 fn an_outlier_coarsens_its_own_group_only() {
     for scheme in every_scheme() {
-        let small = |index: usize| if index % 2 == 0 { 0.01 } else { -0.02 };
+        let small = |index: usize| if index.is_multiple_of(2) { 0.01 } else { -0.02 };
         let quiet: Vec<f32> = (0..3 * scheme.group_size).map(small).collect();
         let mut loud = quiet.clone();
         loud[scheme.group_size + 5] = 1000.0;

@@ -25,8 +25,8 @@ fn share_of_the_loss(scheme: Scheme) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Per group. A float16 scale is rounded after it was found, which moves every restored weight by its 2048th part at
-    /// most; where float16 has fewer digits, by more.
+    /// Per group. A float16 scale is rounded after it was found, which moves every restored weight by its
+    /// 2048th part at most; where float16 has fewer digits, by more.
     #[test]
     fn the_search_never_loses_more_than_rounding(scheme in any_scheme(), weights in row(300)) {
         for group in weights.chunks(scheme.group_size) {
