@@ -23,7 +23,7 @@ fn perplexity(case: &Case, calibration: Option<Calibration>) -> f64 {
     let artifact = Artifact::open(folder.path()).unwrap();
     let model = load(Backend::Ort, &artifact, None, &LoadOptions::default()).unwrap();
     let text = case.folder.join("eval.jsonl");
-    let quality = evaluate(&model, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();
+    let quality = evaluate(&model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();
     let Quality::CausalLm(quality) = quality else { panic!("a language model has a perplexity") };
     quality.perplexity
 }

@@ -2,8 +2,9 @@
 
 usage: check.py --expect COUNT EXPORTS FIXTURES...
 
-EXPORTS holds one artifact per folder CASE/TASK/OUTPUTS/OPSET, where OUTPUTS is `plain` or names joined by `+`, and OPSET
-is a number or `default`. A folder CASE with the checkpoint's config.json and golden.safetensors lies in one of FIXTURES.
+EXPORTS holds one artifact per folder CASE/TASK/OUTPUTS/OPSET/STORAGE, where OUTPUTS is `plain` or names joined by `+`,
+OPSET a number or `default`, and STORAGE what `storage.py` reads. A folder CASE with the checkpoint's config.json and
+golden.safetensors lies in one of FIXTURES.
 """
 
 import argparse
@@ -20,10 +21,13 @@ from safetensors.numpy import load_file
 
 import contract
 import golden
+import precision
 import rules
 import sparsity
 import validity
+from storage import Storage
 
+KINDS = ("valid", "rules", "contract", "numbers", "sparsity")
 FAMILIES = ("logits", "hidden", "router", "cache")
 
 
@@ -35,14 +39,26 @@ class Export:
     task: str
     outputs: str
     opset: str
-    graph: pathlib.Path
+    storage: Storage
+    folder: pathlib.Path
     fixture: pathlib.Path
 
     @staticmethod
-    def at(graph: pathlib.Path, fixtures: list[pathlib.Path]) -> "Export":
-        case, task, outputs, opset = graph.parts[-6:-2]
+    def at(folder: pathlib.Path, fixtures: list[pathlib.Path]) -> "Export":
+        case, task, outputs, opset, storage = folder.parts[-5:]
         fixture = next(folder / case for folder in fixtures if (folder / case).is_dir())
-        return Export(case, task, outputs, opset, graph, fixture)
+        return Export(case, task, outputs, opset, Storage.named(storage), folder, fixture)
+
+    @property
+    def graph(self) -> pathlib.Path:
+        """The one graph of the artifact."""
+        (graph,) = self.folder.glob("onnx/**/*.onnx")
+        return graph
+
+    def in_portable_profile(self) -> "Export":
+        """The export of the same weights that uses standard operators only."""
+        storage = self.storage.in_portable_profile()
+        return dataclasses.replace(self, storage=storage, folder=self.folder.with_name(str(storage)))
 
     def optional_outputs(self) -> set[str]:
         return set() if self.outputs == "plain" else set(self.outputs.split("+"))
@@ -56,15 +72,23 @@ def check(export: Export) -> tuple[dict[str, list[str]], dict[str, float]]:
     config = json.loads((export.fixture / "config.json").read_text())
     sizes = contract.Sizes.of(config)
     model = onnx.load(export.graph, load_external_data=False)
+    storage = export.storage
+    outputs, activations = export.optional_outputs(), storage.activations()
     found = {
-        "valid": validity.problems(export.graph),
-        "rules": rules.problems(model, export.graph, export.requested_opset()),
-        "contract": contract.problems(model, export.task, export.optional_outputs(), sizes),
+        "valid": validity.problems(export.graph, storage.is_portable()),
+        "rules": rules.problems(model, export.graph, export.requested_opset(), storage.foreign_operators()),
+        "contract": contract.problems(model, export.task, outputs, sizes, activations),
     }
     case = golden_case(export, config, sizes)
     try:
-        comparison = compare(export, case)
-        sparsity_problems = sparsity.problems(export.graph, case, sizes.experts_per_token)
+        is_golden = storage == Storage("f32")
+        if is_golden:
+            comparison = compare(export, case)
+        else:
+            portable = export.in_portable_profile().graph
+            comparison = precision.check(export.graph, portable, storage, case, sizes.experts_per_token)
+        experts = sizes.experts_per_token
+        sparsity_problems = sparsity.problems(export.graph, case, experts, activations, is_golden)
     except Exception as error:  # onnxruntime has no common class for its errors
         comparison = golden.Comparison(problems=[f"{type(error).__name__}: {error}"])
         sparsity_problems = ["it could not be run"]
@@ -79,7 +103,8 @@ def compare(export: Export, case: golden.Case) -> golden.Comparison:
 
 def golden_case(export: Export, config: dict, sizes: contract.Sizes) -> golden.Case:
     inputs, _ = contract.expected(export.task, export.optional_outputs(), sizes)
-    nothing = numpy.zeros((1, sizes.heads, 0, sizes.head_width), numpy.float32)
+    element = onnx.helper.tensor_dtype_to_np_dtype(export.storage.activations())
+    nothing = numpy.zeros((1, sizes.heads, 0, sizes.head_width), element)
     end_token, padding = config["eos_token_id"], config.get("pad_token_id")
     return golden.Case(
         golden=load_file(export.fixture / "golden.safetensors"),
@@ -91,8 +116,8 @@ def golden_case(export: Export, config: dict, sizes: contract.Sizes) -> golden.C
 
 
 def table_row(cells: list[str]) -> str:
-    case, task, outputs, opset, *rest = cells
-    return f"{case:<23}{task:<25}{outputs:<29}{opset:<9}" + "".join(f"{cell:>10}" for cell in rest)
+    case, task, outputs, opset, storage, *rest = cells
+    return f"{case:<23}{task:<25}{outputs:<29}{opset:<9}{storage:<28}" + "".join(f"{cell:>10}" for cell in rest)
 
 
 def main() -> int:
@@ -102,21 +127,22 @@ def main() -> int:
     parser.add_argument("fixtures", type=pathlib.Path, nargs="+")
     arguments = parser.parse_args()
 
-    graphs = sorted(arguments.exports.glob("*/*/*/*/onnx/*.onnx"))
-    if len(graphs) != arguments.expect:
-        print(f"{len(graphs)} graphs in {arguments.exports}, not {arguments.expect}")
+    folders = sorted(manifest.parent for manifest in arguments.exports.glob("*/*/*/*/*/jetmoe.json"))
+    if len(folders) != arguments.expect:
+        print(f"{len(folders)} artifacts in {arguments.exports}, not {arguments.expect}")
         return 1
     print(f"onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}; errors as a share of their tolerance")
-    print(table_row(["case", "task", "outputs", "opset", "valid", "rules", "contract", "numbers", "sparsity", *FAMILIES]))
+    print(table_row(["case", "task", "outputs", "opset", "storage", *KINDS, *FAMILIES]))
     counts, details = collections.Counter(), []
-    for graph in graphs:
-        export = Export.at(graph, arguments.fixtures)
+    for folder in folders:
+        export = Export.at(folder, arguments.fixtures)
         found, errors = check(export)
-        verdicts = ["FAILED" if problems else "ok" for problems in found.values()]
+        verdicts = {kind: "FAILED" if problems else "ok" for kind, problems in found.items()}
         shares = [f"{errors[family]:.2f}" if family in errors else "" for family in FAMILIES]
-        print(table_row([export.case, export.task, export.outputs, export.opset, *verdicts, *shares]), flush=True)
-        counts.update(verdicts)
-        details += [f"{graph}: {kind}: {problem}" for kind, problems in found.items() for problem in problems]
+        what = [export.case, export.task, export.outputs, export.opset, str(export.storage)]
+        print(table_row([*what, *(verdicts[kind] for kind in KINDS), *shares]), flush=True)
+        counts.update(verdicts.values())
+        details += [f"{folder}: {kind}: {problem}" for kind, problems in found.items() for problem in problems]
     for detail in details:
         print(detail)
     print(f"{counts['ok']} passed, {counts['FAILED']} failed")

@@ -47,8 +47,10 @@ def has_cache(task: str) -> bool:
     return task != "sequence-classification"
 
 
-def expected(task: str, outputs: set[str], sizes: Sizes) -> tuple[list[Value], list[Value]]:
-    """The inputs and outputs of a graph, in order."""
+def expected(
+    task: str, outputs: set[str], sizes: Sizes, activations: int = FLOAT
+) -> tuple[list[Value], list[Value]]:
+    """The inputs and outputs of a graph, in order. `activations` is the element type of the cache."""
     layers = range(sizes.layers)
     tokens = [BATCH, NEW]
     inputs: list[Value] = [
@@ -68,8 +70,8 @@ def expected(task: str, outputs: set[str], sizes: Sizes) -> tuple[list[Value], l
             for part in ("key", "value"):
                 past = [BATCH, sizes.heads, PAST, sizes.head_width]
                 present = [BATCH, sizes.heads, TOTAL, sizes.head_width]
-                inputs.append((f"past_key_values.{layer}.{part}", FLOAT, past))
-                results.append((f"present.{layer}.{part}", FLOAT, present))
+                inputs.append((f"past_key_values.{layer}.{part}", activations, past))
+                results.append((f"present.{layer}.{part}", activations, present))
     if "hidden-states" in outputs:
         results += [(f"hidden_states.{index}", FLOAT, [*tokens, sizes.hidden]) for index in range(sizes.layers + 1)]
     if "router-logits" in outputs:
@@ -78,9 +80,11 @@ def expected(task: str, outputs: set[str], sizes: Sizes) -> tuple[list[Value], l
     return inputs, results
 
 
-def problems(model: onnx.ModelProto, task: str, outputs: set[str], sizes: Sizes) -> list[str]:
+def problems(
+    model: onnx.ModelProto, task: str, outputs: set[str], sizes: Sizes, activations: int = FLOAT
+) -> list[str]:
     """Where the graph's inputs and outputs differ from the contract."""
-    inputs, results = expected(task, outputs, sizes)
+    inputs, results = expected(task, outputs, sizes, activations)
     return [*differences("input", inputs, model.graph.input), *differences("output", results, model.graph.output)]
 
 

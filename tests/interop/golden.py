@@ -22,6 +22,10 @@ class Comparison:
     errors: dict[str, float] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
 
+    def tolerance(self, family: str, largest: float) -> float:
+        """The tolerance of a tensor whose largest value is `largest`."""
+        return LOGITS_TOLERANCE if family == "logits" else RELATIVE_TOLERANCE * largest
+
     def compare(self, what: str, family: str, found: numpy.ndarray, wanted: numpy.ndarray, valid: numpy.ndarray) -> None:
         """Compares where `valid`, which has the leading dimensions of both, is true."""
         if found.shape != wanted.shape:
@@ -33,7 +37,7 @@ class Comparison:
             return
         found, wanted = found[valid].astype(numpy.float64), wanted[valid].astype(numpy.float64)
         error = float(numpy.abs(found - wanted).max())
-        tolerance = LOGITS_TOLERANCE if family == "logits" else RELATIVE_TOLERANCE * float(numpy.abs(wanted).max())
+        tolerance = self.tolerance(family, float(numpy.abs(wanted).max()))
         self.errors[family] = max(self.errors.get(family, 0.0), error / tolerance)
         if error > tolerance:
             self.problems.append(f"{what} is off by {error:.1e}, more than {tolerance:.1e}")

@@ -1,4 +1,4 @@
-"""The rules by which other ONNX clients can read a graph of the `portable` profile."""
+"""The rules by which other ONNX clients can read a graph."""
 
 import collections.abc
 import pathlib
@@ -19,11 +19,17 @@ BROADCASTING = {
 }  # fmt: skip
 
 
-def problems(model: onnx.ModelProto, path: pathlib.Path, requested_opset: int | None) -> list[str]:
-    """Every rule that the model breaks. `path` is where it was loaded from, without its external data."""
+def problems(
+    model: onnx.ModelProto,
+    path: pathlib.Path,
+    requested_opset: int | None,
+    foreign_operators: frozenset[tuple[str, str]] = frozenset(),
+) -> list[str]:
+    """Every rule that the model breaks. `path` is where it was loaded from, without its external data, and
+    `foreign_operators` are domains and names of those it may use that are not standard."""
     nodes = list(nodes_of(model.graph))
     return [
-        *domain_problems(model, nodes),
+        *domain_problems(model, nodes, foreign_operators),
         *version_problems(model, requested_opset),
         *scalar_problems(model),
         *external_data_problems(list(initializers_of(model.graph)), path),
@@ -50,9 +56,13 @@ def subgraphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return [graph for attribute in node.attribute for graph in [attribute.g, *attribute.graphs] if graph.node]
 
 
-def domain_problems(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[str]:
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in STANDARD_DOMAINS})
-    imported = [opset.domain for opset in model.opset_import if opset.domain not in STANDARD_DOMAINS]
+def domain_problems(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], allowed: frozenset[tuple[str, str]]
+) -> list[str]:
+    used = {(node.domain, node.op_type) for node in nodes if node.domain not in STANDARD_DOMAINS}
+    foreign = [f"{domain}.{name}" for domain, name in sorted(used - allowed)]
+    domains = {*STANDARD_DOMAINS, *(domain for domain, _ in allowed)}
+    imported = [opset.domain for opset in model.opset_import if opset.domain not in domains]
     found = [f"operator {name} is not standard" for name in foreign]
     found += [f"the operator set {domain} is imported" for domain in imported]
     if model.functions:

@@ -280,9 +280,11 @@ class Golden(unittest.TestCase):
         self.assertTrue(Recited().check(spoil).problems)
 
 
-def routed_model(dense=(), left_out=(), misused=()):
+def routed_model(dense=(), left_out=(), misused=(), quantized=False):
     """One layer of two experts, of which a token uses the one of its larger score; its scores are its embedding."""
     constants = {"table": TOKENS, "rows": [-1, 2], "first": [0], "0": 0, "1": 1}
+    if quantized:
+        constants["scale"] = numpy.float32(1)
     arrays = [numpy_helper.from_array(numpy.asarray(value), name) for name, value in constants.items()]
     node = helper.make_node
     nodes = [
@@ -303,7 +305,13 @@ def routed_model(dense=(), left_out=(), misused=()):
                 product = sparsity.Product(0, mixture, part, int(expert))
                 if product in left_out:
                     continue
-                arrays.append(numpy_helper.from_array(numpy.eye(2, dtype=numpy.float32), weight))
+                if quantized:
+                    codes = f"{weight}.codes"
+                    arrays.append(numpy_helper.from_array(numpy.eye(2, dtype=numpy.int8), codes))
+                    nodes.append(node("DequantizeLinear", [codes, "scale"], [f"{weight}.restored"]))
+                    weight = f"{weight}.restored"
+                else:
+                    arrays.append(numpy_helper.from_array(numpy.eye(2, dtype=numpy.float32), weight))
                 rows = "tokens" if product in dense else f"rows.{expert}"
                 nodes.append(node("MatMul", [rows, weight], [f"{weight}.product"]))
                 if product in misused:
@@ -312,8 +320,10 @@ def routed_model(dense=(), left_out=(), misused=()):
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
         for name in ("input_ids", "attention_mask", "position_ids")
     ]
-    output = helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["n", 2])
-    graph = helper.make_graph(nodes, "graph", inputs, [output], arrays)
+    names = ["tokens", "attn_router_logits.0", "mlp_router_logits.0"]
+    nodes += [node("Identity", ["embedding"], [name]) for name in names[1:]]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, arrays)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
@@ -324,9 +334,11 @@ TOKENS = numpy.float32([[1, 0], [0, 1], [-3, -2]])
 class Sparsity(unittest.TestCase):
     product = sparsity.Product(0, "mlp", "output", 0)
 
-    def problems(self, experts_per_token=1, **changes):
+    def problems(self, experts_per_token=1, has_golden_routes=True, **changes):
         ids = numpy.int64([[1, 0, 2], [0, 0, 1]])
         routes = TOKENS[ids.ravel()]
+        if not has_golden_routes:
+            routes = -routes
         values = {
             "input_ids": ids,
             "attention_mask": numpy.ones_like(ids),
@@ -339,10 +351,15 @@ class Sparsity(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "model.onnx")
             path.write_bytes(routed_model(**changes).SerializeToString())
-            return sparsity.problems(path, case, experts_per_token)
+            return sparsity.problems(path, case, experts_per_token, has_golden_routes=has_golden_routes)
 
     def test_experts_that_get_the_rows_of_their_tokens_are_sparse(self):
         self.assertEqual(self.problems(), [])
+
+    def test_experts_whose_matrices_are_restored_from_codes_are_sparse_by_the_graphs_own_routes(self):
+        self.assertEqual(self.problems(quantized=True, has_golden_routes=False), [])
+        self.assertEqual(len(self.problems(quantized=True, has_golden_routes=False, dense=[self.product])), 2)
+        self.assertEqual(len(self.problems(quantized=True, has_golden_routes=False, left_out=[self.product])), 2)
 
     def test_an_expert_that_gets_every_row_is_found(self):
         self.assertEqual(

@@ -30,7 +30,7 @@ pub use dimension::{Dimension, Shape};
 pub use element::ElementType;
 pub use encoding::{QuantizedRows, Quantizer};
 pub use error::{Error, Result};
-pub use graph::Graph;
+pub use graph::{Graph, Operator};
 pub use model::build;
 pub use opset::Opset;
 pub use picture::dot;

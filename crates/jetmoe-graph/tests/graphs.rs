@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::{OptionalOutput, Task};
+use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task};
 use jetmoe_checkpoint::ModelConfig;
-use jetmoe_graph::{Graph, GraphOptions, Opset, build, dot, text};
+use jetmoe_graph::{Graph, GraphOptions, Operator, Opset, build, dot, text};
 use layout::backends::svg::SVGWriter;
 use layout::gv::{DotParser, GraphBuilder};
 use serde_json::json;
@@ -24,7 +24,8 @@ fn tiny_config() -> ModelConfig {
     ModelConfig::from_json(&value).unwrap()
 }
 
-/// Every graph the exporter can build: each task, with and without the optional outputs.
+/// Each task with and without the optional outputs, and next-token logits in every other precision; 4-bit weights also
+/// with ONNX Runtime's operators.
 fn every_graph() -> Vec<(String, Graph)> {
     let mut graphs = Vec::new();
     for task in Task::ALL {
@@ -37,6 +38,16 @@ fn every_graph() -> Vec<(String, Graph)> {
             }
             graphs.push((name, build(&tiny_config(), &options).unwrap()));
         }
+    }
+    let others = Precision::ALL.iter().filter(|precision| **precision != Precision::F32);
+    let portable = others.map(|precision| (*precision, Profile::Portable));
+    for (precision, profile) in portable.chain([(Precision::Q4, Profile::OnnxRuntime)]) {
+        let options = GraphOptions { precision, profile, ..GraphOptions::for_task(Task::CausalLm) };
+        let mut name = format!("{}.{precision}", options.task);
+        if profile != Profile::Portable {
+            name.push_str(&format!(".{profile}"));
+        }
+        graphs.push((name, build(&tiny_config(), &options).unwrap()));
     }
     graphs
 }
@@ -85,63 +96,59 @@ fn the_files_under_graphs_show_what_the_exporter_builds() {
     assert!(strangers.is_empty(), "no graph makes these files: {strangers:?}");
 }
 
+/// <https://onnx.ai/onnx/operators/>, domain ai.onnx, all of them in every operator set from 18 on.
+#[rustfmt::skip]
+const STANDARD: &[&str] = &[
+    "Add", "And", "Cast", "Concat", "ConstantOfShape", "Cos", "CumSum", "Div", "Equal", "Erf", "Gather",
+    "Gemm", "LessOrEqual", "MatMul", "Mul", "NonZero", "Not", "Pow", "Range", "ReduceMax", "ReduceMean",
+    "ReduceSum", "Relu", "Reshape", "ScatterND", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split",
+    "Sqrt", "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where",
+];
+
+/// What portable graphs of a precision may use: groups came to DequantizeLinear with opset 21.
+fn is_portable(operator: &Operator, precision: Precision) -> bool {
+    let is_known = STANDARD.contains(&operator.name)
+        || (operator.name == "DequantizeLinear" && precision.storage().is_quantized());
+    operator.domain.is_empty() && is_known
+}
+
 #[test]
 fn a_portable_graph_uses_only_standard_operators() {
-    // https://onnx.ai/onnx/operators/, domain ai.onnx, all of them in every operator set from 18 on
-    let standard = [
-        "Add",
-        "And",
-        "Cast",
-        "Concat",
-        "ConstantOfShape",
-        "Cos",
-        "CumSum",
-        "Div",
-        "Equal",
-        "Erf",
-        "Gather",
-        "Gemm",
-        "LessOrEqual",
-        "MatMul",
-        "Mul",
-        "NonZero",
-        "Not",
-        "Pow",
-        "Range",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "ScatterND",
-        "Shape",
-        "Sigmoid",
-        "Sin",
-        "Slice",
-        "Softmax",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "TopK",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    ];
     for activation in ["silu", "gelu", "gelu_new", "relu"] {
         let value =
             json!({ "model_type": "jetmoe", "activation_function": activation, "num_hidden_layers": 1 });
         let config = ModelConfig::from_json(&value).unwrap();
         for task in [Task::CausalLm, Task::Backbone, Task::SequenceClassification] {
-            let graph = build(&config, &GraphOptions::for_task(task)).unwrap();
-            let strangers: BTreeSet<_> = graph
-                .operators()
-                .into_keys()
-                .filter(|operator| !operator.domain.is_empty() || !standard.contains(&operator.name))
-                .collect();
-            assert!(strangers.is_empty(), "{task}, {activation}: {strangers:?}");
+            for precision in Precision::ALL {
+                let options = GraphOptions { precision: *precision, ..GraphOptions::for_task(task) };
+                let operators = build(&config, &options).unwrap().operators();
+                let strangers: BTreeSet<_> =
+                    operators.into_keys().filter(|operator| !is_portable(operator, *precision)).collect();
+                assert!(strangers.is_empty(), "{task}, {activation}, {precision}: {strangers:?}");
+            }
         }
+    }
+}
+
+#[test]
+fn a_graph_for_onnx_runtime_uses_its_operators_for_quantized_weights_only() {
+    for precision in Precision::ALL {
+        let options = GraphOptions {
+            precision: *precision,
+            profile: Profile::OnnxRuntime,
+            ..GraphOptions::for_task(Task::CausalLm)
+        };
+        let operators = build(&tiny_config(), &options).unwrap().operators();
+        let foreign: BTreeSet<String> = operators
+            .into_keys()
+            .filter(|operator| !STANDARD.contains(&operator.name) || !operator.domain.is_empty())
+            .map(|operator| operator.to_string())
+            .collect();
+        let wanted: &[&str] = match precision.storage().is_quantized() {
+            true => &["com.microsoft.GatherBlockQuantized", "com.microsoft.MatMulNBits"],
+            false => &[],
+        };
+        assert_eq!(foreign, wanted.iter().map(|name| (*name).to_owned()).collect(), "{precision}");
     }
 }
 

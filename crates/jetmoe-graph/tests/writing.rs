@@ -2,112 +2,30 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod shared;
+
 use std::path::Path;
 
-use half::{bf16, f16};
 use jetmoe_artifact::Task;
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_graph::onnx::{DataLocation, Tensor};
 use jetmoe_graph::{Error, GraphOptions, Rounding, build, read, write};
 use proptest::prelude::*;
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
-use serde_json::json;
+
+use crate::shared::{Sizes, bytes, expected, external};
 
 /// A checkpoint of one layer whose every weight has its own value, in a type and with sizes of choice.
 fn checkpoint(folder: &Path, dtype: Dtype, hidden: usize, intermediate: usize, experts: usize) -> Checkpoint {
-    let config = json!({
-        "model_type": "jetmoe", "vocab_size": 7, "hidden_size": hidden, "num_hidden_layers": 1,
-        "num_key_value_heads": 1, "kv_channels": 2, "intermediate_size": intermediate,
-        "num_local_experts": experts, "num_experts_per_tok": 1,
-    });
-    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    let layer = "model.layers.0";
-    let mut shapes = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![7, hidden]),
-        ("model.norm.weight".to_owned(), vec![hidden]),
-        (format!("{layer}.input_layernorm.weight"), vec![hidden]),
-        (format!("{layer}.post_attention_layernorm.weight"), vec![hidden]),
-        (format!("{layer}.self_attention.kv_proj.weight"), vec![4, hidden]),
-    ];
-    for (part, rows, columns) in [("self_attention.experts", 2, 2), ("mlp", 2 * intermediate, intermediate)] {
-        shapes.extend([
-            (format!("{layer}.{part}.router.layer.weight"), vec![experts, hidden]),
-            (format!("{layer}.{part}.input_linear.weight"), vec![experts, rows, hidden]),
-            (format!("{layer}.{part}.output_linear.weight"), vec![experts, hidden, columns]),
-            (format!("{layer}.{part}.bias"), vec![hidden]),
-        ]);
-    }
-    let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .enumerate()
-        .map(|(number, (name, shape))| {
-            let values = (0..shape.iter().product::<usize>()).map(|index| stored(number, index));
-            let bytes = values
-                .flat_map(|value| match dtype {
-                    Dtype::F32 => value.to_le_bytes().to_vec(),
-                    Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
-                    _ => bf16::from_f32(value).to_le_bytes().to_vec(),
-                })
-                .collect();
-            (name, shape, bytes)
-        })
-        .collect();
-    let views = encoded
-        .iter()
-        .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
-    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
-    Checkpoint::open(folder).unwrap()
-}
-
-/// A value that all three types hold exactly, different for neighbours.
-fn stored(tensor: usize, index: usize) -> f32 {
-    ((tensor * 37 + index * 11) % 251) as f32 - 125.0
-}
-
-fn external(tensor: &Tensor, key: &str) -> String {
-    let entry = tensor.external_data.iter().find(|entry| entry.key.as_deref() == Some(key));
-    entry.unwrap().value.clone().unwrap()
+    // all three types hold it exactly, and neighbours differ
+    let value = |_: &str, tensor: usize, index: usize| ((tensor * 37 + index * 11) % 251) as f32 - 125.0;
+    shared::checkpoint(folder, dtype, Sizes { hidden, intermediate, experts }, value)
 }
 
 /// The elements of a weight in the data file.
 fn elements(tensor: &Tensor, data: &[u8]) -> Vec<f32> {
-    let offset: usize = external(tensor, "offset").parse().unwrap();
-    let length: usize = external(tensor, "length").parse().unwrap();
-    data[offset..offset + length]
-        .chunks_exact(4)
-        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
-        .collect()
-}
-
-/// The element that must stand at a place of a weight in the graph, taken from the checkpoint one by one.
-fn expected(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
-    let (stem, transposed) = match name.strip_suffix(".T") {
-        Some(stem) => (stem, true),
-        None => (name, false),
-    };
-    let (tensor, expert) = match checkpoint.tensors().get(stem) {
-        Some(tensor) => (tensor, None),
-        None => {
-            let (tensor, expert) = stem.rsplit_once('.').unwrap();
-            (checkpoint.tensors().get(tensor).unwrap(), Some(expert.parse::<usize>().unwrap()))
-        }
-    };
-    let all = tensor.to_f32();
-    let (shape, all) = match expert {
-        None => (tensor.shape, &all[..]),
-        Some(expert) => {
-            let length: usize = tensor.shape[1..].iter().product();
-            (&tensor.shape[1..], &all[expert * length..(expert + 1) * length])
-        }
-    };
-    match (transposed, shape) {
-        (false, _) => all.to_vec(),
-        (true, [rows, columns]) => {
-            (0..rows * columns).map(|place| all[place % rows * columns + place / rows]).collect()
-        }
-        (true, _) => unreachable!("only matrices are transposed"),
-    }
+    let elements = bytes(tensor, data).chunks_exact(4);
+    elements.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
 proptest! {

@@ -13,8 +13,8 @@ pub enum Error {
         /// What it is.
         value: f32,
     },
-    /// A group needs a larger scale than its type holds.
-    #[error("weight {index} of the row is {value}: the scale of its group does not fit in float16")]
+    /// A group needs a larger scale than its type holds, or its weights are restored in a type that does not hold them.
+    #[error("weight {index} of the row is {value}: its group does not fit in float16")]
     ScaleTooLarge {
         /// Place of the group's largest weight in the row, from 0.
         index: usize,

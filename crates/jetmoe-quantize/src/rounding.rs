@@ -82,12 +82,13 @@ fn choose_with<S: Simd>(simd: S, scheme: &Scheme, rounding: Rounding, weights: &
     }
     let nearest = reach(scheme, extent);
     if rounding == Rounding::Nearest || scheme.bits == Bits::Eight || extent.is_zero() {
-        return stored(scheme, nearest);
+        return stored(scheme, nearest, extent);
     }
     let (low, high) = scheme.range();
     let zero = i32::from(nearest.zero_point);
     let range = ((low - zero) as f32, (high - zero) as f32);
-    let (mut best_gain, mut best_share) = (f32::NEG_INFINITY, 1.0);
+    // where no scale explains anything, because everything is below the least scale, none is better
+    let (mut best_gain, mut best_share) = (0.0, 1.0);
     // at the end once more with the best scale: some weights then have other nearest codes, for which another is best
     for attempt in 0..=SHARES.len() {
         let share = SHARES.get(attempt).copied().unwrap_or(best_share);
@@ -97,7 +98,7 @@ fn choose_with<S: Simd>(simd: S, scheme: &Scheme, rounding: Rounding, weights: &
             (best_gain, best_share) = (gain, share * products.factor());
         }
     }
-    stored(scheme, Group { scale: nearest.scale * best_share, ..nearest })
+    stored(scheme, Group { scale: nearest.scale * best_share, ..nearest }, extent)
 }
 
 /// Adding a number whose neighbours are 1 apart rounds to the nearest whole number, to the even one of two, on any
@@ -182,16 +183,24 @@ fn reach(scheme: &Scheme, extent: Extent) -> Group {
     }
     // 0 has a code of its own, so that what is absent stays absent
     let (least, greatest) = (extent.least.min(0.0), extent.greatest.max(0.0));
-    // halves first: the difference of two large weights may not fit
-    let scale = ((greatest / high as f32 / 2.0 - least / high as f32 / 2.0) * 2.0).max(at_least);
+    // halves, which are exact: the difference of two large weights may not fit
+    let scale = ((greatest / 2.0 - least / 2.0) / high as f32 * 2.0).max(at_least);
     let zero_point = (-least / scale).round_ties_even().clamp(low as f32, high as f32);
     Group { scale, zero_point: zero_point as u8 }
 }
 
-/// A group whose scale is as it will be read, and never 0.
+/// A group whose scale is as it will be read, and never 0. It is infinite where the type of the scale does not hold it, or
+/// not the weights that are restored in that type.
 #[inline(always)]
-fn stored(scheme: &Scheme, group: Group) -> Group {
-    Group { scale: scheme.stored(group.scale.max(least_scale(scheme.scales))), ..group }
+fn stored(scheme: &Scheme, group: Group, extent: Extent) -> Group {
+    let group = Group { scale: scheme.stored(group.scale.max(least_scale(scheme.scales))), ..group };
+    let fits =
+        |weight: f32| scheme.stored(restore(scheme, group, nearest_code(scheme, group, weight))).is_finite();
+    if scheme.scales == Scales::Float32 || (fits(extent.least) && fits(extent.greatest)) {
+        group
+    } else {
+        Group { scale: f32::INFINITY, ..group }
+    }
 }
 
 /// Products of weights, in units of a scale, and their codes.

@@ -27,7 +27,7 @@ impl Bits {
 pub enum Scales {
     /// 32-bit floating point.
     Float32,
-    /// 16-bit floating point.
+    /// 16-bit floating point. Weights are restored in it too, so it must hold them.
     Float16,
 }
 
@@ -80,7 +80,7 @@ impl Scheme {
     /// Quantizes one row, or a part of it that begins with a group. A code is one byte; signed ones in two's complement.
     ///
     /// # Errors
-    /// A weight that is infinite or no number, or a scale that its type does not hold.
+    /// A weight that is infinite or no number, or a group that the type of its scale does not hold.
     ///
     /// # Panics
     /// If the slices' lengths do not fit each other: one code a weight, one scale and zero point a group.

@@ -18,6 +18,39 @@ const OUTPUTS: [&str; 4] = ["", "hidden-states", "router-logits", "hidden-states
 const OPSETS: [u32; 6] = [18, 19, 20, 21, 22, 23];
 const OPSET_CASES: [&str; 2] = ["tiny", "classifier"];
 
+/// How the weights of an export are stored.
+#[derive(Debug, PartialEq)]
+struct Storage {
+    /// Precision, options that change it, and the profile where it is not the portable one. `storage.py` reads it.
+    folder: &'static str,
+    arguments: &'static [&'static str],
+}
+
+const FLOAT32: Storage = Storage { folder: "f32", arguments: &[] };
+/// The other ways to store weights, for which these cases are exported with all outputs. The vocabulary of `tiny` is odd,
+/// and the widths of `odd` are no multiples of a group.
+const STORAGES: [Storage; 12] = [
+    Storage { folder: "f16", arguments: &["--precision", "f16"] },
+    Storage { folder: "bf16", arguments: &["--precision", "bf16"] },
+    Storage { folder: "int8", arguments: &["--precision", "int8"] },
+    Storage { folder: "int8+onnxruntime", arguments: &["--precision", "int8", "--profile", "onnxruntime"] },
+    Storage { folder: "q4", arguments: &["--precision", "q4"] },
+    Storage { folder: "q4+onnxruntime", arguments: &["--precision", "q4", "--profile", "onnxruntime"] },
+    Storage { folder: "q4+zero-points", arguments: &["--precision", "q4", "--zero-points"] },
+    Storage {
+        folder: "q4+zero-points+onnxruntime",
+        arguments: &["--precision", "q4", "--zero-points", "--profile", "onnxruntime"],
+    },
+    Storage { folder: "q4+int4-lm_head", arguments: &["--precision", "q4", "--keep", "int4:lm_head"] },
+    Storage {
+        folder: "q4+int4-lm_head+onnxruntime",
+        arguments: &["--precision", "q4", "--keep", "int4:lm_head", "--profile", "onnxruntime"],
+    },
+    Storage { folder: "q4f16", arguments: &["--precision", "q4f16"] },
+    Storage { folder: "q4f16+onnxruntime", arguments: &["--precision", "q4f16", "--profile", "onnxruntime"] },
+];
+const STORAGE_CASES: [&str; 2] = ["tiny", "odd"];
+
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     INTEROP.prepare(workspace, steps)?;
     build_commands(workspace, steps)?;
@@ -102,6 +135,7 @@ struct Export<'a> {
     outputs: &'static str,
     /// `None` is the exporter's default.
     opset: Option<u32>,
+    storage: &'static Storage,
 }
 
 impl<'a> Export<'a> {
@@ -119,8 +153,19 @@ impl<'a> Export<'a> {
                     task,
                     outputs,
                     opset,
+                    storage: &FLOAT32,
                 }));
             }
+        }
+        if STORAGE_CASES.contains(&case.name.as_str()) {
+            exports.extend(STORAGES.iter().map(|storage| Export {
+                case: &case.name,
+                checkpoint: &case.checkpoint,
+                task: case.tasks[0],
+                outputs: OUTPUTS[3],
+                opset: None,
+                storage,
+            }));
         }
         exports
     }
@@ -130,7 +175,7 @@ impl<'a> Export<'a> {
         let outputs =
             if self.outputs.is_empty() { "plain".to_owned() } else { self.outputs.replace(',', "+") };
         let opset = self.opset.map_or("default".to_owned(), |opset| opset.to_string());
-        [self.case, self.task, &outputs, &opset].iter().collect()
+        [self.case, self.task, &outputs, &opset, self.storage.folder].iter().collect()
     }
 
     fn write(&self, workspace: &Workspace, folder: &Path) -> Result<()> {
@@ -138,7 +183,8 @@ impl<'a> Export<'a> {
             .arg(self.checkpoint)
             .arg("--output")
             .arg(folder.join(self.folder()))
-            .args(["--task", self.task]);
+            .args(["--task", self.task])
+            .args(self.storage.arguments);
         if !self.outputs.is_empty() {
             command = command.args(["--outputs", self.outputs]);
         }
@@ -159,7 +205,7 @@ mod tests {
     use std::collections::HashSet;
     use std::path::{Path, PathBuf};
 
-    use super::{Case, Export, OPSETS, OUTPUTS, cases, tasks};
+    use super::{Case, Export, FLOAT32, OPSETS, OUTPUTS, STORAGE_CASES, STORAGES, cases, tasks};
 
     fn case(name: &str) -> Case {
         Case { name: name.to_owned(), checkpoint: PathBuf::from(name), tasks: tasks("") }
@@ -186,10 +232,10 @@ mod tests {
 
     #[test]
     fn every_task_is_exported_with_every_set_of_outputs() {
-        let case = case("odd");
+        let case = case("dense");
         let exports = Export::all_of(&case);
         assert_eq!(exports.len(), case.tasks.len() * OUTPUTS.len());
-        assert!(exports.iter().all(|export| export.opset.is_none()));
+        assert!(exports.iter().all(|export| export.opset.is_none() && *export.storage == FLOAT32));
     }
 
     #[test]
@@ -200,12 +246,52 @@ mod tests {
     }
 
     #[test]
+    fn two_cases_are_exported_with_every_storage() {
+        for name in STORAGE_CASES {
+            let case = case(name);
+            let exports = Export::all_of(&case);
+            for storage in &STORAGES {
+                let of_it: Vec<_> = exports.iter().filter(|export| export.storage == storage).collect();
+                assert_eq!(of_it.len(), 1, "{name}, {storage:?}");
+                assert_eq!(of_it[0].task, "causal-lm");
+                // without router logits nobody could tell which tokens went another way
+                assert!(of_it[0].outputs.contains("router-logits"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_says_how_weights_are_stored() {
+        for storage in &STORAGES {
+            let mut said: Vec<String> = Vec::new();
+            let mut arguments = storage.arguments.iter();
+            while let Some(argument) = arguments.next() {
+                said.push(match *argument {
+                    "--zero-points" => "zero-points".to_owned(),
+                    _ => arguments.next().unwrap().replace(':', "-"),
+                });
+            }
+            assert_eq!(storage.folder, said.join("+"));
+        }
+    }
+
+    #[test]
+    fn what_is_compared_with_a_portable_graph_has_one() {
+        for folder in STORAGES.iter().filter_map(|storage| storage.folder.strip_suffix("+onnxruntime")) {
+            assert!(STORAGES.iter().any(|storage| storage.folder == folder), "{folder}");
+        }
+    }
+
+    #[test]
     fn every_export_has_a_folder_of_its_own() {
         let case = case("tiny");
         let exports = Export::all_of(&case);
         let folders: HashSet<_> = exports.iter().map(Export::folder).collect();
         assert_eq!(folders.len(), exports.len());
-        assert!(folders.contains(Path::new("tiny/causal-lm/hidden-states+router-logits/18")), "{folders:?}");
-        assert!(folders.contains(Path::new("tiny/backbone/plain/default")), "{folders:?}");
+        assert!(
+            folders.contains(Path::new("tiny/causal-lm/hidden-states+router-logits/18/f32")),
+            "{folders:?}"
+        );
+        assert!(folders.contains(Path::new("tiny/backbone/plain/default/f32")), "{folders:?}");
     }
 }

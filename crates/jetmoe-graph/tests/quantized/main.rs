@@ -1,0 +1,133 @@
+//! Weights as they stand in the files: read back, restored by the definitions of the operators that read
+//! them, and compared with the checkpoint. How the writer goes about it is not used here.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod files;
+mod known;
+mod refusals;
+mod restored;
+#[path = "../shared/mod.rs"]
+mod shared;
+mod stored;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use jetmoe_artifact::{Kept, Precision, Profile, Task, WeightPlan};
+use jetmoe_checkpoint::Checkpoint;
+use jetmoe_graph::onnx::{Graph, Model, Tensor};
+use jetmoe_graph::{GraphOptions, Quantizer, Result, Rounding, build, read, write};
+
+use crate::restored::{Matrix, matrices};
+
+/// A graph with its data, read back from the files.
+struct Written {
+    model: Model,
+    data: Vec<u8>,
+}
+
+impl Written {
+    fn of(checkpoint: &Checkpoint, options: &GraphOptions, quantizer: &dyn Quantizer) -> Result<Self> {
+        let graph = build(checkpoint.config(), options)?;
+        let folder = tempfile::tempdir().unwrap();
+        let (graph_path, data_path) = (folder.path().join("g.onnx"), folder.path().join("g.onnx_data"));
+        write(&graph, checkpoint, quantizer, &graph_path, &data_path, &mut |_| ())?;
+        Ok(Written { model: read(&graph_path)?, data: std::fs::read(&data_path).unwrap() })
+    }
+
+    fn graph(&self) -> &Graph {
+        self.model.graph.as_ref().unwrap()
+    }
+
+    /// Every tensor that lies in the data file.
+    fn external(&self) -> impl Iterator<Item = &Tensor> {
+        self.graph().initializer.iter().filter(|tensor| !tensor.external_data.is_empty())
+    }
+
+    fn tensor(&self, name: &str) -> &Tensor {
+        self.external().find(|tensor| tensor.name.as_deref() == Some(name)).unwrap()
+    }
+
+    /// Every weight that products or look-ups restore from codes.
+    fn matrices(&self) -> Vec<Matrix> {
+        matrices(self)
+    }
+}
+
+/// A way to store weights.
+#[derive(Debug, Clone)]
+struct Way {
+    precision: Precision,
+    profile: Profile,
+    group_size: usize,
+    zero_points: bool,
+    /// Values of `--keep`.
+    kept: Vec<&'static str>,
+}
+
+impl Way {
+    fn new(precision: Precision, profile: Profile) -> Self {
+        let WeightPlan { group_size, zero_points, .. } = WeightPlan::default();
+        Way { precision, profile, group_size, zero_points, kept: Vec::new() }
+    }
+
+    fn options(&self, task: Task) -> GraphOptions {
+        let kept: Vec<Kept> = self.kept.iter().map(|kept| kept.parse().unwrap()).collect();
+        GraphOptions {
+            precision: self.precision,
+            profile: self.profile,
+            weights: WeightPlan { group_size: self.group_size, zero_points: self.zero_points, kept },
+            ..GraphOptions::for_task(task)
+        }
+    }
+
+    fn write(&self, checkpoint: &Checkpoint, quantizer: &dyn Quantizer) -> Result<Written> {
+        Written::of(checkpoint, &self.options(Task::CausalLm), quantizer)
+    }
+}
+
+const QUANTIZED: [Precision; 3] = [Precision::Int8, Precision::Q4, Precision::Q4F16];
+
+/// Every way to quantize: precisions, profiles, zero points and group sizes, and both widths of the head.
+fn every_way() -> Vec<Way> {
+    let mut ways = Vec::new();
+    for precision in QUANTIZED {
+        for profile in Profile::ALL {
+            for zero_points in [false, true] {
+                for group_size in WeightPlan::GROUP_SIZES {
+                    let group_size = *group_size;
+                    let way = Way { group_size, zero_points, ..Way::new(precision, *profile) };
+                    ways.push(way.clone());
+                    if precision != Precision::Int8 {
+                        ways.push(Way { kept: vec!["int4:lm_head"], ..way });
+                    }
+                }
+            }
+        }
+    }
+    ways
+}
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens")
+}
+
+fn golden(name: &str) -> Checkpoint {
+    Checkpoint::open(goldens().join(name)).unwrap()
+}
+
+/// Every golden checkpoint that has a head for the next token.
+fn golden_language_models() -> Vec<(String, Checkpoint)> {
+    let folders = std::fs::read_dir(goldens()).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> = folders
+        .filter(|folder| folder.join("config.json").is_file() && !folder.ends_with("classifier"))
+        .map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert!(names.len() >= 9, "{names:?}");
+    names.into_iter().map(|name| (name.clone(), golden(&name))).collect()
+}
+
+/// How the exporter rounds unless somebody asks for something else.
+const BY_DEFAULT: Rounding = Rounding::Search;
