@@ -180,6 +180,11 @@ impl ModelArguments {
         Ok(Artifact::open(&folder)?)
     }
 
+    /// As asked for, but without rounding of activations.
+    pub(crate) fn exact_load_options(&self) -> LoadOptions {
+        LoadOptions { int8_activations: false, ..self.load_options() }
+    }
+
     fn load_options(&self) -> LoadOptions {
         LoadOptions {
             precision: self.precision,

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use jetmoe_artifact::Precision;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -19,6 +21,35 @@ pub enum Error {
     /// The reference failed.
     #[error("the Candle reference failed: {0}")]
     Reference(#[from] jetmoe_reference::Error),
+    /// A golden file holds results of the checkpoint's own weights, and the graph holds rounded ones.
+    #[error(
+        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds rounded ones\n  \
+             compare with the reference on the graph's weights: leave --golden out; measure what rounding costs with: \
+             jetmoe eval --baseline"
+    )]
+    GoldenOfOtherWeights {
+        /// Precision of the graph.
+        precision: Precision,
+    },
+    /// Graph and expectation have no tensor in common.
+    #[error("nothing was compared: {expected_by} expects {}, and the graph has none of them\n  \
+             give a golden file for the artifact's task", expected.join(", "))]
+    NothingCompared {
+        /// Who says what must come out.
+        expected_by: String,
+        /// What is expected.
+        expected: Vec<String>,
+    },
+    /// The reference does not fit in memory.
+    #[error("the reference holds every weight as float32, which takes {:.1} GB, and {:.1} GB of memory are left\n  \
+             use a machine with more memory; jetmoe eval compares two artifacts without the reference",
+            *needed as f64 / 1e9, *available as f64 / 1e9)]
+    ReferenceMemory {
+        /// What it takes, in bytes.
+        needed: u64,
+        /// What is left, in bytes.
+        available: u64,
+    },
     /// A graph cannot be read.
     #[error(transparent)]
     Graph(#[from] jetmoe_graph::Error),

@@ -17,6 +17,7 @@ mod report;
 mod spoilt;
 mod stored;
 mod tolerance;
+mod verification;
 
 pub use backend::{Backend, load};
 pub use comparison::{Comparison, Greedy, TensorComparison, compare};
@@ -28,7 +29,8 @@ pub use evaluation::{
 pub use expectation::Expectation;
 pub use gaps::{Gap, KNOWN_GAPS, judge};
 pub use golden::read_golden;
-pub use reference::reference_model;
+pub use reference::{reference_model, reference_model_of_graph};
 pub use report::{REPORT_SCHEMA, VerificationReport};
 pub use stored::StoredWeights;
 pub use tolerance::Tolerance;
+pub use verification::Verifier;

@@ -2,21 +2,48 @@
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{OptionalOutput, OutputName, Precision, Signature, Task};
+use jetmoe_artifact::{Artifact, GraphRecord, OptionalOutput, OutputName, Precision, Signature, Task};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Inputs, Reference};
 use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
-use jetmoe_rt::{Error as RuntimeError, Model};
+use jetmoe_rt::{Error as RuntimeError, Model, available_memory};
 use ndarray::{ArrayD, IxDyn};
 
-use crate::Result;
+use crate::{Error, Result, StoredWeights};
 
 /// Loads a checkpoint into the reference and wraps it as a model. It computes every output there is.
 ///
 /// # Errors
 /// A checkpoint without the head that the task needs, or one that does not fit into memory as float32.
 pub fn reference_model(checkpoint: &Checkpoint, task: Task) -> Result<Model> {
-    let reference = Reference::load(checkpoint)?;
+    check_memory(checkpoint)?;
+    wrapped(Reference::load(checkpoint)?, checkpoint, task)
+}
+
+/// [`reference_model`] with the weights that a graph holds: what the graph computes with, restored to float32.
+///
+/// # Errors
+/// As [`reference_model`], and a graph whose weights cannot be read.
+pub fn reference_model_of_graph(
+    checkpoint: &Checkpoint,
+    artifact: &Artifact,
+    record: &GraphRecord,
+) -> Result<Model> {
+    check_memory(checkpoint)?;
+    let stored = StoredWeights::open(artifact, record)?;
+    wrapped(Reference::load_replaced(checkpoint, &stored)?, checkpoint, record.task)
+}
+
+/// The reference holds everything as float32.
+fn check_memory(checkpoint: &Checkpoint) -> Result<()> {
+    let needed = checkpoint.tensors().parameters() * size_of::<f32>() as u64;
+    match available_memory() {
+        Some(available) if available < needed => Err(Error::ReferenceMemory { needed, available }),
+        _ => Ok(()),
+    }
+}
+
+fn wrapped(reference: Reference, checkpoint: &Checkpoint, task: Task) -> Result<Model> {
     let optional = OptionalOutput::ALL.iter().copied().collect();
     let signature = Signature::new(checkpoint.config(), task, Precision::F32, &optional);
     let graph = ReferenceGraph { reference: Arc::new(reference), signature, task };

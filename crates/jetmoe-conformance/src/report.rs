@@ -43,7 +43,7 @@ impl Comparison {
     fn to_table(&self, colored: bool) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(["tensor", "largest error", "relative", "tolerated", ""]);
+        table.set_header(["tensor", "largest error", "relative", "root mean square", "tolerated", ""]);
         if !colored {
             table.force_no_tty();
         }
@@ -52,6 +52,7 @@ impl Comparison {
                 Cell::new(&tensor.name),
                 Cell::new(format!("{:.1e}", tensor.max_absolute_error)),
                 Cell::new(format!("{:.1e}", tensor.max_relative_error)),
+                Cell::new(format!("{:.1e}", tensor.rms_relative_error)),
                 Cell::new(&tensor.tolerance),
                 verdict(tensor.passed),
             ]);
@@ -65,11 +66,13 @@ impl Comparison {
                 Cell::new("greedy continuation"),
                 Cell::new(what),
                 Cell::new(""),
-                Cell::new("identical"),
-                verdict(greedy.identical),
+                Cell::new(""),
+                Cell::new(if greedy.required { "identical" } else { "any" }),
+                verdict(greedy.identical || !greedy.required),
             ]);
         }
-        let mut text = format!("\n{}, {} tokens\n{table}\n", self.runtime, self.tokens);
+        let graph = self.graph.as_ref().map_or(String::new(), |graph| format!(", {graph}"));
+        let mut text = format!("\n{}{graph}, {} tokens\n{table}\n", self.runtime, self.tokens);
         let percent = |share: f64| format!("{:.2} %", share * 100.0);
         if let Some(share) = self.top1_agreement {
             text.push_str(&format!("top-1 agreement   {}\n", percent(share)));
@@ -120,6 +123,7 @@ mod tests {
         Comparison {
             backend: "tract".to_owned(),
             runtime: "tract 0.23.9".to_owned(),
+            graph: Some("onnx/model.onnx".to_owned()),
             passed,
             tokens: 34,
             tensors: vec![TensorComparison {
@@ -127,6 +131,7 @@ mod tests {
                 worst: "present.1.key".to_owned(),
                 max_absolute_error: if passed { 0.5 } else { f64::INFINITY },
                 max_relative_error: 0.25,
+                rms_relative_error: 0.125,
                 tolerance: "2e-5 of the largest value".to_owned(),
                 passed,
             }],
@@ -134,6 +139,7 @@ mod tests {
             router_agreement: None,
             greedy: Some(Greedy {
                 identical: passed,
+                required: true,
                 tokens: 65,
                 first_difference: (!passed).then(|| "sequence 1, new token 5: 7 instead of 9".to_owned()),
             }),
@@ -156,7 +162,7 @@ mod tests {
         let text = report(vec![comparison(true)]).to_table(false);
         for part in [
             "expected by golden.safetensors",
-            "tract 0.23.9, 34 tokens",
+            "tract 0.23.9, onnx/model.onnx, 34 tokens",
             "present.*.key",
             "5.0e-1",
             "65 tokens identical",
@@ -194,6 +200,7 @@ mod tests {
                 "backends": [{
                     "backend": "tract",
                     "runtime": "tract 0.23.9",
+                    "graph": "onnx/model.onnx",
                     "passed": true,
                     "tokens": 34,
                     "tensors": [{
@@ -201,12 +208,13 @@ mod tests {
                         "worst": "present.1.key",
                         "max_absolute_error": 0.5,
                         "max_relative_error": 0.25,
+                        "rms_relative_error": 0.125,
                         "tolerance": "2e-5 of the largest value",
                         "passed": true,
                     }],
                     "top1_agreement": 0.975,
                     "router_agreement": null,
-                    "greedy": {"identical": true, "tokens": 65, "first_difference": null},
+                    "greedy": {"identical": true, "required": true, "tokens": 65, "first_difference": null},
                     "not_compared": ["last_hidden_state"],
                 }],
             })

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use jetmoe_artifact::{Artifact, GraphRecord};
 use jetmoe_graph::onnx::{self, DataType};
+use jetmoe_reference::ReplacedWeights;
 
 use crate::{Error, Result};
 
@@ -212,6 +213,16 @@ impl StoredWeights {
 
     fn damaged(&self, weight: &str) -> Error {
         Error::StoredWeight { graph: self.graph.clone(), weight: weight.to_owned() }
+    }
+}
+
+impl ReplacedWeights for StoredWeights {
+    fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> std::result::Result<Option<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(StoredWeights::tensor(self, name, shape)?)
     }
 }
 

@@ -1,32 +1,89 @@
+use jetmoe_artifact::{ElementType, GraphRecord, Profile};
+use jetmoe_rt::Runtime;
+
 /// How far results may lie from what is expected. Levels are named by their reason; nothing in a test spells a number.
+///
+/// A graph is compared with the reference on the very weights it holds, so that rounding the weights is no error. What is
+/// left is arithmetic. A mixture of experts jumps where the last digit decides between two experts, so where arithmetic
+/// is coarser than float32 the largest error says nothing: those levels bound the root mean square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tolerance {
     /// Float32 arithmetic in another order of summation. A correct implementation, written in NumPy from the model's
     /// definition alone, is within 2.5e-5 of transformers in every tensor of the golden cases; a wrong norm epsilon,
     /// the smallest mistake seen in the field, shows as 4.5e-3.
     Float32,
+    /// Float16 arithmetic, which keeps 11 bits of every intermediate result.
+    Float16,
+    /// Products whose activations are rounded to 8 bits, group by group.
+    RoundedActivations,
+}
+
+/// What a tensor's error is measured as, and how large it may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Limit {
+    /// The largest absolute error.
+    Absolute(f64),
+    /// The largest absolute error as a share of the largest expected value.
+    Relative(f64),
+    /// The root mean square of the errors as a share of that of the expected values.
+    RootMeanSquare(f64),
 }
 
 impl Tolerance {
+    /// The level of a graph in a runtime. `int8_activations` is the option of the same name that it was loaded with.
+    pub fn of(record: &GraphRecord, runtime: Runtime, int8_activations: bool) -> Self {
+        let quantized = record.stored.keys().any(|storage| storage.is_quantized());
+        let rounds = int8_activations || record.profile == Profile::OnnxRuntime;
+        if quantized && runtime == Runtime::Ort && rounds {
+            Tolerance::RoundedActivations
+        } else if record.precision.activations() == ElementType::Float16 {
+            Tolerance::Float16
+        } else {
+            Tolerance::Float32
+        }
+    }
+
     /// Largest absolute error of logits whose largest is about 10, as those of the golden cases.
     pub fn logits_absolute(self) -> f64 {
         match self {
             Tolerance::Float32 => 2e-4,
+            Tolerance::Float16 | Tolerance::RoundedActivations => f64::INFINITY,
         }
-    }
-
-    /// Largest absolute error of logits whose largest is `scale`. Rounding grows with the values, so where they go far
-    /// beyond the golden ones the share of other tensors counts: a model of full width with random weights has logits
-    /// of 70.
-    pub fn logits(self, scale: f64) -> f64 {
-        const FAR_BEYOND_THE_GOLDEN_ONES: f64 = 20.0;
-        if scale <= FAR_BEYOND_THE_GOLDEN_ONES { self.logits_absolute() } else { self.relative() * scale }
     }
 
     /// Largest error of every other tensor, as a share of its largest expected value.
     pub fn relative(self) -> f64 {
         match self {
             Tolerance::Float32 => 2e-5,
+            Tolerance::Float16 | Tolerance::RoundedActivations => f64::INFINITY,
+        }
+    }
+
+    /// Whether the greedy continuation must be the expected one, token by token.
+    pub(crate) fn demands_equal_tokens(self) -> bool {
+        self == Tolerance::Float32
+    }
+
+    /// The limit for logits whose largest is `scale`. Rounding grows with the values, so where they go far beyond the
+    /// golden ones the share of other tensors counts: a model of full width with random weights has logits
+    /// of 70.
+    pub(crate) fn logits(self, scale: f64) -> Limit {
+        const FAR_BEYOND_THE_GOLDEN_ONES: f64 = 20.0;
+        match self {
+            Tolerance::Float32 if scale > FAR_BEYOND_THE_GOLDEN_ONES => {
+                Limit::Absolute(self.relative() * scale)
+            }
+            Tolerance::Float32 => Limit::Absolute(self.logits_absolute()),
+            Tolerance::Float16 | Tolerance::RoundedActivations => self.others(),
+        }
+    }
+
+    /// The limit for every other tensor.
+    pub(crate) fn others(self) -> Limit {
+        match self {
+            Tolerance::Float32 => Limit::Relative(self.relative()),
+            Tolerance::Float16 => Limit::RootMeanSquare(0.15),
+            Tolerance::RoundedActivations => Limit::RootMeanSquare(0.35),
         }
     }
 }

@@ -8,9 +8,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use jetmoe_artifact::{Artifact, Kept, OptionalOutput, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
-use jetmoe_conformance::{
-    Backend, Comparison, Expectation, Tolerance, VerificationReport, compare, load, reference_model,
-};
+use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
 use jetmoe_export::console::{self, ExitStatus, note, print, print_table};
 use jetmoe_export::{Calibration, ExportOptions, Exported, export, record_verification, spinner};
 use jetmoe_graph::{Opset, Rounding};
@@ -166,31 +164,33 @@ fn unreached(experts: &[String]) -> String {
     )
 }
 
-/// Compares every runtime of this build with the reference, and keeps the results in the manifest.
+/// Compares every runtime of this build that can run the graph with the reference on the graph's own weights, and keeps
+/// the results in the manifest.
 fn verify(checkpoint: &Checkpoint, exported: &Exported) -> anyhow::Result<VerificationReport> {
     let artifact = Artifact::open(&exported.folder)?;
     artifact.check_digests()?;
+    let record = &exported.record;
     let spinner = spinner("verifying");
-    let expectation = Expectation::from_model(&reference_model(checkpoint, exported.record.task)?)?;
     let options = LoadOptions {
-        precision: Some(exported.record.precision),
-        profile: Some(exported.record.profile),
+        precision: Some(record.precision),
+        profile: Some(record.profile),
+        int8_activations: false,
         ..LoadOptions::default()
     };
+    let mut verifier = Verifier::new(&artifact, Some(checkpoint), options, None);
     let comparisons = Backend::built_in()
         .into_iter()
-        .filter(|backend| *backend != Backend::Reference)
-        .map(|backend| {
-            let model = load(backend, &artifact, None, &options)?;
-            Ok(compare(backend, &model, &expectation, Tolerance::Float32)?)
-        })
+        .filter(|backend| backend.runtime().is_some_and(|runtime| runtime.can_run(record)))
+        .map(|backend| Ok(verifier.verify(backend)?))
         .collect::<anyhow::Result<Vec<_>>>()?;
     spinner.finish_and_clear();
     anyhow::ensure!(
         !comparisons.is_empty(),
-        "this build has no runtime to verify with; build with `ort` or `tract`"
+        "this build has no runtime that can verify a {} graph of the {} profile; build with `ort` or `tract`",
+        record.precision,
+        record.profile
     );
     let records = comparisons.iter().map(Comparison::to_record).collect();
-    record_verification(&exported.folder, &exported.record, records)?;
-    Ok(VerificationReport::new(exported.folder.display().to_string(), expectation.source, comparisons))
+    record_verification(&exported.folder, record, records)?;
+    Ok(VerificationReport::new(exported.folder.display().to_string(), verifier.expected_by(), comparisons))
 }

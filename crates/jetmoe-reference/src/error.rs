@@ -8,6 +8,14 @@ pub enum Error {
     /// A weight is missing or does not fit the configuration.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
+    /// A weight that takes the place of a checkpoint's cannot be read.
+    #[error("the weight {tensor} cannot be read: {source}")]
+    Replaced {
+        /// Name of the checkpoint's tensor.
+        tensor: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Candle could not compute a step, as when memory runs out or a tensor of the wrong shape was handed in.
     #[error("the reference failed in {place}: {source}")]
     Tensor {

@@ -47,7 +47,7 @@ impl<'a> LayerwiseReference<'a> {
     /// An empty sequence, an id that the model does not have, or a weight that is missing or has another shape than the
     /// configuration says.
     pub fn new(checkpoint: &'a Checkpoint, sequences: &[Vec<u32>]) -> Result<Self> {
-        let weights = Weights { checkpoint };
+        let weights = Weights { checkpoint, replaced: None };
         let config = checkpoint.config();
         let embedding = weights.tensor(names::EMBEDDING, &[config.vocab_size, config.hidden_size])?;
         let embedded = sequences.iter().map(|sequence| {

@@ -44,3 +44,4 @@ pub use inputs::Inputs;
 pub use layerwise::LayerwiseReference;
 pub use model::{Outputs, Reference};
 pub use observer::Observer;
+pub use weights::ReplacedWeights;

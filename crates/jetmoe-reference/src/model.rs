@@ -9,7 +9,7 @@ use crate::mask::attention_bias;
 use crate::norm::RmsNorm;
 use crate::observer::Watch;
 use crate::rotary::Rotary;
-use crate::weights::Weights;
+use crate::weights::{ReplacedWeights, Weights};
 use crate::{Error, Result};
 
 /// The model with its weights in float32. It is never changed by use; share it by `Arc`.
@@ -44,7 +44,19 @@ impl Reference {
     /// # Errors
     /// A weight that is missing or has another shape than the configuration says.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
-        let weights = Weights { checkpoint };
+        Self::load_weights(Weights { checkpoint, replaced: None })
+    }
+
+    /// As [`Reference::load`], with other weights in place of some or all of the checkpoint's.
+    ///
+    /// # Errors
+    /// As [`Reference::load`], and what keeps a replaced weight from being read.
+    pub fn load_replaced(checkpoint: &Checkpoint, replaced: &dyn ReplacedWeights) -> Result<Self> {
+        Self::load_weights(Weights { checkpoint, replaced: Some(replaced) })
+    }
+
+    fn load_weights(weights: Weights<'_>) -> Result<Self> {
+        let checkpoint = weights.checkpoint;
         let config = checkpoint.config().clone();
         let embedding = weights.tensor(names::EMBEDDING, &[config.vocab_size, config.hidden_size])?;
         Ok(Reference {

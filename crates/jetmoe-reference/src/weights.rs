@@ -6,10 +6,24 @@ use crate::experts::ExpertLinear;
 use crate::norm::RmsNorm;
 use crate::{Error, Result};
 
+/// Weights that take the place of a checkpoint's own, such as those that rounding has made of them.
+pub trait ReplacedWeights {
+    /// The tensor of that name, row-major; `None` to keep the checkpoint's.
+    ///
+    /// # Errors
+    /// Whatever kept it from being read.
+    fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Option<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
 /// The checkpoint's weights as float32 tensors.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) replaced: Option<&'a dyn ReplacedWeights>,
 }
 
 impl Weights<'_> {
@@ -18,6 +32,11 @@ impl Weights<'_> {
     }
 
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let replaced = self.replaced.map_or(Ok(None), |replaced| replaced.tensor(name, shape));
+        let replaced = replaced.map_err(|source| Error::Replaced { tensor: name.to_owned(), source })?;
+        if let Some(values) = replaced {
+            return Tensor::from_vec(values, shape, &Device::Cpu).map_err(Error::at(name));
+        }
         let view = self.checkpoint.tensor(name, shape)?;
         let dtype = match view.dtype {
             Dtype::F32 => DType::F32,

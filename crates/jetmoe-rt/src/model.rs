@@ -44,6 +44,11 @@ impl Runtime {
         }
     }
 
+    /// Whether this runtime can run a graph, by what it is written in.
+    pub fn can_run(self, graph: &GraphRecord) -> bool {
+        self.runs(graph.precision) && self.profiles().contains(&graph.profile)
+    }
+
     /// Version of a runtime that is compiled in. ONNX Runtime's is that of the library that is found.
     pub fn built_in_version(self) -> Option<&'static str> {
         match self {
