@@ -27,7 +27,7 @@ const DAMPING_OF_TABLE: f32 = 1.0;
 
 /// Rows of a matrix that are quantized together: enough to be worth reading the tables for, and of all cores each gets
 /// some.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
 
 /// A weight as the reference names it: the tensor, and which expert's matrix of it.
 type Place = (String, Option<usize>);
@@ -43,7 +43,7 @@ pub(crate) struct Calibrated {
     end: u64,
 }
 
-/// The weights of a graph that are worth calibrating: with 8 bits, rounding alone loses nothing that could be measured.
+/// The weights of a graph that are worth calibrating: with 8 bits, rounding alone is exact enough.
 pub(crate) fn calibrated_weights(graph: &Graph) -> Vec<&Weight> {
     let four_bits = |weight: &&Weight| weight.scheme().is_some_and(|scheme| scheme.bits == Bits::Four);
     graph.weights().filter(four_bits).collect()

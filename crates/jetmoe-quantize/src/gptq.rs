@@ -42,16 +42,21 @@ impl Gptq {
         };
         // read from the end it is L·Lᵀ; so it is V·Vᵀ where V is L read from the end, an upper factor, and U is V⁻¹
         let last = inputs.saturating_sub(1);
-        let reversed = Mat::from_fn(inputs, inputs, |row, column| damped(last - row, last - column));
+        let reversed = Mat::from_fn(inputs, inputs, |row, column| match row < column {
+            true => 0.0, // not read
+            false => damped(last - row, last - column),
+        });
         let factor = reversed.llt(Side::Lower).map_err(|_| Error::Statistics)?;
         drop(reversed);
+        // transposed, so that what becomes a row lies together
         let mut inverse = Mat::<f64>::zeros(inputs, inputs);
-        invert_lower_triangular(inverse.as_mut(), factor.L(), Par::rayon(0));
+        invert_lower_triangular(inverse.transpose_mut(), factor.L(), Par::rayon(0));
+        drop(factor);
         let mut updates = vec![0.0; inputs * inputs];
         for row in 0..inputs {
-            let diagonal = inverse[(last - row, last - row)];
-            for column in row + 1..inputs {
-                updates[row * inputs + column] = (inverse[(last - row, last - column)] / diagonal) as f32;
+            let behind = &mut updates[row * inputs + row + 1..(row + 1) * inputs];
+            for (column, update) in (row + 1..inputs).zip(behind) {
+                *update = (inverse[(last - column, last - row)] / inverse[(last - row, last - row)]) as f32;
             }
         }
         if !mean.is_finite() || updates.iter().any(|update| !update.is_finite()) {

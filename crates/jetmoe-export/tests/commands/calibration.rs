@@ -45,11 +45,11 @@ fn no_more_text_is_read_than_is_asked_for_and_the_same_text_gives_the_same_weigh
     let line = |text: &str| format!("{{\"text\": \"{text}\", \"label\": 1}}\n");
     let text = [line("In the beginning God created the heaven and the earth."), "\n".to_owned()].concat();
     let bench = bench("text.jsonl", &text.repeat(300));
-    bench.run(&format!("{COMMAND} text.jsonl --calibration-tokens 700")).succeeded();
+    assert_eq!(bench.run(&format!("{COMMAND} text.jsonl --calibration-tokens 700")).status, Some(0));
     assert_eq!(record(&bench).tokens, 700);
     let weights = || fs::read(bench.path("artifact/onnx/model_q4.onnx_data")).unwrap();
     let first = weights();
-    bench.run(&format!("{COMMAND} text.jsonl --calibration-tokens 700")).succeeded();
+    assert_eq!(bench.run(&format!("{COMMAND} text.jsonl --calibration-tokens 700")).status, Some(0));
     assert!(weights() == first);
     bench.run("jetmoe-export jetmoe-mini --output artifact --precision q4").succeeded();
     assert!(weights() != first, "calibration changed nothing");
