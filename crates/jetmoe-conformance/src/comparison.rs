@@ -46,8 +46,9 @@ pub struct TensorComparison {
     pub max_absolute_error: f64,
     /// Largest absolute difference as a share of the tensor's largest expected value.
     pub max_relative_error: f64,
-    /// Root mean square of the differences as a share of that of the expected values.
-    pub rms_relative_error: f64,
+    /// The median, over the tokens, of the root mean square of a token's differences as a share of that of its expected
+    /// values.
+    pub median_token_error: f64,
     /// What is tolerated, in words.
     pub tolerance: String,
     /// Whether the error is tolerated.
@@ -234,8 +235,10 @@ impl Measurements {
             });
         }
         let (mut absolute, mut scale) = (0.0_f64, 0.0_f64);
+        let mut tokens = Vec::new();
+        let width = found.shape().last().copied().unwrap_or(1).max(1);
         let (mut squared_errors, mut squares) = (0.0_f64, 0.0_f64);
-        for ((index, found), expected) in found.indexed_iter().zip(expected) {
+        for (place, ((index, found), expected)) in found.indexed_iter().zip(expected).enumerate() {
             if !tensor.counts(mask, index.slice()) {
                 continue;
             }
@@ -244,27 +247,26 @@ impl Measurements {
             scale = scale.max(f64::from(expected.abs()));
             squared_errors += error * error;
             squares += f64::from(*expected).powi(2);
+            if place % width == width - 1 {
+                tokens.push(share_of(squared_errors, squares));
+                (squared_errors, squares) = (0.0, 0.0);
+            }
         }
+        tokens.sort_by(f64::total_cmp);
+        let median = tokens.get(tokens.len() / 2).copied().unwrap_or(0.0);
         let relative = if absolute == 0.0 { 0.0 } else { absolute / scale };
-        let root_mean_square = match squared_errors.sqrt() {
-            0.0 => 0.0,
-            errors if errors.is_nan() => f64::INFINITY,
-            errors => errors / squares.sqrt(),
-        };
         let limit = if tensor.is_logits() { self.tolerance.logits(scale) } else { self.tolerance.others() };
         let (passed, tolerance) = match limit {
             Limit::Absolute(limit) => (absolute <= limit, format!("{limit:.1e} absolute")),
             Limit::Relative(limit) => (relative <= limit, format!("{limit:.0e} of the largest value")),
-            Limit::RootMeanSquare(limit) => {
-                (root_mean_square <= limit, format!("{limit} of the root mean square"))
-            }
+            Limit::MedianToken(limit) => (median <= limit, format!("{limit} for the median token")),
         };
         let entry = self.kinds.entry(tensor.kind()).or_insert_with(|| TensorComparison {
             name: tensor.kind().to_owned(),
             worst: name.clone(),
             max_absolute_error: 0.0,
             max_relative_error: 0.0,
-            rms_relative_error: 0.0,
+            median_token_error: 0.0,
             tolerance,
             passed: true,
         });
@@ -273,13 +275,22 @@ impl Measurements {
         }
         entry.max_absolute_error = entry.max_absolute_error.max(absolute);
         entry.max_relative_error = entry.max_relative_error.max(relative);
-        entry.rms_relative_error = entry.rms_relative_error.max(root_mean_square);
+        entry.median_token_error = entry.median_token_error.max(median);
         entry.passed &= passed;
         Ok(())
     }
 
     fn finish(self) -> Vec<TensorComparison> {
         self.kinds.into_values().collect()
+    }
+}
+
+/// A root of squared errors as a share of that of the expected values.
+fn share_of(squared_errors: f64, squares: f64) -> f64 {
+    match squared_errors.sqrt() {
+        0.0 => 0.0,
+        errors if errors.is_nan() => f64::INFINITY,
+        errors => errors / squares.sqrt(),
     }
 }
 

@@ -43,7 +43,7 @@ impl Comparison {
     fn to_table(&self, colored: bool) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(["tensor", "largest error", "relative", "root mean square", "tolerated", ""]);
+        table.set_header(["tensor", "largest error", "relative", "median token", "tolerated", ""]);
         if !colored {
             table.force_no_tty();
         }
@@ -52,7 +52,7 @@ impl Comparison {
                 Cell::new(&tensor.name),
                 Cell::new(format!("{:.1e}", tensor.max_absolute_error)),
                 Cell::new(format!("{:.1e}", tensor.max_relative_error)),
-                Cell::new(format!("{:.1e}", tensor.rms_relative_error)),
+                Cell::new(format!("{:.1e}", tensor.median_token_error)),
                 Cell::new(&tensor.tolerance),
                 verdict(tensor.passed),
             ]);
@@ -131,7 +131,7 @@ mod tests {
                 worst: "present.1.key".to_owned(),
                 max_absolute_error: if passed { 0.5 } else { f64::INFINITY },
                 max_relative_error: 0.25,
-                rms_relative_error: 0.125,
+                median_token_error: 0.125,
                 tolerance: "2e-5 of the largest value".to_owned(),
                 passed,
             }],
@@ -208,7 +208,7 @@ mod tests {
                         "worst": "present.1.key",
                         "max_absolute_error": 0.5,
                         "max_relative_error": 0.25,
-                        "rms_relative_error": 0.125,
+                        "median_token_error": 0.125,
                         "tolerance": "2e-5 of the largest value",
                         "passed": true,
                     }],

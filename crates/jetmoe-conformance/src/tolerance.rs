@@ -5,7 +5,7 @@ use jetmoe_rt::Runtime;
 ///
 /// A graph is compared with the reference on the very weights it holds, so that rounding the weights is no error. What is
 /// left is arithmetic. A mixture of experts jumps where the last digit decides between two experts, so where arithmetic
-/// is coarser than float32 the largest error says nothing: those levels bound the root mean square.
+/// is coarser than float32 the largest error says nothing: those levels bound what the median token is off by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tolerance {
     /// Float32 arithmetic in another order of summation. A correct implementation, written in NumPy from the model's
@@ -25,8 +25,9 @@ pub(crate) enum Limit {
     Absolute(f64),
     /// The largest absolute error as a share of the largest expected value.
     Relative(f64),
-    /// The root mean square of the errors as a share of that of the expected values.
-    RootMeanSquare(f64),
+    /// The median, over the tokens, of the root mean square of a token's errors as a share of that of its expected
+    /// values.
+    MedianToken(f64),
 }
 
 impl Tolerance {
@@ -82,8 +83,8 @@ impl Tolerance {
     pub(crate) fn others(self) -> Limit {
         match self {
             Tolerance::Float32 => Limit::Relative(self.relative()),
-            Tolerance::Float16 => Limit::RootMeanSquare(0.15),
-            Tolerance::RoundedActivations => Limit::RootMeanSquare(0.35),
+            Tolerance::Float16 => Limit::MedianToken(0.02),
+            Tolerance::RoundedActivations => Limit::MedianToken(0.12),
         }
     }
 }

@@ -2,7 +2,7 @@
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why weights could not be quantized.
-#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A weight is infinite or no number.
