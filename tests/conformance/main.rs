@@ -13,6 +13,7 @@ mod closeness;
 mod fixtures;
 mod golden;
 mod mistakes;
+mod precisions;
 mod quality;
 mod sessions;
 mod sparsity;

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
-use crate::{demo, interop, python, regenerate, setup};
+use crate::{demo, full_size, interop, python, regenerate, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -33,6 +33,8 @@ enum Stage {
     Generated,
     /// Exported graphs pass the Python packages onnx and onnxruntime
     Interop,
+    /// One layer of JetMoE-8B's widths is exported and run in little memory
+    FullWidth,
     /// `cargo xtask demo`
     Demo,
     /// The programs under examples/ run
@@ -95,6 +97,7 @@ impl Stage {
             }
             Stage::Generated => regenerate::check(workspace, steps),
             Stage::Interop => interop::run(workspace, steps),
+            Stage::FullWidth => full_size::small(workspace, steps),
             Stage::Demo => demo::run(workspace, steps),
             Stage::Examples => {
                 demo::build_commands(workspace, steps)?;

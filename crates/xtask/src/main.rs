@@ -6,6 +6,7 @@
 
 mod ci;
 mod demo;
+mod full_size;
 mod interop;
 mod python;
 mod quality;
@@ -40,6 +41,8 @@ enum Chore {
     Test(test::Arguments),
     /// Check exported graphs with the Python packages onnx and onnxruntime
     Interop,
+    /// Make a checkpoint of JetMoE-8B's size, export and run it, and print time and memory: docs/full-size.md
+    FullSize(full_size::Arguments),
     /// Measure what each precision costs: docs/quality.md and docs/quality.svg
     Quality,
     /// Do everything that CI does, or the named stages of it
@@ -67,6 +70,7 @@ fn run(chore: &Chore) -> anyhow::Result<()> {
         Chore::Demo => demo::run(&workspace, &mut steps),
         Chore::Test(arguments) => test::run(&workspace, &mut steps, arguments),
         Chore::Interop => interop::run(&workspace, &mut steps),
+        Chore::FullSize(arguments) => full_size::run(&workspace, &mut steps, arguments),
         Chore::Quality => quality::run(&workspace, &mut steps),
         Chore::Ci(arguments) => ci::run(&workspace, &mut steps, arguments),
         Chore::Regenerate(arguments) => regenerate::run(&workspace, &mut steps, arguments),

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -63,6 +63,11 @@ impl CommandLine {
             let _ = writeln!(pipe, "{line}");
         }
         Ok(child.wait()?)
+    }
+
+    /// Starts it in `folder`, its output going where ours goes.
+    pub(crate) fn start(&self, folder: &Path) -> Result<Child> {
+        self.command(folder).stdin(Stdio::null()).spawn().with_context(|| self.cannot_start())
     }
 
     /// Runs it in `folder` and keeps its output.

@@ -17,6 +17,8 @@ mod allocator;
 mod contract;
 pub mod library;
 #[cfg(feature = "ort")]
+mod mapped;
+#[cfg(feature = "ort")]
 pub(crate) mod ort;
 #[cfg(feature = "tract")]
 pub(crate) mod tract;

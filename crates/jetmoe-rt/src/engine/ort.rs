@@ -15,7 +15,7 @@ use ort::value::{DynValue, Tensor, TensorElementType};
 use super::allocator::handing_back;
 use super::contract::{check_names, empty_past_shape};
 use super::library::OnnxRuntimeLibrary;
-use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
+use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, mapped};
 use crate::{Error, LoadOptions, Result, Runtime};
 
 /// A graph in ONNX Runtime.
@@ -43,6 +43,9 @@ impl OrtGraph {
         let environment = environment(&library)?;
         let refused = |error: ort::Error| load_error(&path, error.message());
         let session = commit(&environment, &path, options).map_err(refused)?;
+        if !options.low_memory {
+            mapped::release(&artifact.path(&record.data));
+        }
         let names = |outlets: &[ort::value::Outlet]| -> Vec<String> {
             outlets.iter().map(|outlet| outlet.name().to_owned()).collect()
         };

@@ -1,0 +1,171 @@
+//! `full-size`: a synthetic checkpoint of JetMoE-8B's widths, exported and run, with the time and memory of every step.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::demo::build_commands;
+use crate::setup;
+use crate::step::{CommandLine, Steps};
+use crate::workspace::Workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Layers of the checkpoint; JetMoE-8B has 24, which take 17 GB on disk, and the exports 15 GB more
+    #[arg(long, default_value_t = 24)]
+    layers: usize,
+    /// Folder to work in, which is emptied first and left behind
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// An export may not hold more than this, whatever the size of the checkpoint: 1 GiB.
+const EXPORT_LIMIT: u64 = 1 << 30;
+/// Anonymous memory of a loaded 4-bit graph per byte of its weights, beside what every process takes.
+const LOADED_LIMIT: f64 = 1.4;
+/// What a process takes beside its weights.
+const BASE: u64 = 400 << 20;
+/// 16 tokens with jetmoe-mini's tokenizer.
+const PROMPT: &str = "In the beginning God created the heaven and the earth";
+
+/// What a command took.
+struct Usage {
+    seconds: f64,
+    /// Largest memory that no file stands behind, in bytes.
+    anonymous: u64,
+    /// Largest memory, mapped files included, in bytes.
+    resident: u64,
+}
+
+pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
+    setup::onnxruntime_library(workspace, steps)?;
+    build_commands(workspace, steps)?;
+    work(workspace, steps, arguments.layers, arguments.folder.as_deref())
+}
+
+/// One layer, as part of CI: every step of the full size but its length.
+pub(crate) fn small(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    build_commands(workspace, steps)?;
+    work(workspace, steps, 1, None)
+}
+
+fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<&Path>) -> Result<()> {
+    let folder = folder.map_or_else(|| workspace.target.join("full-size"), Path::to_owned);
+    if workspace.root.join(&folder).exists() {
+        fs::remove_dir_all(workspace.root.join(&folder))
+            .with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    let (checkpoint, artifact) = (folder.join("checkpoint"), folder.join("artifact"));
+    let jetmoe = |subcommand| CommandLine::new(workspace.binary("jetmoe")).arg(subcommand);
+    let mut rows = Vec::new();
+    let mut step = |title: String, command: CommandLine| -> Result<Usage> {
+        let mut usage = None;
+        steps.perform(&title, &format!("$ {command}"), || {
+            usage = Some(measure(&command, &workspace.root)?);
+            Ok(())
+        })?;
+        let usage = usage.context("a step that was performed was measured")?;
+        rows.push(format!(
+            "| {title} | {:.1} s | {} | {} |",
+            usage.seconds,
+            mebibytes(usage.anonymous),
+            mebibytes(usage.resident)
+        ));
+        Ok(usage)
+    };
+
+    let synth = jetmoe("synth")
+        .args(["--like", "jetmoe-8b", "--layers", &layers.to_string()])
+        .args(["--tokenizer", "tests/fixtures/models/jetmoe-mini", "--output"])
+        .arg(&checkpoint);
+    step(format!("synth, {layers} layers"), synth)?;
+    for (precision, profile) in [("q4", "onnxruntime"), ("int8", "onnxruntime"), ("q4", "portable")] {
+        let export = CommandLine::new(workspace.binary("jetmoe-export"))
+            .arg(&checkpoint)
+            .arg("--output")
+            .arg(&artifact)
+            .args(["--precision", precision, "--profile", profile]);
+        let usage = step(format!("export {precision}, {profile}"), export)?;
+        ensure!(
+            usage.anonymous <= EXPORT_LIMIT,
+            "the export to {precision} held {}, and 1024 MiB are allowed",
+            mebibytes(usage.anonymous)
+        );
+    }
+    for (backend, profile) in [("ort", "onnxruntime"), ("tract", "portable")] {
+        let data = workspace.root.join(&artifact).join(match profile {
+            "portable" => "onnx/model_q4.onnx_data",
+            _ => "onnx/onnxruntime/model_q4.onnx_data",
+        });
+        let weights = fs::metadata(&data).with_context(|| format!("no {}", data.display()))?.len();
+        let run = jetmoe("run")
+            .arg("--model")
+            .arg(&artifact)
+            .args(["--precision", "q4", "--profile", profile, "--backend", backend])
+            .args(["--prompt", PROMPT, "--max-new-tokens", "1"]);
+        let usage = step(format!("first token of 16, q4, {backend}"), run)?;
+        let allowed = (weights as f64 * LOADED_LIMIT) as u64 + BASE;
+        ensure!(
+            usage.anonymous <= allowed,
+            "{backend} took {} for {} of weights, and {} are allowed",
+            mebibytes(usage.anonymous),
+            mebibytes(weights),
+            mebibytes(allowed)
+        );
+    }
+    println!(
+        "\n| step | time | largest anonymous memory | with mapped files |\n| --- | ---: | ---: | ---: |"
+    );
+    println!("{}", rows.join("\n"));
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+/// Runs a command and looks at its memory meanwhile. Memory is 0 where the system has no `/proc`.
+fn measure(command: &CommandLine, folder: &Path) -> Result<Usage> {
+    let begun = Instant::now();
+    let mut child = command.start(folder)?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut usage = Usage { seconds: 0.0, anonymous: 0, resident: 0 };
+    let exit = loop {
+        if let Ok(text) = fs::read_to_string(&status) {
+            usage.anonymous = usage.anonymous.max(field(&text, "RssAnon:"));
+            usage.resident = usage.resident.max(field(&text, "VmHWM:"));
+        }
+        if let Some(exit) = child.try_wait()? {
+            break exit;
+        }
+        sleep(Duration::from_millis(20));
+    };
+    if !exit.success() {
+        bail!("{exit}");
+    }
+    usage.seconds = begun.elapsed().as_secs_f64();
+    Ok(usage)
+}
+
+/// A size in `/proc/PID/status`, which gives kibibytes; 0 without it.
+fn field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_bytes_and_absent_ones_are_0() {
+        let status = "Name:\tx\nVmHWM:\t    2048 kB\nRssAnon:\t1024 kB\n";
+        assert_eq!(field(status, "VmHWM:"), 2 << 20);
+        assert_eq!(field(status, "RssAnon:"), 1 << 20);
+        assert_eq!(field(status, "RssFile:"), 0);
+    }
+}

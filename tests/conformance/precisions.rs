@@ -1,0 +1,195 @@
+//! Every precision: its arithmetic against the reference on the weights that the graph holds, and its quality on
+//! held-out text.
+
+use std::sync::LazyLock;
+
+use jetmoe::artifact::{Artifact, OptionalOutput, Precision, Profile, WeightPlan};
+use jetmoe::conformance::{
+    Backend, EvaluationOptions, Expectation, Quality, Tolerance, Verifier, compare, evaluate, load,
+    reference_model,
+};
+use jetmoe::export::{ExportOptions, export};
+use jetmoe::rt::{Error, LoadOptions, Runtime};
+use tempfile::TempDir;
+
+use crate::fixtures::Case;
+
+/// A case exported in several ways into one artifact.
+struct Exports {
+    case: Case,
+    folder: TempDir,
+}
+
+impl Exports {
+    fn of(case: &str) -> Self {
+        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Exports { case: Case::named(case), folder }
+    }
+
+    fn add(&self, precision: Precision, profile: Profile, weights: WeightPlan) -> Artifact {
+        let options = ExportOptions {
+            precision,
+            profile,
+            weights,
+            optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
+            ..ExportOptions::new(self.case.folder.display().to_string(), self.folder.path())
+        };
+        export(&self.case.checkpoint(), &options).unwrap();
+        Artifact::open(self.folder.path()).unwrap()
+    }
+}
+
+fn plan(kept: &[&str], zero_points: bool) -> WeightPlan {
+    let kept = kept.iter().map(|text| text.parse().unwrap()).collect();
+    WeightPlan { kept, zero_points, ..WeightPlan::default() }
+}
+
+fn options(precision: Precision, profile: Profile) -> LoadOptions {
+    LoadOptions {
+        precision: Some(precision),
+        profile: Some(profile),
+        int8_activations: false,
+        ..LoadOptions::default()
+    }
+}
+
+/// Verifies every graph of `tiny` in one artifact that a runtime can run, and answers how many there were.
+fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
+    let exports = Exports::of("tiny");
+    let checkpoint = exports.case.checkpoint();
+    let mut verified = 0;
+    for weights in [WeightPlan::default(), plan(&["int4:lm_head", "f32:layers.1.mlp", "f16:kv_proj"], true)] {
+        let mut artifact = None;
+        for precision in Precision::ALL {
+            for profile in Profile::ALL {
+                artifact = Some(exports.add(*precision, *profile, weights.clone()));
+            }
+        }
+        let artifact = artifact.unwrap();
+        assert_eq!(artifact.manifest().graphs.len(), Precision::ALL.len() * Profile::ALL.len());
+        artifact.check_digests().unwrap();
+        for graph in &artifact.manifest().graphs {
+            let options = options(graph.precision, graph.profile);
+            let mut verifier = Verifier::new(&artifact, Some(&checkpoint), options, None);
+            let result = verifier.verify(backend);
+            if !runtime.can_run(graph) {
+                let refused = result.unwrap_err();
+                assert!(
+                    matches!(&refused, jetmoe::conformance::Error::Runtime(Error::CannotRun { .. })),
+                    "{refused}"
+                );
+                continue;
+            }
+            let comparison = result.unwrap();
+            assert!(comparison.passed, "{} {}: {comparison:#?}", graph.precision, graph.profile);
+            assert_eq!(comparison.not_compared, Vec::<String>::new());
+            verified += 1;
+        }
+    }
+    verified
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn onnx_runtime_runs_every_precision_and_profile_as_the_reference_does() {
+    assert_eq!(verify_every_graph(Runtime::Ort, Backend::Ort), 24);
+}
+
+#[cfg(feature = "tract")]
+#[test]
+fn tract_runs_every_portable_precision_but_bfloat16_as_the_reference_does() {
+    assert_eq!(verify_every_graph(Runtime::Tract, Backend::Tract), 10);
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn rounded_weights_are_no_excuse_for_wrong_arithmetic() {
+    // against the checkpoint's own weights the same graph is far off: what makes it agree is that its weights are read
+    let exports = Exports::of("tiny");
+    let artifact = exports.add(Precision::Q4, Profile::Portable, WeightPlan::default());
+    let graph = artifact.graph(None, None).unwrap();
+    let own = reference_model(&exports.case.checkpoint(), graph.task).unwrap();
+    let expectation = Expectation::from_model(&own).unwrap();
+    let options = options(Precision::Q4, Profile::Portable);
+    let model = load(Backend::Ort, &artifact, None, &options).unwrap();
+    let comparison = compare(Backend::Ort, &model, &expectation, Tolerance::Float32).unwrap();
+    assert!(comparison.tensors.iter().all(|tensor| !tensor.passed || tensor.name == "hidden_states.*"));
+    assert!(!comparison.passed);
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn a_golden_file_is_not_held_against_rounded_weights() {
+    let exports = Exports::of("tiny");
+    let artifact = exports.add(Precision::Int8, Profile::Portable, WeightPlan::default());
+    let options = options(Precision::Int8, Profile::Portable);
+    let mut verifier = Verifier::new(&artifact, None, options, Some(exports.case.golden()));
+    let error = verifier.verify(Backend::Ort).unwrap_err();
+    assert!(error.to_string().contains("the int8 graph holds rounded ones"), "{error}");
+}
+
+/// jetmoe-mini in every precision, portable, in one artifact.
+static MINI: LazyLock<(Exports, Artifact)> = LazyLock::new(|| {
+    let exports = Exports::of("jetmoe-mini");
+    let artifacts = Precision::ALL
+        .iter()
+        .map(|precision| exports.add(*precision, Profile::Portable, WeightPlan::default()));
+    let artifact = artifacts.last().unwrap();
+    (exports, artifact)
+});
+
+/// By how much the perplexity on held-out text lies above float32's, as transformers measured it.
+fn rise(case: &Case, artifact: &Artifact, backend: Backend, precision: Precision) -> f64 {
+    let expected = case.json("expected.json")["perplexity"].as_f64().unwrap();
+    let options = LoadOptions { precision: Some(precision), ..LoadOptions::default() };
+    let model = load(backend, artifact, None, &options).unwrap();
+    let text = case.folder.join("eval.jsonl");
+    let quality = evaluate(&model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();
+    let Quality::CausalLm(quality) = quality else { panic!("a language model has a perplexity") };
+    let rise = quality.perplexity / expected - 1.0;
+    println!("{precision} on {backend}: {:+.3} %", rise * 100.0);
+    rise
+}
+
+/// What a precision may cost.
+fn allowed(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 | Precision::F16 | Precision::Bf16 | Precision::Int8 => 0.001,
+        Precision::Q4 | Precision::Q4F16 => 0.018,
+    }
+}
+
+fn check_quality(backend: Backend, precisions: &[Precision]) {
+    let (exports, artifact) = &*MINI;
+    for precision in precisions {
+        let rise = rise(&exports.case, artifact, backend, *precision);
+        assert!(rise.abs() <= allowed(*precision), "{precision} on {backend}: {rise}");
+    }
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn in_onnx_runtime_no_precision_costs_more_quality_than_it_may() {
+    check_quality(
+        Backend::Ort,
+        &[Precision::F16, Precision::Bf16, Precision::Int8, Precision::Q4, Precision::Q4F16],
+    );
+}
+
+#[cfg(feature = "tract")]
+#[test]
+fn in_tract_no_precision_costs_more_quality_than_it_may() {
+    check_quality(Backend::Tract, &[Precision::F16, Precision::Int8, Precision::Q4]);
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn with_zero_points_and_groups_of_16_the_head_takes_4_bits_too() {
+    let exports = Exports::of("jetmoe-mini");
+    let weights = plan(&["int4/16:lm_head"], true);
+    let artifact = exports.add(Precision::Q4, Profile::OnnxRuntime, weights);
+    let graph = artifact.graph(None, None).unwrap();
+    assert!(graph.stored.keys().all(|storage| storage.to_string() != "int8"), "{:?}", graph.stored);
+    let rise = rise(&exports.case, &artifact, Backend::Ort, Precision::Q4);
+    assert!(rise <= allowed(Precision::Q4), "{rise}");
+}
