@@ -8,6 +8,7 @@ use indicatif::HumanBytes;
 use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
+use jetmoe_rt::{LoadOptions, Runtime};
 use serde::Serialize;
 
 use super::{ExitStatus, Format, print_json, print_table};
@@ -33,6 +34,15 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<CheckpointFacts>,
     graphs: Vec<GraphFacts>,
+    /// What the graphs of an artifact will take, in every runtime that can run them.
+    memory: Vec<MemoryFacts>,
+}
+
+#[derive(Serialize)]
+struct MemoryFacts {
+    graph: String,
+    backend: String,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -116,6 +126,7 @@ impl Inspect {
             manifest: None,
             checkpoint: None,
             graphs: Vec::new(),
+            memory: Vec::new(),
         };
         if !self.path.is_dir() {
             report.graphs.push(graph_facts(&self.path)?);
@@ -124,12 +135,26 @@ impl Inspect {
             for graph in &artifact.manifest().graphs {
                 report.graphs.push(graph_facts(&artifact.path(&graph.graph))?);
             }
+            report.memory = memory_facts(artifact.manifest());
             report.manifest = Some(artifact.manifest().clone());
         } else {
             report.checkpoint = Some(checkpoint_facts(&Checkpoint::open(&self.path)?));
         }
         Ok(report)
     }
+}
+
+/// What every graph of an artifact will take, in the runtimes that can run it.
+fn memory_facts(manifest: &Manifest) -> Vec<MemoryFacts> {
+    let options = LoadOptions::default();
+    let facts = manifest.graphs.iter().flat_map(|graph| {
+        Runtime::ALL.iter().filter(|runtime| runtime.can_run(graph)).map(|runtime| MemoryFacts {
+            graph: graph.graph.path.clone(),
+            backend: runtime.to_string(),
+            bytes: options.memory_of(graph, *runtime),
+        })
+    });
+    facts.collect()
 }
 
 fn checkpoint_facts(checkpoint: &Checkpoint) -> CheckpointFacts {
@@ -256,6 +281,10 @@ fn text(report: &Report) -> String {
                 "{}: {}, {}, {}, {verification}\n",
                 graph.graph.path, graph.task, graph.precision, graph.profile
             ));
+            let memory = report.memory.iter().filter(|memory| memory.graph == graph.graph.path);
+            let memory: Vec<String> =
+                memory.map(|memory| format!("{} in {}", HumanBytes(memory.bytes), memory.backend)).collect();
+            text.push_str(&format!("  will take about {} of memory\n", memory.join(", ")));
         }
     }
     for graph in &report.graphs {

@@ -12,7 +12,10 @@ const SEES: &[(&str, &[&str])] = &[
     ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize"]),
     ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-artifact"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
-    ("jetmoe-conformance", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-rt", "jetmoe-reference"]),
+    (
+        "jetmoe-conformance",
+        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-reference"],
+    ),
     (
         "jetmoe-export",
         &[

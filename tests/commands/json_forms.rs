@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use jetmoe::artifact::{Manifest, OptionalOutput, TensorRecord, VerificationRecord};
-use jetmoe::export::record_verification;
+use jetmoe::artifact::{Manifest, OptionalOutput, Precision, TensorRecord, VerificationRecord, WeightPlan};
+use jetmoe::checkpoint::Checkpoint;
+use jetmoe::export::{Calibration, ExportOptions, export, record_verification};
 use serde_json::Value;
 
 use crate::workbench::{Workbench, fixture};
@@ -21,7 +22,7 @@ fn documented(form: &str) -> BTreeSet<String> {
 }
 
 /// Objects whose keys are no fields, and the manifest, which has a section of its own.
-const OPAQUE: [&str; 3] = ["graphs[].opsets", "graphs[].operators", "manifest"];
+const OPAQUE: [&str; 4] = ["graphs[].opsets", "graphs[].operators", "graphs[].stored", "manifest"];
 
 fn collect(value: &Value, path: &str, fields: &mut BTreeSet<String>) {
     match value {
@@ -93,6 +94,11 @@ fn json_of_eval() {
         let ended = bench.run("jetmoe eval --model artifact --text held-out.jsonl --format json");
         values.push(json(ended.succeeded()));
     }
+    let bench = Workbench::with_artifact_for("jetmoe-mini", None, OptionalOutput::ALL);
+    fs::write(bench.path("held-out.jsonl"), "{\"text\": \"In the beginning\"}").unwrap();
+    let ended =
+        bench.run("jetmoe eval --model artifact --baseline artifact --text held-out.jsonl --format json");
+    values.push(json(ended.succeeded()));
     assert_documented("jetmoe eval", &values);
 }
 
@@ -116,6 +122,14 @@ fn json_of_devices() {
 fn json_of_the_manifest() {
     let bench = Workbench::with_artifact("jetmoe-mini");
     let folder = bench.path("artifact");
+    let text = fixture("jetmoe-mini").join("calibration.txt");
+    let options = ExportOptions {
+        precision: Precision::Q4,
+        weights: WeightPlan { kept: vec!["int8/16:layers.0.mlp".parse().unwrap()], ..WeightPlan::default() },
+        calibration: Some(Calibration { max_tokens: 64, ..Calibration::new(text) }),
+        ..ExportOptions::new("jetmoe-mini", &folder)
+    };
+    export(&Checkpoint::open(fixture("jetmoe-mini")).unwrap(), &options).unwrap();
     let manifest = Manifest::read(&folder).unwrap();
     let tensors =
         vec![TensorRecord { name: "logits".to_owned(), max_absolute_error: 0.0, max_relative_error: 0.0 }];

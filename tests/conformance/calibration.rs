@@ -28,7 +28,6 @@ fn perplexity(case: &Case, calibration: Option<Calibration>) -> f64 {
     quality.perplexity
 }
 
-#[cfg(feature = "ort")]
 #[test]
 fn calibration_keeps_the_perplexity_of_4_bit_weights_near_that_of_float32() {
     let case = Case::named("jetmoe-mini");

@@ -8,11 +8,13 @@
     reason = "a test that cannot go on has failed, and says what it measured"
 )]
 
+#[cfg(feature = "ort")]
 mod calibration;
 mod closeness;
 mod fixtures;
 mod golden;
 mod mistakes;
+#[cfg(feature = "ort")]
 mod precisions;
 mod quality;
 mod sessions;

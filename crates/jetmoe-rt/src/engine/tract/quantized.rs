@@ -308,7 +308,8 @@ mod tests {
 
     #[test]
     fn what_cannot_run_is_named() {
-        let cases: [(fn(&mut GraphProto), &str); 9] = [
+        type Change = fn(&mut GraphProto);
+        let cases: [(Change, &str); 9] = [
             (|graph| graph.node[0].attribute[0].i = 1, "codes: has groups along axis 1; only 0 can be"),
             (
                 |graph| graph.node[1].input = vec!["w".into(), "x".into()],
