@@ -96,11 +96,11 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
         );
     }
     for (backend, profile) in [("ort", "onnxruntime"), ("tract", "portable")] {
-        let data = workspace.root.join(&artifact).join(match profile {
-            "portable" => "onnx/model_q4.onnx_data",
-            _ => "onnx/onnxruntime/model_q4.onnx_data",
+        let graphs = workspace.root.join(&artifact).join(match profile {
+            "portable" => "onnx",
+            _ => "onnx/onnxruntime",
         });
-        let weights = fs::metadata(&data).with_context(|| format!("no {}", data.display()))?.len();
+        let weights = data_bytes(&graphs)?;
         let run = jetmoe("run")
             .arg("--model")
             .arg(&artifact)
@@ -121,6 +121,18 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
     );
     println!("{}", rows.join("\n"));
     Ok(())
+}
+
+/// Size of the 4-bit graph's data file, which stands beside the graph.
+fn data_bytes(folder: &Path) -> Result<u64> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("model_q4.onnx") && !name.ends_with(".onnx") {
+            return Ok(entry.metadata()?.len());
+        }
+    }
+    bail!("{} holds no 4-bit weights", folder.display())
 }
 
 fn mebibytes(bytes: u64) -> String {

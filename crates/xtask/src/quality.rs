@@ -152,7 +152,9 @@ fn data_bytes(artifact: &Path) -> Result<u64> {
     let folder = artifact.join("onnx");
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    let data = paths.iter().find(|path| path.to_string_lossy().ends_with("_data"));
+    let data = paths
+        .iter()
+        .find(|path| path.is_file() && path.extension().is_none_or(|extension| extension != "onnx"));
     let data = data.with_context(|| format!("{} holds no data file", folder.display()))?;
     Ok(fs::metadata(data)?.len())
 }

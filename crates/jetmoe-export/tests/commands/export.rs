@@ -90,7 +90,7 @@ fn words_that_mean_nothing_are_refused_with_those_that_do() {
         "jetmoe-export --output artifact",
         "jetmoe-export tiny --output artifact --task chat",
         "jetmoe-export tiny --output artifact --profile fast",
-        "jetmoe-export tiny --output artifact --precision q4",
+        "jetmoe-export tiny --output artifact --precision q5",
         "jetmoe-export tiny --output artifact --opset 17",
         "jetmoe-export tiny --output artifact --opset newest",
         "jetmoe-export tiny --output artifact --outputs logits",
