@@ -68,12 +68,12 @@ mod tests {
     use super::*;
 
     const SMAPS: &str = "\
-7f00-7f10 r--p 00000000 fd:00 12   /models/a b/model.onnx_data
+7f00-7f10 r--p 00000000 fd:00 12   /models/a b/weights
 Rss:                  64 kB
 Shared_Dirty:          0 kB
 Private_Dirty:         0 kB
 Anonymous:             0 kB
-7f10-7f20 rw-p 00000000 fd:00 12   /models/a b/model.onnx_data
+7f10-7f20 rw-p 00000000 fd:00 12   /models/a b/weights
 Shared_Dirty:          0 kB
 Private_Dirty:         4 kB
 Anonymous:             4 kB
@@ -86,7 +86,7 @@ Anonymous:             0 kB
 
     #[test]
     fn only_mappings_of_the_file_without_a_written_page_are_given_up() {
-        assert_eq!(unwritten(SMAPS, "/models/a b/model.onnx_data"), [(0x7f00, 0x7f10)]);
+        assert_eq!(unwritten(SMAPS, "/models/a b/weights"), [(0x7f00, 0x7f10)]);
         assert_eq!(unwritten(SMAPS, "/models/a b/other"), [(0x7f20, 0x7f30)]);
         assert_eq!(unwritten(SMAPS, "/models/none"), []);
     }
