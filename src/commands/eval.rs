@@ -5,11 +5,12 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use jetmoe_artifact::{Precision, Task};
 use jetmoe_conformance::{Backend, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
+use jetmoe_export::step_bar;
 use jetmoe_rt::Model;
 use serde::Serialize;
 
 use super::model::ModelArguments;
-use super::{ExitStatus, Format, print_json, print_table, step_bar};
+use super::{ExitStatus, Format, print_json, print_table};
 
 const BASELINE: &str = "Baseline";
 

@@ -10,7 +10,6 @@ mod synth;
 mod verify;
 
 use clap::{Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use jetmoe_export::console::{ExitStatus, note, print, print_json, print_table};
 
 /// What the command does.
@@ -56,11 +55,4 @@ pub(crate) fn typed(error: jetmoe_rt::Error) -> anyhow::Error {
         }
         other => other.into(),
     }
-}
-
-/// A bar that counts steps, on standard error where that is a terminal.
-pub(crate) fn step_bar(what: String, steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(steps).with_style(style).with_message(what)
 }

@@ -1,6 +1,6 @@
 //! Calibrated 4-bit weights on held-out text. What they are calibrated with the model wrote itself.
 
-use jetmoe::artifact::{Artifact, Precision};
+use jetmoe::artifact::{Artifact, Precision, Profile};
 use jetmoe::conformance::{Backend, EvaluationOptions, Quality, evaluate, load};
 use jetmoe::export::{Calibration, ExportOptions, export};
 use jetmoe::rt::LoadOptions;
@@ -12,10 +12,11 @@ use crate::fixtures::Case;
 const CALIBRATED: f64 = 0.012;
 
 /// Perplexity with 4-bit weights.
-fn perplexity(case: &Case, calibration: Option<Calibration>) -> f64 {
+fn perplexity(case: &Case, profile: Profile, calibration: Option<Calibration>) -> f64 {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let options = ExportOptions {
         precision: Precision::Q4,
+        profile,
         calibration,
         ..ExportOptions::new(case.name.clone(), folder.path())
     };
@@ -32,10 +33,14 @@ fn perplexity(case: &Case, calibration: Option<Calibration>) -> f64 {
 fn calibration_keeps_the_perplexity_of_4_bit_weights_near_that_of_float32() {
     let case = Case::named("jetmoe-mini");
     let expected = case.json("expected.json")["perplexity"].as_f64().unwrap();
-    let rise = |calibration| perplexity(&case, calibration) / expected - 1.0;
-    let alone = rise(None);
-    let calibrated = rise(Some(Calibration::new(case.folder.join("calibration.txt"))));
-    println!("perplexity rises by {:.2} %, calibrated by {:.2} %", 100.0 * alone, 100.0 * calibrated);
-    assert!(calibrated <= CALIBRATED, "{calibrated}");
-    assert!(calibrated < 0.9 * alone, "{calibrated} is hardly less than {alone}");
+    let rise = |profile, calibration| perplexity(&case, profile, calibration) / expected - 1.0;
+    let calibration = || Some(Calibration::new(case.folder.join("calibration.txt")));
+    let alone = rise(Profile::Portable, None);
+    for &profile in Profile::ALL {
+        let calibrated = rise(profile, calibration());
+        let (shown, shown_alone) = (100.0 * calibrated, 100.0 * alone);
+        println!("{profile}: perplexity rises by {shown_alone:.2} %, calibrated by {shown:.2} %");
+        assert!(calibrated <= CALIBRATED, "{profile}: {calibrated}");
+        assert!(calibrated < 0.9 * alone, "{profile}: {calibrated} is hardly less than {alone}");
+    }
 }

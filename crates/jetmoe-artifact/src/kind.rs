@@ -36,8 +36,8 @@ impl Task {
     }
 }
 
-/// Element types of a graph's weights and arithmetic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Element types of a graph's weights and arithmetic, from the most exact to the smallest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Everything in float32.
@@ -75,8 +75,8 @@ impl Precision {
     }
 }
 
-/// Which operators a graph may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Which operators a graph may use, from those of every runtime to those of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Only operators of the standard `ai.onnx` domain.

@@ -173,11 +173,7 @@ impl Manifest {
             precision.is_none_or(|wanted| wanted == graph.precision)
                 && profile.is_none_or(|wanted| wanted == graph.profile)
         };
-        let place = |graph: &&GraphRecord| {
-            let precision = Precision::ALL.iter().position(|other| *other == graph.precision);
-            (precision, Profile::ALL.iter().position(|other| *other == graph.profile))
-        };
-        self.graphs.iter().filter(fits).min_by_key(place)
+        self.graphs.iter().filter(fits).min_by_key(|graph| (graph.precision, graph.profile))
     }
 }
 

@@ -105,8 +105,7 @@ pub fn compare(
     }
     let greedy = match &expectation.greedy {
         Some(expected) if model.task() == Task::CausalLm => {
-            let required = tolerance.demands_equal_tokens();
-            Some(Greedy { required, ..compare_greedy(model, expectation, expected)? })
+            Some(compare_greedy(model, expectation, expected, tolerance.demands_equal_tokens())?)
         }
         Some(_) => {
             not_compared.push("greedy continuation".to_owned());
@@ -142,7 +141,12 @@ pub fn compare(
     })
 }
 
-fn compare_greedy(model: &Model, expectation: &Expectation, expected: &[Vec<u32>]) -> Result<Greedy> {
+fn compare_greedy(
+    model: &Model,
+    expectation: &Expectation,
+    expected: &[Vec<u32>],
+    required: bool,
+) -> Result<Greedy> {
     let longest = expected.iter().map(Vec::len).max().unwrap_or(0).max(1);
     let found = greedy(model, &expectation.batch, longest)?;
     let first_difference = expected.iter().zip(&found).enumerate().find_map(|(row, (expected, found))| {
@@ -157,7 +161,7 @@ fn compare_greedy(model: &Model, expectation: &Expectation, expected: &[Vec<u32>
     });
     Ok(Greedy {
         identical: first_difference.is_none(),
-        required: true,
+        required,
         tokens: expected.iter().map(Vec::len).sum(),
         first_difference,
     })

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use jetmoe_artifact::Task;
 use jetmoe_rt::{ClassificationOptions, Model, TextClassifier, TokenBatch};
+use ndarray::ArrayView1;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -167,7 +168,7 @@ fn evaluate_language_model(
             let logits = output.logits()?; // [1, tokens, vocab]
             for (place, target) in window[1..].iter().enumerate() {
                 let scores = logits.slice(ndarray::s![0, place, ..]);
-                total += negative_log_likelihood(scores.iter().copied(), f64::from(scores[*target as usize]));
+                total += log_sum_exp(scores) - f64::from(scores[*target as usize]);
                 correct += usize::from(best(scores.iter().copied()) == *target);
                 predicted += 1;
             }
@@ -191,11 +192,11 @@ fn evaluate_language_model(
     })
 }
 
-/// ln Σ exp(scores) − score, in double precision.
-fn negative_log_likelihood(scores: impl Iterator<Item = f32> + Clone, score: f64) -> f64 {
-    let largest = scores.clone().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = scores.map(|other| f64::from(other - largest).exp()).sum();
-    f64::from(largest) + sum.ln() - score
+/// ln Σ exp(scores), in double precision.
+fn log_sum_exp(scores: ArrayView1<'_, f32>) -> f64 {
+    let largest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = scores.iter().map(|score| (f64::from(*score) - largest).exp()).sum();
+    largest + sum.ln()
 }
 
 fn evaluate_classifier(

@@ -122,13 +122,13 @@ impl Calibrated {
     fn quantize_all(&mut self, checkpoint: &Checkpoint, seen: &mut Seen<'_>) -> Result<()> {
         for (place, statistics) in std::mem::take(&mut seen.statistics) {
             if let Some(weight) = seen.weights.get(&place)
-                && let Some(scheme) = weight.scheme()
+                && let (Some(scheme), Some(matrix)) = (weight.scheme(), weight.matrix())
             {
                 let damping = if place.0 == names::EMBEDDING { DAMPING_OF_TABLE } else { DAMPING };
                 let gptq = Gptq::new(&statistics, damping)
                     .map_err(|source| Error::Statistics { weight: weight.name(), source })?;
                 drop(statistics);
-                let rows = quantize(checkpoint, weight, &scheme, self.rounding, &gptq)?;
+                let rows = quantize(checkpoint, weight, matrix, &scheme, self.rounding, &gptq)?;
                 self.store(weight, &rows)?;
             }
             seen.bar.inc(1);
@@ -153,9 +153,14 @@ impl Calibrated {
     }
 
     /// Reads a weight of `[outputs, inputs]` back.
-    fn load(&self, offset: u64, shape: [usize; 2], scheme: &Scheme) -> std::io::Result<QuantizedRows> {
-        let codes = shape[0] * shape[1];
-        let groups = shape[0] * scheme.groups(shape[1]);
+    fn load(
+        &self,
+        offset: u64,
+        [outputs, inputs]: [usize; 2],
+        scheme: &Scheme,
+    ) -> std::io::Result<QuantizedRows> {
+        let codes = outputs * inputs;
+        let groups = outputs * scheme.groups(inputs);
         let (packed, scales) = (codes.div_ceil(2), groups * size_of::<f32>());
         let mut bytes = vec![0; packed + scales + groups];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,11 +182,12 @@ impl Quantizer for Calibrated {
     }
 
     fn known(&self, weight: &Weight) -> jetmoe_graph::Result<Option<QuantizedRows>> {
-        let (Some(offset), Some(scheme)) = (self.offsets.get(weight), weight.scheme()) else {
+        let (Some(offset), Some(scheme), Some(matrix)) =
+            (self.offsets.get(weight), weight.scheme(), weight.matrix())
+        else {
             return Ok(None);
         };
-        let shape = weight.shape(); // [inputs, outputs]
-        let rows = self.load(*offset, [shape[1], shape[0]], &scheme);
+        let rows = self.load(*offset, matrix, &scheme);
         rows.map(Some).map_err(|source| jetmoe_graph::Error::Io {
             action: "read back calibrated weights from",
             path: self.folder.clone(),
@@ -200,8 +206,7 @@ struct Seen<'a> {
 impl Observer for Seen<'_> {
     fn observe(&mut self, tensor: &str, expert: Option<usize>, rows: &[f32]) {
         let place = (tensor.to_owned(), expert);
-        if let Some(weight) = self.weights.get(&place) {
-            let inputs = weight.shape()[0];
+        if let Some([_, inputs]) = self.weights.get(&place).and_then(|weight| weight.matrix()) {
             self.statistics.entry(place).or_insert_with(|| InputStatistics::new(inputs)).add(rows);
         }
     }
@@ -215,24 +220,14 @@ impl Observer for Seen<'_> {
 fn quantize(
     checkpoint: &Checkpoint,
     weight: &Weight,
+    matrix: [usize; 2],
     scheme: &Scheme,
     rounding: Rounding,
     gptq: &Gptq,
 ) -> Result<QuantizedRows> {
-    let shape = weight.shape();
-    let (inputs, outputs) = (shape[0], shape[1]);
+    let [outputs, inputs] = matrix;
     let groups = scheme.groups(inputs);
-    let tensor = checkpoint.tensors().get(weight.tensor());
-    let tensor = tensor.and_then(|tensor| match weight.expert() {
-        None => Some(tensor),
-        Some(expert) => tensor.slice_first(expert),
-    });
-    // the graph's weights were compared with the checkpoint before
-    let tensor = tensor.ok_or_else(|| jetmoe_graph::Error::NoSuchExpert {
-        tensor: weight.tensor().to_owned(),
-        expert: weight.expert().unwrap_or(0),
-        experts: checkpoint.config().num_local_experts,
-    })?;
+    let tensor = weight.view(checkpoint)?;
     let mut rows = QuantizedRows {
         codes: vec![0; outputs * inputs],
         scales: vec![0.0; outputs * groups],

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jetmoe_artifact::{Task, names as artifact_names};
+use jetmoe_artifact::{GraphRecord, Task, names as artifact_names};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig, Tokenizer, names, read_json, read_text};
 use serde_json::{Map, Value, json};
 
@@ -23,8 +23,8 @@ const COPIED: &[&str] = &[
     names::SENTENCEPIECE_TOKENIZER,
 ];
 
-/// Everything that stands beside the graph `graph_file`.
-pub(crate) fn client_files(checkpoint: &Checkpoint, task: Task, graph_file: &str) -> Result<Vec<ClientFile>> {
+/// Everything that stands beside the graphs of an artifact. `default` is the one that clients take which know of one only.
+pub(crate) fn client_files(checkpoint: &Checkpoint, default: &GraphRecord) -> Result<Vec<ClientFile>> {
     let folder = checkpoint.folder();
     let config = checkpoint.config();
     let tokenizer = checkpoint.tokenizer()?;
@@ -42,8 +42,8 @@ pub(crate) fn client_files(checkpoint: &Checkpoint, task: Task, graph_file: &str
     }
     if let Some(tokenizer) = &tokenizer {
         files.push(json_file(names::TOKENIZER_CONFIG, &tokenizer_config(folder, config, tokenizer)?));
-        if task == Task::CausalLm {
-            files.push(json_file(artifact_names::GENAI_CONFIG, &genai_config(config, graph_file)));
+        if default.task == Task::CausalLm {
+            files.push(json_file(artifact_names::GENAI_CONFIG, &genai_config(config, default)));
         }
     }
     Ok(files)
@@ -136,7 +136,7 @@ fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) 
 }
 
 /// Settings of onnxruntime-genai. It refuses keys it does not know, and finds inputs and outputs by our names.
-fn genai_config(config: &ModelConfig, graph_file: &str) -> Value {
+fn genai_config(config: &ModelConfig, graph: &GraphRecord) -> Value {
     let ends = match config.eos_token_ids.as_slice() {
         [single] => json!(single),
         several => json!(several),
@@ -151,7 +151,7 @@ fn genai_config(config: &ModelConfig, graph_file: &str) -> Value {
             "context_length": config.max_position_embeddings,
             "vocab_size": config.vocab_size,
             "decoder": {
-                "filename": graph_file,
+                "filename": graph.graph.path,
                 "num_attention_heads": config.num_attention_heads(),
                 "num_key_value_heads": config.num_key_value_heads,
                 "num_hidden_layers": config.num_hidden_layers,

@@ -93,8 +93,6 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     };
     let graph = jetmoe_graph::build(config, &graph_options)?;
     graph.check_weights(checkpoint)?;
-    let graph_file = names::graph_file(options.profile, options.precision);
-    let client_files = client_files(checkpoint, task, &graph_file)?;
 
     let text = match &options.calibration {
         None => None,
@@ -108,13 +106,9 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
 
-    let size = graph.weight_bytes() + client_files.iter().map(|file| file.content.len() as u64).sum::<u64>();
     OutputFolder::prepare(&options.output, digest, task, options.force)
-        .and_then(|output| {
-            let parts = Parts { graph: &graph, graph_file: &graph_file, client_files: &client_files };
-            write_artifact(checkpoint, options, &parts, text.as_ref(), digest, output)
-        })
-        .map_err(|error| error.or_no_space(&options.output, size))
+        .and_then(|output| write_artifact(checkpoint, options, &graph, text.as_ref(), digest, output))
+        .map_err(|error| error.or_no_space(&options.output, graph.weight_bytes()))
 }
 
 /// Writes what a verification found, one record per backend, into the manifest of an artifact.
@@ -135,25 +129,18 @@ pub fn record_verification(
     Ok(manifest.write(folder)?)
 }
 
-/// What an artifact is made of.
-struct Parts<'a> {
-    graph: &'a Graph,
-    graph_file: &'a str,
-    client_files: &'a [ClientFile],
-}
-
 fn write_artifact(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
-    parts: &Parts<'_>,
+    graph: &Graph,
     text: Option<&CalibrationText>,
     digest: Digest,
     mut output: OutputFolder,
 ) -> Result<Exported> {
-    let &Parts { graph, graph_file, client_files } = parts;
-    let data_file = names::data_file(graph_file);
+    let graph_file = names::graph_file(graph.profile, graph.precision);
+    let data_file = names::data_file(&graph_file);
     // the graph names the data, so the data comes first
-    let (data_path, graph_path) = (output.file(&data_file)?, output.file(graph_file)?);
+    let (data_path, graph_path) = (output.file(&data_file)?, output.file(&graph_file)?);
     let calibrated = text.map(|text| {
         let folder = data_path.parent().unwrap_or(&options.output);
         Calibrated::new(checkpoint, graph, text, options.rounding, folder)
@@ -168,25 +155,27 @@ fn write_artifact(
         bar.inc(bytes);
     })?;
     bar.finish_and_clear();
-    let mut record = graph_record(graph, options, graph_file, &data_file, &written);
+    let mut record = graph_record(graph, options, graph_file, data_file, &written);
     record.calibration = text.zip(calibrated.as_ref()).map(|(text, calibrated)| CalibrationRecord {
         text_sha256: text.digest,
         tokens: text.tokens(),
         unreached: calibrated.unreached(graph, checkpoint.config()),
     });
 
-    let files =
-        client_files.iter().map(|file| write_client_file(&mut output, file)).collect::<Result<Vec<_>>>()?;
     let mut graphs = output.existing().map(|manifest| manifest.graphs.clone()).unwrap_or_default();
     graphs.retain(|other| (other.precision, other.profile) != (record.precision, record.profile));
     graphs.push(record.clone());
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         schema_version: MANIFEST_SCHEMA,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         checkpoint: CheckpointRecord { source: options.source.clone(), digest },
-        files,
+        files: Vec::new(),
         graphs,
     };
+    let default = manifest.graph(None, None).unwrap_or(&record);
+    let files = client_files(checkpoint, default)?;
+    manifest.files =
+        files.iter().map(|file| write_client_file(&mut output, file)).collect::<Result<Vec<_>>>()?;
     output.commit(&manifest)?;
     Ok(Exported { folder: options.output.clone(), record })
 }
@@ -194,8 +183,8 @@ fn write_artifact(
 fn graph_record(
     graph: &Graph,
     options: &ExportOptions,
-    graph_file: &str,
-    data_file: &str,
+    graph_file: String,
+    data_file: String,
     written: &WrittenGraph,
 ) -> GraphRecord {
     GraphRecord {
@@ -208,16 +197,8 @@ fn graph_record(
             .then(|| options.weights.clone()),
         stored: graph.bytes_by_storage(),
         calibration: None,
-        graph: ArtifactFile {
-            path: graph_file.to_owned(),
-            size: written.graph_size,
-            sha256: written.graph_sha256,
-        },
-        data: ArtifactFile {
-            path: data_file.to_owned(),
-            size: written.data_size,
-            sha256: written.data_sha256,
-        },
+        graph: ArtifactFile { path: graph_file, size: written.graph_size, sha256: written.graph_sha256 },
+        data: ArtifactFile { path: data_file, size: written.data_size, sha256: written.data_sha256 },
         verification: Vec::new(),
     }
 }

@@ -19,4 +19,4 @@ mod progress;
 pub use calibration::Calibration;
 pub use error::{Error, Result};
 pub use export::{ExportOptions, Exported, export, record_verification};
-pub use progress::{byte_bar, spinner};
+pub use progress::{byte_bar, spinner, step_bar};

@@ -1,5 +1,6 @@
 //! Progress on a terminal. In a pipe nothing is drawn.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,8 +13,8 @@ pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {
 }
 
 /// A bar of steps with time left, on standard error.
-pub(crate) fn step_bar(what: &'static str, steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:>12} {bar:32} {percent}% {eta} left")
+pub fn step_bar(what: impl Into<Cow<'static, str>>, steps: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:>12} {bar:32} {pos}/{len} {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(steps).with_style(style).with_message(what)
 }

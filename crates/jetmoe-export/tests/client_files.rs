@@ -108,6 +108,17 @@ fn onnxruntime_genai_finds_the_graph_and_the_model_s_sizes() {
 }
 
 #[test]
+fn onnxruntime_genai_stays_with_the_most_exact_graph_when_another_is_added() {
+    let checkpoint = fixture("models/jetmoe-mini");
+    let folder = exported(&checkpoint, None);
+    let source = checkpoint.display().to_string();
+    let options = ExportOptions { precision: Precision::Bf16, ..ExportOptions::new(source, folder.path()) };
+    export(&Checkpoint::open(checkpoint).unwrap(), &options).unwrap();
+    let config = read(&folder, "genai_config.json");
+    assert_eq!(config["model"]["decoder"]["filename"], "onnx/model.onnx");
+}
+
+#[test]
 fn onnxruntime_genai_is_told_of_language_models_with_a_tokenizer_only() {
     for (name, task) in [
         ("goldens/tiny", None),

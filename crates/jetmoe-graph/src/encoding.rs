@@ -99,16 +99,7 @@ impl<'a> Source<'a> {
         checkpoint: &'a Checkpoint,
         quantizer: &'a dyn Quantizer,
     ) -> Result<Self> {
-        let tensor = checkpoint.tensor(&weight.tensor, &weight.stored)?;
-        let part = match weight.expert {
-            None => Some(tensor),
-            Some(expert) => tensor.slice_first(expert),
-        };
-        let tensor = part.ok_or_else(|| Error::NoSuchExpert {
-            tensor: weight.tensor.clone(),
-            expert: weight.expert.unwrap_or(0),
-            experts: weight.stored.first().copied().unwrap_or(0),
-        })?;
+        let tensor = weight.view(checkpoint)?;
         let layout = match tensor.shape {
             [rows, columns] if weight.transposed => Layout::Transposed { rows: *rows, columns: *columns },
             _ => Layout::AsStored,
@@ -241,13 +232,13 @@ impl<'a> Source<'a> {
         let columns = self.tensor.shape.last().copied().unwrap_or(0);
         let groups = scheme.groups(columns);
         // the middle of the range, where signed codes have 0
-        let (middle, filling) = match (scheme.zero_points, scheme.bits) {
-            (true, _) => (0, 0),
-            (false, Bits::Four) => (8, 8),
-            (false, Bits::Eight) => (128, 128),
+        let middle = match (scheme.zero_points, scheme.bits) {
+            (true, _) => 0,
+            (false, Bits::Four) => 8,
+            (false, Bits::Eight) => 128,
         };
         let mut weights = vec![0.0; columns];
-        let mut codes = vec![filling; groups * scheme.group_size];
+        let mut codes = vec![middle; groups * scheme.group_size];
         let (mut scales, mut zero_points) = (vec![0.0; groups], vec![0; groups]);
         let mut piece = Piece::default();
         let first = index * self.rows_of_a_piece();
@@ -257,14 +248,13 @@ impl<'a> Source<'a> {
             self.quantize(scheme, place, &mut weights, row_codes, &mut scales, &mut zero_points)?;
             row_codes.iter_mut().for_each(|code| *code ^= middle);
             piece.scales.extend(encode_scales(&scales, scheme));
-            match scheme.bits {
-                Bits::Four => piece.elements.extend(pack_nibbles(&codes)),
-                Bits::Eight => piece.elements.extend_from_slice(&codes),
-            }
-            match scheme.bits {
-                _ if !scheme.zero_points => {}
-                Bits::Four => piece.zero_points.extend(pack_nibbles(&zero_points)),
-                Bits::Eight => piece.zero_points.extend_from_slice(&zero_points),
+            let pack = |numbers: &[u8], packed: &mut Vec<u8>| match scheme.bits {
+                Bits::Four => packed.extend(pack_nibbles(numbers)),
+                Bits::Eight => packed.extend_from_slice(numbers),
+            };
+            pack(&codes, &mut piece.elements);
+            if scheme.zero_points {
+                pack(&zero_points, &mut piece.zero_points);
             }
         }
         Ok(piece)

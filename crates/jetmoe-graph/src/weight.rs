@@ -1,9 +1,10 @@
 //! Weights as references into a checkpoint: which tensor, which part of it, in which layout and encoding.
 
 use jetmoe_artifact::WeightStorage;
+use jetmoe_checkpoint::{Checkpoint, TensorView};
 use jetmoe_quantize::{Bits, Scales, Scheme};
 
-use crate::ElementType;
+use crate::{ElementType, Error, Result};
 
 /// A reference to a checkpoint tensor, or to one expert's matrix of it. No element is read before the graph is
 /// written.
@@ -114,6 +115,25 @@ impl Weight {
                 Bits::Eight => WeightStorage::Int8,
             },
         }
+    }
+
+    /// Rows and columns of a matrix as the checkpoint stores it, `[outputs, inputs]`, however the graph's layout turns it.
+    pub fn matrix(&self) -> Option<[usize; 2]> {
+        self.stored[usize::from(self.expert.is_some())..].try_into().ok()
+    }
+
+    /// Its elements in the checkpoint: the whole tensor, or the expert's matrix of it, as stored.
+    ///
+    /// # Errors
+    /// A tensor that the checkpoint does not have in this shape, or an expert that it does not have.
+    pub fn view<'a>(&self, checkpoint: &'a Checkpoint) -> Result<TensorView<'a>> {
+        let tensor = checkpoint.tensor(&self.tensor, &self.stored)?;
+        let Some(expert) = self.expert else { return Ok(tensor) };
+        tensor.slice_first(expert).ok_or_else(|| Error::NoSuchExpert {
+            tensor: self.tensor.clone(),
+            expert,
+            experts: self.stored.first().copied().unwrap_or(0),
+        })
     }
 
     /// Name and shape of the checkpoint tensor.

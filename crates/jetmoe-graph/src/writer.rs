@@ -84,7 +84,7 @@ impl Graph {
 
     /// Size of all weights in bytes, as they will be written.
     pub fn weight_bytes(&self) -> u64 {
-        self.weights().flat_map(|weight| weight.parts()).map(|part| part.bytes()).sum()
+        self.bytes_by_storage().values().sum()
     }
 }
 

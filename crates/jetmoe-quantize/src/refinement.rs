@@ -4,10 +4,10 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use multiversion::multiversion;
 
+use crate::Scheme;
 use crate::gptq::{Rows, Table, block};
-use crate::rounding::restore;
+use crate::rounding::{number, restore};
 use crate::scheme::Group;
-use crate::{Bits, Scheme};
 
 /// One code after the other becomes the best one while the others stay. `moments` are the second moments H of the inputs,
 /// `[inputs, inputs]`, by which the errors d of a row weigh dHdᵀ.
@@ -99,14 +99,5 @@ fn refine_block(
                 *slope += change * moment;
             }
         }
-    }
-}
-
-/// A code as a number of the scheme's range.
-fn number(scheme: &Scheme, code: u8) -> i32 {
-    match (scheme.bits, scheme.zero_points) {
-        (_, true) => i32::from(code),
-        (Bits::Eight, false) => i32::from(code.cast_signed()),
-        (Bits::Four, false) => i32::from((code << 4).cast_signed() >> 4),
     }
 }

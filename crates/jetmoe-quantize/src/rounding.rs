@@ -128,13 +128,17 @@ pub(crate) fn nearest_code(scheme: &Scheme, group: Group, weight: f32) -> u8 {
 
 /// The weight that a code stands for.
 pub(crate) fn restore(scheme: &Scheme, group: Group, code: u8) -> f32 {
-    let code = match (scheme.bits, scheme.zero_points) {
-        (_, true) => f32::from(code) - f32::from(group.zero_point),
-        (Bits::Eight, false) => f32::from(code.cast_signed()),
+    (number(scheme, code) - i32::from(group.zero_point)) as f32 * group.scale
+}
+
+/// A code as a number of the scheme's range.
+pub(crate) fn number(scheme: &Scheme, code: u8) -> i32 {
+    match (scheme.bits, scheme.zero_points) {
+        (_, true) => i32::from(code),
+        (Bits::Eight, false) => i32::from(code.cast_signed()),
         // the sign of the low four bits
-        (Bits::Four, false) => f32::from((code << 4).cast_signed() >> 4),
-    };
-    code * group.scale
+        (Bits::Four, false) => i32::from((code << 4).cast_signed() >> 4),
+    }
 }
 
 /// Least and greatest weight of a group.

@@ -88,8 +88,8 @@ pub struct LoadOptions {
     /// Which of the artifact's graphs, by precision. `None`, the default, takes the most exact one that the runtime can
     /// run, in the order of [`Precision::ALL`].
     pub precision: Option<Precision>,
-    /// Which of the artifact's graphs, by profile. `None`, the default, takes the first that the runtime can run, in the
-    /// order of [`Profile::ALL`].
+    /// Which of the artifact's graphs, by profile. `None`, the default, takes the first that the artifact has in the
+    /// order of [`Runtime::profiles`].
     pub profile: Option<Profile>,
     /// Threads that ONNX Runtime computes one operator with, at least 1; `None`, the default, is one per physical
     /// core. tract computes in the calling thread, whatever this says.
@@ -220,23 +220,22 @@ impl LoadOptions {
     pub fn choose_graph<'a>(&self, artifact: &'a Artifact, runtime: Runtime) -> Result<&'a GraphRecord> {
         // what is not there is refused as such, whatever the runtime could run
         let wanted = artifact.graph(self.precision, self.profile)?;
-        let allowed = |profile: &&Profile| self.profile.is_none_or(|wanted| wanted == **profile);
-        let graphs = Precision::ALL
-            .iter()
-            .filter(|precision| runtime.runs(**precision))
-            .filter(|precision| self.precision.is_none_or(|wanted| wanted == **precision));
-        let mut graphs = graphs.flat_map(|precision| {
-            let mut profiles: Vec<Profile> = runtime.profiles().iter().filter(allowed).copied().collect();
+        let is_wanted = |graph: &&GraphRecord| {
+            self.precision.is_none_or(|precision| precision == graph.precision)
+                && self.profile.is_none_or(|profile| profile == graph.profile)
+        };
+        let order = |graph: &&GraphRecord| {
             // the other profiles' operators have the rounding of activations built in
-            if !self.int8_activations && precision.storage().is_quantized() {
-                profiles.sort_by_key(|profile| *profile != Profile::Portable);
-            }
-            profiles
-                .into_iter()
-                .filter_map(|profile| artifact.manifest().graph(Some(*precision), Some(profile)))
-        });
+            let rounds = !self.int8_activations
+                && graph.precision.storage().is_quantized()
+                && graph.profile != Profile::Portable;
+            let profile = runtime.profiles().iter().position(|profile| *profile == graph.profile);
+            (graph.precision, rounds, profile)
+        };
+        let graphs = artifact.manifest().graphs.iter();
+        let chosen = graphs.filter(|graph| runtime.can_run(graph)).filter(is_wanted).min_by_key(order);
         let (precision, profile) = (wanted.precision, wanted.profile);
-        graphs.next().ok_or(Error::CannotRun { runtime, precision, profile })
+        chosen.ok_or(Error::CannotRun { runtime, precision, profile })
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::demo::build_commands;
 use crate::setup;
 use crate::step::{CommandLine, Steps};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, data_bytes};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -100,7 +100,7 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
             "portable" => "onnx",
             _ => "onnx/onnxruntime",
         });
-        let weights = data_bytes(&graphs)?;
+        let weights = data_bytes(&graphs, "model_q4.onnx")?;
         let run = jetmoe("run")
             .arg("--model")
             .arg(&artifact)
@@ -121,18 +121,6 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
     );
     println!("{}", rows.join("\n"));
     Ok(())
-}
-
-/// Size of the 4-bit graph's data file, which stands beside the graph.
-fn data_bytes(folder: &Path) -> Result<u64> {
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("model_q4.onnx") && !name.ends_with(".onnx") {
-            return Ok(entry.metadata()?.len());
-        }
-    }
-    bail!("{} holds no 4-bit weights", folder.display())
 }
 
 fn mebibytes(bytes: u64) -> String {

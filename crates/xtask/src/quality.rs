@@ -2,16 +2,17 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde_json::Value;
 
 use crate::demo::build_commands;
 use crate::setup;
 use crate::step::{CommandLine, Steps};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, data_bytes};
 
 const MODEL: &str = "tests/fixtures/models/jetmoe-mini";
 const CALIBRATION: &str = "tests/fixtures/models/jetmoe-mini/calibration.txt";
@@ -137,7 +138,7 @@ fn measure(workspace: &Workspace, variant: &Variant, artifact: &Path, baseline: 
     Ok(Measured {
         name: variant.name,
         arguments: variant.arguments.join(" ").replace(CALIBRATION, "calibration.txt"),
-        bytes: data_bytes(&workspace.root.join(artifact))?,
+        bytes: data_bytes(&workspace.root.join(artifact).join("onnx"), "")?,
         perplexity: number("/results/0/perplexity")?,
         change: change(0)?,
         kl_divergence: number("/results/0/difference/kl_divergence")?,
@@ -145,18 +146,6 @@ fn measure(workspace: &Workspace, variant: &Variant, artifact: &Path, baseline: 
         router_agreement: agreements.iter().sum::<f64>() / agreements.len().max(1) as f64,
         tract: if variant.tract { Some(change(1)?) } else { None },
     })
-}
-
-/// Size of the only data file of an artifact.
-fn data_bytes(artifact: &Path) -> Result<u64> {
-    let folder = artifact.join("onnx");
-    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    let data = paths
-        .iter()
-        .find(|path| path.is_file() && path.extension().is_none_or(|extension| extension != "onnx"));
-    let data = data.with_context(|| format!("{} holds no data file", folder.display()))?;
-    Ok(fs::metadata(data)?.len())
 }
 
 fn page(rows: &[Measured]) -> String {
@@ -239,9 +228,11 @@ fn draw(path: &Path, rows: &[Measured]) -> Result<()> {
             .label_style(("sans-serif", 14))
             .draw()
             .map_err(|error| failed(&error))?;
-        for (row, below) in rows.iter().zip(below_its_point(rows)) {
+        for (row, left) in rows.iter().zip(left_of_its_point(rows)) {
             let at = (row.bytes as f64 / 1e6, row.perplexity);
-            let label = Text::new(row.name, (9, if below { 6 } else { -16 }), ("sans-serif", 13));
+            let (side, offset) = if left { (HPos::Right, -9) } else { (HPos::Left, 9) };
+            let style = ("sans-serif", 13).into_text_style(&area).pos(Pos::new(side, VPos::Center));
+            let label = Text::new(row.name, (offset, 0), style);
             let point = EmptyElement::at(at) + Circle::new((0, 0), 5, BLUE_LINE.filled()) + label;
             chart.draw_series([point]).map_err(|error| failed(&error))?;
         }
@@ -250,8 +241,8 @@ fn draw(path: &Path, rows: &[Measured]) -> Result<()> {
     fs::write(path, drawing).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Whether a point's name stands below it: where another one of nearly the same place has its name above.
-fn below_its_point(rows: &[Measured]) -> Vec<bool> {
+/// Whether a point's name stands left of it: where another one of nearly the same place has its name on the right.
+fn left_of_its_point(rows: &[Measured]) -> Vec<bool> {
     let near = |a: &Measured, b: &Measured| {
         (a.bytes as f64 / b.bytes as f64 - 1.0).abs() < 0.5 && (a.perplexity - b.perplexity).abs() < 0.04
     };

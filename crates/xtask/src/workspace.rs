@@ -1,9 +1,10 @@
 //! Where things lie.
 
 use std::env::consts::EXE_SUFFIX;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// Folders of the project. Chores run in `root`, so paths below it are used and shown relative to it.
 pub(crate) struct Workspace {
@@ -41,4 +42,16 @@ impl Workspace {
     pub(crate) fn example(&self, name: &str) -> PathBuf {
         self.binaries.join("examples").join(format!("{name}{EXE_SUFFIX}"))
     }
+}
+
+/// Size of the data file beside the graph in `folder`, by the beginning of its name.
+pub(crate) fn data_bytes(folder: &Path, prefix: &str) -> Result<u64> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_file() && name.starts_with(prefix) && !name.ends_with(".onnx") {
+            return Ok(entry.metadata()?.len());
+        }
+    }
+    bail!("{} holds no data file {prefix}*", folder.display())
 }

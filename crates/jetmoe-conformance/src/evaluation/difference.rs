@@ -5,6 +5,7 @@ use jetmoe_rt::StepOutput;
 use ndarray::{ArrayView1, Ix3};
 use serde::Serialize;
 
+use super::log_sum_exp;
 use crate::comparison::chosen_experts;
 use crate::expectation::best;
 use crate::{Error, Result};
@@ -126,9 +127,7 @@ impl Differences {
 
 /// scores − ln Σ exp(scores), in double precision.
 fn log_probabilities(scores: ArrayView1<'_, f32>) -> Vec<f64> {
-    let largest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = scores.iter().map(|score| (f64::from(*score) - largest).exp()).sum();
-    let shift = largest + sum.ln();
+    let shift = log_sum_exp(scores);
     scores.iter().map(|score| f64::from(*score) - shift).collect()
 }
 

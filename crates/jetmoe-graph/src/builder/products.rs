@@ -79,11 +79,12 @@ impl Builder {
         storage: Storage,
         element: ElementType,
     ) -> Result<Weight> {
-        let weight = match self.graph.profile {
-            Profile::Portable => weight.transposed(),
-            Profile::OnnxRuntime => weight,
+        let encoding = self.encoding(storage, element)?;
+        let weight = match encoding {
+            Encoding::Quantized(_, Groups::AlongRows) => weight,
+            _ => weight.transposed(),
         };
-        let weight = weight.encoded(self.encoding(storage, element)?);
+        let weight = weight.encoded(encoding);
         self.weight(&weight);
         Ok(weight)
     }

@@ -8,10 +8,9 @@ use crate::{ElementType, Result, Weight};
 
 /// The embedding table. Where the head uses it too it is stored once, in the form that the head's product needs.
 pub(super) enum Table {
-    /// One row a token, as checkpoints store it.
-    /// `[vocab_size, hidden_size]`, in the type it is stored in.
+    /// One row a token, as checkpoints store it: `[vocab_size, hidden_size]`, in the type it is stored in.
     Float(Value),
-    /// Codes and scales of the transposed table, in groups along the hidden size.
+    /// Codes and scales in groups along the hidden size, as the profile's product takes them.
     Quantized(Weight),
 }
 
