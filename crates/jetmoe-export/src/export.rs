@@ -164,6 +164,10 @@ fn write_artifact(
 
     let mut graphs = output.existing().map(|manifest| manifest.graphs.clone()).unwrap_or_default();
     graphs.retain(|other| (other.precision, other.profile) != (record.precision, record.profile));
+    let bytes = |record: &GraphRecord| (record.data.size, record.data.sha256);
+    for other in graphs.iter().filter(|other| bytes(other) == bytes(&record)) {
+        output.share(&record.data.path, &other.data.path)?;
+    }
     graphs.push(record.clone());
     let mut manifest = Manifest {
         schema_version: MANIFEST_SCHEMA,

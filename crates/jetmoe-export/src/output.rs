@@ -72,6 +72,18 @@ impl OutputFolder {
         Ok(path)
     }
 
+    /// Has `other`, a file of the artifact that holds the same bytes as the new file `relative`, share them on disk. Where
+    /// the file system has no hard links, both stay files of their own.
+    pub(crate) fn share(&mut self, relative: &str, other: &str) -> Result<()> {
+        let shared = self.gathering.folder().join(other);
+        create_parent(&shared)?;
+        match fs::hard_link(self.gathering.folder().join(relative), &shared) {
+            Ok(()) => self.files.push(other.to_owned()),
+            Err(error) => tracing::debug!("{other} stays a file of its own: {error}"),
+        }
+        Ok(())
+    }
+
     /// Moves every file to its place, the manifest last. While files are replaced there is no manifest that would accept
     /// a mixture of old and new ones, and for clients that read none, no old graph beside new data.
     pub(crate) fn commit(self, manifest: &Manifest) -> Result<()> {

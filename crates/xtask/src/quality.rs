@@ -246,12 +246,12 @@ fn left_of_its_point(rows: &[Measured]) -> Vec<bool> {
     let near = |a: &Measured, b: &Measured| {
         (a.bytes as f64 / b.bytes as f64 - 1.0).abs() < 0.5 && (a.perplexity - b.perplexity).abs() < 0.04
     };
-    let mut below: Vec<bool> = Vec::new();
+    let mut left: Vec<bool> = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        let above_taken = (0..index).any(|other| near(&rows[other], row) && !below[other]);
-        below.push(above_taken);
+        let right_taken = (0..index).any(|other| near(&rows[other], row) && !left[other]);
+        left.push(right_taken);
     }
-    below
+    left
 }
 
 #[cfg(test)]
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn names_of_neighbours_do_not_lie_on_each_other() {
         let rows = [measured("a", 100, 19.0), measured("b", 104, 19.01), measured("c", 900, 19.0)];
-        assert_eq!(below_its_point(&rows), [false, true, false]);
+        assert_eq!(left_of_its_point(&rows), [false, true, false]);
     }
 
     #[test]

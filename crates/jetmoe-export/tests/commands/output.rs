@@ -153,3 +153,17 @@ fn force_removes_nothing_outside_of_the_folder() {
     bench.run(&format!("{EXPORT} --force")).succeeded();
     assert!(bench.path("precious.txt").exists());
 }
+
+#[cfg(unix)]
+#[test]
+fn graphs_with_the_same_weights_share_them_on_disk() {
+    use std::os::unix::fs::MetadataExt;
+
+    let bench = with_artifact_of("tiny");
+    bench.run(&format!("{EXPORT} --profile onnxruntime")).succeeded();
+    let file = |path: &str| fs::metadata(bench.path(path)).unwrap().ino();
+    assert_eq!(file("artifact/onnx/model.onnx_data"), file("artifact/onnx/onnxruntime/model.onnx_data"));
+    Artifact::open(bench.path("artifact")).unwrap();
+    bench.run(&format!("{EXPORT} --precision bf16")).succeeded();
+    assert_ne!(file("artifact/onnx/model.onnx_data"), file("artifact/onnx/model_bf16.onnx_data"));
+}
