@@ -85,6 +85,17 @@ pub enum Profile {
     OnnxRuntime,
 }
 
+/// What a step does with the key/value cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheUpdate {
+    /// The step returns a new cache, in which the new tokens stand behind the old ones. Padding may stand anywhere.
+    Append,
+    /// The step may be given a cache with room for more tokens than it holds, and writes the new ones into it where past
+    /// and present are the same buffer. The tokens of a sequence begin at its first place, so padding stands behind them,
+    /// and how many there are is what its row of `attention_mask` adds up to.
+    InPlace,
+}
+
 /// Outputs that a graph has only when asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

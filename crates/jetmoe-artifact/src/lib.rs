@@ -14,7 +14,7 @@ mod signature;
 
 pub use artifact::Artifact;
 pub use error::{Error, Result};
-pub use kind::{OptionalOutput, Precision, Profile, Task};
+pub use kind::{CacheUpdate, OptionalOutput, Precision, Profile, Task};
 pub use manifest::{
     ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, TensorRecord, VerificationRecord,
 };

@@ -22,6 +22,9 @@ pub const SEQUENCE_LENGTH: &str = "sequence_length";
 /// Name of the dimension of the cached tokens.
 pub const PAST_SEQUENCE_LENGTH: &str = "past_sequence_length";
 
+/// Name of the dimension of the tokens whose logits are returned.
+pub const LOGITS_LENGTH: &str = "logits_length";
+
 /// Path of a graph inside the artifact, with `/`.
 pub fn graph_file(profile: Profile, precision: Precision) -> String {
     let stem = match precision {
@@ -52,6 +55,8 @@ pub enum InputName {
     AttentionMask,
     /// Position of each new token.
     PositionIds,
+    /// Of how many of the last tokens the logits are wanted; 0 stands for all.
+    LogitsToKeep,
     /// Cached keys of a layer.
     PastKey(usize),
     /// Cached values of a layer.
@@ -83,6 +88,7 @@ impl fmt::Display for InputName {
             InputName::InputIds => f.write_str("input_ids"),
             InputName::AttentionMask => f.write_str("attention_mask"),
             InputName::PositionIds => f.write_str("position_ids"),
+            InputName::LogitsToKeep => f.write_str("logits_to_keep"),
             InputName::PastKey(layer) => write!(f, "past_key_values.{layer}.key"),
             InputName::PastValue(layer) => write!(f, "past_key_values.{layer}.value"),
         }

@@ -5,8 +5,8 @@ use std::fmt;
 
 use jetmoe_checkpoint::ModelConfig;
 
-use crate::names::{BATCH_SIZE, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
-use crate::{InputName, OptionalOutput, OutputName, Precision, Task};
+use crate::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
+use crate::{CacheUpdate, InputName, OptionalOutput, OutputName, Precision, Profile, Task};
 
 /// Element type of an input or output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +32,8 @@ pub enum Axis {
     PastSequenceLength,
     /// Cached and new tokens together.
     TotalSequenceLength,
+    /// Number of new tokens per sequence whose logits are returned.
+    LogitsLength,
 }
 
 impl fmt::Display for Axis {
@@ -41,6 +43,7 @@ impl fmt::Display for Axis {
             Axis::BatchSize => f.write_str(BATCH_SIZE),
             Axis::SequenceLength => f.write_str(SEQUENCE_LENGTH),
             Axis::PastSequenceLength => f.write_str(PAST_SEQUENCE_LENGTH),
+            Axis::LogitsLength => f.write_str(LOGITS_LENGTH),
             Axis::TotalSequenceLength => write!(f, "{PAST_SEQUENCE_LENGTH} + {SEQUENCE_LENGTH}"),
         }
     }
@@ -73,16 +76,26 @@ pub struct OutputSpec {
 pub struct Signature {
     /// The inputs.
     pub inputs: Vec<InputSpec>,
+    /// Inputs that a client need not give: the graph holds zeros for them.
+    pub optional_inputs: Vec<InputSpec>,
     /// The outputs.
     pub outputs: Vec<OutputSpec>,
+    /// What a step does with the cache, if there is one.
+    pub cache_update: CacheUpdate,
 }
 
+/// ONNX Runtime's GroupQueryAttention takes heads whose width is a multiple of this.
+const GROUPED_QUERY_WIDTH: usize = 8;
+
 impl Signature {
-    /// The contract for a task: what a graph of this configuration takes and returns.
+    /// The contract for a task: what a graph of this configuration takes and returns. The profile `onnxruntime` returns
+    /// only the logits that are asked for, and updates the cache in place where ONNX Runtime can, which is where
+    /// `kv_channels` is a multiple of 8.
     pub fn new(
         config: &ModelConfig,
         task: Task,
         precision: Precision,
+        profile: Profile,
         optional: &BTreeSet<OptionalOutput>,
     ) -> Self {
         let batch = batch_axis(config, task);
@@ -102,7 +115,13 @@ impl Signature {
         let per_token = |last| vec![batch, Axis::SequenceLength, last];
         let float32 = |name, shape| OutputSpec { name, element: ElementType::Float32, shape };
         let primary = match task {
-            Task::CausalLm => float32(OutputName::Logits, per_token(Axis::Fixed(config.vocab_size))),
+            Task::CausalLm => {
+                let length = match profile {
+                    Profile::Portable => Axis::SequenceLength,
+                    Profile::OnnxRuntime => Axis::LogitsLength,
+                };
+                float32(OutputName::Logits, vec![batch, length, Axis::Fixed(config.vocab_size)])
+            }
             Task::Backbone => float32(OutputName::LastHiddenState, per_token(hidden)),
             Task::SequenceClassification => {
                 float32(OutputName::Logits, vec![batch, Axis::Fixed(config.num_labels())])
@@ -134,7 +153,17 @@ impl Signature {
                 outputs.extend(layers.clone().map(|layer| float32(name(layer), per_token(experts))));
             }
         }
-        Signature { inputs, outputs }
+        let optional_inputs = match (task, profile) {
+            (Task::CausalLm, Profile::OnnxRuntime) => {
+                vec![int64(InputName::LogitsToKeep, vec![Axis::Fixed(1)])]
+            }
+            _ => Vec::new(),
+        };
+        let in_place = task.has_cache()
+            && profile == Profile::OnnxRuntime
+            && config.kv_channels.is_multiple_of(GROUPED_QUERY_WIDTH);
+        let cache_update = if in_place { CacheUpdate::InPlace } else { CacheUpdate::Append };
+        Signature { inputs, optional_inputs, outputs, cache_update }
     }
 }
 

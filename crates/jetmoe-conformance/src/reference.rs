@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord, OptionalOutput, OutputName, Precision, Signature, Task};
+use jetmoe_artifact::{Artifact, GraphRecord, OptionalOutput, OutputName, Precision, Profile, Signature, Task};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Inputs, Reference};
 use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
@@ -45,7 +45,7 @@ fn check_memory(checkpoint: &Checkpoint) -> Result<()> {
 
 fn wrapped(reference: Reference, checkpoint: &Checkpoint, task: Task) -> Result<Model> {
     let optional = OptionalOutput::ALL.iter().copied().collect();
-    let signature = Signature::new(checkpoint.config(), task, Precision::F32, &optional);
+    let signature = Signature::new(checkpoint.config(), task, Precision::F32, Profile::Portable, &optional);
     let graph = ReferenceGraph { reference: Arc::new(reference), signature, task };
     Ok(Model::from_graph(
         Arc::new(graph),

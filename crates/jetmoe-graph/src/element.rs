@@ -13,6 +13,8 @@ pub enum ElementType {
     BFloat16,
     /// 64-bit signed integers: ids, indices, sizes.
     Int64,
+    /// 32-bit signed integers: lengths, where an operator of ONNX Runtime wants them so.
+    Int32,
     /// 8-bit signed integers: codes of quantized weights.
     Int8,
     /// 8-bit unsigned integers: codes, and bytes that hold two 4-bit ones.
@@ -33,6 +35,7 @@ impl ElementType {
             ElementType::Float16 => onnx::DataType::Float16,
             ElementType::BFloat16 => onnx::DataType::Bfloat16,
             ElementType::Int64 => onnx::DataType::Int64,
+            ElementType::Int32 => onnx::DataType::Int32,
             ElementType::Int8 => onnx::DataType::Int8,
             ElementType::UInt8 => onnx::DataType::Uint8,
             ElementType::Int4 => onnx::DataType::Int4,
@@ -46,7 +49,7 @@ impl ElementType {
     pub fn bytes(self, count: u64) -> u64 {
         match self {
             ElementType::Int64 => 8 * count,
-            ElementType::Float32 => 4 * count,
+            ElementType::Float32 | ElementType::Int32 => 4 * count,
             ElementType::Float16 | ElementType::BFloat16 => 2 * count,
             ElementType::Int8 | ElementType::UInt8 | ElementType::Bool => count,
             ElementType::Int4 | ElementType::UInt4 => count.div_ceil(2),
@@ -76,6 +79,7 @@ impl fmt::Display for ElementType {
             ElementType::Float16 => "float16",
             ElementType::BFloat16 => "bfloat16",
             ElementType::Int64 => "int64",
+            ElementType::Int32 => "int32",
             ElementType::Int8 => "int8",
             ElementType::UInt8 => "uint8",
             ElementType::Int4 => "int4",

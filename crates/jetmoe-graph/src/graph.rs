@@ -82,6 +82,7 @@ impl fmt::Display for Operator {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Attribute {
     Integer(i64),
+    Float(f32),
     Integers(Vec<i64>),
     /// A tensor that holds a single zero, `[1]`.
     Zero(ElementType),

@@ -103,6 +103,9 @@ fn attribute(name: &str, value: &Attribute) -> onnx::Attribute {
         Attribute::Integer(number) => {
             onnx::Attribute { i: Some(*number), r#type: Some(onnx::AttributeType::Int as i32), ..named }
         }
+        Attribute::Float(number) => {
+            onnx::Attribute { f: Some(*number), r#type: Some(onnx::AttributeType::Float as i32), ..named }
+        }
         Attribute::Zero(element) => onnx::Attribute {
             t: Some(onnx::Tensor {
                 dims: vec![1],

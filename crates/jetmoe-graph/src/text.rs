@@ -56,6 +56,7 @@ fn nodes(text: &mut String, graph: &Graph) {
             node.inputs.iter().map(|id| constant(graph, *id).unwrap_or_else(|| local(id))).collect();
         operands.extend(node.attributes.iter().map(|(name, value)| match value {
             Attribute::Integer(number) => format!("{name}={number}"),
+            Attribute::Float(number) => format!("{name}={number:?}"),
             Attribute::Integers(numbers) => format!("{name}={numbers:?}"),
             Attribute::Zero(ElementType::Float32) => format!("{name}=[0.0]"),
             Attribute::Zero(element) => format!("{name}={element}[0.0]"),

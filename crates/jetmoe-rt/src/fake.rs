@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use jetmoe_artifact::{OutputName, Precision, Signature, Task};
+use jetmoe_artifact::{OutputName, Precision, Profile, Signature, Task};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
 use ndarray::{Array2, Array3, Axis, concatenate};
 
@@ -66,7 +66,7 @@ impl FakeModel {
 
     pub(crate) fn load(self) -> Model {
         let graph = FakeGraph {
-            signature: Signature::new(&self.config, self.task, Precision::F32, &BTreeSet::new()),
+            signature: Signature::new(&self.config, self.task, Precision::F32, Profile::Portable, &BTreeSet::new()),
             pad_token_id: self.config.pad_token_id,
             task: self.task,
             scores: self.scores,

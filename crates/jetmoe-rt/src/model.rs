@@ -100,6 +100,10 @@ pub struct LoadOptions {
     /// Whether to keep 16-bit weights in the mapped file and have ONNX Runtime convert them again in each step: they then
     /// take hardly any memory, where they take more than twice their size, and a step takes about 20 times as long.
     pub low_memory: bool,
+    /// Tokens of a sequence, cached and new, that a cache which is updated in place has room for from its beginning, and
+    /// the most that a session takes. `None`, the default, begins with what the prompt needs and makes more room as the
+    /// sequence grows, up to the model's own limit.
+    pub max_sequence_length: Option<usize>,
     /// Whether a graph that will not fit in memory is refused before it is loaded, which is the default.
     pub check_memory: bool,
     /// The libonnxruntime to load. `None`, the default, takes the one that
@@ -116,6 +120,7 @@ impl Default for LoadOptions {
             threads: None,
             int8_activations: true,
             low_memory: false,
+            max_sequence_length: None,
             check_memory: true,
             onnxruntime_library: None,
         }

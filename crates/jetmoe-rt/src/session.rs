@@ -2,7 +2,7 @@ use jetmoe_artifact::OutputName;
 use jetmoe_checkpoint::ModelConfig;
 use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, Ix2, Ix3, concatenate, s};
 
-use crate::engine::{GraphSession, StepInputs, TensorMap};
+use crate::engine::{GraphSession, StepInputs, TensorMap, WantedLogits};
 use crate::{Error, Result, TokenBatch};
 
 /// One batch of sequences: its cache, and which of its tokens count.
@@ -51,6 +51,7 @@ impl Session {
             input_ids: tokens.ids().mapv(i64::from),
             attention_mask: mask.mapv(i64::from),
             position_ids: positions.slice(s![.., past_length..]).to_owned(),
+            logits: WantedLogits::All,
         })?;
         self.mask = Some(mask);
         Ok(StepOutput { tensors })

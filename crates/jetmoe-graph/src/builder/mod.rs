@@ -1,6 +1,7 @@
 //! Builds a graph operator by operator. Every value knows its element type and symbolic shape, and an operator that is
 //! given operands it cannot take is refused where it is made, with the node's place and all shapes in the message.
 
+mod attention;
 mod constants;
 mod elementwise;
 mod products;
@@ -11,15 +12,17 @@ mod sizes;
 
 use std::collections::HashMap;
 
-use jetmoe_artifact::{InputSpec, OutputSpec, WeightPlan};
+use jetmoe_artifact::{InputSpec, OutputSpec, Profile, WeightPlan};
 
+pub(crate) use self::attention::GroupedQueries;
 use crate::graph::{
     Attribute, Constant, Graph, MICROSOFT, Node, Operator, StoredWeight, ValueFacts, ValueId,
 };
 use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
 
 /// The operators of ONNX Runtime that graphs may use beside the standard ones.
-const MICROSOFT_OPERATORS: &[&str] = &["MatMulNBits", "GatherBlockQuantized"];
+const MICROSOFT_OPERATORS: &[&str] =
+    &["MatMulNBits", "GatherBlockQuantized", "GroupQueryAttention", "RotaryEmbedding"];
 
 /// A value of the graph under construction.
 #[derive(Debug, Clone)]
@@ -101,6 +104,17 @@ impl Builder {
         value
     }
 
+    /// Declares an input that is zeros where a client does not give it: ONNX takes an initializer of an input's name for
+    /// its default.
+    pub(crate) fn optional_input(&mut self, spec: &InputSpec) -> Value {
+        let shape = Shape(spec.shape.iter().map(|axis| sizes::dimension(*axis)).collect());
+        let elements: i64 = shape.0.iter().filter_map(Dimension::fixed).product();
+        let zeros = crate::graph::Elements::Int64(vec![0; elements as usize]);
+        let value = self.constant_value(spec.name.to_string(), zeros, shape);
+        self.graph.inputs.push(value.id);
+        value
+    }
+
     /// Makes a value the output of the contract that `spec` describes.
     ///
     /// # Errors
@@ -165,6 +179,11 @@ impl Builder {
     fn existing(&self, id: ValueId) -> Value {
         let facts = &self.graph.values[id];
         Value { id, element: facts.element, shape: facts.shape.clone() }
+    }
+
+    /// The operators that may be used.
+    pub(crate) fn profile(&self) -> Profile {
+        self.graph.profile
     }
 
     /// The finished graph.

@@ -97,6 +97,27 @@ impl Builder {
         Ok(self.node("Slice", &[operand, &starts, &ends, &axes], Vec::new(), operand.element, shape))
     }
 
+    /// As many of the last elements of an axis as `count` `[1]` says, or all for 0; `length` names how many that are.
+    pub(crate) fn last(
+        &mut self,
+        operand: &Value,
+        axis: usize,
+        count: &Value,
+        length: &Dimension,
+    ) -> Result<Value> {
+        self.require_element("Slice", &[count], ElementType::Int64)?;
+        if axis >= operand.shape.rank() {
+            return self.refuse("Slice", &[operand], format!("there is no axis {axis}"));
+        }
+        let mut shape = operand.shape.clone();
+        shape.0[axis] = length.clone();
+        let zero = self.integer(0);
+        let starts = self.sub(&zero, count)?;
+        let ends = self.integers(&[i64::MAX]);
+        let axes = self.integers(&[axis as i64]);
+        Ok(self.node("Slice", &[operand, &starts, &ends, &axes], Vec::new(), operand.element, shape))
+    }
+
     /// The first `length` elements of an axis.
     pub(crate) fn first(&mut self, operand: &Value, axis: usize, length: usize) -> Result<Value> {
         let Some(size) = operand.shape.0.get(axis).and_then(Dimension::fixed) else {

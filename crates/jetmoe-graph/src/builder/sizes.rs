@@ -1,7 +1,7 @@
 //! Sizes that only the running graph knows, computed from the shapes of its inputs.
 
 use jetmoe_artifact::Axis;
-use jetmoe_artifact::names::{BATCH_SIZE, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
+use jetmoe_artifact::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
 
 use super::{Builder, Value};
 use crate::graph::Attribute;
@@ -23,6 +23,7 @@ pub(crate) fn dimension(axis: Axis) -> Dimension {
         Axis::BatchSize => Dimension::symbol(BATCH_SIZE),
         Axis::SequenceLength => Dimension::symbol(SEQUENCE_LENGTH),
         Axis::PastSequenceLength => Dimension::symbol(PAST_SEQUENCE_LENGTH),
+        Axis::LogitsLength => Dimension::symbol(LOGITS_LENGTH),
         Axis::TotalSequenceLength => {
             &Dimension::symbol(PAST_SEQUENCE_LENGTH) + &Dimension::symbol(SEQUENCE_LENGTH)
         }
@@ -39,6 +40,15 @@ impl Builder {
                 self.squeeze(&vector, 0)
             }
         }
+    }
+
+    /// The size of one axis of `operand` as it is when the graph runs, an int64 scalar, `[]`.
+    pub(crate) fn size_of(&mut self, operand: &Value, axis: usize) -> Result<Value> {
+        let axis = axis as i64;
+        let attributes = vec![("start", Attribute::Integer(axis)), ("end", Attribute::Integer(axis + 1))];
+        let shape = Shape(vec![Dimension::from(1_i64)]);
+        let size = self.node("Shape", &[operand], attributes, ElementType::Int64, shape); // [1]
+        self.squeeze(&size, 0)
     }
 
     /// The sizes of a shape as an int64 vector, `[rank]`.
@@ -63,10 +73,18 @@ impl Builder {
                     None => Part::Computed(size.clone()),
                 })
                 .collect();
-        let mut unknown = parts.iter_mut().filter(|part| matches!(part, Part::Computed(_)));
-        if let (Some(single), None) = (unknown.next(), unknown.next()) {
-            *single = Part::Known(-1);
-        }
+        let inferred = |parts: &mut [Part], is_unknown: &dyn Fn(&Part) -> bool| {
+            let mut unknown = parts.iter_mut().filter(|part| is_unknown(part));
+            if let (Some(single), None) = (unknown.next(), unknown.next()) {
+                *single = Part::Known(-1);
+            }
+        };
+        inferred(&mut parts, &|part| matches!(part, Part::Computed(_)));
+        // no input tells it: how many logits are wanted
+        inferred(
+            &mut parts,
+            &|part| matches!(part, Part::Computed(size) if *size == Dimension::symbol(LOGITS_LENGTH)),
+        );
         self.join_parts(parts)
     }
 

@@ -1,30 +1,42 @@
 use jetmoe_artifact::ModelPart;
+use jetmoe_artifact::names::LOGITS_LENGTH;
 use jetmoe_checkpoint::{ModelConfig, names};
 
 use super::Sizes;
 use super::embedding::Table;
 use crate::builder::{Builder, Value};
-use crate::{ElementType, Result, Shape, Weight};
+use crate::{Dimension, ElementType, Result, Shape, Weight};
 
-/// Next-token logits, `[batch, sequence, vocab_size]`, from `hidden` `[tokens, hidden_size]`. With tied embeddings the
-/// product takes the embedding's table as it is stored.
+/// Next-token logits, `[batch, sequence, vocab_size]`, from `hidden` `[tokens, hidden_size]`; where `logits_to_keep`
+/// `[1]` is given, only those of so many last tokens, `[batch, logits_length, vocab_size]`, and of all for 0, as in
+/// transformers. With tied embeddings the product takes the embedding's table as it is stored.
 pub(super) fn language_model(
     builder: &mut Builder,
     config: &ModelConfig,
     embedding: &Table,
     hidden: &Value,
+    logits_to_keep: Option<&Value>,
     sizes: &Sizes,
 ) -> Result<Value> {
+    let mut rows = hidden.clone(); // [tokens, hidden]
+    let mut length = sizes.sequence.clone();
+    if let Some(wanted) = logits_to_keep {
+        length = Dimension::symbol(LOGITS_LENGTH);
+        let per_token = builder.reshape(hidden, sizes.per_token(&[config.hidden_size]))?; // [batch, seq, hidden]
+        let kept = builder.last(&per_token, 1, wanted, &length)?; // [batch, logits_length, hidden]
+        let count = &sizes.batch * &length;
+        rows = builder.reshape(&kept, Shape(vec![count, config.hidden_size.into()]))?;
+    }
     let storage = builder.storage(ModelPart::LmHead, None);
     let logits = match embedding {
         _ if !config.tie_word_embeddings => {
             let shape = vec![config.vocab_size, config.hidden_size];
-            builder.linear(hidden, Weight::new(names::LM_HEAD.to_owned(), shape), storage)?
+            builder.linear(&rows, Weight::new(names::LM_HEAD.to_owned(), shape), storage)?
         }
-        Table::Float(table) => builder.linear_as_stored(hidden, table, storage)?,
-        Table::Quantized(weight) => builder.quantized_product(hidden, weight)?,
-    }; // [tokens, vocab]
-    builder.reshape(&logits, sizes.per_token(&[config.vocab_size]))
+        Table::Float(table) => builder.linear_as_stored(&rows, table, storage)?,
+        Table::Quantized(weight) => builder.quantized_product(&rows, weight)?,
+    }; // [rows, vocab]
+    builder.reshape(&logits, Shape(vec![sizes.batch.clone(), length, config.vocab_size.into()]))
 }
 
 /// Class logits, `[batch, labels]`, read at each sequence's last token that is not the padding token; at the last

@@ -1,6 +1,7 @@
 //! The model: embedding, decoder layers, final norm and head, as one graph.
 
 mod activation;
+mod attend;
 mod attention;
 mod embedding;
 mod experts;
@@ -10,9 +11,10 @@ mod norm;
 mod rotary;
 mod router;
 
-use jetmoe_artifact::{InputName, OutputName, Signature, Task};
+use jetmoe_artifact::{CacheUpdate, InputName, OutputName, Signature, Task};
 use jetmoe_checkpoint::{ModelConfig, names};
 
+use self::attend::Attend;
 use self::attention::{Attention, Past};
 use self::embedding::Table;
 use self::experts::MlpExperts;
@@ -56,12 +58,21 @@ impl Sizes {
 /// A refusal names the node and all shapes; with a validated configuration it means a mistake in this crate.
 pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
     options.weights.check(config.num_hidden_layers)?;
-    let signature = Signature::new(config, options.task, options.precision, &options.optional_outputs);
+    let signature = Signature::new(
+        config,
+        options.task,
+        options.precision,
+        options.profile,
+        &options.optional_outputs,
+    );
     let mut builder = Builder::new(options);
     let inputs: Vec<(InputName, Value)> =
         signature.inputs.iter().map(|spec| (spec.name, builder.input(spec))).collect();
     let wanted: Vec<OutputName> = signature.outputs.iter().map(|spec| spec.name).collect();
-    let outputs = compute(&mut builder, config, options.task, &inputs, &wanted)?;
+    let optional: Vec<(InputName, Value)> =
+        signature.optional_inputs.iter().map(|spec| (spec.name, builder.optional_input(spec))).collect();
+    let inputs = [inputs, optional].concat();
+    let outputs = compute(&mut builder, config, options.task, signature.cache_update, &inputs, &wanted)?;
     for spec in &signature.outputs {
         match outputs.iter().find(|(name, _)| *name == spec.name) {
             Some((_, value)) => {
@@ -80,6 +91,7 @@ fn compute(
     builder: &mut Builder,
     config: &ModelConfig,
     task: Task,
+    cache_update: CacheUpdate,
     inputs: &[(InputName, Value)],
     wanted: &[OutputName],
 ) -> Result<Vec<(OutputName, Value)>> {
@@ -95,10 +107,11 @@ fn compute(
     let sizes = Sizes::new(&input_ids, past, config.num_experts_per_token);
     let mut outputs = Vec::new();
 
-    let bias = builder.scope("mask", |builder| {
-        mask::bias(builder, &attention_mask, &sizes, config.num_experts_per_token)
+    let attend = builder.scope("mask", |builder| {
+        Attend::new(builder, config, cache_update, &attention_mask, &sizes)
     })?;
-    let rotary = builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids))?;
+    let rotary =
+        builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids, &sizes))?;
     let (table, embedding) = builder.scope("embedding", |builder| {
         let table = Table::new(builder, config, task)?;
         let embedding = table.look_up(builder, config, &input_ids)?; // [batch, seq, hidden]
@@ -121,7 +134,7 @@ fn compute(
                 rms_norm(builder, &hidden, &weight, ModelConfig::LAYER_NORM_EPS)
             })?; // [tokens, hidden]
             let attention = builder.scope("self_attention", |builder| {
-                Attention { config, layer, sizes: &sizes, bias: &bias, rotary: &rotary }
+                Attention { config, layer, sizes: &sizes, attend: &attend, rotary: &rotary }
                     .build(builder, &normed, past)
             })?;
             let after_attention =
@@ -163,7 +176,10 @@ fn compute(
     })?; // [tokens, hidden]
     let head = builder.scope("head", |builder| match task {
         Task::CausalLm => {
-            Ok((OutputName::Logits, head::language_model(builder, config, &table, &normed, &sizes)?)) // [batch, seq, vocab]
+            let wanted = input(InputName::LogitsToKeep);
+            let logits =
+                head::language_model(builder, config, &table, &normed, wanted.as_ref(), &sizes)?;
+            Ok((OutputName::Logits, logits)) // [batch, seq or logits_length, vocab]
         }
         Task::Backbone => {
             let shape = sizes.per_token(&[hidden_size]);

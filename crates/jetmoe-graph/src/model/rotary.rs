@@ -1,21 +1,30 @@
 use std::f64::consts::PI;
 
+use jetmoe_artifact::Profile;
 use jetmoe_checkpoint::{ModelConfig, RopeParameters, RopeScaling};
 
+use super::Sizes;
 use crate::builder::{Builder, Value};
-use crate::{ElementType, Result};
+use crate::{Dimension, ElementType, Result, Shape};
 
 /// Rotary position embedding in its half-split form (<https://arxiv.org/abs/2104.09864>): cosines and sines, computed
 /// once and shared by all layers.
 pub(super) struct Rotary {
-    /// `[batch, sequence, 1, kv_channels / 2]`
+    /// `[batch, sequence, 1, kv_channels / 2]`; `[tokens, kv_channels / 2]` for ONNX Runtime's operator.
     cos: Value,
-    /// `[batch, sequence, 1, kv_channels / 2]`
+    /// As `cos`.
     sin: Value,
+    /// For ONNX Runtime's operator, the row of every token in `cos` and `sin`, `[batch, sequence]`.
+    rows: Option<Value>,
 }
 
 impl Rotary {
-    pub(super) fn new(builder: &mut Builder, config: &ModelConfig, position_ids: &Value) -> Result<Self> {
+    pub(super) fn new(
+        builder: &mut Builder,
+        config: &ModelConfig,
+        position_ids: &Value,
+        sizes: &Sizes,
+    ) -> Result<Self> {
         let (frequencies, factor) = inverse_frequencies(&config.rope, config.kv_channels);
         let frequencies = builder.floats("rotary/inverse_frequencies", frequencies); // [channels / 2]
         let positions = builder.cast(position_ids, ElementType::Float32); // [batch, seq]
@@ -29,11 +38,28 @@ impl Rotary {
             sin = builder.mul(&sin, &factor)?;
         }
         let activations = builder.activations();
-        Ok(Rotary { cos: builder.cast(&cos, activations), sin: builder.cast(&sin, activations) })
+        let (cos, sin) = (builder.cast(&cos, activations), builder.cast(&sin, activations));
+        if builder.profile() == Profile::Portable {
+            return Ok(Rotary { cos, sin, rows: None });
+        }
+        let table = Shape(vec![sizes.tokens.clone(), Dimension::from(config.kv_channels / 2)]);
+        let rows = builder.range(&0_i64.into(), &sizes.tokens)?; // [tokens]
+        Ok(Rotary {
+            cos: builder.reshape(&cos, table.clone())?,
+            sin: builder.reshape(&sin, table)?,
+            rows: Some(builder.reshape(&rows, sizes.per_token(&[]))?),
+        })
     }
 
     /// Rotates heads `[batch, sequence, heads, kv_channels]`.
-    pub(super) fn rotate(&self, builder: &mut Builder, heads: &Value) -> Result<Value> {
+    pub(super) fn rotate(&self, builder: &mut Builder, heads: &Value, sizes: &Sizes) -> Result<Value> {
+        if let Some(rows) = &self.rows {
+            let width = &heads.dimension(2).clone() * heads.dimension(3);
+            let side_by_side = Shape(vec![sizes.batch.clone(), sizes.sequence.clone(), width]);
+            let operand = builder.reshape(heads, side_by_side)?; // [batch, seq, heads * channels]
+            let rotated = builder.rotary_embedding(&operand, rows, &self.cos, &self.sin)?;
+            return builder.reshape(&rotated, heads.shape.clone());
+        }
         let (first, second) = builder.halves(heads)?; // [batch, seq, heads, channels / 2]
         let first_cos = builder.mul(&first, &self.cos)?;
         let second_sin = builder.mul(&second, &self.sin)?;

@@ -8,7 +8,8 @@ pub(super) fn check_names(
     inputs: &[String],
     outputs: &[String],
 ) -> Result<Vec<OutputName>, String> {
-    let expected: Vec<String> = signature.inputs.iter().map(|input| input.name.to_string()).collect();
+    let expected = signature.inputs.iter().chain(&signature.optional_inputs);
+    let expected: Vec<String> = expected.map(|input| input.name.to_string()).collect();
     compare("input", &expected, inputs)?;
     let expected: Vec<String> = signature.outputs.iter().map(|output| output.name.to_string()).collect();
     compare("output", &expected, outputs)?;
@@ -29,19 +30,20 @@ fn compare(what: &str, expected: &[String], found: &[String]) -> Result<(), Stri
     Err(format!("the graph has {problem}, unlike what jetmoe.json and config.json say\n  export again"))
 }
 
-/// Shape of a cache input that holds no token yet.
-pub(super) fn empty_past_shape(input: &InputSpec, batch_size: usize) -> Vec<usize> {
+/// Shape of a cache input for so many tokens of each sequence.
+pub(super) fn past_shape(input: &InputSpec, batch_size: usize, tokens: usize) -> Vec<usize> {
     let size = |axis: &Axis| match axis {
         Axis::Fixed(size) => *size,
         Axis::BatchSize => batch_size,
-        Axis::SequenceLength | Axis::PastSequenceLength | Axis::TotalSequenceLength => 0,
+        Axis::PastSequenceLength | Axis::TotalSequenceLength => tokens,
+        Axis::SequenceLength | Axis::LogitsLength => 0,
     };
     input.shape.iter().map(size).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use jetmoe_artifact::{ElementType, InputName, OutputSpec};
+    use jetmoe_artifact::{CacheUpdate, ElementType, InputName, OutputSpec};
 
     use super::*;
 
@@ -53,11 +55,13 @@ mod tests {
                 input(InputName::InputIds, ElementType::Int64, vec![Axis::BatchSize, Axis::SequenceLength]),
                 input(InputName::PastKey(0), ElementType::Float32, past),
             ],
+            optional_inputs: Vec::new(),
             outputs: vec![OutputSpec {
                 name: OutputName::Logits,
                 element: ElementType::Float32,
                 shape: vec![Axis::BatchSize],
             }],
+            cache_update: CacheUpdate::Append,
         }
     }
 
@@ -84,6 +88,6 @@ mod tests {
 
     #[test]
     fn an_empty_cache_has_no_token() {
-        assert_eq!(empty_past_shape(&signature().inputs[1], 3), [3, 2, 0, 4]);
+        assert_eq!(past_shape(&signature().inputs[1], 3, 0), [3, 2, 0, 4]);
     }
 }

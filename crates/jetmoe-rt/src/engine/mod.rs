@@ -66,4 +66,16 @@ pub struct StepInputs {
     pub attention_mask: Array2<i64>,
     /// `[batch, new tokens]`
     pub position_ids: Array2<i64>,
+    /// Which logits are wanted.
+    pub logits: WantedLogits,
+}
+
+/// Of which new tokens the logits are wanted. A runtime may return more, so the last ones are counted from the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WantedLogits {
+    /// Of every new token.
+    #[default]
+    All,
+    /// Of each sequence's last one, which is in the last column.
+    Last,
 }

@@ -1,27 +1,32 @@
 //! ONNX Runtime.
 
+mod in_place;
+
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
-use jetmoe_artifact::{Artifact, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature};
+use jetmoe_artifact::{Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature};
 use ndarray::{Array2, ArrayD};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynValue, Tensor, TensorElementType};
+use ort::value::{DynValue, Tensor, TensorElementType, TensorValueTypeMarker, Value};
 
+use self::in_place::InPlaceSession;
 use super::allocator::handing_back;
-use super::contract::{check_names, empty_past_shape};
+use super::contract::{check_names, past_shape};
 use super::library::OnnxRuntimeLibrary;
-use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, mapped};
+use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits, mapped};
 use crate::{Error, LoadOptions, Result, Runtime};
 
 /// A graph in ONNX Runtime.
 #[derive(Debug)]
 pub(crate) struct OrtGraph {
     shared: Arc<Shared>,
+    /// Tokens that a cache has room for from its beginning.
+    max_sequence_length: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -49,7 +54,8 @@ impl OrtGraph {
         let names = |outlets: &[ort::value::Outlet]| -> Vec<String> {
             outlets.iter().map(|outlet| outlet.name().to_owned()).collect()
         };
-        let (inputs, outputs) = (names(session.inputs()), names(session.outputs()));
+        let (mut inputs, outputs) = (names(session.inputs()), names(session.outputs()));
+        inputs.extend(session.overridable_initializers().iter().map(|input| input.name().to_owned()));
         let outputs =
             check_names(&signature, &inputs, &outputs).map_err(|message| load_error(&path, message))?;
         let shared = Shared {
@@ -58,7 +64,7 @@ impl OrtGraph {
             outputs,
             version: library.version().to_owned(),
         };
-        Ok(OrtGraph { shared: Arc::new(shared) })
+        Ok(OrtGraph { shared: Arc::new(shared), max_sequence_length: options.max_sequence_length })
     }
 }
 
@@ -72,7 +78,14 @@ impl LoadedGraph for OrtGraph {
     }
 
     fn start(&self) -> Result<Box<dyn GraphSession>> {
-        Ok(Box::new(OrtSession { shared: self.shared.clone(), cache: Vec::new() }))
+        let shared = self.shared.clone();
+        match shared.signature.cache_update {
+            CacheUpdate::Append => Ok(Box::new(OrtSession { shared, cache: Vec::new() })),
+            CacheUpdate::InPlace => {
+                let session = InPlaceSession::start(shared, self.max_sequence_length);
+                Ok(Box::new(session.map_err(|error| run_error(&error))?))
+            }
+        }
     }
 }
 
@@ -143,11 +156,16 @@ impl OrtSession {
     /// Outputs of a step: those to return, and the cache after it.
     fn step(&self, inputs: &StepInputs) -> ort::Result<(TensorMap, Vec<(OutputName, DynValue)>)> {
         let batch_size = inputs.input_ids.nrows();
-        let values = self.shared.signature.inputs.iter().map(|input| {
+        let signature = &self.shared.signature;
+        let values = signature.inputs.iter().chain(&signature.optional_inputs).map(|input| {
             let value: SessionInputValue<'_> = match input.name {
                 InputName::InputIds => int64_tensor(&inputs.input_ids)?.into(),
                 InputName::AttentionMask => int64_tensor(&inputs.attention_mask)?.into(),
                 InputName::PositionIds => int64_tensor(&inputs.position_ids)?.into(),
+                InputName::LogitsToKeep => {
+                    let keep = i64::from(inputs.logits == WantedLogits::Last);
+                    Tensor::from_array(([1_usize], vec![keep]))?.into()
+                }
                 InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size)?,
                 InputName::PastValue(layer) => {
                     self.past(OutputName::PresentValue(layer), input, batch_size)?
@@ -181,7 +199,7 @@ impl OrtSession {
         if let Some((_, value)) = self.cache.iter().find(|(cached, _)| *cached == name) {
             return Ok(value.into());
         }
-        let shape = empty_past_shape(input, batch_size);
+        let shape = past_shape(input, batch_size, 0);
         Ok(match input.element {
             ElementType::Float16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into(),
             ElementType::Float32 | ElementType::Int64 => {
@@ -195,7 +213,7 @@ fn int64_tensor(array: &Array2<i64>) -> ort::Result<Tensor<i64>> {
     Tensor::from_array((array.shape(), array.iter().copied().collect::<Vec<_>>()))
 }
 
-fn to_array(value: &DynValue) -> ort::Result<ArrayD<f32>> {
+fn to_array<Type: TensorValueTypeMarker + ?Sized>(value: &Value<Type>) -> ort::Result<ArrayD<f32>> {
     let is_float16 = value.dtype().tensor_type() == Some(TensorElementType::Float16);
     let (shape, elements) = if is_float16 {
         let (shape, elements) = value.try_extract_tensor::<f16>()?;

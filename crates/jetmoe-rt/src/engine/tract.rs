@@ -12,8 +12,8 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
-use super::contract::{check_names, empty_past_shape};
-use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
+use super::contract::{check_names, past_shape};
+use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits};
 use crate::{Error, Result, Runtime};
 
 mod kernel;
@@ -109,6 +109,7 @@ fn fact(model: &InferenceModel, input: &InputSpec) -> InferenceFact {
         Axis::BatchSize => symbol(names::BATCH_SIZE),
         Axis::SequenceLength => symbol(names::SEQUENCE_LENGTH),
         Axis::PastSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH),
+        Axis::LogitsLength => symbol(names::LOGITS_LENGTH),
         Axis::TotalSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH) + symbol(names::SEQUENCE_LENGTH),
     });
     let element = match input.element {
@@ -151,6 +152,9 @@ impl TractSession {
             InputName::InputIds => Ok(inputs.input_ids.clone().into_tvalue()),
             InputName::AttentionMask => Ok(inputs.attention_mask.clone().into_tvalue()),
             InputName::PositionIds => Ok(inputs.position_ids.clone().into_tvalue()),
+            InputName::LogitsToKeep => {
+                Ok(tensor1(&[i64::from(inputs.logits == WantedLogits::Last)]).into_tvalue())
+            }
             InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size),
             InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
         });
@@ -173,7 +177,7 @@ impl TractSession {
         match self.cache.iter().find(|(cached, _)| *cached == name) {
             Some((_, value)) => Ok(value.clone()),
             None => {
-                let shape = empty_past_shape(input, batch_size);
+                let shape = past_shape(input, batch_size, 0);
                 Ok(match input.element {
                     ElementType::Float16 => Tensor::zero::<f16>(&shape)?,
                     ElementType::Float32 | ElementType::Int64 => Tensor::zero::<f32>(&shape)?,
