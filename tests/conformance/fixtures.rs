@@ -1,10 +1,11 @@
 //! The fixtures, their exports, and checkpoints that differ from them on purpose.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jetmoe::artifact::{Artifact, OptionalOutput, Task};
+use jetmoe::artifact::{Artifact, OptionalOutput, Profile, Task};
 use jetmoe::checkpoint::{Checkpoint, names};
 use jetmoe::conformance::{Backend, Expectation, load, read_golden};
 use jetmoe::export::{ExportOptions, export};
@@ -17,6 +18,36 @@ use tempfile::TempDir;
 /// Folders of checkpoints with a golden file.
 const FIXTURES: [&str; 2] = ["tests/fixtures/goldens", "tests/fixtures/models"];
 const GOLDEN: &str = "golden.safetensors";
+
+/// What a case is run on: a backend, and of the case's graphs the one of a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) backend: Backend,
+    profile: Profile,
+}
+
+impl Subject {
+    pub(crate) const ORT: Subject = Subject { backend: Backend::Ort, profile: Profile::Portable };
+    pub(crate) const ORT_OWN_OPERATORS: Subject =
+        Subject { backend: Backend::Ort, profile: Profile::OnnxRuntime };
+    pub(crate) const TRACT: Subject = Subject { backend: Backend::Tract, profile: Profile::Portable };
+    /// It runs no graph.
+    pub(crate) const REFERENCE: Subject = Subject { backend: Backend::Reference, profile: Profile::Portable };
+
+    /// Those of this build.
+    pub(crate) fn built_in() -> Vec<Subject> {
+        [Self::ORT, Self::ORT_OWN_OPERATORS, Self::TRACT, Self::REFERENCE]
+            .into_iter()
+            .filter(|subject| Backend::built_in().contains(&subject.backend))
+            .collect()
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.backend, self.profile)
+    }
+}
 
 /// A checkpoint with what transformers computed for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +93,7 @@ impl Case {
     }
 }
 
-/// An artifact with every output there is, and the checkpoint it was made from.
+/// An artifact with a graph of every profile and every output there is, and the checkpoint it was made from.
 pub(crate) struct Export {
     pub(crate) artifact: Artifact,
     checkpoint: Checkpoint,
@@ -74,17 +105,21 @@ impl Export {
     /// Exports for a task; for what the checkpoint was trained for if `None`.
     pub(crate) fn of(checkpoint: Checkpoint, task: Option<Task>) -> Export {
         let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let options = ExportOptions {
-            task,
-            optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
-            ..ExportOptions::new(checkpoint.folder().display().to_string(), folder.path())
-        };
-        export(&checkpoint, &options).unwrap();
+        for profile in Profile::ALL {
+            let options = ExportOptions {
+                task,
+                profile: *profile,
+                optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
+                ..ExportOptions::new(checkpoint.folder().display().to_string(), folder.path())
+            };
+            export(&checkpoint, &options).unwrap();
+        }
         Export { artifact: Artifact::open(folder.path()).unwrap(), checkpoint, folders: vec![folder] }
     }
 
-    pub(crate) fn load(&self, backend: Backend) -> Model {
-        load(backend, &self.artifact, Some(&self.checkpoint), &LoadOptions::default()).unwrap()
+    pub(crate) fn load(&self, subject: Subject) -> Model {
+        let options = LoadOptions { profile: Some(subject.profile), ..LoadOptions::default() };
+        load(subject.backend, &self.artifact, Some(&self.checkpoint), &options).unwrap()
     }
 }
 

@@ -8,7 +8,7 @@ use jetmoe::artifact::Task;
 use jetmoe::checkpoint::Architecture;
 use jetmoe::conformance::{Backend, Comparison, KNOWN_GAPS, TensorComparison, Tolerance, compare, judge};
 
-use crate::fixtures::{Case, Export};
+use crate::fixtures::{Case, Export, Subject};
 
 /// The suite goes through the folders; these are what it must find there.
 const CASES: [&str; 12] = [
@@ -45,35 +45,47 @@ fn every_known_gap_names_a_case() {
 #[cfg(feature = "ort")]
 #[test]
 fn onnx_runtime_computes_the_golden_values_of_every_case() {
-    check_every_case(Backend::Ort, Head::Own);
+    check_every_case(Subject::ORT, Head::Own);
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn onnx_runtime_s_own_operators_compute_the_golden_values_of_every_case() {
+    check_every_case(Subject::ORT_OWN_OPERATORS, Head::Own);
 }
 
 #[cfg(feature = "tract")]
 #[test]
 fn tract_computes_the_golden_values_of_every_case() {
-    check_every_case(Backend::Tract, Head::Own);
+    check_every_case(Subject::TRACT, Head::Own);
 }
 
 #[test]
 fn the_reference_computes_the_golden_values_of_every_case() {
-    check_every_case(Backend::Reference, Head::Own);
+    check_every_case(Subject::REFERENCE, Head::Own);
 }
 
 #[cfg(feature = "ort")]
 #[test]
 fn onnx_runtime_computes_the_golden_values_of_every_backbone() {
-    check_every_case(Backend::Ort, Head::None);
+    check_every_case(Subject::ORT, Head::None);
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn onnx_runtime_s_own_operators_compute_the_golden_values_of_every_backbone() {
+    check_every_case(Subject::ORT_OWN_OPERATORS, Head::None);
 }
 
 #[cfg(feature = "tract")]
 #[test]
 fn tract_computes_the_golden_values_of_every_backbone() {
-    check_every_case(Backend::Tract, Head::None);
+    check_every_case(Subject::TRACT, Head::None);
 }
 
 #[test]
 fn the_reference_computes_the_golden_values_of_every_backbone() {
-    check_every_case(Backend::Reference, Head::None);
+    check_every_case(Subject::REFERENCE, Head::None);
 }
 
 /// What stands on top of the model.
@@ -86,23 +98,23 @@ enum Head {
 }
 
 /// Runs all cases, whatever fails, so that one run names every failure.
-fn check_every_case(backend: Backend, head: Head) {
+fn check_every_case(subject: Subject, head: Head) {
     let mut largest_errors = LargestErrors::default();
     let problems: Vec<String> = Case::all()
         .iter()
         .filter_map(|case| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| check(case, backend, head, &mut largest_errors)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| check(case, subject, head, &mut largest_errors)));
             let outcome = outcome.unwrap_or_else(|_| Err("it panicked, see above".to_owned()));
-            judge(KNOWN_GAPS, backend, &case.name, outcome).err()
+            judge(KNOWN_GAPS, subject.backend, &case.name, outcome).err()
         })
         .collect();
-    println!("{backend}, {head:?} head: {largest_errors}");
+    println!("{subject}, {head:?} head: {largest_errors}");
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
 fn check(
     case: &Case,
-    backend: Backend,
+    subject: Subject,
     head: Head,
     largest_errors: &mut LargestErrors,
 ) -> Result<(), String> {
@@ -112,11 +124,12 @@ fn check(
         Head::Own => None,
         Head::None => Some(Task::Backbone),
     };
-    let model = Export::of(checkpoint, task).load(backend);
-    let comparison =
-        compare(backend, &model, &case.golden(), Tolerance::Float32).map_err(|error| error.to_string())?;
+    let model = Export::of(checkpoint, task).load(subject);
+    let comparison = compare(subject.backend, &model, &case.golden(), Tolerance::Float32)
+        .map_err(|error| error.to_string())?;
     largest_errors.add(&comparison);
-    let problems = problems(&comparison, &kinds(architecture), &left_out(backend, head, architecture));
+    let problems =
+        problems(&comparison, &kinds(architecture), &left_out(subject.backend, head, architecture));
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 

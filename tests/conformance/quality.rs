@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use jetmoe::checkpoint::ChatMessage;
-use jetmoe::conformance::{Backend, EvaluationOptions, Quality, Tolerance, evaluate};
+use jetmoe::conformance::{EvaluationOptions, Quality, Tolerance, evaluate};
 use jetmoe::rt::{
     Classification, ClassificationOptions, FinishReason, GenerationOptions, Model, TextClassifier,
     TextGenerator,
 };
 use serde::Deserialize;
 
-use crate::fixtures::{Case, Export};
+use crate::fixtures::{Case, Export, Subject};
 
 const EXPECTED: &str = "expected.json";
 const HELD_OUT: &str = "eval.jsonl";
@@ -85,12 +85,12 @@ fn measure(model: &Model, case: &str) -> Quality {
     evaluate(model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap()
 }
 
-fn check_perplexity(backend: Backend) {
+fn check_perplexity(subject: Subject) {
     let expected = expected();
-    let Quality::CausalLm(found) = measure(&MINI.load(backend), "jetmoe-mini") else {
+    let Quality::CausalLm(found) = measure(&MINI.load(subject), "jetmoe-mini") else {
         panic!("a language model is measured by its perplexity")
     };
-    println!("{backend}: {found:?}");
+    println!("{subject}: {found:?}");
     assert_eq!(found.predicted_tokens, expected.predicted_tokens);
     assert_eq!(five_significant_digits(found.perplexity), five_significant_digits(expected.perplexity));
     assert_eq!(
@@ -106,33 +106,39 @@ fn check_perplexity(backend: Backend) {
 #[cfg(feature = "ort")]
 #[test]
 fn onnx_runtime_has_the_perplexity_of_transformers() {
-    check_perplexity(Backend::Ort);
+    check_perplexity(Subject::ORT);
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn onnx_runtime_s_own_operators_have_the_perplexity_of_transformers() {
+    check_perplexity(Subject::ORT_OWN_OPERATORS);
 }
 
 #[cfg(feature = "tract")]
 #[test]
 fn tract_has_the_perplexity_of_transformers() {
-    check_perplexity(Backend::Tract);
+    check_perplexity(Subject::TRACT);
 }
 
 #[test]
 fn the_reference_has_the_perplexity_of_transformers() {
-    check_perplexity(Backend::Reference);
+    check_perplexity(Subject::REFERENCE);
 }
 
 #[test]
 fn every_backend_writes_the_texts_of_transformers() {
     let expected = expected().greedy;
     assert_eq!(expected.len(), 5);
-    for backend in Backend::built_in() {
-        let generator = TextGenerator::new(&MINI.load(backend)).unwrap();
+    for subject in Subject::built_in() {
+        let generator = TextGenerator::new(&MINI.load(subject)).unwrap();
         for Continuation { prompt, prompt_ids, generated_ids, text } in &expected {
             let options =
                 GenerationOptions { max_new_tokens: generated_ids.len(), ..GenerationOptions::default() };
             assert_eq!(generator.encode(prompt).unwrap(), *prompt_ids, "{prompt:?}");
             let generated = generator.generate(prompt, &options).unwrap();
-            assert_eq!(generated.token_ids, *generated_ids, "{prompt:?} on {backend}");
-            assert_eq!(format!("{prompt}{}", generated.text), *text, "on {backend}");
+            assert_eq!(generated.token_ids, *generated_ids, "{prompt:?} on {subject}");
+            assert_eq!(format!("{prompt}{}", generated.text), *text, "on {subject}");
             assert_eq!(generated.prompt_tokens, prompt_ids.len());
             assert_eq!(generated.finish_reason, FinishReason::MaxNewTokens);
 
@@ -141,9 +147,9 @@ fn every_backend_writes_the_texts_of_transformers() {
                 pieces.push(piece.to_owned());
                 ControlFlow::Continue(())
             });
-            assert_eq!(streamed.unwrap(), generated, "streamed on {backend}");
-            assert_eq!(pieces.concat(), generated.text, "streamed on {backend}");
-            assert!(pieces.len() > 1, "the text came in one piece on {backend}");
+            assert_eq!(streamed.unwrap(), generated, "streamed on {subject}");
+            assert_eq!(pieces.concat(), generated.text, "streamed on {subject}");
+            assert!(pieces.len() > 1, "the text came in one piece on {subject}");
         }
     }
 }
@@ -156,13 +162,13 @@ fn a_left_padded_batch_of_prompts_gets_the_same_texts() {
     let prompts = expected.iter().map(|continuation| &continuation.prompt);
     let max_new_tokens = expected[0].generated_ids.len();
     let options = GenerationOptions { max_new_tokens, ..GenerationOptions::default() };
-    for backend in Backend::built_in() {
-        let generator = TextGenerator::new(&MINI.load(backend)).unwrap();
+    for subject in Subject::built_in() {
+        let generator = TextGenerator::new(&MINI.load(subject)).unwrap();
         let generated = generator.generate_batch(prompts.clone(), &options).unwrap();
         assert_eq!(generated.len(), expected.len());
         for (generated, expected) in generated.iter().zip(&expected) {
-            assert_eq!(generated.token_ids, expected.generated_ids, "{:?} on {backend}", expected.prompt);
-            assert_eq!(format!("{}{}", expected.prompt, generated.text), expected.text, "on {backend}");
+            assert_eq!(generated.token_ids, expected.generated_ids, "{:?} on {subject}", expected.prompt);
+            assert_eq!(format!("{}{}", expected.prompt, generated.text), expected.text, "on {subject}");
         }
     }
 }
@@ -177,8 +183,8 @@ fn the_chat_template_renders_what_transformers_renders_and_every_backend_answers
         .collect();
     let options = GenerationOptions { max_new_tokens: 24, ..GenerationOptions::default() };
     let mut answers = Vec::new();
-    for backend in Backend::built_in() {
-        let model = MINI.load(backend);
+    for subject in Subject::built_in() {
+        let model = MINI.load(subject);
         let tokenizer = model.tokenizer().unwrap();
         let rendered = tokenizer.chat_template().unwrap().render(&messages, true).unwrap();
         assert_eq!(rendered, chat.rendered);
@@ -207,16 +213,16 @@ fn largest_difference(found: &[Classification], expected: &[Passage]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-fn check_classes(backend: Backend) {
+fn check_classes(subject: Subject) {
     let case = Case::named("jetmoe-mini-classifier");
     let expected: ExpectedOfClassifier = serde_json::from_value(case.json(EXPECTED)).unwrap();
-    let model = CLASSIFIER.load(backend);
+    let model = CLASSIFIER.load(subject);
     let limit = Tolerance::Float32.logits_absolute();
 
     let Quality::SequenceClassification(found) = measure(&model, &case.name) else {
         panic!("a classifier is measured by its accuracy")
     };
-    println!("{backend}: {found:?}");
+    println!("{subject}: {found:?}");
     assert_eq!(found.passages, expected.passages);
     assert_eq!((found.accuracy * found.passages as f64).round() as usize, expected.correct());
     assert!(found.max_logit_error.unwrap() <= limit, "{found:?}");
@@ -227,7 +233,7 @@ fn check_classes(backend: Backend) {
     let options = ClassificationOptions { max_tokens, batch_size: 16 };
     let batched = TextClassifier::new(&model).unwrap().classify(&texts, &options).unwrap();
     let error = largest_difference(&batched, &passages);
-    println!("{backend}: {error:.1e} in batches");
+    println!("{subject}: {error:.1e} in batches");
     assert!(error <= limit, "{error:.1e} in batches");
     let pairs = batched.iter().zip(&passages);
     let correct = pairs.filter(|(found, passage)| found.label_index == passage.label);
@@ -237,16 +243,16 @@ fn check_classes(backend: Backend) {
 #[cfg(feature = "ort")]
 #[test]
 fn onnx_runtime_classifies_as_transformers_does_alone_and_in_batches() {
-    check_classes(Backend::Ort);
+    check_classes(Subject::ORT);
 }
 
 #[cfg(feature = "tract")]
 #[test]
 fn tract_classifies_as_transformers_does_alone_and_in_batches() {
-    check_classes(Backend::Tract);
+    check_classes(Subject::TRACT);
 }
 
 #[test]
 fn the_reference_classifies_as_transformers_does_alone_and_in_batches() {
-    check_classes(Backend::Reference);
+    check_classes(Subject::REFERENCE);
 }

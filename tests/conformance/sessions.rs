@@ -3,13 +3,12 @@
 use std::sync::LazyLock;
 
 use jetmoe::artifact::OutputName;
-use jetmoe::conformance::Backend;
 use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
 use ndarray::{Array2, concatenate, s};
 
 use crate::closeness::{assert_all_close, sequence_of, token_axis};
-use crate::fixtures::Case;
+use crate::fixtures::{Case, Subject};
 
 /// Two experts per token, and three with another width of keys.
 const CASES: [&str; 2] = ["tiny", "odd"];
@@ -25,9 +24,9 @@ static MODELS: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
     let load = |name: &str| {
         let case = Case::named(name);
         let (export, batch) = (case.export(), case.golden().batch);
-        let loaded = Backend::built_in().into_iter().map(move |backend| Loaded {
-            what: format!("of {name} on {backend}"),
-            model: export.load(backend),
+        let loaded = Subject::built_in().into_iter().map(move |subject| Loaded {
+            what: format!("of {name} on {subject}"),
+            model: export.load(subject),
             batch: batch.clone(),
         });
         loaded.collect::<Vec<_>>()
@@ -215,8 +214,8 @@ fn a_model_is_shared_by_threads() {
 fn a_classifier_remembers_nothing() {
     let case = Case::named("classifier");
     let (export, batch) = (case.export(), case.golden().batch);
-    for backend in Backend::built_in() {
-        let model = export.load(backend);
+    for subject in Subject::built_in() {
+        let model = export.load(subject);
         let expected = model.session().unwrap().step(&batch).unwrap();
         let mut session = model.session().unwrap();
         for other in [TokenBatch::left_padded(&[[5, 6, 7]], 0).unwrap(), batch.clone()] {
@@ -224,10 +223,10 @@ fn a_classifier_remembers_nothing() {
             assert_eq!(session.past_length(), 0);
             assert!(session.cache().unwrap().is_empty());
         }
-        assert!(session.step(&batch).unwrap() == expected, "{backend}");
+        assert!(session.step(&batch).unwrap() == expected, "{subject}");
         let alone = model.session().unwrap().step(&piece_of_row(&batch, 1)).unwrap();
         let of_batch = sequence_of(expected.tensors(), &batch, 1);
-        assert_all_close(&format!("on {backend}"), &of_batch, alone.tensors());
+        assert_all_close(&format!("on {subject}"), &of_batch, alone.tensors());
         assert!(alone.get(OutputName::Logits).is_some());
     }
 }

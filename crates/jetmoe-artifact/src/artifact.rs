@@ -74,7 +74,7 @@ impl Artifact {
 
     /// Inputs and outputs of a graph.
     pub fn signature(&self, graph: &GraphRecord) -> Signature {
-        Signature::new(&self.config, graph.task, graph.precision, graph.profile, &graph.optional_outputs)
+        graph.signature(&self.config)
     }
 
     /// The tokenizer; `None` where the checkpoint had none.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use jetmoe_checkpoint::{Digest, write_whole};
+use jetmoe_checkpoint::{Digest, ModelConfig, write_whole};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CalibrationRecord, Error, OptionalOutput, Precision, Profile, Result, Task, WeightPlan, WeightStorage,
-    names,
+    CalibrationRecord, Error, OptionalOutput, Precision, Profile, Result, Signature, Task, WeightPlan,
+    WeightStorage, names,
 };
 
 /// The manifest's schema that this build writes, and the newest it reads.
@@ -110,6 +110,13 @@ pub struct TensorRecord {
 /// JSON has no infinity, and `serde_json` writes `null` for it.
 fn infinite_if_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+}
+
+impl GraphRecord {
+    /// Inputs and outputs, for the model's configuration.
+    pub fn signature(&self, config: &ModelConfig) -> Signature {
+        Signature::new(config, self.task, self.precision, self.profile, &self.optional_outputs)
+    }
 }
 
 impl Manifest {

@@ -102,7 +102,13 @@ fn an_artifact_knows_its_files_graphs_and_configuration() {
     assert_eq!(graph.data.path, "onnx/model.onnx_data");
     assert_eq!(
         artifact.signature(graph),
-        Signature::new(artifact.config(), graph.task, graph.precision, graph.profile, &graph.optional_outputs)
+        Signature::new(
+            artifact.config(),
+            graph.task,
+            graph.precision,
+            graph.profile,
+            &graph.optional_outputs
+        )
     );
     assert!(artifact.tokenizer().unwrap().is_none());
 }
@@ -217,7 +223,8 @@ fn words_read_back_as_what_they_stand_for() {
 #[test]
 fn the_signature_of_a_language_model() {
     let config = config("goldens/odd");
-    let signature = Signature::new(&config, Task::CausalLm, Precision::F32, Profile::Portable, &BTreeSet::new());
+    let signature =
+        Signature::new(&config, Task::CausalLm, Precision::F32, Profile::Portable, &BTreeSet::new());
     let inputs: Vec<String> = signature.inputs.iter().map(|input| input.name.to_string()).collect();
     assert_eq!(inputs[..3], ["input_ids", "attention_mask", "position_ids"]);
     assert_eq!(inputs[3..5], ["past_key_values.0.key", "past_key_values.0.value"]);
@@ -240,12 +247,24 @@ fn the_signature_of_a_language_model() {
 #[test]
 fn a_classifier_has_no_cache_and_without_a_padding_token_takes_one_sequence() {
     let mut config = config("goldens/classifier");
-    let signature = Signature::new(&config, Task::SequenceClassification, Precision::F32, Profile::Portable, &BTreeSet::new());
+    let signature = Signature::new(
+        &config,
+        Task::SequenceClassification,
+        Precision::F32,
+        Profile::Portable,
+        &BTreeSet::new(),
+    );
     assert_eq!((signature.inputs.len(), signature.outputs.len()), (3, 1));
     assert_eq!(signature.inputs[1].shape, [Axis::BatchSize, Axis::SequenceLength]);
     assert_eq!(signature.outputs[0].shape, [Axis::BatchSize, Axis::Fixed(3)]);
     config.pad_token_id = None;
-    let signature = Signature::new(&config, Task::SequenceClassification, Precision::F32, Profile::Portable, &BTreeSet::new());
+    let signature = Signature::new(
+        &config,
+        Task::SequenceClassification,
+        Precision::F32,
+        Profile::Portable,
+        &BTreeSet::new(),
+    );
     assert_eq!(signature.inputs[0].shape, [Axis::Fixed(1), Axis::SequenceLength]);
 }
 
@@ -289,7 +308,8 @@ fn the_name_of_an_output_reads_back_and_any_other_is_refused() {
 fn the_cache_of_a_float16_graph_is_float16_and_everything_else_float32() {
     let config = config("goldens/tiny");
     for precision in Precision::ALL {
-        let signature = Signature::new(&config, Task::CausalLm, *precision, Profile::Portable, &BTreeSet::new());
+        let signature =
+            Signature::new(&config, Task::CausalLm, *precision, Profile::Portable, &BTreeSet::new());
         let expected = match precision {
             Precision::F16 | Precision::Q4F16 => ElementType::Float16,
             _ => ElementType::Float32,

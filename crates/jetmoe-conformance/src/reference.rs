@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord, OptionalOutput, OutputName, Precision, Profile, Signature, Task};
+use jetmoe_artifact::{
+    Artifact, GraphRecord, OptionalOutput, OutputName, Precision, Profile, Signature, Task,
+};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Inputs, Reference};
 use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};

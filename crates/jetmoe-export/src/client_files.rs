@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jetmoe_artifact::{GraphRecord, Task, names as artifact_names};
+use jetmoe_artifact::{CacheUpdate, GraphRecord, Task, names as artifact_names};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig, Tokenizer, names, read_json, read_text};
 use serde_json::{Map, Value, json};
 
@@ -141,6 +141,7 @@ fn genai_config(config: &ModelConfig, graph: &GraphRecord) -> Value {
         [single] => json!(single),
         several => json!(several),
     };
+    let cache_update = graph.signature(config).cache_update;
     let padding = config.pad_token_id.or(config.eos_token_ids.first().copied()).unwrap_or(0);
     json!({
         "model": {
@@ -161,7 +162,7 @@ fn genai_config(config: &ModelConfig, graph: &GraphRecord) -> Value {
         },
         "search": {
             "max_length": config.max_position_embeddings,
-            "past_present_share_buffer": false,
+            "past_present_share_buffer": cache_update == CacheUpdate::InPlace,
         },
     })
 }

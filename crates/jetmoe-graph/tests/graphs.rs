@@ -18,14 +18,14 @@ use serde_json::json;
 fn tiny_config() -> ModelConfig {
     let value = json!({
         "model_type": "jetmoe", "vocab_size": 32, "hidden_size": 8, "num_hidden_layers": 1,
-        "num_key_value_heads": 2, "kv_channels": 4, "intermediate_size": 12, "num_local_experts": 3,
+        "num_key_value_heads": 2, "kv_channels": 8, "intermediate_size": 12, "num_local_experts": 3,
         "num_experts_per_tok": 2, "max_position_embeddings": 16, "pad_token_id": 0,
     });
     ModelConfig::from_json(&value).unwrap()
 }
 
-/// Each task with and without the optional outputs, and next-token logits in every other precision; 4-bit weights also
-/// with ONNX Runtime's operators.
+/// Each task with and without the optional outputs, and next-token logits in every other precision; float32 and 4-bit
+/// weights also with ONNX Runtime's operators.
 fn every_graph() -> Vec<(String, Graph)> {
     let mut graphs = Vec::new();
     for task in Task::ALL {
@@ -41,7 +41,9 @@ fn every_graph() -> Vec<(String, Graph)> {
     }
     let others = Precision::ALL.iter().filter(|precision| **precision != Precision::F32);
     let portable = others.map(|precision| (*precision, Profile::Portable));
-    for (precision, profile) in portable.chain([(Precision::Q4, Profile::OnnxRuntime)]) {
+    let with_own_operators =
+        [Precision::F32, Precision::Q4].map(|precision| (precision, Profile::OnnxRuntime));
+    for (precision, profile) in portable.chain(with_own_operators) {
         let options = GraphOptions { precision, profile, ..GraphOptions::for_task(Task::CausalLm) };
         let mut name = format!("{}.{precision}", options.task);
         if profile != Profile::Portable {
@@ -131,7 +133,7 @@ fn a_portable_graph_uses_only_standard_operators() {
 }
 
 #[test]
-fn a_graph_for_onnx_runtime_uses_its_operators_for_quantized_weights_only() {
+fn a_graph_for_onnx_runtime_uses_its_operators_for_attention_and_quantized_weights() {
     for precision in Precision::ALL {
         let options = GraphOptions {
             precision: *precision,
@@ -144,11 +146,12 @@ fn a_graph_for_onnx_runtime_uses_its_operators_for_quantized_weights_only() {
             .filter(|operator| !STANDARD.contains(&operator.name) || !operator.domain.is_empty())
             .map(|operator| operator.to_string())
             .collect();
-        let wanted: &[&str] = match precision.storage().is_quantized() {
-            true => &["com.microsoft.GatherBlockQuantized", "com.microsoft.MatMulNBits"],
-            false => &[],
-        };
-        assert_eq!(foreign, wanted.iter().map(|name| (*name).to_owned()).collect(), "{precision}");
+        let mut wanted = vec!["GroupQueryAttention", "RotaryEmbedding"];
+        if precision.storage().is_quantized() {
+            wanted.extend(["GatherBlockQuantized", "MatMulNBits"]);
+        }
+        let wanted: BTreeSet<String> = wanted.iter().map(|name| format!("com.microsoft.{name}")).collect();
+        assert_eq!(foreign, wanted, "{precision}");
     }
 }
 

@@ -66,7 +66,13 @@ impl FakeModel {
 
     pub(crate) fn load(self) -> Model {
         let graph = FakeGraph {
-            signature: Signature::new(&self.config, self.task, Precision::F32, Profile::Portable, &BTreeSet::new()),
+            signature: Signature::new(
+                &self.config,
+                self.task,
+                Precision::F32,
+                Profile::Portable,
+                &BTreeSet::new(),
+            ),
             pad_token_id: self.config.pad_token_id,
             task: self.task,
             scores: self.scores,

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{Artifact, OutputName};
-use jetmoe_rt::engine::{GraphSession, StepInputs, WantedLogits, TensorMap};
+use jetmoe_rt::engine::{GraphSession, StepInputs, TensorMap, WantedLogits};
 use jetmoe_rt::{Error, LoadOptions, Model, Runtime, TokenBatch};
 use ndarray::{Array2, ArrayD, array, s};
 

@@ -41,7 +41,8 @@ impl Builder {
         let width = |value: &Value| value.shape.0.last().and_then(Dimension::fixed).unwrap_or(0) as usize;
         let kv_width = kv_heads * channels;
         if (width(queries), width(keys), width(values)) != (group * kv_width, kv_width, kv_width) {
-            let message = format!("{kv_heads} key heads of width {channels}, {group} queries each, do not fit");
+            let message =
+                format!("{kv_heads} key heads of width {channels}, {group} queries each, do not fit");
             return self.refuse(OPERATOR, &[queries, keys, values], message);
         }
         let present = Shape(vec![

@@ -58,13 +58,8 @@ impl Sizes {
 /// A refusal names the node and all shapes; with a validated configuration it means a mistake in this crate.
 pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
     options.weights.check(config.num_hidden_layers)?;
-    let signature = Signature::new(
-        config,
-        options.task,
-        options.precision,
-        options.profile,
-        &options.optional_outputs,
-    );
+    let signature =
+        Signature::new(config, options.task, options.precision, options.profile, &options.optional_outputs);
     let mut builder = Builder::new(options);
     let inputs: Vec<(InputName, Value)> =
         signature.inputs.iter().map(|spec| (spec.name, builder.input(spec))).collect();
@@ -107,9 +102,8 @@ fn compute(
     let sizes = Sizes::new(&input_ids, past, config.num_experts_per_token);
     let mut outputs = Vec::new();
 
-    let attend = builder.scope("mask", |builder| {
-        Attend::new(builder, config, cache_update, &attention_mask, &sizes)
-    })?;
+    let attend = builder
+        .scope("mask", |builder| Attend::new(builder, config, cache_update, &attention_mask, &sizes))?;
     let rotary =
         builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids, &sizes))?;
     let (table, embedding) = builder.scope("embedding", |builder| {
@@ -177,8 +171,7 @@ fn compute(
     let head = builder.scope("head", |builder| match task {
         Task::CausalLm => {
             let wanted = input(InputName::LogitsToKeep);
-            let logits =
-                head::language_model(builder, config, &table, &normed, wanted.as_ref(), &sizes)?;
+            let logits = head::language_model(builder, config, &table, &normed, wanted.as_ref(), &sizes)?;
             Ok((OutputName::Logits, logits)) // [batch, seq or logits_length, vocab]
         }
         Task::Backbone => {

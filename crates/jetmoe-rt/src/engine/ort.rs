@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
-use jetmoe_artifact::{Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature};
+use jetmoe_artifact::{
+    Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature,
+};
 use ndarray::{Array2, ArrayD};
 use ort::environment::Environment;
 use ort::logging::LogLevel;

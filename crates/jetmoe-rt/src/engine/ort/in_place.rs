@@ -63,7 +63,13 @@ impl InPlaceSession {
     pub(super) fn start(shared: Arc<Shared>, max_sequence_length: Option<usize>) -> ort::Result<Self> {
         let binding = shared.session.lock().unwrap_or_else(PoisonError::into_inner).create_binding()?;
         let mask = Array2::zeros((0, 0));
-        Ok(InPlaceSession { shared, binding, cache: None, mask, first_room: max_sequence_length.unwrap_or(0) })
+        Ok(InPlaceSession {
+            shared,
+            binding,
+            cache: None,
+            mask,
+            first_room: max_sequence_length.unwrap_or(0),
+        })
     }
 
     fn step(&mut self, inputs: &StepInputs) -> ort::Result<TensorMap> {
