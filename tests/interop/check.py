@@ -77,7 +77,9 @@ def check(export: Export) -> tuple[dict[str, list[str]], dict[str, float]]:
     found = {
         "valid": validity.problems(export.graph, storage.is_portable()),
         "rules": rules.problems(model, export.graph, export.requested_opset(), storage.foreign_operators()),
-        "contract": contract.problems(model, export.task, outputs, sizes, activations),
+        "contract": contract.problems(
+            model, export.task, outputs, sizes, activations, storage.is_portable()
+        ),
     }
     case = golden_case(export, config, sizes)
     try:

@@ -48,7 +48,7 @@ def has_cache(task: str) -> bool:
 
 
 def expected(
-    task: str, outputs: set[str], sizes: Sizes, activations: int = FLOAT
+    task: str, outputs: set[str], sizes: Sizes, activations: int = FLOAT, is_portable: bool = True
 ) -> tuple[list[Value], list[Value]]:
     """The inputs and outputs of a graph, in order. `activations` is the element type of the cache."""
     layers = range(sizes.layers)
@@ -60,7 +60,7 @@ def expected(
     ]
     results: list[Value] = [
         {
-            "causal-lm": ("logits", FLOAT, [*tokens, sizes.vocabulary]),
+            "causal-lm": ("logits", FLOAT, [BATCH, NEW if is_portable else "logits_length", sizes.vocabulary]),
             "backbone": ("last_hidden_state", FLOAT, [*tokens, sizes.hidden]),
             "sequence-classification": ("logits", FLOAT, [BATCH, sizes.labels]),
         }[task]
@@ -72,6 +72,8 @@ def expected(
                 present = [BATCH, sizes.heads, TOTAL, sizes.head_width]
                 inputs.append((f"past_key_values.{layer}.{part}", activations, past))
                 results.append((f"present.{layer}.{part}", activations, present))
+    if task == "causal-lm" and not is_portable:
+        inputs.append(("logits_to_keep", INT64, [1]))
     if "hidden-states" in outputs:
         results += [(f"hidden_states.{index}", FLOAT, [*tokens, sizes.hidden]) for index in range(sizes.layers + 1)]
     if "router-logits" in outputs:
@@ -81,11 +83,22 @@ def expected(
 
 
 def problems(
-    model: onnx.ModelProto, task: str, outputs: set[str], sizes: Sizes, activations: int = FLOAT
+    model: onnx.ModelProto,
+    task: str,
+    outputs: set[str],
+    sizes: Sizes,
+    activations: int = FLOAT,
+    is_portable: bool = True,
 ) -> list[str]:
     """Where the graph's inputs and outputs differ from the contract."""
-    inputs, results = expected(task, outputs, sizes, activations)
-    return [*differences("input", inputs, model.graph.input), *differences("output", results, model.graph.output)]
+    inputs, results = expected(task, outputs, sizes, activations, is_portable)
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    lacking = [name for name, _, _ in inputs if name == "logits_to_keep" and name not in defaults]
+    return [
+        *(f"input {name} has no default" for name in lacking),
+        *differences("input", inputs, model.graph.input),
+        *differences("output", results, model.graph.output),
+    ]
 
 
 def differences(kind: str, wanted: list[Value], declared) -> list[str]:

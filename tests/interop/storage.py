@@ -44,4 +44,5 @@ class Storage:
         """Domain and name of the operators that are allowed beside the standard ones."""
         if self.is_portable():
             return frozenset()
-        return frozenset({("com.microsoft", "MatMulNBits"), ("com.microsoft", "GatherBlockQuantized")})
+        names = ("MatMulNBits", "GatherBlockQuantized", "GroupQueryAttention", "RotaryEmbedding")
+        return frozenset(("com.microsoft", name) for name in names)

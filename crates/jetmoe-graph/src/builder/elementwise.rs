@@ -121,6 +121,10 @@ impl Builder {
         }
     }
 
+    pub(crate) fn neg(&mut self, operand: &Value) -> Value {
+        self.unary("Neg", operand)
+    }
+
     fn float_function(&mut self, operator: &'static str, operand: &Value) -> Result<Value> {
         self.require_float(operator, &[operand])?;
         Ok(self.unary(operator, operand))

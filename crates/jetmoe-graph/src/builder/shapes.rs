@@ -111,8 +111,7 @@ impl Builder {
         }
         let mut shape = operand.shape.clone();
         shape.0[axis] = length.clone();
-        let zero = self.integer(0);
-        let starts = self.sub(&zero, count)?;
+        let starts = self.neg(count);
         let ends = self.integers(&[i64::MAX]);
         let axes = self.integers(&[axis as i64]);
         Ok(self.node("Slice", &[operand, &starts, &ends, &axes], Vec::new(), operand.element, shape))
