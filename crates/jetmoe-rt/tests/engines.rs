@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{Artifact, OutputName};
-use jetmoe_rt::engine::{GraphSession, StepInputs, TensorMap};
+use jetmoe_rt::engine::{GraphSession, StepInputs, TensorMap, WantedLogits};
 use jetmoe_rt::{Error, LoadOptions, Model, Runtime, TokenBatch};
 use ndarray::{Array2, ArrayD, array, s};
 
@@ -149,6 +149,7 @@ fn inputs(input_ids: Array2<i64>, past: usize) -> StepInputs {
         attention_mask: Array2::ones((batch, past + tokens)),
         position_ids: Array2::from_shape_fn((batch, tokens), |(_, token)| (past + token) as i64),
         input_ids,
+        logits: WantedLogits::All,
     }
 }
 
