@@ -202,6 +202,11 @@ impl Model {
         &self.generation_config
     }
 
+    /// Whether both are clones of one model.
+    pub(crate) fn shares_graph_with(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.graph, &other.graph)
+    }
+
     /// Refuses a model of another task.
     pub(crate) fn require_task(&self, needed: Task) -> Result<()> {
         if self.task == needed { Ok(()) } else { Err(Error::WrongTask { found: self.task, needed }) }
