@@ -1,8 +1,9 @@
-//! A conversation of several turns that computes every token once.
+//! A conversation of several turns, each of which computes only what is new.
 //!
 //!     cargo run --example chat -- ARTIFACT
 //!
 //! ARTIFACT is a folder that `jetmoe-export CHECKPOINT --output ARTIFACT` made.
+#![allow(clippy::print_stdout, reason = "an example shows what it computed")]
 
 use std::ops::ControlFlow;
 

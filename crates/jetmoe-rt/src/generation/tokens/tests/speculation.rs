@@ -14,7 +14,7 @@ fn with_lookup(draft_tokens: usize, ngram_tokens: usize, options: &GenerationOpt
 fn repetitive() -> FakeModel {
     let scores = |seen: &[u32]| {
         let mut state = seen[seen.len().saturating_sub(2)..].to_vec();
-        state.extend((seen.len() % 11 == 0).then_some(seen.len() as u32));
+        state.extend(seen.len().is_multiple_of(11).then_some(seen.len() as u32));
         fake::hashed(&state, 12)
     };
     let mut model = FakeModel::new(scores);
