@@ -27,7 +27,7 @@ impl PrefixCache {
     }
 
     /// The tokens whose keys and values are kept. The last token of a continuation is not among them, since no step
-    /// read it; after an error there is none.
+    /// read it; after a step that failed there is none.
     pub fn token_ids(&self) -> &[u32] {
         self.kept.as_ref().map_or(&[], |kept| &kept.token_ids)
     }

@@ -150,9 +150,9 @@ impl TextGenerator {
         texts.pop().ok_or(Error::EmptyPrompt { index: 0 })
     }
 
-    /// As [`TextGenerator::stream`], and computes of the prompt only what `cache` does not hold; what `cache` holds
-    /// afterwards is this prompt and its continuation, or nothing after an error. For conversations, whose next prompt
-    /// begins with all that was said.
+    /// As [`TextGenerator::stream`], and computes of the prompt only what `cache` does not hold, for conversations, whose
+    /// next prompt begins with all that was said. What `cache` holds afterwards is said at
+    /// [`TokenGenerator::generate_cached`].
     ///
     /// # Errors
     /// As [`TextGenerator::generate`].

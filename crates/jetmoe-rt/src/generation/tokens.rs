@@ -153,8 +153,9 @@ impl TokenGenerator {
         self.run(prompts, options, None, &mut uncritical(&mut on_token))
     }
 
-    /// As [`TokenGenerator::generate_with`] for one prompt, of which it computes only what `cache` does not hold; what
-    /// `cache` holds afterwards is this prompt and its continuation, or nothing after an error.
+    /// As [`TokenGenerator::generate_with`] for one prompt, of which it computes only what `cache` does not hold.
+    /// Afterwards `cache` holds this prompt and its continuation; nothing where a step failed, and what it held before
+    /// where nothing was computed, since the prompt was refused or fills all positions.
     ///
     /// # Errors
     /// As [`TokenGenerator::generate`].
