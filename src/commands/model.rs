@@ -36,6 +36,10 @@ pub(crate) struct ModelArguments {
     /// Threads of ONNX Runtime; all cores by default. tract computes in one thread.
     #[arg(long, value_name = "N", help_heading = HEADING)]
     threads: Option<usize>,
+    /// Longest sequence, prompt and continuation, in tokens: the cache gets that much room at once and never more. By
+    /// default it grows up to the model's own limit.
+    #[arg(long, value_name = "N", help_heading = HEADING)]
+    max_sequence_length: Option<usize>,
     /// Multiply quantized weights with float32 activations; by default ONNX Runtime rounds those to 8 bits, which is
     /// faster.
     #[arg(long, help_heading = HEADING)]
@@ -190,6 +194,7 @@ impl ModelArguments {
             precision: self.precision,
             profile: self.profile,
             threads: self.threads,
+            max_sequence_length: self.max_sequence_length,
             int8_activations: !self.exact,
             low_memory: self.low_memory,
             check_memory: !self.no_memory_check,

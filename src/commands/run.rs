@@ -6,7 +6,9 @@ use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
 use jetmoe_conformance::Backend;
 use jetmoe_export::console;
-use jetmoe_rt::{ChatMessage, FinishReason, GenerationOptions, Model, Prompt, Sampling, TextGenerator};
+use jetmoe_rt::{
+    ChatMessage, FinishReason, GenerationOptions, Model, Prompt, PromptLookup, Sampling, TextGenerator,
+};
 use serde::Serialize;
 
 use super::model::ModelArguments;
@@ -70,9 +72,20 @@ pub(crate) struct Run {
     /// Makes sampling repeatable: the same seed, prompt and runtime give the same text.
     #[arg(long, value_name = "N", help_heading = SAMPLING)]
     seed: Option<u64>,
+    /// Guess up to N next tokens from where the latest ones occurred before, and check them in one step; the text stays
+    /// the same. It pays where text repeats; 0, the default, guesses nothing.
+    #[arg(long, value_name = "N", help_heading = STEPS)]
+    speculate: Option<usize>,
+    /// How many of the latest tokens must have occurred before, for --speculate; 2 by default.
+    #[arg(long, value_name = "N", requires = "speculate", help_heading = STEPS)]
+    ngram_tokens: Option<usize>,
+    /// Read the prompt in pieces of N tokens, which bounds the memory that a long one takes; 512 by default.
+    #[arg(long, value_name = "N", help_heading = STEPS)]
+    prefill_chunk: Option<usize>,
 }
 
 const SAMPLING: &str = "Sampling";
+const STEPS: &str = "Steps";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -91,6 +104,8 @@ struct Output<'a> {
     token_ids: &'a [u32],
     finish_reason: String,
     prompt_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
     runtime: String,
 }
 
@@ -134,6 +149,8 @@ impl Run {
                 token_ids: &generated.token_ids,
                 finish_reason: generated.finish_reason.to_string(),
                 prompt_tokens: generated.prompt_tokens,
+                drafted_tokens: generated.statistics.drafted_tokens,
+                accepted_tokens: generated.statistics.accepted_tokens,
                 runtime: model.runtime(),
             })?,
             _ if self.stream => print(&format!("{before}\n"))?,
@@ -197,6 +214,12 @@ impl Run {
         Ok(template.map(|template| template.render(conversation, true)).transpose()?)
     }
 
+    fn prompt_lookup(&self) -> Option<PromptLookup> {
+        let draft_tokens = self.speculate.filter(|tokens| *tokens > 0)?;
+        let defaults = PromptLookup::default();
+        Some(PromptLookup { draft_tokens, ngram_tokens: self.ngram_tokens.unwrap_or(defaults.ngram_tokens) })
+    }
+
     /// Options, changed by what was typed.
     fn options(&self, mut options: GenerationOptions) -> GenerationOptions {
         if let Some(tokens) = self.max_new_tokens {
@@ -207,6 +230,8 @@ impl Run {
         }
         options.seed = self.seed.or(options.seed);
         options.stop.clone_from(&self.stop);
+        options.prefill_chunk = self.prefill_chunk.unwrap_or(options.prefill_chunk);
+        options.prompt_lookup = self.prompt_lookup();
         let asked = self.temperature.is_some()
             || self.top_k.is_some()
             || self.top_p.is_some()

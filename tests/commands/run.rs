@@ -130,6 +130,22 @@ fn json_holds_the_tokens() {
 }
 
 #[test]
+fn drafts_and_chunks_leave_the_text_as_it_is() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let line = "jetmoe run --model artifact --max-new-tokens 48 --prompt \"In the beginning\" --format json";
+    let json = |more: &str| -> Value {
+        serde_json::from_str(bench.run(&format!("{line} {more}")).succeeded()).unwrap()
+    };
+    let plain = json("");
+    assert_eq!((&plain["drafted_tokens"], &plain["accepted_tokens"]), (&json!(0), &json!(0)));
+    assert_eq!(json("--speculate 0"), plain);
+    assert_eq!(json("--prefill-chunk 2"), plain);
+    let drafted = json("--speculate 5 --ngram-tokens 1");
+    assert!(drafted["drafted_tokens"].as_u64() > Some(0), "{drafted}");
+    assert_eq!((&drafted["text"], &drafted["token_ids"]), (&plain["text"], &plain["token_ids"]));
+}
+
+#[test]
 fn an_empty_prompt_is_refused() {
     let bench = Workbench::with_artifact("jetmoe-mini");
     let given = bench.run("jetmoe run --model artifact --prompt \"\"");
@@ -183,6 +199,10 @@ fn values_that_make_no_sense_are_refused_by_the_name_of_their_flag() {
         "--repetition-penalty 0",
         "--max-new-tokens 0",
         "--seed -1",
+        "--prefill-chunk 0",
+        "--speculate -1",
+        "--speculate 4 --ngram-tokens 0",
+        "--ngram-tokens 2",
         "--seed now",
         "--stop \"\"",
         "--threads 0",
@@ -197,7 +217,7 @@ fn values_that_make_no_sense_are_refused_by_the_name_of_their_flag() {
         .map(|line| bench.run(&format!("jetmoe run --model artifact --prompt x {line}")))
         .collect();
     for (line, ended) in lines.iter().zip(&ended) {
-        let flag = line.split(' ').next().unwrap();
+        let flag = line.rsplit(' ').find(|word| word.starts_with("--")).unwrap();
         assert!(ended.refused().contains(flag), "{ended:#?}");
     }
     assert_text!(Ended::transcripts(&ended), []);

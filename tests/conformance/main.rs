@@ -12,6 +12,7 @@
 mod calibration;
 mod closeness;
 mod fixtures;
+mod generation;
 mod golden;
 mod mistakes;
 #[cfg(feature = "ort")]

@@ -9,9 +9,11 @@ use jetmoe::conformance::{
     reference_model,
 };
 use jetmoe::export::{ExportOptions, export};
-use jetmoe::rt::{Error, LoadOptions, Runtime};
+use jetmoe::rt::{Error, LoadOptions, Model, Runtime, TokenBatch};
+use ndarray::Slice;
 use tempfile::TempDir;
 
+use crate::closeness::token_axis;
 use crate::fixtures::Case;
 
 /// A case exported in several ways into one artifact.
@@ -187,4 +189,35 @@ fn with_zero_points_and_groups_of_16_the_head_takes_4_bits_too() {
     assert!(graph.stored.keys().all(|storage| storage.to_string() != "int8"), "{:?}", graph.stored);
     let rise = rise(&exports.case, &artifact, Backend::Ort, Precision::Q4);
     assert!(rise <= allowed(Precision::Q4), "{rise}");
+}
+
+#[test]
+fn a_cache_of_any_precision_is_truncated_to_its_first_tokens() {
+    let exports = Exports::of("tiny");
+    let mut artifact = None;
+    for precision in Precision::ALL {
+        artifact = Some(exports.add(*precision, Profile::Portable, WeightPlan::default()));
+    }
+    let artifact = artifact.unwrap();
+    for graph in &artifact.manifest().graphs {
+        for runtime in [Runtime::Ort, Runtime::Tract] {
+            if !runtime.is_built_in() || !runtime.can_run(graph) {
+                continue;
+            }
+            let options = LoadOptions { runtime: Some(runtime), ..options(graph.precision, graph.profile) };
+            let mut session = Model::load_artifact(&artifact, &options).unwrap().session().unwrap();
+            let prompts = [vec![5, 6, 7, 8, 9], vec![10, 11]];
+            session.step(&TokenBatch::left_padded(&prompts, 0).unwrap()).unwrap();
+            let whole = session.cache().unwrap();
+            session.truncate(3).unwrap();
+            let kept = session.cache().unwrap();
+            assert!(kept.keys().eq(whole.keys()) && !kept.is_empty());
+            for (name, tensor) in &whole {
+                let first = tensor.slice_axis(token_axis(*name), Slice::from(..3));
+                assert!(kept[name] == first, "{name} of {} on {runtime}", graph.precision);
+            }
+            let next = session.step(&TokenBatch::next_tokens(&[12, 13])).unwrap();
+            assert!(next.last_logits(1).unwrap().iter().all(|logit| logit.is_finite()));
+        }
+    }
 }

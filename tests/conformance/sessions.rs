@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use jetmoe::artifact::OutputName;
 use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
-use ndarray::{Array2, concatenate, s};
+use ndarray::{Array2, ArrayD, Slice, concatenate, s};
 
 use crate::closeness::{assert_all_close, sequence_of, token_axis};
 use crate::fixtures::{Case, Subject};
@@ -77,6 +77,96 @@ fn a_prompt_read_in_two_pieces_gives_the_results_of_one() {
                 assert_all_close(&what, &found, &sequence_of(&whole, batch, row));
             }
         }
+    }
+}
+
+/// The scores of a sequence's last token, under the name they have.
+fn last_logits(output: &StepOutput, row: usize) -> TensorMap {
+    TensorMap::from([(OutputName::Logits, output.last_logits(row).unwrap().to_owned().into_dyn())])
+}
+
+#[test]
+fn a_prompt_in_chunks_gives_the_last_scores_and_the_cache_of_the_whole() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let tokens = batch.sequence_length();
+        let mut whole = model.session().unwrap();
+        let expected = whole.step(batch).unwrap();
+        let expected_cache = whole.cache().unwrap();
+        let shortest = (0..batch.batch_size()).map(|row| sequence(batch, row).len()).min().unwrap();
+        assert!(tokens - shortest > 3, "the test needs chunks in which a sequence has padding only");
+        for chunk in [1, 3, tokens - 1, tokens, tokens + 1] {
+            let mut session = model.session().unwrap();
+            let output = session.prefill(batch, chunk).unwrap();
+            assert_eq!(session.past_length(), tokens);
+            let cache = session.cache().unwrap();
+            for row in 0..batch.batch_size() {
+                let what = format!("{what}, sequence {row} in chunks of {chunk}");
+                assert_all_close(&what, &last_logits(&output, row), &last_logits(&expected, row));
+                let (found, expected) =
+                    (sequence_of(&cache, batch, row), sequence_of(&expected_cache, batch, row));
+                assert_all_close(&what, &found, &expected);
+
+                let alone = TokenBatch::left_padded(&[sequence(batch, row)], 0).unwrap();
+                let alone = model.session().unwrap().prefill(&alone, chunk).unwrap();
+                assert_all_close(
+                    &format!("{what} alone"),
+                    &last_logits(&alone, 0),
+                    &last_logits(&output, row),
+                );
+            }
+        }
+    }
+}
+
+/// The first columns of a cache.
+fn first_tokens(cache: &TensorMap, tokens: usize) -> TensorMap {
+    let first = |(name, tensor): (&OutputName, &ArrayD<f32>)| {
+        (*name, tensor.slice_axis(token_axis(*name), Slice::from(..tokens)).to_owned())
+    };
+    cache.iter().map(first).collect()
+}
+
+#[test]
+fn a_truncated_session_goes_on_as_if_the_rest_had_never_been_read() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let tokens = batch.sequence_length();
+        let mut session = model.session().unwrap();
+        session.step(batch).unwrap();
+        let whole = session.cache().unwrap();
+        // what is dropped is read again from other tokens, and dropped again
+        let others = TokenBatch::next_tokens(&vec![17; batch.batch_size()]);
+        for kept in [tokens, tokens - 1, tokens / 2, 1, 0] {
+            session.truncate(kept).unwrap();
+            assert_eq!(session.past_length(), kept);
+            let expected = if kept == 0 { TensorMap::new() } else { first_tokens(&whole, kept) };
+            assert!(session.cache().unwrap() == expected, "{kept} tokens kept {what}");
+            if kept == tokens {
+                continue;
+            }
+            session.step(&others).unwrap();
+            session.truncate(kept).unwrap();
+            let rest = piece(batch, kept..tokens);
+            let output = session.step(&rest).unwrap();
+            let cache = session.cache().unwrap();
+
+            let mut fresh = model.session().unwrap();
+            if kept > 0 {
+                fresh.step(&piece(batch, 0..kept)).unwrap();
+            }
+            let expected = fresh.step(&rest).unwrap();
+            let expected_cache = fresh.cache().unwrap();
+            for row in 0..batch.batch_size() {
+                let what = format!("{what}, sequence {row}, {kept} tokens kept");
+                assert_all_close(&what, &last_logits(&output, row), &last_logits(&expected, row));
+                let (found, expected) =
+                    (sequence_of(&cache, batch, row), sequence_of(&expected_cache, batch, row));
+                assert_all_close(&what, &found, &expected);
+            }
+        }
+        let error = session.truncate(tokens + 1).unwrap_err();
+        assert!(matches!(error, Error::Truncation { .. }), "{error} {what}");
+        session.truncate(0).unwrap();
+        session.step(&TokenBatch::next_tokens(&[3])).unwrap();
     }
 }
 

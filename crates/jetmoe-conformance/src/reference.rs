@@ -142,6 +142,10 @@ impl GraphSession for ReferenceSession {
         }
         Ok(tensors)
     }
+
+    fn truncate(&mut self, tokens: usize) -> jetmoe_rt::Result<()> {
+        self.cache.truncate(tokens).map_err(failed)
+    }
 }
 
 /// A Candle tensor as an array of the same shape.

@@ -80,6 +80,10 @@ impl GraphSession for SpoiltSession {
         (self.spoil)(0, &mut tensors);
         Ok(tensors)
     }
+
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        self.session.truncate(tokens)
+    }
 }
 
 impl fmt::Debug for SpoiltGraph {

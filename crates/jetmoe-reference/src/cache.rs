@@ -39,6 +39,21 @@ impl Cache {
         &self.layers
     }
 
+    /// Forgets all but the first `tokens` tokens of each sequence; nothing if there are no more.
+    ///
+    /// # Errors
+    /// What Candle refuses; the cache is then what it was.
+    pub fn truncate(&mut self, tokens: usize) -> Result<()> {
+        if tokens >= self.len() {
+            return Ok(());
+        }
+        // an empty cache has no layers, so that the next batch may have another size
+        let kept = if tokens == 0 { &[] } else { self.layers.as_slice() };
+        let kept = kept.iter().map(|layer| layer.first(tokens));
+        self.layers = kept.collect::<TensorResult<_>>().map_err(Error::at("the cache"))?;
+        Ok(())
+    }
+
     pub(crate) fn from_layers(layers: Vec<LayerCache>) -> Self {
         Cache { layers }
     }
@@ -61,6 +76,13 @@ impl Cache {
 }
 
 impl LayerCache {
+    fn first(&self, tokens: usize) -> TensorResult<Self> {
+        Ok(LayerCache {
+            key: self.key.narrow(2, 0, tokens)?, // [batch, kv_heads, tokens, kv_channels]
+            value: self.value.narrow(2, 0, tokens)?, // [batch, kv_heads, tokens, kv_channels]
+        })
+    }
+
     /// What was remembered, followed by what is new.
     pub(crate) fn extend(past: Option<&Self>, key: Tensor, value: Tensor) -> TensorResult<Self> {
         match past {

@@ -114,6 +114,19 @@ pub enum Error {
         /// `max_position_embeddings` of the configuration.
         limit: usize,
     },
+    /// A cache that is to keep more tokens than it has.
+    #[error(
+        "cannot keep {tokens} tokens of a cache of {cached}; Session::past_length says how many there are"
+    )]
+    Truncation {
+        /// How many were to be kept.
+        tokens: usize,
+        /// How many there are.
+        cached: usize,
+    },
+    /// The model's task keeps no cache.
+    #[error("the model keeps no cache, so there is nothing to truncate; every step sees its own tokens only")]
+    NoCache,
     /// A tensor has another shape than it must have.
     #[error("{tensor} has shape {found:?}, expected {expected:?}")]
     Shape {

@@ -11,9 +11,9 @@ use std::sync::{Arc, LazyLock};
 
 use jetmoe_artifact::{OutputName, Precision, Profile, Signature, Task};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
-use ndarray::{Array2, Array3, Axis, concatenate};
+use ndarray::{Array2, Array3, Axis, concatenate, s};
 
-use crate::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
+use crate::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits};
 use crate::{Error, Model, Result};
 
 type Scores = dyn Fn(&[u32]) -> Vec<f32> + Send + Sync;
@@ -27,6 +27,10 @@ pub(crate) struct FakeModel {
     scores: Arc<Scores>,
     /// Counts the steps of every session.
     pub(crate) steps: Arc<AtomicUsize>,
+    /// Counts the tokens of every step, of all sequences and padding included.
+    pub(crate) computed: Arc<AtomicUsize>,
+    /// A token that makes the step fail that reads it.
+    pub(crate) fails_at: Option<u32>,
 }
 
 impl FakeModel {
@@ -50,6 +54,8 @@ impl FakeModel {
             task,
             scores: Arc::new(scores),
             steps: Arc::default(),
+            computed: Arc::default(),
+            fails_at: None,
         }
     }
 
@@ -77,6 +83,8 @@ impl FakeModel {
             task: self.task,
             scores: self.scores,
             steps: self.steps,
+            computed: self.computed,
+            fails_at: self.fails_at,
         };
         Model::from_graph(Arc::new(graph), self.config, self.task, self.tokenizer, self.generation_config)
     }
@@ -115,6 +123,8 @@ struct FakeGraph {
     task: Task,
     scores: Arc<Scores>,
     steps: Arc<AtomicUsize>,
+    computed: Arc<AtomicUsize>,
+    fails_at: Option<u32>,
 }
 
 impl fmt::Debug for FakeGraph {
@@ -138,6 +148,8 @@ impl LoadedGraph for FakeGraph {
             task: self.task,
             scores: Arc::clone(&self.scores),
             steps: Arc::clone(&self.steps),
+            computed: Arc::clone(&self.computed),
+            fails_at: self.fails_at,
             ids: None,
         }))
     }
@@ -148,6 +160,8 @@ struct FakeSession {
     task: Task,
     scores: Arc<Scores>,
     steps: Arc<AtomicUsize>,
+    computed: Arc<AtomicUsize>,
+    fails_at: Option<u32>,
     /// `[batch, tokens so far]`
     ids: Option<Array2<i64>>,
 }
@@ -188,7 +202,11 @@ impl FakeSession {
         }
         self.ids = Some(ids);
         let width = rows.len() / (batch * new);
-        Array3::from_shape_vec((batch, new, width), rows).unwrap()
+        let scores = Array3::from_shape_vec((batch, new, width), rows).unwrap();
+        match inputs.logits {
+            WantedLogits::All => scores,
+            WantedLogits::Last => scores.slice_move(s![.., new - 1.., ..]),
+        }
     }
 
     /// `[batch, labels]`, from the tokens up to the last that is no padding, as the classification head reads them.
@@ -209,7 +227,11 @@ impl FakeSession {
 
 impl GraphSession for FakeSession {
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        if self.fails_at.is_some_and(|token| inputs.input_ids.iter().any(|id| *id == i64::from(token))) {
+            return Err(Error::Run { runtime: "fake".to_owned(), message: "told to fail".to_owned() });
+        }
         self.steps.fetch_add(1, Ordering::Relaxed);
+        self.computed.fetch_add(inputs.input_ids.len(), Ordering::Relaxed);
         let logits = match self.task {
             Task::CausalLm => self.next_token_scores(inputs).into_dyn(),
             Task::SequenceClassification => self.class_scores(inputs).into_dyn(),
@@ -222,5 +244,10 @@ impl GraphSession for FakeSession {
 
     fn cache(&self) -> Result<TensorMap> {
         Ok(TensorMap::new())
+    }
+
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        self.ids = self.ids.take().filter(|_| tokens > 0).map(|ids| ids.slice(s![.., ..tokens]).to_owned());
+        Ok(())
     }
 }

@@ -31,8 +31,8 @@ pub use classification::{Classification, ClassificationOptions, TextClassifier};
 pub use engine::library::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary};
 pub use error::{Error, Result};
 pub use generation::{
-    FinishReason, Generated, GeneratedText, GenerationOptions, Prompt, Sampling, TextGenerator, TextStream,
-    TokenEvent, TokenGenerator,
+    FinishReason, Generated, GeneratedText, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
+    PromptLookup, Sampling, TextGenerator, TextStream, TokenEvent, TokenGenerator,
 };
 pub use jetmoe_checkpoint::ChatMessage;
 pub use memory::available_memory;

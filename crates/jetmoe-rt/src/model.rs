@@ -155,7 +155,11 @@ impl Model {
         let (record, graph) = load_graph(artifact, options)?;
         let tokenizer = artifact.tokenizer()?;
         let generation_config = artifact.generation_config()?;
-        Ok(Self::from_graph(graph, artifact.config().clone(), record.task, tokenizer, generation_config))
+        let mut config = artifact.config().clone();
+        if let Some(limit) = options.max_sequence_length {
+            config.max_position_embeddings = config.max_position_embeddings.min(limit);
+        }
+        Ok(Self::from_graph(graph, config, record.task, tokenizer, generation_config))
     }
 
     /// Wraps a graph that some other backend loaded.
@@ -207,6 +211,11 @@ impl Model {
         &self.generation_config
     }
 
+    /// Whether both are clones of one model.
+    pub(crate) fn shares_graph_with(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.graph, &other.graph)
+    }
+
     /// Refuses a model of another task.
     pub(crate) fn require_task(&self, needed: Task) -> Result<()> {
         if self.task == needed { Ok(()) } else { Err(Error::WrongTask { found: self.task, needed }) }
@@ -248,6 +257,10 @@ type Loaded<'a> = (&'a GraphRecord, Arc<dyn LoadedGraph>);
 
 /// Loads into the runtime that was asked for; without one, ONNX Runtime where it can be had, else tract.
 fn load_graph<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
+    if options.max_sequence_length == Some(0) {
+        let option = "max_sequence_length";
+        return Err(Error::Option { option, found: "0".to_owned(), expected: "at least 1" });
+    }
     if options.threads == Some(0) {
         return Err(Error::Option { option: "threads", found: "0".to_owned(), expected: "at least 1" });
     }

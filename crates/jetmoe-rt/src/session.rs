@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use jetmoe_artifact::OutputName;
 use jetmoe_checkpoint::ModelConfig;
 use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, Ix2, Ix3, concatenate, s};
@@ -27,6 +29,78 @@ impl Session {
     /// [`Error::TokenOutOfRange`], [`Error::TooLong`], [`Error::Shape`] for another batch size than before, or what
     /// the runtime reports. The session is then as it was before.
     pub fn step(&mut self, tokens: &TokenBatch) -> Result<StepOutput> {
+        let mask = self.mask_with(tokens)?;
+        self.run(tokens, 0..tokens.sequence_length(), &mask, WantedLogits::All)
+    }
+
+    /// As [`Session::step`], in as many steps of at most `chunk` tokens per sequence as it takes, at least 1: what a step
+    /// needs in memory then does not grow with the prompt. The output is that of the last of these steps, and of the
+    /// logits only [`StepOutput::last_logits`] is certain to be there. A task without a cache takes all tokens at once.
+    ///
+    /// # Errors
+    /// As [`Session::step`], before anything is computed wherever the tokens are the reason; [`Error::Option`] for a
+    /// chunk of 0. The session is then as it was before.
+    pub fn prefill(&mut self, tokens: &TokenBatch, chunk: usize) -> Result<StepOutput> {
+        if chunk == 0 {
+            return Err(Error::Option {
+                option: "prefill_chunk",
+                found: chunk.to_string(),
+                expected: "at least 1",
+            });
+        }
+        let mask = self.mask_with(tokens)?;
+        let past = self.past_length();
+        let result = self.run_in_chunks(tokens, &mask, chunk);
+        if result.is_err() && self.has_cache {
+            self.truncate(past)?;
+        }
+        result
+    }
+
+    fn run_in_chunks(
+        &mut self,
+        tokens: &TokenBatch,
+        mask: &Array2<bool>,
+        chunk: usize,
+    ) -> Result<StepOutput> {
+        let length = tokens.sequence_length();
+        let mut done = 0;
+        if self.has_cache {
+            while length - done > chunk {
+                self.run(tokens, done..done + chunk, mask, WantedLogits::Last)?;
+                done += chunk;
+            }
+        }
+        self.run(tokens, done..length, mask, WantedLogits::Last)
+    }
+
+    /// Keeps the first `tokens` cached tokens per sequence, padding included, and forgets the rest, as if it had never
+    /// been read. After 0 the session is as it began, and its next batch may have another size.
+    ///
+    /// # Errors
+    /// [`Error::Truncation`] for more tokens than [`Session::past_length`], [`Error::NoCache`] for a task without a
+    /// cache, or what the runtime reports. The session is then as it was before.
+    pub fn truncate(&mut self, tokens: usize) -> Result<()> {
+        if !self.has_cache {
+            return Err(Error::NoCache);
+        }
+        let cached = self.past_length();
+        if tokens > cached {
+            return Err(Error::Truncation { tokens, cached });
+        }
+        if tokens < cached {
+            self.graph.truncate(tokens)?;
+            self.mask = self
+                .mask
+                .take()
+                .filter(|_| tokens > 0)
+                .map(|mask| mask.slice_move(s![.., ..tokens]).as_standard_layout().into_owned());
+        }
+        Ok(())
+    }
+
+    /// The mask of cached and new tokens, once the new ones are known to be such that the model can take them.
+    fn mask_with(&self, tokens: &TokenBatch) -> Result<Array2<bool>> {
         if let Some(((row, column), id)) =
             tokens.ids().indexed_iter().find(|(_, id)| **id as usize >= self.config.vocab_size)
         {
@@ -41,19 +115,30 @@ impl Session {
                 })?,
             _ => tokens.mask().clone(),
         };
-        let positions = positions(&mask);
-        let longest = positions.iter().max().map_or(0, |last| last + 1) as usize;
+        let longest = positions(mask.view()).iter().max().map_or(0, |last| last + 1) as usize;
         if longest > self.config.max_position_embeddings {
             return Err(Error::TooLong { tokens: longest, limit: self.config.max_position_embeddings });
         }
-        let past_length = mask.ncols() - tokens.sequence_length();
+        Ok(mask)
+    }
+
+    /// Runs some columns of a batch; `mask` ends with the batch's own.
+    fn run(
+        &mut self,
+        tokens: &TokenBatch,
+        columns: Range<usize>,
+        mask: &Array2<bool>,
+        logits: WantedLogits,
+    ) -> Result<StepOutput> {
+        let before = mask.ncols() - tokens.sequence_length();
+        let mask = mask.slice(s![.., ..before + columns.end]);
         let tensors = self.graph.run(&StepInputs {
-            input_ids: tokens.ids().mapv(i64::from),
+            input_ids: tokens.ids().slice(s![.., columns.clone()]).mapv(i64::from),
             attention_mask: mask.mapv(i64::from),
-            position_ids: positions.slice(s![.., past_length..]).to_owned(),
-            logits: WantedLogits::All,
+            position_ids: positions(mask).slice(s![.., before + columns.start..]).to_owned(),
+            logits,
         })?;
-        self.mask = Some(mask);
+        self.mask = Some(mask.to_owned());
         Ok(StepOutput { tensors })
     }
 
@@ -75,7 +160,7 @@ impl Session {
 }
 
 /// Position of every token: the number of tokens before it that count; 0 for padding in front.
-fn positions(mask: &Array2<bool>) -> Array2<i64> {
+fn positions(mask: ArrayView2<'_, bool>) -> Array2<i64> {
     let mut positions = mask.mapv(i64::from);
     for mut row in positions.rows_mut() {
         let mut seen = 0;
@@ -119,9 +204,19 @@ impl StepOutput {
     /// # Errors
     /// As [`StepOutput::logits`].
     pub fn last_logits(&self, row: usize) -> Result<ArrayView1<'_, f32>> {
+        self.logits_before_last(row, 0)
+    }
+
+    /// Next-token logits of the token that comes `distance` before a sequence's last, `[vocab_size]`.
+    pub(crate) fn logits_before_last(&self, row: usize, distance: usize) -> Result<ArrayView1<'_, f32>> {
         let logits = self.logits()?;
-        let last = logits.shape()[1] - 1;
-        Ok(logits.slice_move(s![row, last, ..]))
+        let (batch_size, tokens, vocab_size) = logits.dim();
+        let column = tokens.checked_sub(distance + 1).ok_or_else(|| Error::Shape {
+            tensor: OutputName::Logits.to_string(),
+            expected: vec![batch_size, distance + 1, vocab_size],
+            found: logits.shape().to_vec(),
+        })?;
+        Ok(logits.slice_move(s![row, column, ..]))
     }
 
     /// Class logits, `[batch, labels]`.
@@ -151,3 +246,6 @@ impl StepOutput {
         Error::MissingOutput { name, available: self.tensors.keys().map(ToString::to_string).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

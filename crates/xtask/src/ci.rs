@@ -116,8 +116,12 @@ impl Stage {
 }
 
 /// The programs under examples/, each with the model whose artifact it is given.
-const EXAMPLES: [(&str, &str); 3] =
-    [("classify", "jetmoe-mini-classifier"), ("generate", "jetmoe-mini"), ("stream", "jetmoe-mini")];
+const EXAMPLES: [(&str, &str); 4] = [
+    ("chat", "jetmoe-mini"),
+    ("classify", "jetmoe-mini-classifier"),
+    ("generate", "jetmoe-mini"),
+    ("stream", "jetmoe-mini"),
+];
 
 #[cfg(test)]
 mod tests {

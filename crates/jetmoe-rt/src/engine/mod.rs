@@ -55,6 +55,13 @@ pub trait GraphSession: fmt::Debug + Send {
     /// # Errors
     /// What the runtime refuses.
     fn cache(&self) -> Result<TensorMap>;
+
+    /// Keeps the first `tokens` columns of the cache and drops the rest; does nothing if there are no more. After 0 the
+    /// session is as it began.
+    ///
+    /// # Errors
+    /// What the runtime refuses; the cache is then what it was before.
+    fn truncate(&mut self, tokens: usize) -> Result<()>;
 }
 
 /// Inputs of one step, already checked: rectangular, ids inside the vocabulary, positions inside the model's.
@@ -66,16 +73,16 @@ pub struct StepInputs {
     pub attention_mask: Array2<i64>,
     /// `[batch, new tokens]`
     pub position_ids: Array2<i64>,
-    /// Which logits are wanted.
+    /// Whose next-token logits will be read.
     pub logits: WantedLogits,
 }
 
-/// Of which new tokens the logits are wanted. A runtime may return more, so the last ones are counted from the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Which next-token logits of a step will be read. It is a permission to leave out the others and no duty, so who reads
+/// counts columns from the end, as [`StepOutput::last_logits`](crate::StepOutput::last_logits) does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WantedLogits {
-    /// Of every new token.
-    #[default]
+    /// Those of every new token: `[batch, new tokens, vocab_size]`.
     All,
-    /// Of each sequence's last one, which is in the last column.
+    /// Those of each sequence's last token: `[batch, 1, vocab_size]` is enough.
     Last,
 }

@@ -3,6 +3,7 @@
 mod in_place;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,11 +11,13 @@ use half::f16;
 use jetmoe_artifact::{
     Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature,
 };
-use ndarray::{Array2, ArrayD};
+use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynValue, Tensor, TensorElementType, TensorValueTypeMarker, Value};
+use ort::value::{
+    DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorValueTypeMarker, Value,
+};
 
 use self::in_place::InPlaceSession;
 use super::allocator::handing_back;
@@ -152,6 +155,13 @@ impl GraphSession for OrtSession {
         let copies = self.cache.iter().map(|(name, value)| Ok((*name, to_array(value)?)));
         copies.collect::<ort::Result<TensorMap>>().map_err(|error| run_error(&error))
     }
+
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let cache = if tokens == 0 { &[] } else { self.cache.as_slice() };
+        let kept = cache.iter().map(|(name, value)| Ok((*name, first_tokens(value, tokens)?)));
+        self.cache = kept.collect::<ort::Result<_>>().map_err(|error| run_error(&error))?;
+        Ok(())
+    }
 }
 
 impl OrtSession {
@@ -213,6 +223,26 @@ impl OrtSession {
 
 fn int64_tensor(array: &Array2<i64>) -> ort::Result<Tensor<i64>> {
     Tensor::from_array((array.shape(), array.iter().copied().collect::<Vec<_>>()))
+}
+
+/// A copy of the first tokens of a part of the cache, `[batch, kv_heads, tokens, kv_channels]`.
+fn first_tokens(value: &DynValue, tokens: usize) -> ort::Result<DynValue> {
+    fn copy<T: PrimitiveTensorElementType + Copy + fmt::Debug + 'static>(
+        value: &DynValue,
+        tokens: usize,
+    ) -> ort::Result<DynValue> {
+        let (shape, elements) = value.try_extract_tensor::<T>()?;
+        let shape: Vec<usize> = shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
+        let cached = ArrayViewD::from_shape(shape, elements).map_err(ort::Error::wrap)?;
+        let kept = cached.slice_axis(Axis(2), (..tokens.min(cached.len_of(Axis(2)))).into());
+        let elements: Vec<T> = kept.iter().copied().collect();
+        Ok(Tensor::from_array((kept.shape(), elements))?.into_dyn())
+    }
+    if value.dtype().tensor_type() == Some(TensorElementType::Float16) {
+        copy::<f16>(value, tokens)
+    } else {
+        copy::<f32>(value, tokens)
+    }
 }
 
 fn to_array<Type: TensorValueTypeMarker + ?Sized>(value: &Value<Type>) -> ort::Result<ArrayD<f32>> {

@@ -120,6 +120,9 @@ fn fact(model: &InferenceModel, input: &InputSpec) -> InferenceFact {
     InferenceFact::dt_shape(element, shape.collect::<TVec<TDim>>())
 }
 
+/// Axis of a part of the cache that counts tokens.
+const TOKENS: usize = 2;
+
 /// A batch of sequences in tract.
 #[derive(Debug)]
 struct TractSession {
@@ -141,6 +144,16 @@ impl GraphSession for TractSession {
         let copies =
             self.cache.iter().map(|(name, value)| Ok((*name, to_array(value.clone().into_tensor())?)));
         guarded(|| copies.collect()).map_err(run_error)
+    }
+
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let cache = if tokens == 0 { &[] } else { self.cache.as_slice() };
+        let kept = cache.iter().map(|(name, value)| {
+            let cached = value.shape().get(TOKENS).copied().unwrap_or(0);
+            Ok((*name, value.slice(TOKENS, 0, tokens.min(cached))?.into_tvalue()))
+        });
+        self.cache = guarded(|| kept.collect()).map_err(run_error)?;
+        Ok(())
     }
 }
 

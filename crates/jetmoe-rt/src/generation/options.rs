@@ -1,5 +1,6 @@
 use jetmoe_checkpoint::GenerationConfig;
 
+use super::lookup::PromptLookup;
 use super::stop;
 use crate::{Error, Model, Result};
 
@@ -59,6 +60,12 @@ pub struct GenerationOptions {
     /// Decides the draws of [`Sampling::Random`]: the same seed, prompts and runtime give the same continuations, and
     /// every sequence of a batch has its own stream of draws. `None`, the default, takes another seed each time.
     pub seed: Option<u64>,
+    /// Most tokens of a prompt that one step reads, at least 1; 512 by default. A longer prompt takes several steps, and
+    /// what a step needs in memory grows with this instead of with the prompt.
+    pub prefill_chunk: usize,
+    /// Drafts of several tokens that one step checks; `None`, the default, makes one token per step. For one prompt at a
+    /// time: a batch is refused, since its sequences would accept unequal numbers of drafts.
+    pub prompt_lookup: Option<PromptLookup>,
 }
 
 impl Default for GenerationOptions {
@@ -70,6 +77,8 @@ impl Default for GenerationOptions {
             stop: Vec::new(),
             end_token_ids: None,
             seed: None,
+            prefill_chunk: 512,
+            prompt_lookup: None,
         }
     }
 }
@@ -116,6 +125,8 @@ impl GenerationOptions {
             "a finite number above 0",
         )?;
         stop::refuse_empty(&self.stop)?;
+        check("prefill_chunk", self.prefill_chunk, self.prefill_chunk >= 1, "at least 1")?;
+        self.prompt_lookup.map_or(Ok(()), |lookup| lookup.validate())?;
         let Sampling::Random { temperature, top_k, top_p, min_p } = self.sampling else { return Ok(()) };
         check(
             "temperature",
@@ -137,7 +148,7 @@ impl GenerationOptions {
 }
 
 /// Fails for a value that is not as expected. NaN fails every comparison, so no rule lets it through.
-fn check(
+pub(super) fn check(
     option: &'static str,
     value: impl ToString,
     as_expected: bool,
@@ -194,6 +205,14 @@ mod tests {
         }
         let options = GenerationOptions { max_new_tokens: 0, ..GenerationOptions::default() };
         assert_eq!(refused(options).0, "max_new_tokens");
+        let options = GenerationOptions { prefill_chunk: 0, ..GenerationOptions::default() };
+        assert_eq!(refused(options).0, "prefill_chunk");
+        let lookup = |draft_tokens, ngram_tokens| GenerationOptions {
+            prompt_lookup: Some(PromptLookup { draft_tokens, ngram_tokens }),
+            ..GenerationOptions::default()
+        };
+        assert_eq!(refused(lookup(0, 2)).0, "draft_tokens");
+        assert_eq!(refused(lookup(1, 0)).0, "ngram_tokens");
         let options =
             GenerationOptions { stop: vec!["a".into(), String::new()], ..GenerationOptions::default() };
         assert_eq!(refused(options).0, "stop");

@@ -2,8 +2,8 @@ use std::ops::ControlFlow;
 
 use jetmoe_checkpoint::{ChatMessage, Tokenizer};
 
-use super::tokens::{FinishReason, TokenGenerator, Verdict};
-use super::{GenerationOptions, TextStream};
+use super::tokens::{FinishReason, GenerationStatistics, TokenGenerator, Verdict};
+use super::{GenerationOptions, PrefixCache, TextStream};
 use crate::{Error, Model, Result};
 
 /// What is to be continued. Texts, conversations and token ids convert into it.
@@ -72,6 +72,8 @@ pub struct GeneratedText {
     pub finish_reason: FinishReason,
     /// Number of tokens of the prompt, special ones included.
     pub prompt_tokens: usize,
+    /// What it did not cost.
+    pub statistics: GenerationStatistics,
 }
 
 /// Continues texts and conversations.
@@ -143,8 +145,26 @@ impl TextGenerator {
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<GeneratedText> {
         let prompt_ids = self.encode(prompt)?;
-        let mut texts = self.run(&[prompt_ids], options, &mut on_text)?;
+        let mut texts = self.run(&[prompt_ids], options, None, &mut on_text)?;
         // one prompt in, one text out
+        texts.pop().ok_or(Error::EmptyPrompt { index: 0 })
+    }
+
+    /// As [`TextGenerator::stream`], and computes of the prompt only what `cache` does not hold, for conversations, whose
+    /// next prompt begins with all that was said. What `cache` holds afterwards is said at
+    /// [`TokenGenerator::generate_cached`].
+    ///
+    /// # Errors
+    /// As [`TextGenerator::generate`].
+    pub fn stream_cached<'p>(
+        &self,
+        prompt: impl Into<Prompt<'p>>,
+        options: &GenerationOptions,
+        cache: &mut PrefixCache,
+        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<GeneratedText> {
+        let prompt_ids = self.encode(prompt)?;
+        let mut texts = self.run(&[prompt_ids], options, Some(cache), &mut on_text)?;
         texts.pop().ok_or(Error::EmptyPrompt { index: 0 })
     }
 
@@ -163,7 +183,7 @@ impl TextGenerator {
             .enumerate()
             .map(|(index, prompt)| self.encode_at(index, prompt.into()))
             .collect::<Result<Vec<_>>>()?;
-        self.run(&prompt_ids, options, &mut |_| ControlFlow::Continue(()))
+        self.run(&prompt_ids, options, None, &mut |_| ControlFlow::Continue(()))
     }
 
     /// Token ids of a prompt, as the model gets them.
@@ -205,6 +225,7 @@ impl TextGenerator {
         &self,
         prompts: &[Vec<u32>],
         options: &GenerationOptions,
+        cache: Option<&mut PrefixCache>,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Vec<GeneratedText>> {
         let tokenizer = self.tokenizer()?;
@@ -212,7 +233,7 @@ impl TextGenerator {
             .iter()
             .map(|prompt| Ok((TextStream::new(tokenizer, prompt, &options.stop)?, String::new())))
             .collect::<Result<Vec<_>>>()?;
-        let generated = self.tokens.run(prompts, options, &mut |event| {
+        let generated = self.tokens.run(prompts, options, cache, &mut |event| {
             let (stream, text) = &mut streams[event.sequence];
             let mut piece = match event.finish_reason {
                 Some(FinishReason::EndToken) => String::new(),
@@ -239,6 +260,7 @@ impl TextGenerator {
                 token_ids: generated.token_ids,
                 finish_reason: generated.finish_reason,
                 prompt_tokens: prompt.len(),
+                statistics: generated.statistics,
             })
             .collect())
     }

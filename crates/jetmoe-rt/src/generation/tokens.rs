@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use jetmoe_artifact::Task;
 use ndarray::Array2;
 
-use super::GenerationOptions;
 use super::sampling::{Sampler, SequenceMemory};
-use crate::{Error, Model, Result, TokenBatch};
+use super::{GenerationOptions, PrefixCache};
+use crate::{Error, Model, Result, Session, StepOutput, TokenBatch};
 
 /// Why a continuation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +58,20 @@ pub struct Generated {
     pub token_ids: Vec<u32>,
     /// Why there are no more.
     pub finish_reason: FinishReason,
+    /// What it did not cost.
+    pub statistics: GenerationStatistics,
+}
+
+/// What a continuation did not cost because it was known or guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct GenerationStatistics {
+    /// Tokens of the prompt that a [`PrefixCache`] had, and that were not computed again.
+    pub reused_tokens: usize,
+    /// Drafts that were checked, see [`PromptLookup`](crate::PromptLookup).
+    pub drafted_tokens: usize,
+    /// Drafts that were right; so many steps were spared.
+    pub accepted_tokens: usize,
 }
 
 /// What becomes of a generation after a token.
@@ -135,75 +149,127 @@ impl TokenGenerator {
         options: &GenerationOptions,
         mut on_token: impl FnMut(TokenEvent) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>> {
-        if !options.stop.is_empty() {
-            return Err(Error::Option {
-                option: "stop",
-                found: format!("{:?}", options.stop),
-                expected: "no stop string where token ids are generated; TextGenerator knows texts",
-            });
-        }
-        self.run(prompts, options, &mut |event| {
-            Ok(match on_token(event) {
-                ControlFlow::Continue(()) => Verdict::Continue,
-                ControlFlow::Break(()) => Verdict::Cancel,
-            })
-        })
+        refuse_stop_strings(options)?;
+        self.run(prompts, options, None, &mut uncritical(&mut on_token))
     }
 
+    /// As [`TokenGenerator::generate_with`] for one prompt, of which it computes only what `cache` does not hold.
+    /// Afterwards `cache` holds this prompt and its continuation; nothing where a step failed, and what it held before
+    /// where nothing was computed, since the prompt was refused or fills all positions.
+    ///
+    /// # Errors
+    /// As [`TokenGenerator::generate`].
+    pub fn generate_cached(
+        &self,
+        prompt: &[u32],
+        options: &GenerationOptions,
+        cache: &mut PrefixCache,
+        mut on_token: impl FnMut(TokenEvent) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        refuse_stop_strings(options)?;
+        let mut generated = self.run(&[prompt], options, Some(cache), &mut uncritical(&mut on_token))?;
+        // one prompt in, one continuation out
+        generated.pop().ok_or(Error::EmptyPrompt { index: 0 })
+    }
+
+    /// A cache is for one prompt.
     pub(super) fn run<S: AsRef<[u32]>>(
         &self,
         prompts: &[S],
         options: &GenerationOptions,
+        mut cache: Option<&mut PrefixCache>,
         on_token: &mut dyn FnMut(TokenEvent) -> Result<Verdict>,
     ) -> Result<Vec<Generated>> {
         options.validate()?;
-        self.check(prompts)?;
-        if prompts.is_empty() {
-            return Ok(Vec::new());
-        }
+        self.check(prompts, options)?;
         let end_token_ids = options.end_token_ids.as_deref().unwrap_or(&self.end_token_ids);
         let seed = options.seed.unwrap_or_else(rand::random);
         let mut sampler = Sampler::new(options);
-        let mut sequences: Vec<Sequence> = prompts
+        let mut sequences: Vec<Sequence<'_>> = prompts
             .iter()
             .enumerate()
             .map(|(index, prompt)| {
                 let positions = self.model.config().max_position_embeddings - prompt.as_ref().len();
-                Sequence::new(sampler.memory(seed, index, prompt.as_ref()), positions)
+                Sequence::new(prompt.as_ref(), sampler.memory(seed, index, prompt.as_ref()), positions)
             })
             .collect();
-        let mut session = self.model.session()?;
-        let mut batch = TokenBatch::left_padded(prompts, self.pad_token_id)?;
-        while sequences.iter().any(Sequence::is_open) {
-            let output = session.step(&batch)?;
-            for index in 0..sequences.len() {
-                let sequence = &mut sequences[index];
-                if !sequence.is_open() {
-                    continue;
-                }
-                let token_id = sampler
-                    .choose(output.last_logits(index)?, &mut sequence.memory)
-                    .ok_or_else(|| self.no_numbers(index))?;
-                sequence.push(token_id, options.max_new_tokens, end_token_ids);
-                let event = TokenEvent {
-                    sequence: index,
-                    index: sequence.token_ids.len() - 1,
-                    token_id,
-                    finish_reason: sequence.finish_reason,
-                };
-                match on_token(event)? {
-                    Verdict::Continue => {}
-                    Verdict::Stop => sequence.finish_reason = Some(FinishReason::StopString),
-                    Verdict::Cancel => return Ok(results(sequences)),
+        if !sequences.iter().any(Sequence::is_open) {
+            return Ok(results(sequences));
+        }
+        let (mut session, mut output) = self.read_prompts(&mut sequences, options, cache.as_deref_mut())?;
+        // what the last step was given behind the newest token, to be confirmed or not
+        let mut drafts: Vec<u32> = Vec::new();
+        'steps: loop {
+            for (index, sequence) in
+                sequences.iter_mut().enumerate().filter(|(_, sequence)| sequence.is_open())
+            {
+                for column in 0..=drafts.len() {
+                    let logits = output.logits_before_last(index, drafts.len() - column)?;
+                    let token_id =
+                        sampler.choose(logits, &mut sequence.memory).ok_or_else(|| self.no_numbers(index))?;
+                    let is_drafted = drafts.get(column) == Some(&token_id);
+                    sequence.statistics.accepted_tokens += usize::from(is_drafted);
+                    sequence.push(token_id, options.max_new_tokens, end_token_ids);
+                    match on_token(sequence.newest(index, token_id))? {
+                        Verdict::Continue => {}
+                        Verdict::Stop => sequence.finish_reason = Some(FinishReason::StopString),
+                        Verdict::Cancel => break 'steps,
+                    }
+                    // behind a wrong draft, the scores are those of another text
+                    if !is_drafted || !sequence.is_open() {
+                        break;
+                    }
                 }
             }
-            batch = self.next_batch(&sequences)?;
+            if !sequences.iter().any(Sequence::is_open) {
+                break;
+            }
+            if let ([sequence], Some(lookup)) = (sequences.as_mut_slice(), options.prompt_lookup) {
+                let known = sequence.known();
+                session.truncate(known.len() - 1)?;
+                // a step gives one token more than it has drafts
+                drafts = lookup.draft(&known, sequence.room(options.max_new_tokens) - 1);
+                sequence.statistics.drafted_tokens += drafts.len();
+            }
+            output = session.step(&self.next_batch(&sequences, &drafts)?)?;
+        }
+        if let (Some(cache), [sequence]) = (cache, sequences.as_slice()) {
+            cache.keep(&self.model, session, sequence.known())?;
         }
         Ok(results(sequences))
     }
 
+    /// A session that has read all prompts, and the scores of their last tokens.
+    fn read_prompts(
+        &self,
+        sequences: &mut [Sequence<'_>],
+        options: &GenerationOptions,
+        cache: Option<&mut PrefixCache>,
+    ) -> Result<(Session, StepOutput)> {
+        let mut session = match (cache, &mut *sequences) {
+            (Some(cache), [sequence]) => {
+                let (session, reused) = cache.take(&self.model, sequence.prompt)?;
+                sequence.statistics.reused_tokens = reused;
+                session
+            }
+            _ => self.model.session()?,
+        };
+        let new: Vec<&[u32]> =
+            sequences.iter().map(|sequence| &sequence.prompt[sequence.statistics.reused_tokens..]).collect();
+        let batch = TokenBatch::left_padded(&new, self.pad_token_id)?;
+        let output = session.prefill(&batch, options.prefill_chunk)?;
+        Ok((session, output))
+    }
+
     /// Refuses prompts that the model cannot take, before anything is computed.
-    fn check<S: AsRef<[u32]>>(&self, prompts: &[S]) -> Result<()> {
+    fn check<S: AsRef<[u32]>>(&self, prompts: &[S], options: &GenerationOptions) -> Result<()> {
+        if options.prompt_lookup.is_some() && prompts.len() > 1 {
+            return Err(Error::Option {
+                option: "prompt_lookup",
+                found: format!("set for a batch of {} prompts", prompts.len()),
+                expected: "one prompt at a time; leave it out, or continue the prompts one after the other",
+            });
+        }
         let config = self.model.config();
         for (index, prompt) in prompts.iter().enumerate() {
             let prompt = prompt.as_ref();
@@ -222,14 +288,18 @@ impl TokenGenerator {
         Ok(())
     }
 
-    /// The newest token of every sequence; a finished one gets padding that does not count, so that it stays where
-    /// it is and never comes to the end of the positions.
-    fn next_batch(&self, sequences: &[Sequence]) -> Result<TokenBatch> {
-        let shape = (sequences.len(), 1);
-        let newest = |sequence: &Sequence| sequence.token_ids.last().copied().filter(|_| sequence.is_open());
-        let ids =
-            Array2::from_shape_fn(shape, |(row, _)| newest(&sequences[row]).unwrap_or(self.pad_token_id));
-        let mask = Array2::from_shape_fn(shape, |(row, _)| sequences[row].is_open());
+    /// The newest token of every sequence, and behind it the drafts, of which a batch has none. A finished sequence
+    /// gets padding that does not count, so that it stays where it is and never comes to the end of the positions.
+    fn next_batch(&self, sequences: &[Sequence<'_>], drafts: &[u32]) -> Result<TokenBatch> {
+        let newest =
+            |sequence: &Sequence<'_>| sequence.token_ids.last().copied().filter(|_| sequence.is_open());
+        let ids = Array2::from_shape_fn((sequences.len(), 1 + drafts.len()), |(row, column)| {
+            match column.checked_sub(1) {
+                None => newest(&sequences[row]).unwrap_or(self.pad_token_id),
+                Some(draft) => drafts[draft],
+            }
+        });
+        let mask = Array2::from_shape_fn(ids.dim(), |(row, _)| sequences[row].is_open());
         TokenBatch::masked(ids, mask)
     }
 
@@ -244,20 +314,63 @@ impl TokenGenerator {
     }
 }
 
+/// Token ids know no text, so there is nothing to stop at.
+fn refuse_stop_strings(options: &GenerationOptions) -> Result<()> {
+    if options.stop.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Option {
+        option: "stop",
+        found: format!("{:?}", options.stop),
+        expected: "no stop string where token ids are generated; TextGenerator knows texts",
+    })
+}
+
+/// A callback that can only cancel.
+fn uncritical(
+    on_token: &mut impl FnMut(TokenEvent) -> ControlFlow<()>,
+) -> impl FnMut(TokenEvent) -> Result<Verdict> {
+    move |event| {
+        Ok(match on_token(event) {
+            ControlFlow::Continue(()) => Verdict::Continue,
+            ControlFlow::Break(()) => Verdict::Cancel,
+        })
+    }
+}
+
 /// A continuation that is being made.
 #[derive(Debug)]
-struct Sequence {
+struct Sequence<'p> {
+    prompt: &'p [u32],
     token_ids: Vec<u32>,
     finish_reason: Option<FinishReason>,
     /// Positions behind the prompt.
     positions: usize,
     memory: SequenceMemory,
+    statistics: GenerationStatistics,
 }
 
-impl Sequence {
-    fn new(memory: SequenceMemory, positions: usize) -> Self {
+impl<'p> Sequence<'p> {
+    fn new(prompt: &'p [u32], memory: SequenceMemory, positions: usize) -> Self {
         let finish_reason = (positions == 0).then_some(FinishReason::MaxPositions);
-        Sequence { token_ids: Vec::new(), finish_reason, positions, memory }
+        let statistics = GenerationStatistics::default();
+        Sequence { prompt, token_ids: Vec::new(), finish_reason, positions, memory, statistics }
+    }
+
+    /// Prompt and continuation.
+    fn known(&self) -> Vec<u32> {
+        [self.prompt, &self.token_ids].concat()
+    }
+
+    /// How many tokens may still come; at least 1 while it is open.
+    fn room(&self, max_new_tokens: usize) -> usize {
+        max_new_tokens.min(self.positions) - self.token_ids.len()
+    }
+
+    /// What is told about the newest token.
+    fn newest(&self, sequence: usize, token_id: u32) -> TokenEvent {
+        let (index, finish_reason) = (self.token_ids.len() - 1, self.finish_reason);
+        TokenEvent { sequence, index, token_id, finish_reason }
     }
 
     fn is_open(&self) -> bool {
@@ -279,12 +392,13 @@ impl Sequence {
 }
 
 /// Sequences that nothing else ended were cancelled.
-fn results(sequences: Vec<Sequence>) -> Vec<Generated> {
+fn results(sequences: Vec<Sequence<'_>>) -> Vec<Generated> {
     sequences
         .into_iter()
         .map(|sequence| Generated {
             token_ids: sequence.token_ids,
             finish_reason: sequence.finish_reason.unwrap_or(FinishReason::Cancelled),
+            statistics: sequence.statistics,
         })
         .collect()
 }

@@ -161,18 +161,17 @@ impl InPlaceSession {
         Ok(arrays)
     }
 
-    /// Has buffers for so many sequences of so many tokens. What they hold is kept.
+    /// Has buffers for so many sequences of so many tokens. What they hold is kept, unless it is of another batch.
     fn make_room(&mut self, batch_size: usize, needed: usize) -> ort::Result<()> {
-        if self.cache.as_ref().is_some_and(|cache| cache.room >= needed) {
-            return Ok(());
-        }
-        // a copy now and then, not in every step
-        let room = match &self.cache {
-            None => self.first_room.max(needed + needed / 4 + 64),
+        let current = self.cache.as_ref().filter(|cache| cache.batch_size == batch_size);
+        let room = match current {
+            Some(cache) if cache.room >= needed => return Ok(()),
+            // a copy now and then, not in every step
             Some(cache) => needed.max(2 * cache.room),
+            None => self.first_room.max(needed + needed / 4 + 64),
         };
         let mut larger = Cache::new(&self.shared, batch_size, room)?;
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = current {
             for row in 0..batch_size {
                 larger.copy(row, cache, row, cache.room)?;
             }
@@ -189,8 +188,16 @@ impl GraphSession for InPlaceSession {
         Ok(tensors)
     }
 
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let kept = tokens.min(self.mask.ncols());
+        self.mask = self.mask.slice(s![.., ..kept]).to_owned();
+        Ok(())
+    }
+
     fn cache(&self) -> Result<TensorMap> {
-        let Some(cache) = &self.cache else { return Ok(TensorMap::new()) };
+        let Some(cache) = self.cache.as_ref().filter(|_| self.mask.ncols() > 0) else {
+            return Ok(TensorMap::new());
+        };
         let copies = cache.buffers.iter().map(|(_, present, buffer)| {
             let held = to_array(buffer)?; // [batch, kv_heads, room, kv_channels]
             Ok((*present, spread(&held, self.mask.view())))

@@ -36,6 +36,7 @@ fn the_text_is_the_continuation_with_its_leading_space_and_without_the_end_token
             token_ids: new,
             finish_reason: FinishReason::EndToken,
             prompt_tokens: prompt_ids.len(),
+            statistics: GenerationStatistics::default(),
         }
     );
 }

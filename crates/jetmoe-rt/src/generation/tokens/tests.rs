@@ -5,6 +5,9 @@ use super::*;
 use crate::Sampling;
 use crate::fake::{self, FakeModel};
 
+mod prefix;
+mod speculation;
+
 const END: u32 = 2;
 
 /// A model of 50 tokens whose next token depends on all before it. It ends a sequence now and then.
@@ -107,7 +110,14 @@ fn one_prompt_given_twice_draws_two_continuations() {
 fn the_end_token_is_the_last_token_of_its_sequence() {
     let generated =
         generator(FakeModel::scripted(1, vec![9, 8, END, 7])).generate(&[[5]], &at_most(10)).unwrap();
-    assert_eq!(generated, [Generated { token_ids: vec![9, 8, END], finish_reason: FinishReason::EndToken }]);
+    assert_eq!(
+        generated,
+        [Generated {
+            token_ids: vec![9, 8, END],
+            finish_reason: FinishReason::EndToken,
+            statistics: GenerationStatistics::default()
+        }]
+    );
 }
 
 #[test]
