@@ -65,8 +65,9 @@ fn graph_and_reference_have_the_same_rooms() {
 }
 
 /// The files of `jetmoe-rt` that know a runtime underneath.
-const ENGINES: [&str; 5] = [
+const ENGINES: [&str; 6] = [
     "crates/jetmoe-rt/src/engine/ort.rs",
+    "crates/jetmoe-rt/src/engine/ort/providers.rs",
     "crates/jetmoe-rt/src/engine/tract.rs",
     "crates/jetmoe-rt/src/engine/tract/product.rs",
     "crates/jetmoe-rt/src/engine/tract/quantized.rs",

@@ -8,7 +8,7 @@ use jetmoe::artifact::{Artifact, OptionalOutput, Task};
 use jetmoe::checkpoint::{Checkpoint, names};
 use jetmoe::conformance::{Backend, Expectation, load, read_golden};
 use jetmoe::export::{ExportOptions, export};
-use jetmoe::rt::{LoadOptions, Model};
+use jetmoe::rt::{Device, LoadOptions, Model};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -84,8 +84,25 @@ impl Export {
     }
 
     pub(crate) fn load(&self, backend: Backend) -> Model {
-        load(backend, &self.artifact, Some(&self.checkpoint), &LoadOptions::default()).unwrap()
+        load(backend, &self.artifact, Some(&self.checkpoint), &load_options(backend)).unwrap()
     }
+}
+
+/// Names the device that ONNX Runtime is to compute on, as `--device` does; the CPU without it. A process holds one
+/// libonnxruntime, so each device has the suite to itself: `cargo xtask ci openvino`.
+const DEVICE_VARIABLE: &str = "JETMOE_TEST_DEVICE";
+
+/// The device under test, with its default options.
+pub(crate) fn device(backend: Backend) -> Device {
+    match std::env::var(DEVICE_VARIABLE) {
+        Ok(device) if backend == Backend::Ort => device.parse().unwrap(),
+        _ => Device::Cpu,
+    }
+}
+
+/// How a backend is loaded on the device under test.
+pub(crate) fn load_options(backend: Backend) -> LoadOptions {
+    LoadOptions { device: device(backend), ..LoadOptions::default() }
 }
 
 /// A case of float32 weights in one file whose configuration and weights can be changed.

@@ -1,5 +1,7 @@
 //! ONNX Runtime.
 
+mod providers;
+
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +11,7 @@ use jetmoe_artifact::{Artifact, ElementType, GraphRecord, InputName, InputSpec, 
 use ndarray::{Array2, ArrayD};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::session::builder::SessionBuilder;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorElementType};
 
@@ -39,10 +42,16 @@ impl OrtGraph {
     pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
-        let library = OnnxRuntimeLibrary::find(options.onnxruntime_library.as_deref())?;
+        let named = options.onnxruntime_library.as_deref();
+        let library = match options.device.provider() {
+            Some(provider) => OnnxRuntimeLibrary::find_with(named, provider)?,
+            None => OnnxRuntimeLibrary::find(named)?,
+        };
         let environment = environment(&library)?;
         let refused = |error: ort::Error| load_error(&path, error.message());
-        let session = commit(&environment, &path, options).map_err(refused)?;
+        let builder = builder(&environment, options).map_err(refused)?;
+        let mut builder = providers::register(builder, &library, record, &signature, options)?;
+        let session = handing_back(|| builder.commit_from_file(&path)).map_err(refused)?;
         if !options.low_memory {
             mapped::release(&artifact.path(&record.data));
         }
@@ -56,7 +65,7 @@ impl OrtGraph {
             session: Mutex::new(session),
             signature,
             outputs,
-            version: library.version().to_owned(),
+            version: options.device.beside(library.version()),
         };
         Ok(OrtGraph { shared: Arc::new(shared) })
     }
@@ -102,7 +111,7 @@ fn log(_level: LogLevel, _category: &str, _id: &str, location: &str, message: &s
     tracing::debug!(location, "{message}");
 }
 
-fn commit(environment: &Environment, path: &Path, options: &LoadOptions) -> ort::Result<Session> {
+fn builder(environment: &Environment, options: &LoadOptions) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(environment)?;
     if let Some(threads) = options.threads {
         builder = builder.with_intra_threads(threads)?;
@@ -115,7 +124,7 @@ fn commit(environment: &Environment, path: &Path, options: &LoadOptions) -> ort:
         let folding = "ConstantFolding;FuseFp16InitializerToFp32NodeTransformer";
         builder = builder.with_config_entry("optimization.disable_specified_optimizers", folding)?;
     }
-    handing_back(|| builder.commit_from_file(path))
+    Ok(builder)
 }
 
 /// A batch of sequences in ONNX Runtime.
