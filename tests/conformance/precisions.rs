@@ -12,7 +12,7 @@ use jetmoe::export::{ExportOptions, export};
 use jetmoe::rt::{Error, LoadOptions, Runtime};
 use tempfile::TempDir;
 
-use crate::fixtures::Case;
+use crate::fixtures::{Case, device, load_options};
 
 /// A case exported in several ways into one artifact.
 struct Exports {
@@ -44,8 +44,9 @@ fn plan(kept: &[&str], zero_points: bool) -> WeightPlan {
     WeightPlan { kept, zero_points, ..WeightPlan::default() }
 }
 
-fn options(precision: Precision, profile: Profile) -> LoadOptions {
+fn options(backend: Backend, precision: Precision, profile: Profile) -> LoadOptions {
     LoadOptions {
+        device: device(backend),
         precision: Some(precision),
         profile: Some(profile),
         int8_activations: false,
@@ -69,7 +70,7 @@ fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
         assert_eq!(artifact.manifest().graphs.len(), Precision::ALL.len() * Profile::ALL.len());
         artifact.check_digests().unwrap();
         for graph in &artifact.manifest().graphs {
-            let options = options(graph.precision, graph.profile);
+            let options = options(backend, graph.precision, graph.profile);
             let mut verifier = Verifier::new(&artifact, Some(&checkpoint), options, None);
             let result = verifier.verify(backend);
             if !runtime.can_run(graph) {
@@ -108,7 +109,7 @@ fn rounded_weights_are_no_excuse_for_wrong_arithmetic() {
     let graph = artifact.graph(None, None).unwrap();
     let own = reference_model(&exports.case.checkpoint(), graph.task).unwrap();
     let expectation = Expectation::from_model(&own).unwrap();
-    let options = options(Precision::Q4, Profile::Portable);
+    let options = options(Backend::Ort, Precision::Q4, Profile::Portable);
     let model = load(Backend::Ort, &artifact, None, &options).unwrap();
     let comparison = compare(Backend::Ort, &model, &expectation, Tolerance::Float32).unwrap();
     assert!(comparison.tensors.iter().all(|tensor| !tensor.passed || tensor.name == "hidden_states.*"));
@@ -119,7 +120,7 @@ fn rounded_weights_are_no_excuse_for_wrong_arithmetic() {
 fn a_golden_file_is_not_held_against_rounded_weights() {
     let exports = Exports::of("tiny");
     let artifact = exports.add(Precision::Int8, Profile::Portable, WeightPlan::default());
-    let options = options(Precision::Int8, Profile::Portable);
+    let options = options(Backend::Ort, Precision::Int8, Profile::Portable);
     let mut verifier = Verifier::new(&artifact, None, options, Some(exports.case.golden()));
     let error = verifier.verify(Backend::Ort).unwrap_err();
     assert!(error.to_string().contains("the int8 graph holds rounded ones"), "{error}");
@@ -138,7 +139,7 @@ static MINI: LazyLock<(Exports, Artifact)> = LazyLock::new(|| {
 /// By how much the perplexity on held-out text lies above float32's, as transformers measured it.
 fn rise(case: &Case, artifact: &Artifact, backend: Backend, precision: Precision) -> f64 {
     let expected = case.json("expected.json")["perplexity"].as_f64().unwrap();
-    let options = LoadOptions { precision: Some(precision), ..LoadOptions::default() };
+    let options = LoadOptions { precision: Some(precision), ..load_options(backend) };
     let model = load(backend, artifact, None, &options).unwrap();
     let text = case.folder.join("eval.jsonl");
     let quality = evaluate(&model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();

@@ -284,7 +284,10 @@ fn load_on_any<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Load
             }
             // what is wrong with the graph itself shows on the CPU again
             Err(error) => {
-                let why = error.to_string();
+                let why = match error {
+                    Error::Device { message, .. } => message,
+                    other => other.to_string(),
+                };
                 passed_over.push_str(&format!("\n  not {name}: {}", why.lines().next().unwrap_or(&why)));
             }
         }

@@ -129,6 +129,16 @@ impl OnnxRuntimeLibrary {
         &self.version
     }
 
+    /// Tries whether it can compute on a device: whether its provider is in it and can be loaded. A GPU that fails shows
+    /// only with a graph.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the reason why not.
+    #[cfg(feature = "ort")]
+    pub fn try_device(&self, device: crate::Device) -> Result<()> {
+        crate::engine::ort::try_device(self, device)
+    }
+
     /// Execution providers that it was built with, by ONNX Runtime's names and the fastest first, as in
     /// `CPUExecutionProvider`. One of them may still lack its driver here.
     ///

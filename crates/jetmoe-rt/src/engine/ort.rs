@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
-use jetmoe_artifact::{Artifact, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature};
+use jetmoe_artifact::{
+    Artifact, ElementType, GraphRecord, InputName, InputSpec, OutputName, Profile, Signature,
+};
 use ndarray::{Array2, ArrayD};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
@@ -19,7 +21,7 @@ use super::allocator::handing_back;
 use super::contract::{check_names, empty_past_shape};
 use super::library::OnnxRuntimeLibrary;
 use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, mapped};
-use crate::{Error, LoadOptions, Result, Runtime};
+use crate::{Device, Error, LoadOptions, Result, Runtime};
 
 /// A graph in ONNX Runtime.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl OrtGraph {
         let environment = environment(&library)?;
         let refused = |error: ort::Error| load_error(&path, error.message());
         let builder = builder(&environment, options).map_err(refused)?;
-        let mut builder = providers::register(builder, &library, record, &signature, options)?;
+        let mut builder = providers::register(builder, &library, record.profile, &signature, options)?;
         let session = handing_back(|| builder.commit_from_file(&path)).map_err(refused)?;
         if !options.low_memory {
             mapped::release(&artifact.path(&record.data));
@@ -83,6 +85,18 @@ impl LoadedGraph for OrtGraph {
     fn start(&self) -> Result<Box<dyn GraphSession>> {
         Ok(Box::new(OrtSession { shared: self.shared.clone(), cache: Vec::new() }))
     }
+}
+
+/// Tries whether a library can compute on a device, without a graph.
+pub(crate) fn try_device(library: &OnnxRuntimeLibrary, device: Device) -> Result<()> {
+    let refused = |error: ort::Error| Error::Library {
+        path: library.path().to_owned(),
+        message: error.message().to_owned(),
+    };
+    let builder = Session::builder(&environment(library)?).map_err(refused)?;
+    let options = LoadOptions { device, ..LoadOptions::default() };
+    let nothing = Signature { inputs: Vec::new(), outputs: Vec::new() };
+    providers::register(builder, library, Profile::OnnxRuntime, &nothing, &options).map(drop)
 }
 
 /// The environment of this process; ONNX Runtime allows one.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jetmoe_artifact::{Axis, GraphRecord, Profile, Signature};
+use jetmoe_artifact::{Axis, Profile, Signature};
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ort::session::builder::SessionBuilder;
 
@@ -16,7 +16,7 @@ use crate::{Error, LoadOptions, Result};
 pub(super) fn register(
     builder: SessionBuilder,
     library: &OnnxRuntimeLibrary,
-    record: &GraphRecord,
+    profile: Profile,
     signature: &Signature,
     options: &LoadOptions,
 ) -> Result<SessionBuilder> {
@@ -45,9 +45,10 @@ pub(super) fn register(
     };
     // by itself a provider that fails is left out, and the CPU computes
     let providers: Vec<_> = providers.into_iter().map(ExecutionProviderDispatch::error_on_failure).collect();
-    let builder =
-        builder.with_execution_providers(providers).map_err(|error| refused(error.message().to_owned()))?;
-    if provider == Provider::OpenVino && record.profile == Profile::Portable {
+    let builder = builder
+        .with_execution_providers(providers)
+        .map_err(|error| refused(in_words(&options.device, error.message())))?;
+    if provider == Provider::OpenVino && profile == Profile::Portable {
         // OpenVINO takes such graphs as a whole; where it takes nothing, its devices would be a name for the CPU
         return builder.with_disable_cpu_fallback().map_err(|error| refused(error.message().to_owned()));
     }
@@ -148,7 +149,18 @@ fn text(option: &'static str, folder: &Path) -> Result<String> {
 
 /// ONNX Runtime's messages begin with the place in its source and go over several lines.
 fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    let what = message.split_once("[ONNXRuntimeError] : 1 : FAIL : ").map_or(message, |(_, what)| what);
+    what.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// OpenVINO's provider keeps the reason to itself; it fails like this for a device that is not there.
+fn in_words(device: &Device, message: &str) -> String {
+    match device {
+        Device::OpenVino(options) if message.contains("Failed to load provider") => {
+            format!("OpenVINO has no {} here, or cannot be loaded: {message}", options.device)
+        }
+        _ => message.to_owned(),
+    }
 }
 
 fn advice(provider: Provider) -> String {
@@ -179,6 +191,14 @@ mod tests {
         assert!(shapes.starts_with("input_ids:2x3,attention_mask:2x8,position_ids:2x3,"), "{shapes}");
         let cache = format!("2x{}x5x{}", config.num_key_value_heads, config.kv_channels);
         assert!(shapes.ends_with(&cache), "{shapes}");
+    }
+
+    #[test]
+    fn a_message_is_told_without_the_place_in_onnx_runtimes_source() {
+        let message =
+            "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load\n library";
+        assert_eq!(one_line(message), "Failed to load library");
+        assert_eq!(one_line("something else"), "something else");
     }
 
     #[test]
