@@ -104,7 +104,9 @@ impl Stage {
                 OPENVINO.fetch(workspace, steps)?;
                 let suite = CommandLine::cargo(["test", "--workspace", "--test", "conformance"])
                     .env("JETMOE_TEST_DEVICE", "openvino");
-                steps.run("conformance on openvino", root, &suite)
+                steps.run("conformance on openvino", root, &suite)?;
+                let tests = ["test", "--workspace", "--test", "commands", "--", "--ignored", "openvino"];
+                steps.run("commands on openvino", root, &CommandLine::cargo(tests))
             }
             Stage::Gpu => {
                 GPU.fetch(workspace, steps)?;
