@@ -100,6 +100,14 @@ pub(crate) fn device(backend: Backend) -> Device {
     }
 }
 
+/// The backends under test: all of this build, or with a device ONNX Runtime alone.
+pub(crate) fn backends() -> Vec<Backend> {
+    match std::env::var(DEVICE_VARIABLE) {
+        Ok(_) => vec![Backend::Ort],
+        Err(_) => Backend::built_in(),
+    }
+}
+
 /// How a backend is loaded on the device under test.
 pub(crate) fn load_options(backend: Backend) -> LoadOptions {
     LoadOptions { device: device(backend), ..LoadOptions::default() }

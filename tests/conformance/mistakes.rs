@@ -4,7 +4,7 @@ use jetmoe::checkpoint::names::{self, Mixture};
 use jetmoe::conformance::{Backend, Comparison, Tolerance, compare};
 use serde_json::json;
 
-use crate::fixtures::{Altered, Case, Export};
+use crate::fixtures::{Altered, Case, Export, backends};
 
 /// Compares a model in which something is wrong with what transformers computed for the right one.
 fn compare_with_golden(wrong: &Export, backend: Backend) -> Comparison {
@@ -19,7 +19,7 @@ fn assert_found(what: &str, spoil: impl Fn(&mut Altered)) -> Vec<Comparison> {
     spoil(&mut altered);
     let export = altered.export();
     let comparisons: Vec<Comparison> =
-        Backend::built_in().into_iter().map(|backend| compare_with_golden(&export, backend)).collect();
+        backends().into_iter().map(|backend| compare_with_golden(&export, backend)).collect();
     for comparison in &comparisons {
         assert!(!comparison.passed, "{} passed with {what}", comparison.backend);
     }
@@ -34,7 +34,7 @@ fn failed(comparison: &Comparison) -> Vec<&str> {
 #[test]
 fn an_unchanged_copy_of_a_checkpoint_passes() {
     let export = Altered::from(&Case::named("tiny")).export();
-    for backend in Backend::built_in() {
+    for backend in backends() {
         let comparison = compare_with_golden(&export, backend);
         assert!(comparison.passed, "{comparison:#?}");
     }
@@ -177,7 +177,7 @@ fn the_configured_epsilon_in_the_norms_of_the_layers_is_found() {
         assert_eq!(places.len(), 1, "the epsilon is one constant of the graph");
         bytes[places[0]..][..4].copy_from_slice(&wrong);
         std::fs::write(&graph, bytes).unwrap();
-        for backend in Backend::built_in().into_iter().filter(|backend| *backend != Backend::Reference) {
+        for backend in backends().into_iter().filter(|backend| *backend != Backend::Reference) {
             let comparison =
                 compare(backend, &export.load(backend), &case.golden(), Tolerance::Float32).unwrap();
             assert!(!comparison.passed, "{comparison:#?}");

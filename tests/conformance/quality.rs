@@ -11,7 +11,7 @@ use jetmoe::rt::{
 };
 use serde::Deserialize;
 
-use crate::fixtures::{Case, Export};
+use crate::fixtures::{Case, Export, backends};
 
 const EXPECTED: &str = "expected.json";
 const HELD_OUT: &str = "eval.jsonl";
@@ -124,7 +124,7 @@ fn the_reference_has_the_perplexity_of_transformers() {
 fn every_backend_writes_the_texts_of_transformers() {
     let expected = expected().greedy;
     assert_eq!(expected.len(), 5);
-    for backend in Backend::built_in() {
+    for backend in backends() {
         let generator = TextGenerator::new(&MINI.load(backend)).unwrap();
         for Continuation { prompt, prompt_ids, generated_ids, text } in &expected {
             let options =
@@ -156,7 +156,7 @@ fn a_left_padded_batch_of_prompts_gets_the_same_texts() {
     let prompts = expected.iter().map(|continuation| &continuation.prompt);
     let max_new_tokens = expected[0].generated_ids.len();
     let options = GenerationOptions { max_new_tokens, ..GenerationOptions::default() };
-    for backend in Backend::built_in() {
+    for backend in backends() {
         let generator = TextGenerator::new(&MINI.load(backend)).unwrap();
         let generated = generator.generate_batch(prompts.clone(), &options).unwrap();
         assert_eq!(generated.len(), expected.len());
@@ -177,7 +177,7 @@ fn the_chat_template_renders_what_transformers_renders_and_every_backend_answers
         .collect();
     let options = GenerationOptions { max_new_tokens: 24, ..GenerationOptions::default() };
     let mut answers = Vec::new();
-    for backend in Backend::built_in() {
+    for backend in backends() {
         let model = MINI.load(backend);
         let tokenizer = model.tokenizer().unwrap();
         let rendered = tokenizer.chat_template().unwrap().render(&messages, true).unwrap();

@@ -9,7 +9,7 @@ use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatc
 use ndarray::{Array2, concatenate, s};
 
 use crate::closeness::{assert_all_close, sequence_of, token_axis};
-use crate::fixtures::Case;
+use crate::fixtures::{Case, backends};
 
 /// Two experts per token, and three with another width of keys.
 const CASES: [&str; 2] = ["tiny", "odd"];
@@ -25,7 +25,7 @@ static MODELS: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
     let load = |name: &str| {
         let case = Case::named(name);
         let (export, batch) = (case.export(), case.golden().batch);
-        let loaded = Backend::built_in().into_iter().map(move |backend| Loaded {
+        let loaded = backends().into_iter().map(move |backend| Loaded {
             what: format!("of {name} on {backend}"),
             model: export.load(backend),
             batch: batch.clone(),
@@ -215,7 +215,7 @@ fn a_model_is_shared_by_threads() {
 fn a_classifier_remembers_nothing() {
     let case = Case::named("classifier");
     let (export, batch) = (case.export(), case.golden().batch);
-    for backend in Backend::built_in() {
+    for backend in backends() {
         let model = export.load(backend);
         let expected = model.session().unwrap().step(&batch).unwrap();
         let mut session = model.session().unwrap();

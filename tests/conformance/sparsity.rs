@@ -11,7 +11,7 @@ use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Model, TokenBatch};
 use ndarray::{ArrayView1, s};
 
-use crate::fixtures::{Altered, Case};
+use crate::fixtures::{Altered, Case, backends};
 
 const MIXTURES: [Mixture; 2] = [Mixture::Attention, Mixture::Mlp];
 
@@ -112,7 +112,7 @@ fn experts_that_no_token_chose_are_not_computed() {
             routed.batch.sequence_length()
         );
         let (clean, spoilt) = (case.export(), altered.export());
-        for backend in Backend::built_in() {
+        for backend in backends() {
             let expected = routed.run(&clean.load(backend));
             let found = routed.run(&spoilt.load(backend));
             assert!(expected.values().flatten().all(|value| value.is_finite()));
@@ -132,7 +132,7 @@ fn one_useless_matrix_of_an_expert_that_a_token_chose_spoils_the_result() {
             let mut altered = Altered::from(&case);
             altered.row(&name, expert).fill(f32::NAN);
             let export = altered.export();
-            for backend in Backend::built_in() {
+            for backend in backends() {
                 let found = routed.run(&export.load(backend));
                 let logits = &found[&OutputName::Logits];
                 assert!(logits.iter().any(|value| value.is_nan()), "{name}, expert {expert}, on {backend}");

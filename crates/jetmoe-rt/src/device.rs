@@ -6,6 +6,8 @@ mod setting;
 use std::fmt;
 use std::str::FromStr;
 
+use jetmoe_artifact::Precision;
+
 pub use self::options::{
     CudaOptions, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision, TensorRtOptions, TokenShape,
 };
@@ -50,6 +52,12 @@ impl Device {
             Device::TensorRt(_) => Some(Provider::TensorRt),
             Device::OpenVino(_) => Some(Provider::OpenVino),
         }
+    }
+
+    /// Whether it can run graphs of a precision at all: ONNX Runtime's provider for OpenVINO takes no bfloat16 tensor. A
+    /// float32 graph with [`OpenVinoOptions::precision`] computes in bfloat16 there.
+    pub fn runs(&self, precision: Precision) -> bool {
+        self.provider() != Some(Provider::OpenVino) || precision != Precision::Bf16
     }
 
     /// The same device with options set by name, as in `fp16=true`; a later one replaces an earlier one.

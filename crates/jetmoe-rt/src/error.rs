@@ -79,6 +79,17 @@ pub enum Error {
         /// What to do about it.
         advice: String,
     },
+    /// The device cannot run such graphs.
+    #[error(
+        "the device {device} cannot run {precision} graphs\n  \
+             choose another graph or device; a float32 graph with --provider-option precision=bf16 computes in bfloat16"
+    )]
+    DeviceCannotRun {
+        /// The device that was asked for.
+        device: String,
+        /// Precision of the graph.
+        precision: Precision,
+    },
     /// A device of another runtime.
     #[error(
         "{runtime} computes on the CPU only, and the device is {device}\n  \

@@ -241,8 +241,18 @@ impl LoadOptions {
             (graph.precision, rounds, foreign, profile)
         };
         let graphs = artifact.manifest().graphs.iter();
-        let chosen = graphs.filter(|graph| runtime.can_run(graph)).filter(is_wanted).min_by_key(order);
+        let (refused, chosen): (Vec<_>, Vec<_>) = graphs
+            .filter(|graph| runtime.can_run(graph))
+            .filter(is_wanted)
+            .partition(|graph| !self.device.runs(graph.precision));
         let (precision, profile) = (wanted.precision, wanted.profile);
+        if let (Some(graph), []) = (refused.first(), chosen.as_slice()) {
+            return Err(Error::DeviceCannotRun {
+                device: self.device.to_string(),
+                precision: graph.precision,
+            });
+        }
+        let chosen = chosen.into_iter().min_by_key(order);
         chosen.ok_or(Error::CannotRun { runtime, precision, profile })
     }
 }
