@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use jetmoe::artifact::OutputName;
-use jetmoe::conformance::Backend;
 use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
 use ndarray::{Array2, concatenate, s};

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 
 use jetmoe::artifact::OutputName;
 use jetmoe::checkpoint::names::{self, Mixture};
-use jetmoe::conformance::Backend;
 use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Model, TokenBatch};
 use ndarray::{ArrayView1, s};
