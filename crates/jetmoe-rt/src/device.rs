@@ -98,6 +98,7 @@ impl Device {
     }
 
     /// A runtime's version with the device behind it, as in `1.24.1 (openvino CPU)`; for the CPU alone as it is.
+    #[cfg(any(feature = "ort", test))]
     pub(crate) fn beside(&self, version: &str) -> String {
         match self {
             Device::Cpu | Device::Auto => version.to_owned(),
