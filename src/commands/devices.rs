@@ -1,8 +1,11 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
-use jetmoe_rt::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, Runtime};
+#[cfg(feature = "ort")]
+use jetmoe_rt::Error;
+use jetmoe_rt::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, Provider, Runtime};
 use serde::{Deserialize, Serialize};
 
 use super::{ExitStatus, Format, print, print_json};
@@ -50,32 +53,29 @@ struct LibraryReport {
     origin: String,
     usable: bool,
     detail: String,
+    providers: Vec<String>,
 }
 
 /// What the process that opens a library answers.
 #[derive(Serialize, Deserialize)]
 struct Probe {
     version: String,
+    /// The providers that it was built with, by ONNX Runtime's names.
     providers: Vec<String>,
+    /// Why those of them that jetmoe uses cannot be used here, by ONNX Runtime's names.
+    problems: BTreeMap<String, String>,
 }
 
 /// Version of the JSON form; fields are added without a new version, but none is removed.
 const SCHEMA: u32 = 1;
 
-/// Execution providers that people ask for, and what brings them.
-const PROVIDERS: &[(&str, &str)] = &[
-    ("CPUExecutionProvider", "every libonnxruntime has it"),
-    ("CUDAExecutionProvider", "pip install onnxruntime-gpu"),
-    ("TensorrtExecutionProvider", "pip install onnxruntime-gpu"),
-    ("OpenVINOExecutionProvider", "pip install onnxruntime-openvino"),
-];
+const CPU_PROVIDER: &str = "CPUExecutionProvider";
 
 impl Devices {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         if let Some(path) = &self.probe {
             let library = OnnxRuntimeLibrary::find(Some(path))?;
-            let providers = execution_providers(&library)?;
-            print_json(&Probe { version: library.version().to_owned(), providers })?;
+            print_json(&look_into(&library)?)?;
             return Ok(ExitStatus::Success);
         }
         let report = self.report();
@@ -87,73 +87,105 @@ impl Devices {
     }
 
     fn report(&self) -> Report {
-        let candidates = OnnxRuntimeLibrary::candidates(self.onnxruntime.as_deref());
-        let probes: Vec<Result<Probe, String>> = candidates.iter().map(probe).collect();
-        let libraries = candidates.iter().zip(&probes).map(|(candidate, probe)| LibraryReport {
-            path: candidate.path.display().to_string(),
-            origin: candidate.origin.to_string(),
-            usable: probe.is_ok(),
-            detail: match probe {
-                Ok(probe) => format!("ONNX Runtime {}", probe.version),
-                Err(why) => why.clone(),
-            },
-        });
-        Report {
-            schema_version: SCHEMA,
-            backends: vec![ort_report(&candidates, &probes), tract_report(), reference_report()],
-            onnxruntime_libraries: libraries.collect(),
+        let named = self.onnxruntime.as_deref();
+        let mut libraries: Vec<Library> =
+            OnnxRuntimeLibrary::candidates(named).into_iter().map(Library::open).collect();
+        let plain = libraries.len();
+        let mut providers = Vec::new();
+        for &provider in Provider::ALL {
+            let candidates = OnnxRuntimeLibrary::candidates_with(named, provider);
+            let found = candidates.into_iter().find(|candidate| candidate.status == LibraryStatus::Found);
+            let index = found.map(|found| {
+                let known = libraries.iter().position(|library| library.candidate.path == found.path);
+                known.unwrap_or_else(|| {
+                    libraries.push(Library::open(found));
+                    libraries.len() - 1
+                })
+            });
+            providers.push(provider_report(provider, index.map(|index| &libraries[index])));
         }
+        let backends = vec![ort_report(&libraries[..plain], providers), tract_report(), reference_report()];
+        let onnxruntime_libraries = libraries.into_iter().map(Library::report).collect();
+        Report { schema_version: SCHEMA, backends, onnxruntime_libraries }
     }
 }
 
+/// A place for libonnxruntime, and what was found when the library there was opened.
+struct Library {
+    candidate: LibraryCandidate,
+    probe: Result<Probe, String>,
+}
+
+impl Library {
+    fn open(candidate: LibraryCandidate) -> Self {
+        Library { probe: probe(&candidate), candidate }
+    }
+
+    fn report(self) -> LibraryReport {
+        let usable = self.probe.is_ok();
+        let (detail, providers) = match self.probe {
+            Ok(probe) => (format!("ONNX Runtime {}", probe.version), probe.providers),
+            Err(why) => (why, Vec::new()),
+        };
+        let (path, origin) = (self.candidate.path.display().to_string(), self.candidate.origin.to_string());
+        LibraryReport { path, origin, usable, detail, providers }
+    }
+}
+
+/// What the library says that `jetmoe run --device` would take for a provider.
+fn provider_report(provider: Provider, library: Option<&Library>) -> ProviderReport {
+    let name = provider.onnxruntime_name();
+    let (usable, detail) = match library {
+        None => {
+            let (setup, package) = (provider.setup(), provider.package());
+            (false, format!("in no libonnxruntime here; `{setup}` or `pip install {package}` brings one"))
+        }
+        Some(Library { candidate, probe }) => match probe {
+            Ok(probe) if !probe.providers.iter().any(|built_in| built_in == name) => {
+                (false, format!("not in {}", candidate.path.display()))
+            }
+            Ok(probe) => match probe.problems.get(name) {
+                None => (true, format!("--device {provider}, ONNX Runtime {}", probe.version)),
+                Some(why) => (false, why.clone()),
+            },
+            Err(why) => (false, why.clone()),
+        },
+    };
+    ProviderReport { name: name.to_owned(), usable, detail }
+}
+
 /// The library that `jetmoe run` would take is the first usable one; but one that somebody named is taken or refused.
-fn ort_report(candidates: &[LibraryCandidate], probes: &[Result<Probe, String>]) -> BackendReport {
+fn ort_report(libraries: &[Library], providers: Vec<ProviderReport>) -> BackendReport {
     let name = Runtime::Ort.to_string();
     if !Runtime::Ort.is_built_in() {
         let detail = "not in this build; build with the cargo feature `ort`".to_owned();
         return BackendReport { name, usable: false, detail, providers: Vec::new() };
     }
-    let is_named = |candidate: &LibraryCandidate| {
-        matches!(candidate.origin, LibraryOrigin::Given | LibraryOrigin::Variable)
+    let is_named = |library: &&Library| {
+        library.probe.is_ok()
+            || matches!(library.candidate.origin, LibraryOrigin::Given | LibraryOrigin::Variable)
     };
-    let taken = candidates.iter().zip(probes).find(|(candidate, probe)| probe.is_ok() || is_named(candidate));
-    let (candidate, probe) = match taken {
-        Some((candidate, Ok(probe))) => (candidate, probe),
-        Some((candidate, Err(why))) => {
-            let (path, origin) = (candidate.path.display(), candidate.origin);
-            let detail = format!("{path} ({origin}) is to be taken but cannot be used: {why}");
-            return BackendReport { name, usable: false, detail, providers: Vec::new() };
-        }
-        None => {
-            let detail =
-                "no libonnxruntime found; `cargo xtask setup` or `pip install onnxruntime` brings one";
-            return BackendReport { name, usable: false, detail: detail.to_owned(), providers: Vec::new() };
-        }
+    let Some(Library { candidate, probe }) = libraries.iter().find(is_named) else {
+        let detail = "no libonnxruntime found; `cargo xtask setup` or `pip install onnxruntime` brings one";
+        return BackendReport { name, usable: false, detail: detail.to_owned(), providers: Vec::new() };
     };
-    let mut providers: Vec<ProviderReport> = PROVIDERS
-        .iter()
-        .map(|(provider, remedy)| {
-            let built_in = probe.providers.iter().any(|name| name == provider);
-            let is_cpu = *provider == "CPUExecutionProvider";
-            let detail = match (built_in, is_cpu) {
-                (true, true) => "in use".to_owned(),
-                (true, false) => {
-                    "in this library, but this version of jetmoe computes on the CPU provider only".to_owned()
-                }
-                (false, _) => format!("not in this library; {remedy}"),
+    let (path, origin) = (candidate.path.display(), candidate.origin);
+    match probe {
+        Ok(probe) => {
+            let cpu = ProviderReport {
+                name: CPU_PROVIDER.to_owned(),
+                usable: true,
+                detail: "--device cpu, the default".to_owned(),
             };
-            ProviderReport { name: (*provider).to_owned(), usable: built_in && is_cpu, detail }
-        })
-        .collect();
-    let others = probe.providers.iter().filter(|name| PROVIDERS.iter().all(|(known, _)| known != name));
-    providers.extend(others.map(|name| ProviderReport {
-        name: name.clone(),
-        usable: false,
-        detail: "in this library, but not used by jetmoe".to_owned(),
-    }));
-    let detail =
-        format!("ONNX Runtime {}, {} ({})", probe.version, candidate.path.display(), candidate.origin);
-    BackendReport { name, usable: true, detail, providers }
+            let detail = format!("ONNX Runtime {}, {path} ({origin})", probe.version);
+            let providers = std::iter::once(cpu).chain(providers).collect();
+            BackendReport { name, usable: true, detail, providers }
+        }
+        Err(why) => {
+            let detail = format!("{path} ({origin}) is to be taken but cannot be used: {why}");
+            BackendReport { name, usable: false, detail, providers: Vec::new() }
+        }
+    }
 }
 
 fn tract_report() -> BackendReport {
@@ -198,14 +230,32 @@ fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
     serde_json::from_slice(&output.stdout).map_err(|error| format!("opening it gave no answer: {error}"))
 }
 
+/// What this process's library is, and which of its providers can be used.
 #[cfg(feature = "ort")]
-fn execution_providers(library: &OnnxRuntimeLibrary) -> anyhow::Result<Vec<String>> {
-    Ok(library.execution_providers()?)
+fn look_into(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
+    let providers = library.execution_providers()?;
+    let mut problems = BTreeMap::new();
+    for provider in Provider::ALL {
+        let name = provider.onnxruntime_name();
+        if !providers.iter().any(|built_in| built_in == name) {
+            continue;
+        }
+        let device = provider.to_string().parse().map_err(anyhow::Error::msg)?;
+        if let Err(error) = library.try_device(device) {
+            let why = match error {
+                Error::Device { message, .. } => message,
+                other => other.to_string(),
+            };
+            problems.insert(name.to_owned(), why);
+        }
+    }
+    Ok(Probe { version: library.version().to_owned(), providers, problems })
 }
 
 #[cfg(not(feature = "ort"))]
-fn execution_providers(_library: &OnnxRuntimeLibrary) -> anyhow::Result<Vec<String>> {
-    Ok(Vec::new())
+fn look_into(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
+    let (providers, problems) = (Vec::new(), BTreeMap::new());
+    Ok(Probe { version: library.version().to_owned(), providers, problems })
 }
 
 fn text(report: &Report) -> String {
@@ -231,6 +281,9 @@ fn text(report: &Report) -> String {
             library.origin,
             library.detail
         ));
+        if !library.providers.is_empty() {
+            text.push_str(&format!("          {}\n", library.providers.join(", ")));
+        }
     }
     text
 }

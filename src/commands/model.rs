@@ -10,7 +10,7 @@ use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names}
 use jetmoe_checkpoint::{Checkpoint, Digest, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, load, reference_model};
 use jetmoe_export::{ExportOptions, export};
-use jetmoe_rt::{LoadOptions, Model};
+use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption};
 
 use super::note;
 
@@ -25,6 +25,14 @@ pub(crate) struct ModelArguments {
     /// Branch, tag or commit of a hub id.
     #[arg(long, value_name = "REVISION", help_heading = HEADING)]
     revision: Option<String>,
+    /// Where ONNX Runtime computes [default: cpu]: cpu, cuda[:N], tensorrt[:N], openvino[:CPU|GPU|GPU.N|NPU|AUTO], or auto
+    /// for the first of cuda and cpu that can be had. See docs/devices.md.
+    #[arg(long, value_name = "DEVICE", help_heading = HEADING)]
+    device: Option<Device>,
+    /// An option of the device, such as precision=bf16 for openvino; may be given several times. docs/devices.md lists
+    /// them.
+    #[arg(long, value_name = "NAME=VALUE", requires = "device", help_heading = HEADING)]
+    provider_option: Vec<ProviderOption>,
     /// Which of the artifact's graphs: f32, f16, bf16, int8, q4f16 or q4; by default the first of these that it has and
     /// that the backend can run.
     #[arg(long, value_name = "PRECISION", help_heading = HEADING)]
@@ -79,6 +87,7 @@ impl ModelArguments {
     /// Finds out what the argument is; a hub id is downloaded first.
     pub(crate) fn open(&self) -> anyhow::Result<Opened> {
         anyhow::ensure!(self.threads != Some(0), "--threads is 0, expected at least 1");
+        self.device()?;
         let path = Path::new(&self.model);
         anyhow::ensure!(
             !path.is_file(),
@@ -124,8 +133,14 @@ impl ModelArguments {
     /// Loads the model: an artifact into ONNX Runtime, or tract where there is none; a checkpoint into the reference,
     /// or, when another backend is asked for, exported to the cache first.
     pub(crate) fn load(&self, opened: &Opened, backend: Option<Backend>) -> anyhow::Result<Model> {
+        // a checkpoint runs in the reference, unless the device says that it cannot be meant
+        let of_device = self.device.as_ref().and_then(Device::provider).map(|_| Backend::Ort);
+        let backend = backend.or(of_device);
+        if let Some(backend) = backend {
+            self.require_device_of(backend)?;
+        }
         match (opened, backend) {
-            (Opened::Artifact(artifact), None) => Ok(Model::load_artifact(artifact, &self.load_options())?),
+            (Opened::Artifact(artifact), None) => Ok(Model::load_artifact(artifact, &self.load_options()?)?),
             (Opened::Artifact(artifact), Some(backend)) => {
                 let checkpoint = match backend {
                     Backend::Reference => {
@@ -158,7 +173,7 @@ impl ModelArguments {
         artifact: &Artifact,
         checkpoint: Option<&Checkpoint>,
     ) -> anyhow::Result<Model> {
-        Ok(load(backend, artifact, checkpoint, &self.load_options())?)
+        Ok(load(backend, artifact, checkpoint, &self.load_options()?)?)
     }
 
     /// The artifact of a checkpoint in this user's cache, exported with every output when it is not there yet.
@@ -185,12 +200,39 @@ impl ModelArguments {
     }
 
     /// As asked for, but without rounding of activations.
-    pub(crate) fn exact_load_options(&self) -> LoadOptions {
-        LoadOptions { int8_activations: false, ..self.load_options() }
+    pub(crate) fn exact_load_options(&self) -> anyhow::Result<LoadOptions> {
+        Ok(LoadOptions { int8_activations: false, ..self.load_options()? })
     }
 
-    fn load_options(&self) -> LoadOptions {
-        LoadOptions {
+    /// The backends that the arguments allow: all of this build, or ONNX Runtime for a device that only it has.
+    pub(crate) fn backends(&self) -> Vec<Backend> {
+        match self.device.as_ref().and_then(Device::provider) {
+            Some(_) => vec![Backend::Ort],
+            None => Backend::built_in(),
+        }
+    }
+
+    /// Refuses the reference on another device than the CPU.
+    fn require_device_of(&self, backend: Backend) -> anyhow::Result<()> {
+        let device = self.device.as_ref().filter(|device| device.provider().is_some());
+        match (device, backend) {
+            (Some(device), Backend::Reference) => anyhow::bail!(
+                "the reference computes on the CPU only, and the device is {device}\n  \
+                 choose --backend ort for that device, or --device cpu"
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The device with its options.
+    fn device(&self) -> anyhow::Result<Device> {
+        let device = self.device.clone().unwrap_or_default();
+        Ok(device.with_options(&self.provider_option)?)
+    }
+
+    fn load_options(&self) -> anyhow::Result<LoadOptions> {
+        Ok(LoadOptions {
+            device: self.device()?,
             precision: self.precision,
             profile: self.profile,
             threads: self.threads,
@@ -200,7 +242,7 @@ impl ModelArguments {
             check_memory: !self.no_memory_check,
             onnxruntime_library: self.onnxruntime.clone(),
             ..LoadOptions::default()
-        }
+        })
     }
 }
 

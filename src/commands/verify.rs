@@ -49,7 +49,7 @@ impl Verify {
         };
         artifact.check_digests()?;
         let golden = self.golden.as_ref().map(|golden| read_golden(golden, artifact.config())).transpose()?;
-        let options = self.model.exact_load_options();
+        let options = self.model.exact_load_options()?;
         let mut verifier = Verifier::new(&artifact, checkpoint.as_ref(), options, golden);
         let comparisons = backends
             .into_iter()
@@ -91,7 +91,7 @@ impl Verify {
 
     /// Without a golden file the reference is the judge, and comparing it with itself would prove nothing.
     fn backends(&self) -> anyhow::Result<Vec<Backend>> {
-        let asked = if self.backend.is_empty() { Backend::built_in() } else { self.backend.clone() };
+        let asked = if self.backend.is_empty() { self.model.backends() } else { self.backend.clone() };
         if self.golden.is_some() {
             return Ok(asked);
         }

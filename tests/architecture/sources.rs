@@ -65,9 +65,10 @@ fn graph_and_reference_have_the_same_rooms() {
 }
 
 /// The files of `jetmoe-rt` that know a runtime underneath.
-const ENGINES: [&str; 6] = [
+const ENGINES: [&str; 7] = [
     "crates/jetmoe-rt/src/engine/ort.rs",
     "crates/jetmoe-rt/src/engine/ort/in_place.rs",
+    "crates/jetmoe-rt/src/engine/ort/providers.rs",
     "crates/jetmoe-rt/src/engine/tract.rs",
     "crates/jetmoe-rt/src/engine/tract/product.rs",
     "crates/jetmoe-rt/src/engine/tract/quantized.rs",

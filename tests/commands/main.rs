@@ -23,6 +23,8 @@ mod json_forms;
 #[cfg(target_os = "linux")]
 mod libraries;
 mod models;
+#[cfg(target_os = "linux")]
+mod providers;
 mod run;
 mod verify;
 mod workbench;

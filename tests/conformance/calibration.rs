@@ -3,10 +3,9 @@
 use jetmoe::artifact::{Artifact, Precision, Profile};
 use jetmoe::conformance::{Backend, EvaluationOptions, Quality, evaluate, load};
 use jetmoe::export::{Calibration, ExportOptions, export};
-use jetmoe::rt::LoadOptions;
 use tempfile::TempDir;
 
-use crate::fixtures::Case;
+use crate::fixtures::{Case, load_options};
 
 /// Perplexity may rise by that much with 4-bit weights that were calibrated.
 const CALIBRATED: f64 = 0.012;
@@ -22,7 +21,7 @@ fn perplexity(case: &Case, profile: Profile, calibration: Option<Calibration>) -
     };
     export(&case.checkpoint(), &options).unwrap();
     let artifact = Artifact::open(folder.path()).unwrap();
-    let model = load(Backend::Ort, &artifact, None, &LoadOptions::default()).unwrap();
+    let model = load(Backend::Ort, &artifact, None, &load_options(Backend::Ort)).unwrap();
     let text = case.folder.join("eval.jsonl");
     let quality = evaluate(&model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();
     let Quality::CausalLm(quality) = quality else { panic!("a language model has a perplexity") };

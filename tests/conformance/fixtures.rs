@@ -9,7 +9,7 @@ use jetmoe::artifact::{Artifact, OptionalOutput, Profile, Task};
 use jetmoe::checkpoint::{Checkpoint, names};
 use jetmoe::conformance::{Backend, Expectation, load, read_golden};
 use jetmoe::export::{ExportOptions, export};
-use jetmoe::rt::{LoadOptions, Model};
+use jetmoe::rt::{Device, LoadOptions, Model};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -34,12 +34,15 @@ impl Subject {
     /// It runs no graph.
     pub(crate) const REFERENCE: Subject = Subject { backend: Backend::Reference, profile: Profile::Portable };
 
-    /// Those of this build.
+    /// Those of this build; with a device, those of ONNX Runtime alone.
     pub(crate) fn built_in() -> Vec<Subject> {
-        [Self::ORT, Self::ORT_OWN_OPERATORS, Self::TRACT, Self::REFERENCE]
-            .into_iter()
-            .filter(|subject| Backend::built_in().contains(&subject.backend))
-            .collect()
+        let all = [Self::ORT, Self::ORT_OWN_OPERATORS, Self::TRACT, Self::REFERENCE].into_iter();
+        let has_device = std::env::var_os(DEVICE_VARIABLE).is_some();
+        all.filter(|subject| match subject.backend {
+            Backend::Ort => Backend::Ort.is_built_in(),
+            other => other.is_built_in() && !has_device,
+        })
+        .collect()
     }
 }
 
@@ -118,9 +121,26 @@ impl Export {
     }
 
     pub(crate) fn load(&self, subject: Subject) -> Model {
-        let options = LoadOptions { profile: Some(subject.profile), ..LoadOptions::default() };
+        let options = LoadOptions { profile: Some(subject.profile), ..load_options(subject.backend) };
         load(subject.backend, &self.artifact, Some(&self.checkpoint), &options).unwrap()
     }
+}
+
+/// Names the device that ONNX Runtime is to compute on, as `--device` does; the CPU without it. A process holds one
+/// libonnxruntime, so each device has the suite to itself: `cargo xtask ci openvino`.
+const DEVICE_VARIABLE: &str = "JETMOE_TEST_DEVICE";
+
+/// The device under test, with its default options.
+pub(crate) fn device(backend: Backend) -> Device {
+    match std::env::var(DEVICE_VARIABLE) {
+        Ok(device) if backend == Backend::Ort => device.parse().unwrap(),
+        _ => Device::Cpu,
+    }
+}
+
+/// How a backend is loaded on the device under test.
+pub(crate) fn load_options(backend: Backend) -> LoadOptions {
+    LoadOptions { device: device(backend), ..LoadOptions::default() }
 }
 
 /// A case of float32 weights in one file whose configuration and weights can be changed.

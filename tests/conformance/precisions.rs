@@ -14,7 +14,7 @@ use ndarray::Slice;
 use tempfile::TempDir;
 
 use crate::closeness::token_axis;
-use crate::fixtures::Case;
+use crate::fixtures::{Case, device, load_options};
 
 /// A case exported in several ways into one artifact.
 struct Exports {
@@ -46,8 +46,9 @@ fn plan(kept: &[&str], zero_points: bool) -> WeightPlan {
     WeightPlan { kept, zero_points, ..WeightPlan::default() }
 }
 
-fn options(precision: Precision, profile: Profile) -> LoadOptions {
+fn options(backend: Backend, precision: Precision, profile: Profile) -> LoadOptions {
     LoadOptions {
+        device: device(backend),
         precision: Some(precision),
         profile: Some(profile),
         int8_activations: false,
@@ -71,13 +72,18 @@ fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
         assert_eq!(artifact.manifest().graphs.len(), Precision::ALL.len() * Profile::ALL.len());
         artifact.check_digests().unwrap();
         for graph in &artifact.manifest().graphs {
-            let options = options(graph.precision, graph.profile);
+            let options = options(backend, graph.precision, graph.profile);
             let mut verifier = Verifier::new(&artifact, Some(&checkpoint), options, None);
             let result = verifier.verify(backend);
-            if !runtime.can_run(graph) {
+            if !runtime.can_run(graph) || !device(backend).runs(graph.precision) {
                 let refused = result.unwrap_err();
                 assert!(
-                    matches!(&refused, jetmoe::conformance::Error::Runtime(Error::CannotRun { .. })),
+                    matches!(
+                        &refused,
+                        jetmoe::conformance::Error::Runtime(
+                            Error::CannotRun { .. } | Error::DeviceCannotRun { .. }
+                        )
+                    ),
                     "{refused}"
                 );
                 continue;
@@ -93,7 +99,8 @@ fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
 
 #[test]
 fn onnx_runtime_runs_every_precision_and_profile_as_the_reference_does() {
-    assert_eq!(verify_every_graph(Runtime::Ort, Backend::Ort), 24);
+    let precisions = Precision::ALL.iter().filter(|precision| device(Backend::Ort).runs(**precision));
+    assert_eq!(verify_every_graph(Runtime::Ort, Backend::Ort), 2 * precisions.count() * Profile::ALL.len());
 }
 
 #[cfg(feature = "tract")]
@@ -110,7 +117,7 @@ fn rounded_weights_are_no_excuse_for_wrong_arithmetic() {
     let graph = artifact.graph(None, None).unwrap();
     let own = reference_model(&exports.case.checkpoint(), graph.task).unwrap();
     let expectation = Expectation::from_model(&own).unwrap();
-    let options = options(Precision::Q4, Profile::Portable);
+    let options = options(Backend::Ort, Precision::Q4, Profile::Portable);
     let model = load(Backend::Ort, &artifact, None, &options).unwrap();
     let comparison = compare(Backend::Ort, &model, &expectation, Tolerance::Float32).unwrap();
     assert!(comparison.tensors.iter().all(|tensor| !tensor.passed || tensor.name == "hidden_states.*"));
@@ -121,7 +128,7 @@ fn rounded_weights_are_no_excuse_for_wrong_arithmetic() {
 fn a_golden_file_is_not_held_against_rounded_weights() {
     let exports = Exports::of("tiny");
     let artifact = exports.add(Precision::Int8, Profile::Portable, WeightPlan::default());
-    let options = options(Precision::Int8, Profile::Portable);
+    let options = options(Backend::Ort, Precision::Int8, Profile::Portable);
     let mut verifier = Verifier::new(&artifact, None, options, Some(exports.case.golden()));
     let error = verifier.verify(Backend::Ort).unwrap_err();
     assert!(error.to_string().contains("the int8 graph holds rounded ones"), "{error}");
@@ -140,7 +147,7 @@ static MINI: LazyLock<(Exports, Artifact)> = LazyLock::new(|| {
 /// By how much the perplexity on held-out text lies above float32's, as transformers measured it.
 fn rise(case: &Case, artifact: &Artifact, backend: Backend, precision: Precision) -> f64 {
     let expected = case.json("expected.json")["perplexity"].as_f64().unwrap();
-    let options = LoadOptions { precision: Some(precision), ..LoadOptions::default() };
+    let options = LoadOptions { precision: Some(precision), ..load_options(backend) };
     let model = load(backend, artifact, None, &options).unwrap();
     let text = case.folder.join("eval.jsonl");
     let quality = evaluate(&model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();
@@ -160,7 +167,7 @@ fn allowed(precision: Precision) -> f64 {
 
 fn check_quality(backend: Backend, precisions: &[Precision]) {
     let (exports, artifact) = &*MINI;
-    for precision in precisions {
+    for precision in precisions.iter().filter(|precision| device(backend).runs(**precision)) {
         let rise = rise(&exports.case, artifact, backend, *precision);
         assert!(rise.abs() <= allowed(*precision), "{precision} on {backend}: {rise}");
     }
@@ -196,15 +203,19 @@ fn a_cache_of_any_precision_is_truncated_to_its_first_tokens() {
     let exports = Exports::of("tiny");
     let mut artifact = None;
     for precision in Precision::ALL {
-        artifact = Some(exports.add(*precision, Profile::Portable, WeightPlan::default()));
+        for profile in Profile::ALL {
+            artifact = Some(exports.add(*precision, *profile, WeightPlan::default()));
+        }
     }
     let artifact = artifact.unwrap();
     for graph in &artifact.manifest().graphs {
-        for runtime in [Runtime::Ort, Runtime::Tract] {
-            if !runtime.is_built_in() || !runtime.can_run(graph) {
+        for (runtime, backend) in [(Runtime::Ort, Backend::Ort), (Runtime::Tract, Backend::Tract)] {
+            let runs = runtime.can_run(graph) && device(backend).runs(graph.precision);
+            if !runtime.is_built_in() || !runs {
                 continue;
             }
-            let options = LoadOptions { runtime: Some(runtime), ..options(graph.precision, graph.profile) };
+            let options = options(backend, graph.precision, graph.profile);
+            let options = LoadOptions { runtime: Some(runtime), ..options };
             let mut session = Model::load_artifact(&artifact, &options).unwrap().session().unwrap();
             let prompts = [vec![5, 6, 7, 8, 9], vec![10, 11]];
             session.step(&TokenBatch::left_padded(&prompts, 0).unwrap()).unwrap();

@@ -33,11 +33,12 @@ impl Backend {
 
     /// The backends of this build.
     pub fn built_in() -> Vec<Backend> {
-        Self::ALL
-            .iter()
-            .copied()
-            .filter(|backend| backend.runtime().is_none_or(Runtime::is_built_in))
-            .collect()
+        Self::ALL.iter().copied().filter(|backend| backend.is_built_in()).collect()
+    }
+
+    /// Whether this build has it.
+    pub fn is_built_in(self) -> bool {
+        self.runtime().is_none_or(Runtime::is_built_in)
     }
 }
 

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use jetmoe_artifact::{OutputName, Precision, Profile, Task};
 
-use crate::Runtime;
+use crate::{Provider, Runtime};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -52,11 +52,10 @@ pub enum Error {
         available: u64,
     },
     /// No libonnxruntime was found.
-    #[error(
-        "no libonnxruntime found; looked at:{}\n  run `cargo xtask setup`, or `pip install onnxruntime`, or set ORT_DYLIB_PATH to the library",
-        lines(searched)
-    )]
+    #[error("{}; looked at:{}\n  {}", no_library(*provider), lines(searched), library_advice(*provider))]
     LibraryNotFound {
+        /// The execution provider that it must have, if any.
+        provider: Option<Provider>,
         /// Every place that was looked at, with what was found there.
         searched: Vec<String>,
     },
@@ -67,6 +66,50 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         message: String,
+    },
+    /// A device cannot be had.
+    #[error("the device {device} cannot be used: {message} ({})\n  {advice}", library.display())]
+    Device {
+        /// The device that was asked for.
+        device: String,
+        /// The libonnxruntime that was asked for it.
+        library: PathBuf,
+        /// What it said.
+        message: String,
+        /// What to do about it.
+        advice: String,
+    },
+    /// The device cannot run such graphs.
+    #[error(
+        "the device {device} cannot run {precision} graphs\n  \
+             choose another graph or device; a float32 graph with --provider-option precision=bf16 computes in bfloat16"
+    )]
+    DeviceCannotRun {
+        /// The device that was asked for.
+        device: String,
+        /// Precision of the graph.
+        precision: Precision,
+    },
+    /// A device of another runtime.
+    #[error(
+        "{runtime} computes on the CPU only, and the device is {device}\n  \
+             choose the backend ort for that device, or the device cpu"
+    )]
+    DeviceOfOrt {
+        /// The runtime that was asked for.
+        runtime: Runtime,
+        /// The device that was asked for.
+        device: String,
+    },
+    /// An option that a device does not have, or not with that value.
+    #[error("the provider option {option} cannot be used with {device}\n  expected {expected}")]
+    ProviderOption {
+        /// The option, with its value.
+        option: String,
+        /// The device.
+        device: String,
+        /// What it may be, in words.
+        expected: String,
     },
     /// The runtime refused the graph.
     #[error("{runtime} cannot load {}: {message}", graph.display())]
@@ -168,6 +211,21 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+}
+
+fn no_library(provider: Option<Provider>) -> String {
+    match provider {
+        None => "no libonnxruntime found".to_owned(),
+        Some(provider) => format!("no libonnxruntime with {} found", provider.onnxruntime_name()),
+    }
+}
+
+fn library_advice(provider: Option<Provider>) -> String {
+    let (setup, package) = match provider {
+        None => ("cargo xtask setup", "onnxruntime"),
+        Some(provider) => (provider.setup(), provider.package()),
+    };
+    format!("run `{setup}`, or `pip install {package}`, or set ORT_DYLIB_PATH to the library")
 }
 
 fn lines(searched: &[String]) -> String {

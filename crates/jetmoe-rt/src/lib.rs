@@ -17,6 +17,7 @@
 
 mod batch;
 mod classification;
+mod device;
 pub mod engine;
 mod error;
 #[cfg(test)]
@@ -28,6 +29,10 @@ mod session;
 
 pub use batch::TokenBatch;
 pub use classification::{Classification, ClassificationOptions, TextClassifier};
+pub use device::{
+    CudaOptions, Device, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision, Provider, ProviderOption,
+    TensorRtOptions, TokenShape,
+};
 pub use engine::library::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary};
 pub use error::{Error, Result};
 pub use generation::{

@@ -8,7 +8,7 @@ use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
 
 use crate::engine::LoadedGraph;
 use crate::memory::available_memory;
-use crate::{Error, Result, Session};
+use crate::{Device, Error, Provider, Result, Session};
 
 /// A runtime this crate can load artifacts into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,6 +85,8 @@ impl FromStr for Runtime {
 pub struct LoadOptions {
     /// Which runtime. `None`, the default, takes ONNX Runtime, or tract where no libonnxruntime is found.
     pub runtime: Option<Runtime>,
+    /// Where to compute; the CPU by default. Every other device is ONNX Runtime's; [`Device::Auto`] takes what can be had.
+    pub device: Device,
     /// Which of the artifact's graphs, by precision. `None`, the default, takes the most exact one that the runtime can
     /// run, in the order of [`Precision::ALL`].
     pub precision: Option<Precision>,
@@ -104,7 +106,8 @@ pub struct LoadOptions {
     /// the most that a session takes. `None`, the default, begins with what the prompt needs and makes more room as the
     /// sequence grows, up to the model's own limit.
     pub max_sequence_length: Option<usize>,
-    /// Whether a graph that will not fit in memory is refused before it is loaded, which is the default.
+    /// Whether a graph that will not fit in memory is refused before it is loaded, which is the default. What it takes on
+    /// another device than the CPU is not foretold.
     pub check_memory: bool,
     /// The libonnxruntime to load. `None`, the default, takes the one that
     /// [`OnnxRuntimeLibrary::find`](crate::OnnxRuntimeLibrary::find) finds. Any but the first of a process is refused.
@@ -115,6 +118,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions {
             runtime: None,
+            device: Device::Cpu,
             precision: None,
             profile: None,
             threads: None,
@@ -191,7 +195,8 @@ impl Model {
         self.task
     }
 
-    /// The runtime and its version, as in `ort 1.32.0`.
+    /// The runtime and its version, as in `ort 1.32.0`, with the device unless it is the CPU, as in
+    /// `ort 1.24.1 (openvino CPU)`.
     pub fn runtime(&self) -> String {
         self.graph.runtime()
     }
@@ -243,12 +248,25 @@ impl LoadOptions {
             let rounds = !self.int8_activations
                 && graph.precision.storage().is_quantized()
                 && graph.profile != Profile::Portable;
+            // of the operators of the other profiles OpenVINO takes only some
+            let foreign =
+                self.device.provider() == Some(Provider::OpenVino) && graph.profile != Profile::Portable;
             let profile = runtime.profiles().iter().position(|profile| *profile == graph.profile);
-            (graph.precision, rounds, profile)
+            (graph.precision, rounds, foreign, profile)
         };
         let graphs = artifact.manifest().graphs.iter();
-        let chosen = graphs.filter(|graph| runtime.can_run(graph)).filter(is_wanted).min_by_key(order);
+        let (refused, chosen): (Vec<_>, Vec<_>) = graphs
+            .filter(|graph| runtime.can_run(graph))
+            .filter(is_wanted)
+            .partition(|graph| !self.device.runs(graph.precision));
         let (precision, profile) = (wanted.precision, wanted.profile);
+        if let (Some(graph), []) = (refused.first(), chosen.as_slice()) {
+            return Err(Error::DeviceCannotRun {
+                device: self.device.to_string(),
+                precision: graph.precision,
+            });
+        }
+        let chosen = chosen.into_iter().min_by_key(order);
         chosen.ok_or(Error::CannotRun { runtime, precision, profile })
     }
 }
@@ -264,6 +282,48 @@ fn load_graph<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loade
     if options.threads == Some(0) {
         return Err(Error::Option { option: "threads", found: "0".to_owned(), expected: "at least 1" });
     }
+    options.device.check()?;
+    match (options.runtime, &options.device) {
+        (_, Device::Cpu) => load_on_cpu(artifact, options),
+        (None | Some(Runtime::Ort), Device::Auto) => load_on_any(artifact, options),
+        (Some(Runtime::Tract), Device::Auto) => {
+            load_on_cpu(artifact, &LoadOptions { device: Device::Cpu, ..options.clone() })
+        }
+        (None | Some(Runtime::Ort), _) => load_into(Runtime::Ort, artifact, options),
+        (Some(runtime), device) => Err(Error::DeviceOfOrt { runtime, device: device.to_string() }),
+    }
+}
+
+/// Loads onto the first device of [`Device::auto_order`] that can be had, and says why the others were not taken.
+fn load_on_any<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
+    let mut passed_over = String::new();
+    for device in Device::auto_order() {
+        let name = device.to_string();
+        let options = LoadOptions { device, ..options.clone() };
+        if options.device == Device::Cpu {
+            let loaded = load_on_cpu(artifact, &options)?;
+            tracing::warn!("device auto takes {name}{passed_over}");
+            return Ok(loaded);
+        }
+        match load_into(Runtime::Ort, artifact, &options) {
+            Ok(loaded) => {
+                tracing::warn!("device auto takes {name}{passed_over}");
+                return Ok(loaded);
+            }
+            // what is wrong with the graph itself shows on the CPU again
+            Err(error) => {
+                let why = match error {
+                    Error::Device { message, .. } => message,
+                    other => other.to_string(),
+                };
+                passed_over.push_str(&format!("\n  not {name}: {}", why.lines().next().unwrap_or(&why)));
+            }
+        }
+    }
+    load_on_cpu(artifact, &LoadOptions { device: Device::Cpu, ..options.clone() })
+}
+
+fn load_on_cpu<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
     match options.runtime {
         Some(runtime) => load_into(runtime, artifact, options),
         None if !Runtime::Ort.is_built_in() && options.onnxruntime_library.is_none() => {
@@ -285,7 +345,8 @@ fn load_into<'a>(runtime: Runtime, artifact: &'a Artifact, options: &LoadOptions
         return Err(Error::NotBuiltIn { runtime });
     }
     let record = options.choose_graph(artifact, runtime)?;
-    if options.check_memory {
+    // other devices bring memory of their own, or hold the weights in a form of their own
+    if options.check_memory && options.device == Device::Cpu {
         let needed = options.memory_of(record, runtime);
         if let Some(available) = available_memory().filter(|available| *available < needed) {
             let path = artifact.path(&record.graph);

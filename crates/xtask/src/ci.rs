@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use crate::library::{GPU, OPENVINO};
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
 use crate::{demo, full_size, interop, python, regenerate, setup};
@@ -29,6 +30,10 @@ enum Stage {
     Features,
     /// Every cargo test
     Tests,
+    /// The conformance suite on OpenVINO, in a process of its own
+    Openvino,
+    /// What is said where CUDA and TensorRT cannot be had; with an NVIDIA GPU, that they compute
+    Gpu,
     /// The checked-in generated files are up to date
     Generated,
     /// Exported graphs pass the Python packages onnx and onnxruntime
@@ -94,6 +99,20 @@ impl Stage {
                 // the other feature sets would build candle once more, for the same tests
                 let tract = ["test", "--workspace", "--lib", "--no-default-features", "--features", "tract"];
                 steps.run("unit tests, tract alone", root, &CommandLine::cargo(tract))
+            }
+            Stage::Openvino => {
+                OPENVINO.fetch(workspace, steps)?;
+                let suite = CommandLine::cargo(["test", "--workspace", "--test", "conformance"])
+                    .args(["--", "--skip", "tract", "--skip", "::the_reference", "--skip", "calibration"])
+                    .env("JETMOE_TEST_DEVICE", "openvino");
+                steps.run("conformance on openvino", root, &suite)?;
+                let tests = ["test", "--workspace", "--test", "commands", "--", "--ignored", "openvino"];
+                steps.run("commands on openvino", root, &CommandLine::cargo(tests))
+            }
+            Stage::Gpu => {
+                GPU.fetch(workspace, steps)?;
+                let tests = ["test", "--workspace", "--test", "commands", "--", "--ignored", "gpu"];
+                steps.run("gpu", root, &CommandLine::cargo(tests))
             }
             Stage::Generated => regenerate::check(workspace, steps),
             Stage::Interop => interop::run(workspace, steps),

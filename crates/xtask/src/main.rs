@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod full_size;
 mod interop;
+mod library;
 mod python;
 mod quality;
 mod regenerate;
@@ -33,7 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Fetch what cargo cannot: libonnxruntime, and on request the Python packages of the checks
+    /// Fetch what cargo cannot: libonnxruntime, and on request those of other devices and the Python packages of the checks
     Setup(setup::Arguments),
     /// Export jetmoe-mini, verify it on every backend and print what it writes
     Demo,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub use self::search::{LIBRARY_PATH_VARIABLE, cache_folder};
 
 use self::search::Places;
-use crate::{Error, Result};
+use crate::{Error, Provider, Result};
 
 /// Who said where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,7 +84,12 @@ impl OnnxRuntimeLibrary {
     ///
     /// `explicit` is what [`find`](Self::find) would be given.
     pub fn candidates(explicit: Option<&Path>) -> Vec<LibraryCandidate> {
-        Places::of_this_machine().candidates(explicit).collect()
+        Places::of_this_machine().candidates(explicit, None).collect()
+    }
+
+    /// As [`candidates`](Self::candidates), for [`find_with`](Self::find_with).
+    pub fn candidates_with(explicit: Option<&Path>, provider: Provider) -> Vec<LibraryCandidate> {
+        Places::of_this_machine().candidates(explicit, Some(provider)).collect()
     }
 
     /// Finds the library, opens it and keeps it for the life of the process.
@@ -97,7 +102,16 @@ impl OnnxRuntimeLibrary {
     /// [`Error::Library`] if the named library cannot be used or the process already has another one;
     /// [`Error::LibraryNotFound`] if there is none; [`Error::NotBuiltIn`] without the cargo feature `ort`.
     pub fn find(explicit: Option<&Path>) -> Result<Self> {
-        find(explicit)
+        find(explicit, None)
+    }
+
+    /// As [`find`](Self::find), but a library that nobody named must have an execution provider: it takes those of the
+    /// project's cache that were fetched for it, and passes over the others.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_with(explicit: Option<&Path>, provider: Provider) -> Result<Self> {
+        find(explicit, Some(provider))
     }
 
     /// Where it lies.
@@ -115,6 +129,16 @@ impl OnnxRuntimeLibrary {
         &self.version
     }
 
+    /// Tries whether it can compute on a device: whether its provider is in it and can be loaded. A GPU that fails shows
+    /// only with a graph.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the reason why not.
+    #[cfg(feature = "ort")]
+    pub fn try_device(&self, device: crate::Device) -> Result<()> {
+        crate::engine::ort::try_device(self, device)
+    }
+
     /// Execution providers that it was built with, by ONNX Runtime's names and the fastest first, as in
     /// `CPUExecutionProvider`. One of them may still lack its driver here.
     ///
@@ -127,12 +151,12 @@ impl OnnxRuntimeLibrary {
 }
 
 #[cfg(not(feature = "ort"))]
-fn find(_explicit: Option<&Path>) -> Result<OnnxRuntimeLibrary> {
+fn find(_explicit: Option<&Path>, _provider: Option<Provider>) -> Result<OnnxRuntimeLibrary> {
     Err(Error::NotBuiltIn { runtime: crate::Runtime::Ort })
 }
 
 #[cfg(feature = "ort")]
-fn find(explicit: Option<&Path>) -> Result<OnnxRuntimeLibrary> {
+fn find(explicit: Option<&Path>, provider: Option<Provider>) -> Result<OnnxRuntimeLibrary> {
     use std::sync::{Mutex, PoisonError};
 
     static OPENED: Mutex<Option<OnnxRuntimeLibrary>> = Mutex::new(None);
@@ -151,14 +175,17 @@ fn find(explicit: Option<&Path>) -> Result<OnnxRuntimeLibrary> {
             _ => Ok(library.clone()),
         };
     }
-    let library = first_usable(Places::of_this_machine().candidates(explicit))?;
+    let library = first_usable(Places::of_this_machine().candidates(explicit, provider), provider)?;
     tracing::debug!(path = %library.path.display(), origin = %library.origin, version = library.version, "opened libonnxruntime");
     *opened = Some(library.clone());
     Ok(library)
 }
 
 #[cfg(feature = "ort")]
-fn first_usable(candidates: impl Iterator<Item = LibraryCandidate>) -> Result<OnnxRuntimeLibrary> {
+fn first_usable(
+    candidates: impl Iterator<Item = LibraryCandidate>,
+    provider: Option<Provider>,
+) -> Result<OnnxRuntimeLibrary> {
     let mut searched = Vec::new();
     for candidate in candidates {
         let refusal = match &candidate.status {
@@ -189,7 +216,7 @@ fn first_usable(candidates: impl Iterator<Item = LibraryCandidate>) -> Result<On
         }
         searched.push(format!("{} ({}): {refusal}", candidate.path.display(), candidate.origin));
     }
-    Err(Error::LibraryNotFound { searched })
+    Err(Error::LibraryNotFound { provider, searched })
 }
 
 #[cfg(feature = "ort")]

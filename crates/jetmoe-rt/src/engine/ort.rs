@@ -1,6 +1,7 @@
 //! ONNX Runtime.
 
 mod in_place;
+mod providers;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
 use jetmoe_artifact::{
-    Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature,
+    Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Profile, Signature,
 };
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::session::builder::SessionBuilder;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{
     DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorValueTypeMarker, Value,
@@ -24,7 +26,7 @@ use super::allocator::handing_back;
 use super::contract::{check_names, past_shape};
 use super::library::OnnxRuntimeLibrary;
 use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits, mapped};
-use crate::{Error, LoadOptions, Result, Runtime};
+use crate::{Device, Error, LoadOptions, Result, Runtime};
 
 /// A graph in ONNX Runtime.
 #[derive(Debug)]
@@ -49,10 +51,16 @@ impl OrtGraph {
     pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
-        let library = OnnxRuntimeLibrary::find(options.onnxruntime_library.as_deref())?;
+        let named = options.onnxruntime_library.as_deref();
+        let library = match options.device.provider() {
+            Some(provider) => OnnxRuntimeLibrary::find_with(named, provider)?,
+            None => OnnxRuntimeLibrary::find(named)?,
+        };
         let environment = environment(&library)?;
         let refused = |error: ort::Error| load_error(&path, error.message());
-        let session = commit(&environment, &path, options).map_err(refused)?;
+        let builder = builder(&environment, options).map_err(refused)?;
+        let mut builder = providers::register(builder, &library, record.profile, &signature, options)?;
+        let session = handing_back(|| builder.commit_from_file(&path)).map_err(refused)?;
         if !options.low_memory {
             mapped::release(&artifact.path(&record.data));
         }
@@ -67,7 +75,7 @@ impl OrtGraph {
             session: Mutex::new(session),
             signature,
             outputs,
-            version: library.version().to_owned(),
+            version: options.device.beside(library.version()),
         };
         Ok(OrtGraph { shared: Arc::new(shared), max_sequence_length: options.max_sequence_length })
     }
@@ -92,6 +100,23 @@ impl LoadedGraph for OrtGraph {
             }
         }
     }
+}
+
+/// Tries whether a library can compute on a device, without a graph.
+pub(crate) fn try_device(library: &OnnxRuntimeLibrary, device: Device) -> Result<()> {
+    let refused = |error: ort::Error| Error::Library {
+        path: library.path().to_owned(),
+        message: error.message().to_owned(),
+    };
+    let builder = Session::builder(&environment(library)?).map_err(refused)?;
+    let options = LoadOptions { device, ..LoadOptions::default() };
+    let nothing = Signature {
+        inputs: Vec::new(),
+        optional_inputs: Vec::new(),
+        outputs: Vec::new(),
+        cache_update: CacheUpdate::Append,
+    };
+    providers::register(builder, library, Profile::OnnxRuntime, &nothing, &options).map(drop)
 }
 
 /// The environment of this process; ONNX Runtime allows one.
@@ -120,7 +145,7 @@ fn log(_level: LogLevel, _category: &str, _id: &str, location: &str, message: &s
     tracing::debug!(location, "{message}");
 }
 
-fn commit(environment: &Environment, path: &Path, options: &LoadOptions) -> ort::Result<Session> {
+fn builder(environment: &Environment, options: &LoadOptions) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(environment)?;
     if let Some(threads) = options.threads {
         builder = builder.with_intra_threads(threads)?;
@@ -133,7 +158,7 @@ fn commit(environment: &Environment, path: &Path, options: &LoadOptions) -> ort:
         let folding = "ConstantFolding;FuseFp16InitializerToFp32NodeTransformer";
         builder = builder.with_config_entry("optimization.disable_specified_optimizers", folding)?;
     }
-    handing_back(|| builder.commit_from_file(path))
+    Ok(builder)
 }
 
 /// A batch of sequences in ONNX Runtime.

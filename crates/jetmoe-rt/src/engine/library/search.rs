@@ -7,12 +7,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{LibraryCandidate, LibraryOrigin, LibraryStatus};
+use crate::Provider;
 
 /// The environment variable that names the library; `ort` and other Rust programs know it too.
 pub const LIBRARY_PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// The project's own cache of ONNX Runtime: one folder per version, each with a library in it. `cargo xtask setup`
-/// fills it. `None` where the system has no home folder.
+/// The project's own cache of ONNX Runtime: one folder per version, each with a library in it; those with execution
+/// providers beside the CPU's in folders of their own, as in `1.24.1-openvino`. `cargo xtask setup` fills it. `None` where the system has no home folder.
 ///
 /// On Linux `~/.cache/jetmoe/onnxruntime`, on macOS `~/Library/Caches/jetmoe/onnxruntime`, on Windows
 /// `%LOCALAPPDATA%\jetmoe\cache\onnxruntime`.
@@ -68,11 +69,16 @@ impl Places {
         }
     }
 
-    /// Candidates in the order in which they are to be tried, each looked at when the iterator comes to it.
-    pub(super) fn candidates(&self, explicit: Option<&Path>) -> impl Iterator<Item = LibraryCandidate> + '_ {
+    /// Candidates in the order in which they are to be tried, each looked at when the iterator comes to it. Where a
+    /// provider is asked for, a library without it is missing, unless somebody named it.
+    pub(super) fn candidates(
+        &self,
+        explicit: Option<&Path>,
+        provider: Option<Provider>,
+    ) -> impl Iterator<Item = LibraryCandidate> + '_ {
         let given = explicit.map(|path| named_file(path, LibraryOrigin::Given));
         let variable = self.variable.as_deref().map(|path| named_file(path, LibraryOrigin::Variable));
-        let cache = self.cache.iter().map(|folder| newest_of_cache(folder));
+        let cache = self.cache.iter().map(move |folder| newest_of_cache(folder, provider));
         let system = self.system.iter().map(|folder| newest_in(folder, LibraryOrigin::System));
         let python =
             self.environments.iter().map(|root| newest_in(&package_folder(root), LibraryOrigin::Python));
@@ -80,12 +86,37 @@ impl Places {
             Ok(package) => newest_in(&package.join("capi"), LibraryOrigin::Python),
             Err(why) => missing(PathBuf::from(PYTHON), LibraryOrigin::Python, why),
         });
-        given.into_iter().chain(variable).chain(cache).chain(system).chain(python).chain(interpreter)
+        let found = cache.chain(system).chain(python).chain(interpreter);
+        given
+            .into_iter()
+            .chain(variable)
+            .chain(found.map(move |candidate| with_provider(candidate, provider)))
     }
 }
 
 fn missing(path: PathBuf, origin: LibraryOrigin, why: impl Into<String>) -> LibraryCandidate {
     LibraryCandidate { path, origin, status: LibraryStatus::Missing(why.into()) }
+}
+
+/// A provider is a shared library beside libonnxruntime.
+fn with_provider(candidate: LibraryCandidate, provider: Option<Provider>) -> LibraryCandidate {
+    let Some(provider) = provider.filter(|_| candidate.status == LibraryStatus::Found) else {
+        return candidate;
+    };
+    let (stem, extension) = if cfg!(windows) {
+        ("", ".dll")
+    } else if cfg!(target_os = "macos") {
+        ("lib", ".dylib")
+    } else {
+        ("lib", ".so")
+    };
+    let name = format!("{stem}onnxruntime_providers_{provider}{extension}");
+    // where a link says another place, the provider lies beside the target
+    let library = candidate.path.canonicalize().unwrap_or_else(|_| candidate.path.clone());
+    if [&candidate.path, &library].iter().any(|path| path.with_file_name(&name).is_file()) {
+        return candidate;
+    }
+    missing(candidate.path, candidate.origin, format!("no {name} beside it"))
 }
 
 /// A file that somebody named.
@@ -124,21 +155,22 @@ fn newest_in(folder: &Path, origin: LibraryOrigin) -> LibraryCandidate {
     }
 }
 
-/// The library of the cache's newest version.
-fn newest_of_cache(cache: &Path) -> LibraryCandidate {
+/// The library of the cache's newest version, of those that were fetched for a provider or of those that were for none.
+fn newest_of_cache(cache: &Path, provider: Option<Provider>) -> LibraryCandidate {
+    let suffix = provider.map_or("", Provider::cache_suffix);
     let origin = LibraryOrigin::Cache;
     let Ok(entries) = cache.read_dir() else {
         return missing(cache.to_owned(), origin, "no such folder");
     };
     let versions = entries.filter_map(|entry| {
         let folder = entry.ok()?.path();
-        let version = parse_version(folder.file_name()?.to_str()?)?;
+        let version = parse_version(folder.file_name()?.to_str()?.strip_suffix(suffix)?)?;
         let candidate = newest_in(&folder, origin);
         (candidate.status == LibraryStatus::Found).then_some((version, candidate))
     });
     match versions.max_by(|left, right| left.0.cmp(&right.0)) {
         Some((_, candidate)) => candidate,
-        None => missing(cache.to_owned(), origin, "no version in it"),
+        None => missing(cache.to_owned(), origin, format!("no version{suffix} in it")),
     }
 }
 
@@ -262,8 +294,16 @@ mod tests {
     }
 
     fn found(places: &Places, explicit: Option<&Path>) -> Vec<(LibraryOrigin, PathBuf)> {
+        found_with(places, explicit, None)
+    }
+
+    fn found_with(
+        places: &Places,
+        explicit: Option<&Path>,
+        provider: Option<Provider>,
+    ) -> Vec<(LibraryOrigin, PathBuf)> {
         places
-            .candidates(explicit)
+            .candidates(explicit, provider)
             .filter(|candidate| candidate.status == LibraryStatus::Found)
             .map(|candidate| (candidate.origin, candidate.path))
             .collect()
@@ -273,7 +313,7 @@ mod tests {
     fn an_empty_machine_names_every_place_and_why_it_has_nothing() {
         let root = tempfile::tempdir().unwrap();
         let origins: Vec<_> = places(root.path())
-            .candidates(None)
+            .candidates(None, None)
             .map(|candidate| {
                 assert!(matches!(candidate.status, LibraryStatus::Missing(_)), "{candidate:?}");
                 candidate.origin
@@ -315,6 +355,28 @@ mod tests {
         put(&cache.join("unfinished"), &file_name(""));
         fs::create_dir_all(cache.join("1.40.0")).unwrap();
         assert_eq!(found(&places(root.path()), None), [(LibraryOrigin::Cache, newest)]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_provider_takes_the_library_that_lies_beside_it_unless_one_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = root.path().join("cache");
+        let plain = put(&cache.join("1.40.0"), &file_name(""));
+        let fetched = put(&cache.join("1.24.1-openvino"), &file_name(""));
+        put(&cache.join("1.24.1-openvino"), "libonnxruntime_providers_openvino.so");
+        put(&cache.join("1.30.0-gpu"), &file_name(""));
+        put(&root.path().join("system"), &file_name(""));
+        let given = put(root.path(), "given");
+        let places = places(root.path());
+        let openvino = Some(Provider::OpenVino);
+        assert_eq!(found_with(&places, None, openvino), [(LibraryOrigin::Cache, fetched)]);
+        assert_eq!(found_with(&places, Some(&given), openvino)[0], (LibraryOrigin::Given, given));
+        // the library without the provider that its folder promises, and those that promise none
+        assert_eq!(found_with(&places, None, Some(Provider::Cuda)), []);
+        let why = places.candidates(None, Some(Provider::Cuda)).next().unwrap().status.to_string();
+        assert_eq!(why, "no libonnxruntime_providers_cuda.so beside it");
+        assert_eq!(found(&places, None)[0], (LibraryOrigin::Cache, plain));
     }
 
     #[test]
