@@ -185,7 +185,13 @@ impl ModelArguments {
         LoadOptions { int8_activations: false, ..self.load_options() }
     }
 
-    fn load_options(&self) -> LoadOptions {
+    /// How many threads were asked for.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+
+    /// As asked for, in whatever runtime suits the artifact.
+    pub(crate) fn load_options(&self) -> LoadOptions {
         LoadOptions {
             precision: self.precision,
             profile: self.profile,

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use jetmoe_artifact::OutputName;
 use jetmoe_checkpoint::ModelConfig;
 use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, Ix2, Ix3, concatenate, s};
@@ -62,6 +64,11 @@ impl Session {
             Some(mask) if self.has_cache => mask.ncols(),
             _ => 0,
         }
+    }
+
+    /// How long the last step was in the runtime itself, see [`GraphSession::engine_time`].
+    pub fn engine_time(&self) -> Option<Duration> {
+        self.graph.engine_time()
     }
 
     /// A copy of the cache, see [`GraphSession::cache`].

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use jetmoe_artifact::{OutputName, Signature};
 use ndarray::{Array2, ArrayD};
@@ -48,6 +49,12 @@ pub trait GraphSession: fmt::Debug + Send {
     /// # Errors
     /// What the runtime refuses; the cache is then what it was before.
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap>;
+
+    /// How long the last [`GraphSession::run`] was in the runtime itself, without what prepares inputs and copies outputs;
+    /// `None`, the default, where that is not known.
+    fn engine_time(&self) -> Option<Duration> {
+        None
+    }
 
     /// A copy of the cache: [`OutputName::PresentKey`] and [`OutputName::PresentValue`] of every layer, each
     /// `[batch, kv_heads, cached tokens, kv_channels]`. Empty before the first step and for tasks without a cache.

@@ -1,8 +1,10 @@
 //! ONNX Runtime.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use half::f16;
 use jetmoe_artifact::{Artifact, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature};
@@ -72,7 +74,11 @@ impl LoadedGraph for OrtGraph {
     }
 
     fn start(&self) -> Result<Box<dyn GraphSession>> {
-        Ok(Box::new(OrtSession { shared: self.shared.clone(), cache: Vec::new() }))
+        Ok(Box::new(OrtSession {
+            shared: self.shared.clone(),
+            cache: Vec::new(),
+            engine_time: Cell::default(),
+        }))
     }
 }
 
@@ -124,6 +130,8 @@ struct OrtSession {
     shared: Arc<Shared>,
     /// The cache as ONNX Runtime returned it, to be handed back as it is; empty before the first step.
     cache: Vec<(OutputName, DynValue)>,
+    /// Of the last step.
+    engine_time: Cell<Option<Duration>>,
 }
 
 impl GraphSession for OrtSession {
@@ -131,6 +139,10 @@ impl GraphSession for OrtSession {
         let (tensors, cache) = self.step(inputs).map_err(|error| run_error(&error))?;
         self.cache = cache;
         Ok(tensors)
+    }
+
+    fn engine_time(&self) -> Option<Duration> {
+        self.engine_time.get()
     }
 
     fn cache(&self) -> Result<TensorMap> {
@@ -157,7 +169,9 @@ impl OrtSession {
         });
         let values = values.collect::<ort::Result<Vec<(Cow<'_, str>, _)>>>()?;
         let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
         let outputs = session.run(values)?;
+        self.engine_time.set(Some(begun.elapsed()));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
         for (name, (_, value)) in self.shared.outputs.iter().zip(outputs) {

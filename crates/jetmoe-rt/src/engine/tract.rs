@@ -1,8 +1,10 @@
 //! tract.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jetmoe_artifact::{
     Artifact, Axis, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
@@ -63,7 +65,11 @@ impl LoadedGraph for TractGraph {
     }
 
     fn start(&self) -> Result<Box<dyn GraphSession>> {
-        Ok(Box::new(TractSession { shared: self.shared.clone(), cache: Vec::new() }))
+        Ok(Box::new(TractSession {
+            shared: self.shared.clone(),
+            cache: Vec::new(),
+            engine_time: Cell::default(),
+        }))
     }
 }
 
@@ -125,6 +131,8 @@ struct TractSession {
     shared: Arc<Shared>,
     /// The cache as tract returned it, to be handed back as it is; empty before the first step.
     cache: Vec<(OutputName, TValue)>,
+    /// Of the last step.
+    engine_time: Cell<Option<Duration>>,
 }
 
 impl GraphSession for TractSession {
@@ -134,6 +142,10 @@ impl GraphSession for TractSession {
         let (tensors, cache) = result.map_err(run_error)?;
         self.cache = cache;
         Ok(tensors)
+    }
+
+    fn engine_time(&self) -> Option<Duration> {
+        self.engine_time.get()
     }
 
     fn cache(&self) -> Result<TensorMap> {
@@ -155,9 +167,12 @@ impl TractSession {
             InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
         });
         let values = values.collect::<TractResult<TVec<TValue>>>()?;
+        let begun = Instant::now();
+        let outputs = self.shared.plan.run(values)?;
+        self.engine_time.set(Some(begun.elapsed()));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
-        for (name, value) in self.shared.outputs.iter().zip(self.shared.plan.run(values)?) {
+        for (name, value) in self.shared.outputs.iter().zip(outputs) {
             match name {
                 OutputName::PresentKey(_) | OutputName::PresentValue(_) => cache.push((*name, value)),
                 _ => {
