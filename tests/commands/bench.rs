@@ -48,7 +48,7 @@ fn what_cannot_be_measured_is_refused_before_anything_is_loaded() {
         "jetmoe bench --model artifact --batch 0",
         "jetmoe bench --model artifact --repetitions 0",
         "jetmoe bench --model artifact --backend reference",
-        "jetmoe bench --model artifact --precision q4",
+        "jetmoe bench --model artifact --prompt-tokens 8 --precision q4",
     ];
     let ended = lines.map(|line| bench.run(line));
     for ended in &ended {
