@@ -50,6 +50,9 @@ pub(crate) struct ModelArguments {
     /// The libonnxruntime to load, instead of the one that is found (see `jetmoe devices`).
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     onnxruntime: Option<PathBuf>,
+    /// A file for a trace, of a command that has an option for it.
+    #[arg(skip)]
+    pub(crate) trace: Option<PathBuf>,
 }
 
 /// What the model argument turned out to be.
@@ -200,6 +203,7 @@ impl ModelArguments {
             low_memory: self.low_memory,
             check_memory: !self.no_memory_check,
             onnxruntime_library: self.onnxruntime.clone(),
+            trace: self.trace.clone(),
             ..LoadOptions::default()
         }
     }

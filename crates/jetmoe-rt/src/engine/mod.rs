@@ -22,6 +22,8 @@ mod mapped;
 #[cfg(feature = "ort")]
 pub(crate) mod ort;
 #[cfg(feature = "tract")]
+mod trace;
+#[cfg(feature = "tract")]
 pub(crate) mod tract;
 
 /// Output tensors by name.
@@ -40,6 +42,14 @@ pub trait LoadedGraph: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the runtime refuses.
     fn start(&self) -> Result<Box<dyn GraphSession>>;
+
+    /// Writes the trace that was asked for when the graph was loaded. Does nothing, the default, where none was.
+    ///
+    /// # Errors
+    /// What the runtime or the file system refuses.
+    fn finish_trace(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// One batch of sequences in a runtime, with its cache.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ struct Shared {
     /// Names of the outputs in the graph's order.
     outputs: Vec<OutputName>,
     version: String,
+    /// Where ONNX Runtime's trace goes, if one was asked for.
+    trace: Option<PathBuf>,
 }
 
 impl OrtGraph {
@@ -59,6 +61,7 @@ impl OrtGraph {
             signature,
             outputs,
             version: library.version().to_owned(),
+            trace: options.trace.clone(),
         };
         Ok(OrtGraph { shared: Arc::new(shared) })
     }
@@ -79,6 +82,14 @@ impl LoadedGraph for OrtGraph {
             cache: Vec::new(),
             engine_time: Cell::default(),
         }))
+    }
+
+    fn finish_trace(&self) -> Result<()> {
+        let Some(path) = &self.shared.trace else { return Ok(()) };
+        let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        // ONNX Runtime puts date and time behind the name
+        let written = session.end_profiling().map_err(|error| run_error(&error))?;
+        std::fs::rename(written, path).map_err(|source| Error::Trace { path: path.clone(), source })
     }
 }
 
@@ -116,6 +127,9 @@ fn commit(environment: &Environment, path: &Path, options: &LoadOptions) -> ort:
     // the numbers of MatMulNBits' attribute accuracy_level
     let accuracy = if options.int8_activations { "4" } else { "1" };
     builder = builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", accuracy)?;
+    if let Some(trace) = &options.trace {
+        builder = builder.with_profiling(trace)?;
+    }
     if options.low_memory {
         // both would turn the weights into float32 once and for all
         let folding = "ConstantFolding;FuseFp16InitializerToFp32NodeTransformer";

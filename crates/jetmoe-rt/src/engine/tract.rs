@@ -15,8 +15,9 @@ use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
 use super::contract::{check_names, empty_past_shape};
+use super::trace::Trace;
 use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
-use crate::{Error, Result, Runtime};
+use crate::{Error, LoadOptions, Result, Runtime};
 
 mod kernel;
 mod product;
@@ -29,6 +30,7 @@ pub(crate) const VERSION: &str = "0.23.9";
 #[derive(Debug)]
 pub(crate) struct TractGraph {
     shared: Arc<Shared>,
+    trace: Option<Arc<Trace>>,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ struct Shared {
 
 impl TractGraph {
     /// Loads and optimises a graph. One plan serves every batch size and length.
-    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord) -> Result<Self> {
+    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
         let shared = guarded(|| load(&path, signature)).map_err(|message| Error::Load {
@@ -51,7 +53,10 @@ impl TractGraph {
             graph: path.clone(),
             message,
         })?;
-        Ok(TractGraph { shared: Arc::new(shared) })
+        Ok(TractGraph {
+            shared: Arc::new(shared),
+            trace: options.trace.as_deref().map(Trace::new).map(Arc::new),
+        })
     }
 }
 
@@ -65,11 +70,13 @@ impl LoadedGraph for TractGraph {
     }
 
     fn start(&self) -> Result<Box<dyn GraphSession>> {
-        Ok(Box::new(TractSession {
-            shared: self.shared.clone(),
-            cache: Vec::new(),
-            engine_time: Cell::default(),
-        }))
+        let recorder = self.trace.clone().map(Recorder::new);
+        let (shared, cache, engine_time) = (self.shared.clone(), Vec::new(), Cell::default());
+        Ok(Box::new(TractSession { shared, cache, engine_time, recorder }))
+    }
+
+    fn finish_trace(&self) -> Result<()> {
+        self.trace.as_ref().map_or(Ok(()), |trace| trace.write())
     }
 }
 
@@ -133,12 +140,47 @@ struct TractSession {
     cache: Vec<(OutputName, TValue)>,
     /// Of the last step.
     engine_time: Cell<Option<Duration>>,
+    /// Where a trace was asked for.
+    recorder: Option<Recorder>,
+}
+
+/// What a session knows of its trace.
+#[derive(Debug)]
+struct Recorder {
+    trace: Arc<Trace>,
+    session: u64,
+    steps: usize,
+    last: Option<Instant>,
+}
+
+impl Recorder {
+    fn new(trace: Arc<Trace>) -> Self {
+        Recorder { session: trace.session(), trace, steps: 0, last: None }
+    }
+
+    /// Keeps a step that began then and has just ended, and the time since the one before it.
+    fn step(&mut self, begun: Instant) {
+        let ended = Instant::now();
+        if let Some(last) = self.last.replace(ended) {
+            self.trace.keep(self.session, "between steps: sampling, text", last, begun);
+        }
+        let name = match self.steps {
+            0 => "prefill".to_owned(),
+            step => format!("decode {step}"),
+        };
+        self.trace.keep(self.session, &name, begun, ended);
+        self.steps += 1;
+    }
 }
 
 impl GraphSession for TractSession {
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let begun = Instant::now();
         let result = guarded(|| self.step(inputs));
         clear_upper_registers();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.step(begun);
+        }
         let (tensors, cache) = result.map_err(run_error)?;
         self.cache = cache;
         Ok(tensors)
