@@ -141,8 +141,8 @@ mod tests {
     fn a_token_of_jetmoe_8b_reads_2_3_billion_weights() {
         let (config, record) = (jetmoe_8b(), record("f32"));
         let traffic = Traffic::new(&config, &record);
-        let weights =
-            24 * (2 * 2048 * 2048 + 2 * 8 * 2048 + 2 * (2 * 2048 * 2048 + 3 * 5632 * 2048)) + 32000 * 2048;
+        let weights = 24_u64 * (2 * 2048 * 2048 + 2 * 8 * 2048 + 2 * (2 * 2048 * 2048 + 3 * 5632 * 2048))
+            + 32000 * 2048;
         assert_eq!(traffic.weight_bytes(ONE_TOKEN), 4.0 * weights as f64);
         assert_eq!(weights, 2_331_246_592);
     }
