@@ -1,5 +1,6 @@
 //! The subcommands, one file each, and what they share.
 
+mod bench;
 mod classify;
 mod devices;
 mod eval;
@@ -19,6 +20,7 @@ pub(crate) enum Command {
     Classify(classify::Classify),
     Verify(verify::Verify),
     Eval(eval::Eval),
+    Bench(bench::Bench),
     Inspect(inspect::Inspect),
     Devices(devices::Devices),
     Synth(synth::Synth),
@@ -31,6 +33,7 @@ impl Command {
             Command::Classify(command) => command.execute(),
             Command::Verify(command) => command.execute(),
             Command::Eval(command) => command.execute(),
+            Command::Bench(command) => command.execute(),
             Command::Inspect(command) => command.execute(),
             Command::Devices(command) => command.execute(),
             Command::Synth(command) => command.execute(),

@@ -62,6 +62,9 @@ pub(crate) struct ModelArguments {
     /// The libonnxruntime to load, instead of the one that is found (see `jetmoe devices`).
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     onnxruntime: Option<PathBuf>,
+    /// A file for a trace, of a command that has an option for it.
+    #[arg(skip)]
+    pub(crate) trace: Option<PathBuf>,
 }
 
 /// What the model argument turned out to be.
@@ -204,6 +207,11 @@ impl ModelArguments {
         Ok(LoadOptions { int8_activations: false, ..self.load_options()? })
     }
 
+    /// How many threads were asked for.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+
     /// The backends that the arguments allow: all of this build, or ONNX Runtime for a device that only it has.
     pub(crate) fn backends(&self) -> Vec<Backend> {
         match self.device.as_ref().and_then(Device::provider) {
@@ -230,7 +238,8 @@ impl ModelArguments {
         Ok(device.with_options(&self.provider_option)?)
     }
 
-    fn load_options(&self) -> anyhow::Result<LoadOptions> {
+    /// As asked for, in whatever runtime suits the artifact.
+    pub(crate) fn load_options(&self) -> anyhow::Result<LoadOptions> {
         Ok(LoadOptions {
             device: self.device()?,
             precision: self.precision,
@@ -241,6 +250,7 @@ impl ModelArguments {
             low_memory: self.low_memory,
             check_memory: !self.no_memory_check,
             onnxruntime_library: self.onnxruntime.clone(),
+            trace: self.trace.clone(),
             ..LoadOptions::default()
         })
     }

@@ -1,5 +1,6 @@
 use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -11,7 +12,7 @@ use jetmoe_rt::{
 };
 use serde::Serialize;
 
-use super::model::ModelArguments;
+use super::model::{ModelArguments, Opened};
 use super::{ExitStatus, note, print, print_json};
 
 /// Continue a text.
@@ -48,6 +49,9 @@ pub(crate) struct Run {
     /// Print the prompt in front of its continuation; with --chat, as the template renders it.
     #[arg(long)]
     echo: bool,
+    /// Write what the runtime does when to this file, for ui.perfetto.dev: of ort every operator, of tract every step.
+    #[arg(long, value_name = "FILE.json")]
+    profile_trace: Option<PathBuf>,
     /// Print pieces as they are made.
     #[arg(long, conflicts_with = "format")]
     stream: bool,
@@ -113,10 +117,11 @@ struct Output<'a> {
 const SCHEMA: u32 = 1;
 
 impl Run {
-    pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
+    pub(crate) fn execute(mut self) -> anyhow::Result<ExitStatus> {
         self.check_options()?;
         let opened = self.model.open()?;
         self.model.require_task(&opened, Task::CausalLm)?;
+        self.request_trace(&opened)?;
         let prompt = self.read_prompt()?;
         let model = self.model.load(&opened, self.backend)?;
         let generator = TextGenerator::new(&model)?;
@@ -139,7 +144,9 @@ impl Run {
             } else {
                 ControlFlow::Continue(())
             }
-        })?;
+        });
+        model.finish_trace()?;
+        let generated = generated?;
         printed?;
         match self.format {
             Some(Format::Json) => print_json(&Output {
@@ -174,6 +181,20 @@ impl Run {
             );
         }
         self.options(GenerationOptions::default()).validate().map_err(super::typed)
+    }
+
+    /// Has the model write the trace that was asked for, where something can.
+    fn request_trace(&mut self, opened: &Opened) -> anyhow::Result<()> {
+        let is_reference = match self.backend {
+            Some(backend) => backend == Backend::Reference,
+            None => matches!(opened, Opened::Checkpoint(_)),
+        };
+        anyhow::ensure!(
+            self.profile_trace.is_none() || !is_reference,
+            "--profile-trace: the reference writes no trace\n  choose --backend ort or --backend tract"
+        );
+        self.model.trace = self.profile_trace.take();
+        Ok(())
     }
 
     /// Standard input without the line break that `echo` puts behind it.

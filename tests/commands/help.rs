@@ -20,6 +20,7 @@ help! {
     help_of_classify: "jetmoe classify --help",
     help_of_verify: "jetmoe verify --help",
     help_of_eval: "jetmoe eval --help",
+    help_of_bench: "jetmoe bench --help",
     help_of_inspect: "jetmoe inspect --help",
     help_of_devices: "jetmoe devices --help",
     help_of_synth: "jetmoe synth --help",

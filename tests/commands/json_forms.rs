@@ -103,6 +103,14 @@ fn json_of_eval() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn json_of_bench() {
+    let bench = Workbench::with_artifact("tiny");
+    let line = "jetmoe bench --model artifact --threads 1 --prompt-tokens 2 --new-tokens 1 --format json";
+    assert_documented("jetmoe bench", &[json(bench.run(line).succeeded())]);
+}
+
+#[test]
 fn json_of_inspect() {
     let bench = Workbench::with_artifact("tiny");
     let of = |path: &str| json(bench.run(&format!("jetmoe inspect {path} --format json")).succeeded());

@@ -9,6 +9,7 @@ const NAME: &str = "jetmoe";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe");
 
 mod artifacts;
+mod bench;
 mod cache;
 mod checkpoints;
 mod classify;

@@ -236,3 +236,35 @@ fn a_value_of_the_checkpoint_that_makes_no_sense_is_no_mistake_of_the_user() {
     assert!(ended.refused().contains("generation_config.json"));
     assert_transcript!(ended);
 }
+
+#[test]
+fn a_trace_says_what_the_runtime_did_when() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    for (backend, named) in [("ort", "MatMul"), ("tract", "decode 2")] {
+        let line =
+            "jetmoe run --model artifact --prompt x --max-new-tokens 3 --profile-trace trace.json --backend";
+        bench.run(&format!("{line} {backend}")).succeeded();
+        let text = fs::read_to_string(bench.path("trace.json")).unwrap();
+        let trace: Value = serde_json::from_str(&text).unwrap();
+        let is_span = |event: &&Value| event["ph"] == "X" && event["dur"].is_number();
+        assert!(trace.as_array().unwrap().iter().filter(is_span).count() > 3, "{backend}: {text}");
+        assert!(text.contains(named), "{backend}: {text}");
+        // nothing else is left behind
+        assert_eq!(bench.files("").iter().filter(|file| file.starts_with("trace")).count(), 1);
+    }
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_refused() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let lines = [
+        "jetmoe run --model artifact --prompt x --profile-trace nothing/trace.json",
+        "jetmoe run --model artifact --prompt x --profile-trace trace.json --backend reference",
+        "jetmoe run --model jetmoe-mini --prompt x --profile-trace trace.json",
+    ];
+    let ended = lines.map(|line| bench.run(line));
+    for ended in &ended {
+        ended.refused();
+    }
+    assert_text!(Ended::transcripts(&ended), []);
+}

@@ -129,6 +129,14 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// A trace cannot be written.
+    #[error("cannot write the trace {}: {source}", path.display())]
+    Trace {
+        /// Where it should go.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
     /// A prompt holds no token.
     #[error("prompt {index} is empty; give at least one token")]
     EmptyPrompt {

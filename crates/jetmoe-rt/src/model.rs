@@ -1,4 +1,5 @@
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -112,6 +113,10 @@ pub struct LoadOptions {
     /// The libonnxruntime to load. `None`, the default, takes the one that
     /// [`OnnxRuntimeLibrary::find`](crate::OnnxRuntimeLibrary::find) finds. Any but the first of a process is refused.
     pub onnxruntime_library: Option<PathBuf>,
+    /// A file for what the runtime does when, in Chromium's trace format, which Perfetto reads: of ONNX Runtime every
+    /// operator, of tract every step and what lies between. [`Model::finish_trace`] writes it. `None`, the default, for none;
+    /// keeping a trace costs time and memory.
+    pub trace: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -127,6 +132,7 @@ impl Default for LoadOptions {
             max_sequence_length: None,
             check_memory: true,
             onnxruntime_library: None,
+            trace: None,
         }
     }
 }
@@ -183,6 +189,15 @@ impl Model {
     /// What the runtime refuses.
     pub fn session(&self) -> Result<Session> {
         Ok(Session::new(self.graph.start()?, self.config.clone(), self.task.has_cache()))
+    }
+
+    /// Writes the trace of [`LoadOptions::trace`], and ends it where the runtime writes its own. Without that option, and of
+    /// a backend outside of this crate, there is none.
+    ///
+    /// # Errors
+    /// [`Error::Trace`], or what the runtime refuses.
+    pub fn finish_trace(&self) -> Result<()> {
+        self.graph.finish_trace()
     }
 
     /// The model's configuration.
@@ -353,9 +368,13 @@ fn load_into<'a>(runtime: Runtime, artifact: &'a Artifact, options: &LoadOptions
             return Err(Error::Memory { runtime, graph: path, needed, available });
         }
     }
+    if let Some(path) = &options.trace {
+        // a file that cannot be written is refused before anything is loaded for it
+        File::create(path).map_err(|source| Error::Trace { path: path.clone(), source })?;
+    }
     let graph = match runtime {
         Runtime::Ort => load_ort(artifact, record, options),
-        Runtime::Tract => load_tract(artifact, record),
+        Runtime::Tract => load_tract(artifact, record, options),
     }?;
     Ok((record, graph))
 }
@@ -379,11 +398,19 @@ fn load_ort(
 }
 
 #[cfg(feature = "tract")]
-fn load_tract(artifact: &Artifact, record: &GraphRecord) -> Result<Arc<dyn LoadedGraph>> {
-    Ok(Arc::new(crate::engine::tract::TractGraph::load(artifact, record)?))
+fn load_tract(
+    artifact: &Artifact,
+    record: &GraphRecord,
+    options: &LoadOptions,
+) -> Result<Arc<dyn LoadedGraph>> {
+    Ok(Arc::new(crate::engine::tract::TractGraph::load(artifact, record, options)?))
 }
 
 #[cfg(not(feature = "tract"))]
-fn load_tract(_artifact: &Artifact, _record: &GraphRecord) -> Result<Arc<dyn LoadedGraph>> {
+fn load_tract(
+    _artifact: &Artifact,
+    _record: &GraphRecord,
+    _options: &LoadOptions,
+) -> Result<Arc<dyn LoadedGraph>> {
     Err(Error::NotBuiltIn { runtime: Runtime::Tract })
 }

@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::time::Duration;
 
 use jetmoe_artifact::OutputName;
 use jetmoe_checkpoint::ModelConfig;
@@ -148,6 +149,11 @@ impl Session {
             Some(mask) if self.has_cache => mask.ncols(),
             _ => 0,
         }
+    }
+
+    /// How long the last step was in the runtime itself, see [`GraphSession::engine_time`].
+    pub fn engine_time(&self) -> Option<Duration> {
+        self.graph.engine_time()
     }
 
     /// A copy of the cache, see [`GraphSession::cache`].

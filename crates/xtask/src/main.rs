@@ -4,6 +4,7 @@
 //! the project's commands, it has cargo build them and runs them as a person would.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
+mod bench;
 mod ci;
 mod demo;
 mod full_size;
@@ -46,6 +47,8 @@ enum Chore {
     FullSize(full_size::Arguments),
     /// Measure what each precision costs: docs/quality.md and docs/quality.svg
     Quality,
+    /// Measure the project and its peers on the same weights: docs/benchmarks/
+    Bench(bench::Arguments),
     /// Do everything that CI does, or the named stages of it
     Ci(ci::Arguments),
     /// Rewrite the generated files that are checked in: the texts under graphs/
@@ -73,6 +76,7 @@ fn run(chore: &Chore) -> anyhow::Result<()> {
         Chore::Interop => interop::run(&workspace, &mut steps),
         Chore::FullSize(arguments) => full_size::run(&workspace, &mut steps, arguments),
         Chore::Quality => quality::run(&workspace, &mut steps),
+        Chore::Bench(arguments) => bench::run(&workspace, &mut steps, arguments),
         Chore::Ci(arguments) => ci::run(&workspace, &mut steps, arguments),
         Chore::Regenerate(arguments) => regenerate::run(&workspace, &mut steps, arguments),
     }

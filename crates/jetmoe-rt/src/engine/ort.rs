@@ -4,9 +4,11 @@ mod in_place;
 mod providers;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use half::f16;
 use jetmoe_artifact::{
@@ -44,6 +46,8 @@ struct Shared {
     /// Names of the outputs in the graph's order.
     outputs: Vec<OutputName>,
     version: String,
+    /// Where ONNX Runtime's trace goes, if one was asked for.
+    trace: Option<PathBuf>,
 }
 
 impl OrtGraph {
@@ -76,6 +80,7 @@ impl OrtGraph {
             signature,
             outputs,
             version: options.device.beside(library.version()),
+            trace: options.trace.clone(),
         };
         Ok(OrtGraph { shared: Arc::new(shared), max_sequence_length: options.max_sequence_length })
     }
@@ -93,12 +98,22 @@ impl LoadedGraph for OrtGraph {
     fn start(&self) -> Result<Box<dyn GraphSession>> {
         let shared = self.shared.clone();
         match shared.signature.cache_update {
-            CacheUpdate::Append => Ok(Box::new(OrtSession { shared, cache: Vec::new() })),
+            CacheUpdate::Append => {
+                Ok(Box::new(OrtSession { shared, cache: Vec::new(), engine_time: Cell::default() }))
+            }
             CacheUpdate::InPlace => {
                 let session = InPlaceSession::start(shared, self.max_sequence_length);
                 Ok(Box::new(session.map_err(|error| run_error(&error))?))
             }
         }
+    }
+
+    fn finish_trace(&self) -> Result<()> {
+        let Some(path) = &self.shared.trace else { return Ok(()) };
+        let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        // ONNX Runtime puts date and time behind the name
+        let written = session.end_profiling().map_err(|error| run_error(&error))?;
+        std::fs::rename(written, path).map_err(|source| Error::Trace { path: path.clone(), source })
     }
 }
 
@@ -153,6 +168,9 @@ fn builder(environment: &Environment, options: &LoadOptions) -> ort::Result<Sess
     // the numbers of MatMulNBits' attribute accuracy_level
     let accuracy = if options.int8_activations { "4" } else { "1" };
     builder = builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", accuracy)?;
+    if let Some(trace) = &options.trace {
+        builder = builder.with_profiling(trace)?;
+    }
     if options.low_memory {
         // both would turn the weights into float32 once and for all
         let folding = "ConstantFolding;FuseFp16InitializerToFp32NodeTransformer";
@@ -167,6 +185,8 @@ struct OrtSession {
     shared: Arc<Shared>,
     /// The cache as ONNX Runtime returned it, to be handed back as it is; empty before the first step.
     cache: Vec<(OutputName, DynValue)>,
+    /// Of the last step.
+    engine_time: Cell<Option<Duration>>,
 }
 
 impl GraphSession for OrtSession {
@@ -174,6 +194,10 @@ impl GraphSession for OrtSession {
         let (tensors, cache) = self.step(inputs).map_err(|error| run_error(&error))?;
         self.cache = cache;
         Ok(tensors)
+    }
+
+    fn engine_time(&self) -> Option<Duration> {
+        self.engine_time.get()
     }
 
     fn cache(&self) -> Result<TensorMap> {
@@ -212,7 +236,9 @@ impl OrtSession {
         });
         let values = values.collect::<ort::Result<Vec<(Cow<'_, str>, _)>>>()?;
         let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
         let outputs = session.run(values)?;
+        self.engine_time.set(Some(begun.elapsed()));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
         for (name, (_, value)) in self.shared.outputs.iter().zip(outputs) {

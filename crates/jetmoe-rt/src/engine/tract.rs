@@ -1,8 +1,10 @@
 //! tract.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jetmoe_artifact::{
     Artifact, Axis, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
@@ -13,8 +15,9 @@ use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
 use super::contract::{check_names, past_shape};
+use super::trace::Trace;
 use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits};
-use crate::{Error, Result, Runtime};
+use crate::{Error, LoadOptions, Result, Runtime};
 
 mod kernel;
 mod product;
@@ -27,6 +30,7 @@ pub(crate) const VERSION: &str = "0.23.9";
 #[derive(Debug)]
 pub(crate) struct TractGraph {
     shared: Arc<Shared>,
+    trace: Option<Arc<Trace>>,
 }
 
 #[derive(Debug)]
@@ -41,7 +45,7 @@ struct Shared {
 
 impl TractGraph {
     /// Loads and optimises a graph. One plan serves every batch size and length.
-    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord) -> Result<Self> {
+    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
         let shared = guarded(|| load(&path, signature)).map_err(|message| Error::Load {
@@ -49,7 +53,10 @@ impl TractGraph {
             graph: path.clone(),
             message,
         })?;
-        Ok(TractGraph { shared: Arc::new(shared) })
+        Ok(TractGraph {
+            shared: Arc::new(shared),
+            trace: options.trace.as_deref().map(Trace::new).map(Arc::new),
+        })
     }
 }
 
@@ -63,7 +70,13 @@ impl LoadedGraph for TractGraph {
     }
 
     fn start(&self) -> Result<Box<dyn GraphSession>> {
-        Ok(Box::new(TractSession { shared: self.shared.clone(), cache: Vec::new() }))
+        let recorder = self.trace.clone().map(Recorder::new);
+        let (shared, cache, engine_time) = (self.shared.clone(), Vec::new(), Cell::default());
+        Ok(Box::new(TractSession { shared, cache, engine_time, recorder }))
+    }
+
+    fn finish_trace(&self) -> Result<()> {
+        self.trace.as_ref().map_or(Ok(()), |trace| trace.write())
     }
 }
 
@@ -129,15 +142,56 @@ struct TractSession {
     shared: Arc<Shared>,
     /// The cache as tract returned it, to be handed back as it is; empty before the first step.
     cache: Vec<(OutputName, TValue)>,
+    /// Of the last step.
+    engine_time: Cell<Option<Duration>>,
+    /// Where a trace was asked for.
+    recorder: Option<Recorder>,
+}
+
+/// What a session knows of its trace.
+#[derive(Debug)]
+struct Recorder {
+    trace: Arc<Trace>,
+    session: u64,
+    steps: usize,
+    last: Option<Instant>,
+}
+
+impl Recorder {
+    fn new(trace: Arc<Trace>) -> Self {
+        Recorder { session: trace.session(), trace, steps: 0, last: None }
+    }
+
+    /// Keeps a step that began then and has just ended, and the time since the one before it.
+    fn step(&mut self, begun: Instant) {
+        let ended = Instant::now();
+        if let Some(last) = self.last.replace(ended) {
+            self.trace.keep(self.session, "between steps: sampling, text", last, begun);
+        }
+        let name = match self.steps {
+            0 => "prefill".to_owned(),
+            step => format!("decode {step}"),
+        };
+        self.trace.keep(self.session, &name, begun, ended);
+        self.steps += 1;
+    }
 }
 
 impl GraphSession for TractSession {
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let begun = Instant::now();
         let result = guarded(|| self.step(inputs));
         clear_upper_registers();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.step(begun);
+        }
         let (tensors, cache) = result.map_err(run_error)?;
         self.cache = cache;
         Ok(tensors)
+    }
+
+    fn engine_time(&self) -> Option<Duration> {
+        self.engine_time.get()
     }
 
     fn cache(&self) -> Result<TensorMap> {
@@ -172,9 +226,12 @@ impl TractSession {
             InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
         });
         let values = values.collect::<TractResult<TVec<TValue>>>()?;
+        let begun = Instant::now();
+        let outputs = self.shared.plan.run(values)?;
+        self.engine_time.set(Some(begun.elapsed()));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
-        for (name, value) in self.shared.outputs.iter().zip(self.shared.plan.run(values)?) {
+        for (name, value) in self.shared.outputs.iter().zip(outputs) {
             match name {
                 OutputName::PresentKey(_) | OutputName::PresentValue(_) => cache.push((*name, value)),
                 _ => {

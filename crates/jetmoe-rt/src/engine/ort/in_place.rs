@@ -7,6 +7,7 @@
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use half::f16;
 use jetmoe_artifact::{ElementType, InputName, OutputName};
@@ -29,6 +30,8 @@ pub(super) struct InPlaceSession {
     cache: Option<Cache>,
     /// 1 where a token counts, `[batch, cached columns]`
     mask: Array2<i64>,
+    /// How long the last step was in ONNX Runtime.
+    engine_time: Option<Duration>,
     /// Room of the first buffers, in tokens of each sequence.
     first_room: usize,
 }
@@ -68,6 +71,7 @@ impl InPlaceSession {
             binding,
             cache: None,
             mask,
+            engine_time: None,
             first_room: max_sequence_length.unwrap_or(0),
         })
     }
@@ -85,6 +89,7 @@ impl InPlaceSession {
             let busy = rows.iter().enumerate().filter(|(_, row)| !row.columns.is_empty());
             busy.map(|(index, row)| Call { rows: index..index + 1, width: row.columns.len() }).collect()
         };
+        self.engine_time = None;
         let mut results = TensorMap::new();
         for call in calls {
             let outputs = self.call(inputs, &rows, &call)?;
@@ -147,7 +152,9 @@ impl InPlaceSession {
             self.binding.bind_output_to_device(name.to_string(), &host)?;
         }
         let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
         let mut outputs = session.run_binding(&self.binding)?;
+        *self.engine_time.get_or_insert_default() += begun.elapsed();
         let mut arrays = Vec::new();
         for name in others {
             if let Some(value) = outputs.remove(name.to_string()) {
@@ -186,6 +193,10 @@ impl GraphSession for InPlaceSession {
         let tensors = self.step(inputs).map_err(|error| run_error(&error))?;
         self.mask = inputs.attention_mask.clone();
         Ok(tensors)
+    }
+
+    fn engine_time(&self) -> Option<Duration> {
+        self.engine_time
     }
 
     fn truncate(&mut self, tokens: usize) -> Result<()> {

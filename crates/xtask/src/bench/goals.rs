@@ -1,0 +1,104 @@
+//! What the project wants to be, against what was measured.
+
+use super::Peer::{JetmoeF32, JetmoeQ4, TransformersBf16, TransformersOnnx};
+use super::rounds::Rounds;
+
+/// A number that the project cares about.
+pub(super) struct Goal {
+    pub(super) what: &'static str,
+    /// `None` if who is needed for it was not measured.
+    pub(super) measured: Option<f64>,
+    pub(super) target: Target,
+    pub(super) is_share: bool,
+}
+
+/// What it should be.
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    AtLeast(f64),
+    Below(f64),
+    /// Nobody said.
+    Open,
+}
+
+impl Goal {
+    /// Whether the target was reached; `None` where that cannot be said.
+    pub(super) fn is_reached(&self) -> Option<bool> {
+        match (self.target, self.measured?) {
+            (Target::AtLeast(target), measured) => Some(measured >= target),
+            (Target::Below(target), measured) => Some(measured < target),
+            (Target::Open, _) => None,
+        }
+    }
+}
+
+pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
+    let ratio = |above: Option<f64>, below: Option<f64>| Some(above? / below?);
+    let goal = |what, measured, target| Goal { what, measured, target, is_share: false };
+    let share = |what, measured, target| Goal { what, measured, target, is_share: true };
+    let decode = |peer, shape| rounds.decode(peer, shape);
+    let seconds_per_byte =
+        |seconds, bytes: Option<f64>| ratio(rounds.number(seconds, "/load_seconds"), bytes);
+    vec![
+        goal(
+            "decode, q4: times as fast as transformers in bfloat16",
+            ratio(decode(TransformersBf16, (1, 128)), decode(JetmoeQ4, (1, 128))),
+            Target::AtLeast(2.5),
+        ),
+        goal(
+            "decode, f32: times as fast as transformers' ONNX graph in ONNX Runtime",
+            ratio(decode(TransformersOnnx, (1, 128)), decode(JetmoeF32, (1, 128))),
+            Target::AtLeast(1.5),
+        ),
+        goal(
+            "prefill of 512 tokens, q4: times as fast as transformers in bfloat16",
+            ratio(rounds.prefill(TransformersBf16, (1, 512)), rounds.prefill(JetmoeQ4, (1, 512))),
+            Target::Open,
+        ),
+        goal(
+            "decode, q4, after 2048 tokens: time of a step as a multiple of one after 64",
+            ratio(decode(JetmoeQ4, (1, 2048)), decode(JetmoeQ4, (1, 64))),
+            Target::Open,
+        ),
+        goal(
+            "decode, q4: tokens/s of batch 8 as a multiple of batch 1",
+            ratio(decode(JetmoeQ4, (1, 128)).map(|step| 8.0 * step), decode(JetmoeQ4, (8, 128))),
+            Target::AtLeast(1.7),
+        ),
+        share(
+            "decode, q4: share of a step outside ONNX Runtime",
+            rounds.of_run(JetmoeQ4, (1, 128), "/decode/runtime_overhead"),
+            Target::Below(0.03),
+        ),
+        goal(
+            "load, q4: seconds per GB of weights as a multiple of transformers' in bfloat16",
+            ratio(
+                seconds_per_byte(JetmoeQ4, rounds.number(JetmoeQ4, "/data_bytes")),
+                seconds_per_byte(TransformersBf16, rounds.raw["checkpoint_bytes"].as_f64()),
+            ),
+            Target::Open,
+        ),
+        share(
+            "decode, q4: share of the machine's read bandwidth",
+            rounds.of_run(JetmoeQ4, (1, 128), "/decode/share_of_read_bandwidth"),
+            Target::AtLeast(0.5),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rounds::tests::raw;
+    use super::*;
+
+    #[test]
+    fn goals_compare_times_and_say_which_are_missed() {
+        let raw = raw();
+        let goals = goals(&Rounds::new(&raw));
+        let measured: Vec<Option<f64>> = goals.iter().map(|goal| goal.measured).collect();
+        let expected = [Some(3.0), None, Some(3.0), Some(2.0), Some(2.0), Some(0.01), Some(1.0), Some(0.4)];
+        assert_eq!(measured, expected);
+        let reached: Vec<Option<bool>> = goals.iter().map(Goal::is_reached).collect();
+        assert_eq!(reached, [Some(true), None, None, None, Some(true), Some(true), None, Some(false)]);
+    }
+}

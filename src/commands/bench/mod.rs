@@ -1,0 +1,133 @@
+//! `bench`: what a model takes, and how near it comes to what the machine can do.
+
+mod machine;
+mod measure;
+mod memory;
+mod report;
+mod spread;
+mod traffic;
+
+use anyhow::Context;
+use clap::Args;
+use jetmoe_artifact::{Artifact, Task};
+use jetmoe_export::step_bar;
+use jetmoe_rt::{LoadOptions, Runtime};
+
+use self::machine::Machine;
+use self::measure::Plan;
+use self::report::{Measured, Report, SCHEMA};
+use super::model::{ModelArguments, Opened};
+use super::{ExitStatus, Format, print_json, print_table};
+
+/// Measure load time, memory and tokens per second, and what share of the machine that is.
+///
+/// Prompts are random tokens, so no tokenizer is needed. The machine's read bandwidth and arithmetic peak are measured
+/// first, with the same number of threads. Weights are counted as they are stored, those that a step reads: routers,
+/// projections, head, and the experts that its tokens are expected to choose if they choose independently and evenly.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jetmoe bench --model artifact --precision q4\n  \
+                        jetmoe bench --model artifact --backend ort,tract --prompt-tokens 64,2048 --batch 1,8")]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Runtimes to measure, one after the other.
+    #[arg(long, value_name = "ort,tract", value_delimiter = ',', default_value = "ort")]
+    backend: Vec<Runtime>,
+    /// Lengths of the prompts.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "128,512")]
+    prompt_tokens: Vec<usize>,
+    /// Tokens that are decoded after each prompt, one a step.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    new_tokens: usize,
+    /// Sequences that go through the model at a time.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
+    batch: Vec<usize>,
+    /// How often each prompt and its continuation are measured, after one round that only warms up.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    repetitions: usize,
+    /// The same seed gives the same prompts.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Print a table or JSON.
+    #[arg(long, default_value = "table")]
+    format: Format,
+}
+
+impl Bench {
+    pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
+        self.check_numbers()?;
+        let opened = self.model.open()?;
+        let Opened::Artifact(artifact) = &opened else {
+            anyhow::bail!(
+                "{0} is a checkpoint, and what is measured is an artifact\n  export it: jetmoe-export {0} --output DIR",
+                self.model.model
+            );
+        };
+        self.model.require_task(&opened, Task::CausalLm)?;
+        self.check_positions(artifact)?;
+        // a graph that one of the runtimes does not have is refused before the first is measured
+        for runtime in &self.backend {
+            self.load_options(*runtime)?.choose_graph(artifact, *runtime)?;
+        }
+        let machine = Machine::measure(self.model.threads())?;
+        let results = self.backend.iter().map(|runtime| self.measure(artifact, *runtime, &machine));
+        let results = results.collect::<anyhow::Result<Vec<_>>>()?;
+        let report = Report { schema_version: SCHEMA, model: self.model.model, machine, results };
+        match self.format {
+            Format::Table => print_table(&report.table())?,
+            Format::Json => print_json(&report)?,
+        }
+        Ok(ExitStatus::Success)
+    }
+
+    fn check_numbers(&self) -> anyhow::Result<()> {
+        let least = |numbers: &[usize]| numbers.iter().copied().min().unwrap_or(0);
+        for (flag, number) in [
+            ("prompt-tokens", least(&self.prompt_tokens)),
+            ("new-tokens", self.new_tokens),
+            ("batch", least(&self.batch)),
+            ("repetitions", self.repetitions),
+        ] {
+            anyhow::ensure!(number >= 1, "--{flag} is {number}, expected at least 1");
+        }
+        Ok(())
+    }
+
+    /// Refuses what the model has no positions for, before it is loaded.
+    fn check_positions(&self, artifact: &Artifact) -> anyhow::Result<()> {
+        let positions = artifact.config().max_position_embeddings;
+        let longest = self.prompt_tokens.iter().copied().max().unwrap_or(0);
+        let fits = longest.checked_add(self.new_tokens).is_some_and(|tokens| tokens <= positions);
+        let advice = match positions.checked_sub(self.new_tokens).filter(|room| *room > 0) {
+            Some(room) => format!("give --prompt-tokens {room} or less, or fewer --new-tokens"),
+            None => format!("give --new-tokens {} or less", positions.saturating_sub(1)),
+        };
+        anyhow::ensure!(
+            fits,
+            "--prompt-tokens {longest} and --new-tokens {} need more positions than {} has: {positions}\n  {advice}",
+            self.new_tokens,
+            self.model.model
+        );
+        Ok(())
+    }
+
+    fn load_options(&self, runtime: Runtime) -> anyhow::Result<LoadOptions> {
+        Ok(LoadOptions { runtime: Some(runtime), ..self.model.load_options()? })
+    }
+
+    fn measure(&self, artifact: &Artifact, runtime: Runtime, machine: &Machine) -> anyhow::Result<Measured> {
+        let plan = Plan {
+            batches: &self.batch,
+            prompt_tokens: &self.prompt_tokens,
+            new_tokens: self.new_tokens,
+            repetitions: self.repetitions,
+            seed: self.seed,
+        };
+        let bar = step_bar(format!("measuring {runtime}"), plan.rounds() as u64);
+        let measured =
+            measure::measure(artifact, &self.load_options(runtime)?, runtime, &plan, machine, &bar)
+                .with_context(|| format!("{runtime} could not be measured"))?;
+        bar.finish_and_clear();
+        Ok(measured)
+    }
+}

@@ -1,0 +1,74 @@
+//! Median and quartiles.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// The middle of several measurements and how far they lie apart.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) lower_quartile: f64,
+    pub(crate) upper_quartile: f64,
+}
+
+impl Spread {
+    /// Of numbers in any order; between two of them it is interpolated. Zero of none.
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let place = share * values.len().saturating_sub(1) as f64;
+            let (below, above) = (place.floor() as usize, place.ceil() as usize);
+            match (values.get(below), values.get(above)) {
+                (Some(low), Some(high)) => low + (high - low) * place.fract(),
+                _ => 0.0,
+            }
+        };
+        Spread { median: at(0.5), lower_quartile: at(0.25), upper_quartile: at(0.75) }
+    }
+
+    /// Seconds of durations.
+    pub(crate) fn of_seconds(durations: &[Duration]) -> Self {
+        Self::of(durations.iter().map(Duration::as_secs_f64).collect())
+    }
+
+    /// All three, multiplied.
+    pub(crate) fn times(self, factor: f64) -> Self {
+        Spread {
+            median: self.median * factor,
+            lower_quartile: self.lower_quartile * factor,
+            upper_quartile: self.upper_quartile * factor,
+        }
+    }
+
+    /// How much is done per second, if this is how long `amount` takes: the slower quartile becomes the lower one.
+    pub(crate) fn rate(self, amount: f64) -> Self {
+        Spread {
+            median: amount / self.median,
+            lower_quartile: amount / self.upper_quartile,
+            upper_quartile: amount / self.lower_quartile,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_lie_between_the_numbers_around_them() {
+        let spread = Spread::of(vec![4.0, 1.0, 3.0, 2.0]);
+        assert_eq!(spread, Spread { lower_quartile: 1.75, median: 2.5, upper_quartile: 3.25 });
+    }
+
+    #[test]
+    fn one_measurement_has_no_spread() {
+        assert_eq!(Spread::of(vec![7.0]), Spread { lower_quartile: 7.0, median: 7.0, upper_quartile: 7.0 });
+    }
+
+    #[test]
+    fn a_rate_turns_the_quartiles_around() {
+        let rate = Spread { lower_quartile: 1.0, median: 2.0, upper_quartile: 4.0 }.rate(8.0);
+        assert_eq!(rate, Spread { lower_quartile: 2.0, median: 4.0, upper_quartile: 8.0 });
+    }
+}

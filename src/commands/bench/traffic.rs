@@ -1,0 +1,177 @@
+//! What one step must read and compute, by the configuration and by how the graph's weights are stored.
+
+use jetmoe_artifact::{ElementType, GraphRecord, ModelPart, Storage, WeightPlan, WeightStorage};
+use jetmoe_checkpoint::ModelConfig;
+
+/// A step: the model sees `new_tokens` of each of `batch` sequences, after `past_tokens` that are cached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) batch: usize,
+    pub(crate) new_tokens: usize,
+    pub(crate) past_tokens: usize,
+}
+
+/// A graph, as far as reading and computing go.
+pub(crate) struct Traffic<'a> {
+    config: &'a ModelConfig,
+    record: &'a GraphRecord,
+    plan: WeightPlan,
+}
+
+impl<'a> Traffic<'a> {
+    pub(crate) fn new(config: &'a ModelConfig, record: &'a GraphRecord) -> Self {
+        Traffic { config, record, plan: record.weights.clone().unwrap_or_default() }
+    }
+
+    /// Bytes of weights that a step reads, as they are stored: routers, projections to keys and values, the head, and the
+    /// experts that some token is expected to choose. Not the embedding, of which a token reads one row, nor norms and
+    /// biases, which are vectors.
+    pub(crate) fn weight_bytes(&self, step: Step) -> f64 {
+        let config = self.config;
+        let (hidden, kv_width) = (config.hidden_size, config.kv_width());
+        let experts = expected_experts(
+            config.num_local_experts,
+            config.num_experts_per_token,
+            step.batch * step.new_tokens,
+        );
+        let layers = (0..config.num_hidden_layers).map(|layer| {
+            let layer = Some(layer);
+            let kv = self.part_bytes(ModelPart::KvProj, layer, 2 * kv_width * hidden);
+            let attention = self.part_bytes(ModelPart::Attention, layer, 2 * kv_width * hidden);
+            let mlp = self.part_bytes(ModelPart::Mlp, layer, 3 * config.intermediate_size * hidden);
+            let routers = (2 * config.num_local_experts * hidden) as f64 * self.plain_bytes();
+            kv + routers + experts * (attention + mlp)
+        });
+        layers.sum::<f64>() + self.part_bytes(ModelPart::LmHead, None, config.vocab_size * hidden)
+    }
+
+    /// Bytes of the cache that a step reads: keys and values of the tokens before it.
+    pub(crate) fn cache_bytes(&self, step: Step) -> f64 {
+        let per_token = 2 * self.config.num_hidden_layers * self.config.kv_width();
+        (per_token * step.batch * step.past_tokens) as f64 * self.activation_bytes()
+    }
+
+    /// Float32 operations of a step's products, a multiply-add being two: those with the weights, the head for every
+    /// token, and those of queries with the keys and values that they may see.
+    pub(crate) fn operations(&self, step: Step) -> f64 {
+        let config = self.config;
+        let (hidden, kv_width) = (config.hidden_size, config.kv_width());
+        let expert = 2 * kv_width * hidden + 3 * config.intermediate_size * hidden;
+        let layer = 2 * kv_width * hidden
+            + 2 * config.num_local_experts * hidden
+            + config.num_experts_per_token * expert;
+        let weights = config.num_hidden_layers * layer + config.vocab_size * hidden;
+        let tokens = (step.batch * step.new_tokens) as f64;
+        // the first new token sees the past and itself, the last one all new ones too
+        let seen = step.past_tokens as f64 + (step.new_tokens as f64 + 1.0) / 2.0;
+        let heads = config.num_hidden_layers * config.num_attention_heads() * config.kv_channels;
+        tokens * (2.0 * weights as f64 + 4.0 * heads as f64 * seen)
+    }
+
+    fn part_bytes(&self, part: ModelPart, layer: Option<usize>, weights: usize) -> f64 {
+        let storage = self.plan.storage(self.record.precision, part, layer);
+        weights as f64 * bytes_per_weight(storage, self.activation_bytes())
+    }
+
+    fn activation_bytes(&self) -> f64 {
+        match self.record.precision.activations() {
+            ElementType::Float16 => 2.0,
+            ElementType::Float32 | ElementType::Int64 => 4.0,
+        }
+    }
+
+    /// Bytes of a weight that is never quantized.
+    fn plain_bytes(&self) -> f64 {
+        match self.record.precision.storage() {
+            WeightStorage::F16 | WeightStorage::Bf16 => 2.0,
+            WeightStorage::F32 | WeightStorage::Int8 | WeightStorage::Int4 => self.activation_bytes(),
+        }
+    }
+}
+
+/// Bytes of a stored weight with its share of the group's scale, which has the activations' type, and zero point.
+fn bytes_per_weight(storage: Storage, scale_bytes: f64) -> f64 {
+    let code = match storage.weights {
+        WeightStorage::F32 => return 4.0,
+        WeightStorage::F16 | WeightStorage::Bf16 => return 2.0,
+        WeightStorage::Int8 => 1.0,
+        WeightStorage::Int4 => 0.5,
+    };
+    let zero_point = if storage.zero_points { code } else { 0.0 };
+    code + (scale_bytes + zero_point) / storage.group_size as f64
+}
+
+/// How many of `experts` are expected to be chosen by at least one of several tokens, if each chooses `chosen` of them
+/// independently of the others and all alike: E · (1 − (1 − k/E)ⁿ).
+fn expected_experts(experts: usize, chosen: usize, tokens: usize) -> f64 {
+    let (experts, chosen) = (experts as f64, chosen as f64);
+    experts * (1.0 - (1.0 - chosen / experts).powf(tokens as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use jetmoe_checkpoint::jetmoe_8b_config;
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(precision: &str) -> GraphRecord {
+        let file = json!({ "path": "x", "size": 0, "sha256": "0".repeat(64) });
+        let record = json!({
+            "task": "causal-lm", "precision": precision, "profile": "portable", "opset": 23,
+            "optional_outputs": [], "graph": file, "data": file, "verification": [],
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    fn jetmoe_8b() -> ModelConfig {
+        ModelConfig::from_json(&jetmoe_8b_config()).unwrap()
+    }
+
+    const ONE_TOKEN: Step = Step { batch: 1, new_tokens: 1, past_tokens: 0 };
+
+    #[test]
+    fn one_token_reaches_the_experts_it_chooses_and_many_reach_all() {
+        assert_eq!(expected_experts(8, 2, 1), 2.0);
+        assert_eq!(expected_experts(8, 2, 2), 3.5);
+        assert!((expected_experts(8, 2, 1000) - 8.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_token_of_jetmoe_8b_reads_2_3_billion_weights() {
+        let (config, record) = (jetmoe_8b(), record("f32"));
+        let traffic = Traffic::new(&config, &record);
+        let weights = 24_u64 * (2 * 2048 * 2048 + 2 * 8 * 2048 + 2 * (2 * 2048 * 2048 + 3 * 5632 * 2048))
+            + 32000 * 2048;
+        assert_eq!(traffic.weight_bytes(ONE_TOKEN), 4.0 * weights as f64);
+        assert_eq!(weights, 2_331_246_592);
+    }
+
+    #[test]
+    fn four_bits_with_a_scale_per_32_take_five_and_the_head_nine() {
+        let storage = |weights| Storage { weights, group_size: 32, zero_points: false };
+        assert_eq!(bytes_per_weight(storage(WeightStorage::Int4), 4.0), 5.0 / 8.0);
+        assert_eq!(bytes_per_weight(storage(WeightStorage::Int8), 4.0), 9.0 / 8.0);
+        let with_zero_points = Storage { zero_points: true, ..storage(WeightStorage::Int4) };
+        assert_eq!(bytes_per_weight(with_zero_points, 4.0), 5.0 / 8.0 + 1.0 / 64.0);
+    }
+
+    #[test]
+    fn the_cache_is_read_for_every_token_before() {
+        let (config, record) = (jetmoe_8b(), record("f32"));
+        let step = Step { batch: 2, new_tokens: 1, past_tokens: 10 };
+        let bytes = Traffic::new(&config, &record).cache_bytes(step);
+        assert_eq!(bytes, (2 * 10 * 24 * 2 * 2048 * 4) as f64);
+    }
+
+    #[test]
+    fn a_prompt_attends_to_half_of_itself() {
+        let (config, record) = (jetmoe_8b(), record("f32"));
+        let traffic = Traffic::new(&config, &record);
+        let one = traffic.operations(ONE_TOKEN);
+        let three = traffic.operations(Step { new_tokens: 3, ..ONE_TOKEN });
+        let later: f64 =
+            (0..3).map(|past_tokens| traffic.operations(Step { past_tokens, ..ONE_TOKEN })).sum();
+        assert!((three - later).abs() < one * 1e-9, "{three} and {later}");
+    }
+}
