@@ -41,7 +41,7 @@ pub(crate) struct ModelArguments {
     /// the backend best.
     #[arg(long, value_name = "PROFILE", help_heading = HEADING)]
     profile: Option<Profile>,
-    /// Threads of ONNX Runtime; all cores by default. tract computes in one thread.
+    /// Threads that compute; all cores by default.
     #[arg(long, value_name = "N", help_heading = HEADING)]
     threads: Option<usize>,
     /// Longest sequence, prompt and continuation, in tokens: the cache gets that much room at once and never more. By

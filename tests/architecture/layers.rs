@@ -47,6 +47,7 @@ const SEES: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("ort", &["jetmoe-rt"]),
     ("libloading", &["jetmoe-rt"]),
+    ("tract-linalg", &["jetmoe-rt"]),
     ("tract-onnx", &["jetmoe-rt"]),
     ("candle-core", &["jetmoe-reference", "jetmoe-conformance"]),
     ("candle-nn", &["jetmoe-reference"]),

@@ -95,7 +95,7 @@ pub struct LoadOptions {
     /// order of [`Runtime::profiles`].
     pub profile: Option<Profile>,
     /// Threads that ONNX Runtime computes one operator with, at least 1; `None`, the default, is one per physical
-    /// core. tract computes in the calling thread, whatever this says.
+    /// core. tract shares its products among as many.
     pub threads: Option<usize>,
     /// Whether ONNX Runtime may round what it multiplies with quantized weights to 8 bits, group by group. True, the
     /// default, is faster; perplexity does not show it. tract always multiplies in float32.

@@ -10,6 +10,8 @@ use jetmoe_artifact::{
     Artifact, Axis, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
 };
 use ndarray::ArrayD;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
@@ -41,6 +43,8 @@ struct Shared {
     inputs: Vec<InputSpec>,
     /// Names of the outputs in the graph's order.
     outputs: Vec<OutputName>,
+    /// The threads that share the products.
+    pool: Arc<ThreadPool>,
 }
 
 impl TractGraph {
@@ -48,7 +52,7 @@ impl TractGraph {
     pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
-        let shared = guarded(|| load(&path, signature)).map_err(|message| Error::Load {
+        let shared = guarded(|| load(&path, signature, options.threads)).map_err(|message| Error::Load {
             runtime: Runtime::Tract,
             graph: path.clone(),
             message,
@@ -91,7 +95,7 @@ fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     }
 }
 
-fn load(path: &Path, signature: Signature) -> TractResult<Shared> {
+fn load(path: &Path, signature: Signature, threads: Option<usize>) -> TractResult<Shared> {
     // the shapes in value_info name dimensions that tract would take for its own
     let mut tract = tract_onnx::onnx().with_ignore_value_info(true);
     tract.op_register.insert(product::OPERATOR, product::parse);
@@ -111,7 +115,12 @@ fn load(path: &Path, signature: Signature) -> TractResult<Shared> {
         model.set_input_fact(index, fact)?;
     }
     let plan = model.into_optimized()?.into_runnable()?;
-    Ok(Shared { plan, signature, inputs, outputs })
+    // rayon takes 0 for one thread per core
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .thread_name(|index| format!("jetmoe-tract-{index}"))
+        .build()?;
+    Ok(Shared { plan, signature, inputs, outputs, pool: Arc::new(pool) })
 }
 
 /// Element type and symbolic shape of an input.
@@ -227,7 +236,8 @@ impl TractSession {
         });
         let values = values.collect::<TractResult<TVec<TValue>>>()?;
         let begun = Instant::now();
-        let outputs = self.shared.plan.run(values)?;
+        let executor = Executor::MultiThread(self.shared.pool.clone());
+        let outputs = multithread_tract_scope(executor, || self.shared.plan.run(values))?;
         self.engine_time.set(Some(begun.elapsed()));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();

@@ -16,8 +16,8 @@ pub(super) fn page(rounds: &Rounds<'_>) -> Result<String> {
          Made by `{command}`. {}, {:.0} GiB of memory; reads {:.1} GB/s and does {:.0} GFLOP/s in float32 on these \
          threads, as `jetmoe bench` measured in the same run. Everybody runs the same weights: random ones at JetMoE-8B's \
          widths. In each round everybody has a turn in a process of its own; numbers are medians over the rounds, of the \
-         medians of each, and all of them are in [raw.json](raw.json). transformers computes the logits of a prompt's last \
-         token, everybody else those of all tokens; `import` does not count as loading. `jetmoe` and `jetmoe-export` are \
+         medians of each, and all of them are in [raw.json](raw.json). transformers and jetmoe compute the logits of a \
+         prompt's last token, the others those of all tokens; `import` does not count as loading. `jetmoe` and `jetmoe-export` are \
          built for the dev profile, whose own crates that compute are optimised.\n\n\
          ![Decoding](decode.svg)\n\n",
         machine.processor,

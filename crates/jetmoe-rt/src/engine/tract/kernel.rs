@@ -1,8 +1,11 @@
 //! `x · w` for a weight that stays quantized: codes, scales and zero points are read as they are stored.
 
+use std::ops::Range;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use multiversion::{multiversion, target::target_cfg_f};
+use rayon::prelude::*;
 
 /// How a weight's codes are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,7 +67,8 @@ pub(super) struct Weight<'a> {
 /// AVX2, 32 rows took 31 ms that way.
 const FEW_ROWS: usize = 8;
 
-/// `x · weight` in float32, where `x` is `[rows, inputs]` and `product`, `[rows, outputs]`, holds zeros.
+/// `x · weight` in float32, where `x` is `[rows, inputs]` and `product`, `[rows, outputs]`, holds zeros. The threads of the
+/// pool that this is called in share the work; how many there are does not change the result.
 ///
 /// Every slice must have the length that the weight's sizes give it.
 pub(super) fn multiply(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
@@ -78,6 +82,22 @@ pub(super) fn multiply(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
     }
 }
 
+/// Inputs whose codes a thread reads at a time, in one run from the first to the last.
+const RUN: usize = 512;
+
+fn multiply_few_rows(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
+    let run = RUN.next_multiple_of(weight.group_size);
+    let runs: Vec<usize> = (0..weight.inputs).step_by(run).collect();
+    let shares = runs.par_iter().map(|first| {
+        let mut share = vec![0.0; product.len()];
+        add_share(x, weight, *first..weight.inputs.min(first + run), &mut share);
+        share
+    });
+    for share in shares.collect::<Vec<_>>() {
+        product.iter_mut().zip(&share).for_each(|(product, share)| *product += share);
+    }
+}
+
 /// Columns that are computed together. Their sums stay in the cache next to the processor, and each row of codes is
 /// read in a run that is long enough for the processor to read ahead.
 const COLUMNS: usize = 2048;
@@ -85,7 +105,8 @@ const COLUMNS: usize = 2048;
 /// Rows of codes that are added to the sums in one go.
 const INPUTS: usize = 8;
 
-fn multiply_few_rows(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
+/// Adds what some of the inputs, whole groups, make of the product.
+fn add_share(x: &[f32], weight: &Weight<'_>, of_inputs: Range<usize>, product: &mut [f32]) {
     let Weight { inputs, outputs, group_size, code_type, .. } = *weight;
     let mut codes = [[0; COLUMNS]; INPUTS];
     let mut scales = [0.0; COLUMNS];
@@ -93,7 +114,7 @@ fn multiply_few_rows(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
     let mut sums = vec![[0.0; COLUMNS]; x.len() / inputs];
     for first_column in (0..outputs).step_by(COLUMNS) {
         let width = COLUMNS.min(outputs - first_column);
-        for (group, first_input) in (0..inputs).step_by(group_size).enumerate() {
+        for first_input in of_inputs.clone().step_by(group_size) {
             let group_end = inputs.min(first_input + group_size);
             sums.iter_mut().for_each(|sums| sums[..width].fill(0.0));
             for first in (first_input..group_end).step_by(INPUTS) {
@@ -109,7 +130,7 @@ fn multiply_few_rows(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
                     add_products(&factors, &codes, &mut sums[..width]);
                 }
             }
-            let place = group * outputs + first_column;
+            let place = first_input / group_size * outputs + first_column;
             weight.scales.read(place, &mut scales[..width]);
             if let Some(stored) = weight.zero_points {
                 unpack(code_type, stored, place, &mut zero_points[..width]);
@@ -205,36 +226,47 @@ fn add_scaled(
 const STRIP: usize = 16;
 const ROWS: usize = 4;
 
-/// Inputs and strips of a block of restored weights: 256 KiB, for the second cache.
+/// Inputs and strips of a block of restored weights: 128 KiB, for the second cache. As many columns are a thread's piece.
 const BLOCK_INPUTS: usize = 64;
-const BLOCK_STRIPS: usize = 64;
+const BLOCK_STRIPS: usize = 32;
 
 /// One strip of a block, input by input.
 type Strip = [[f32; STRIP]; BLOCK_INPUTS];
 
 fn multiply_many_rows(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
-    let Weight { inputs, outputs, .. } = *weight;
+    let (inputs, outputs) = (weight.inputs, weight.outputs);
+    let rows = x.len() / inputs;
     let x = interleave(x, inputs);
+    let bands = (0..outputs).step_by(BLOCK_STRIPS * STRIP);
+    let bands: Vec<Range<usize>> =
+        bands.map(|first| first..outputs.min(first + BLOCK_STRIPS * STRIP)).collect();
+    let products = bands.par_iter().map(|columns| {
+        let mut product = vec![0.0; rows * columns.len()];
+        multiply_band(&x, weight, columns.clone(), &mut product);
+        product
+    });
+    for (columns, band) in bands.iter().zip(products.collect::<Vec<_>>()) {
+        for (row, band) in product.chunks_exact_mut(outputs).zip(band.chunks_exact(columns.len())) {
+            row[columns.clone()].copy_from_slice(band);
+        }
+    }
+}
+
+/// Adds to some columns of the product, `[rows, columns]`, what all inputs make of them.
+fn multiply_band(x: &[[f32; ROWS]], weight: &Weight<'_>, columns: Range<usize>, product: &mut [f32]) {
+    let inputs = weight.inputs;
     let mut block = vec![[[0.0; STRIP]; BLOCK_INPUTS]; BLOCK_STRIPS];
-    for first_column in (0..outputs).step_by(BLOCK_STRIPS * STRIP) {
-        let width = (BLOCK_STRIPS * STRIP).min(outputs - first_column);
-        for first_input in (0..inputs).step_by(BLOCK_INPUTS) {
-            let height = BLOCK_INPUTS.min(inputs - first_input);
-            restore(
-                weight,
-                first_input..first_input + height,
-                first_column..first_column + width,
-                &mut block,
-            );
-            for (strip, weights) in block.iter().enumerate().take(width.div_ceil(STRIP)) {
-                let column = first_column + strip * STRIP;
-                let width = STRIP.min(outputs - column);
-                for (x, product) in x.chunks_exact(inputs).zip(product.chunks_mut(ROWS * outputs)) {
-                    let sums = multiply_strip(&x[first_input..][..height], weights);
-                    for (product, sums) in product.chunks_exact_mut(outputs).zip(&sums) {
-                        let product = product[column..][..width].iter_mut();
-                        product.zip(sums).for_each(|(product, sum)| *product += sum);
-                    }
+    for first_input in (0..inputs).step_by(BLOCK_INPUTS) {
+        let height = BLOCK_INPUTS.min(inputs - first_input);
+        restore(weight, first_input..first_input + height, columns.clone(), &mut block);
+        for (strip, weights) in block.iter().enumerate().take(columns.len().div_ceil(STRIP)) {
+            let column = strip * STRIP;
+            let width = STRIP.min(columns.len() - column);
+            for (x, product) in x.chunks_exact(inputs).zip(product.chunks_mut(ROWS * columns.len())) {
+                let sums = multiply_strip(&x[first_input..][..height], weights);
+                for (product, sums) in product.chunks_exact_mut(columns.len()).zip(&sums) {
+                    let product = product[column..][..width].iter_mut();
+                    product.zip(sums).for_each(|(product, sum)| *product += sum);
                 }
             }
         }
@@ -253,12 +285,7 @@ fn interleave(x: &[f32], inputs: usize) -> Vec<[f32; ROWS]> {
 }
 
 /// Restores a block of weights. What a strip has beyond the columns keeps a finite value that nobody reads.
-fn restore(
-    weight: &Weight<'_>,
-    inputs: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
-    block: &mut [Strip],
-) {
+fn restore(weight: &Weight<'_>, inputs: Range<usize>, columns: Range<usize>, block: &mut [Strip]) {
     let mut codes = [0; BLOCK_STRIPS * STRIP];
     let mut weights = [0.0; BLOCK_STRIPS * STRIP];
     let mut scales = [0.0; BLOCK_STRIPS * STRIP];
@@ -318,112 +345,4 @@ fn multiply_strip(x: &[[f32; ROWS]], weights: &Strip) -> [[f32; STRIP]; ROWS] {
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::{RngExt, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-
-    use super::*;
-
-    /// Of the largest entry of a product: float32 sums of a few hundred terms in another order.
-    const ROUNDING: f32 = 1e-5;
-
-    const CODE_TYPES: [CodeType; 4] = [CodeType::Int4, CodeType::UInt4, CodeType::Int8, CodeType::UInt8];
-
-    fn code(code_type: CodeType, stored: &[u8], place: usize) -> f32 {
-        let nibble = || (stored[place / 2] >> (4 * (place % 2))) & 0xF;
-        f32::from(match code_type {
-            CodeType::Int4 if nibble() > 7 => i16::from(nibble()) - 16,
-            CodeType::Int4 | CodeType::UInt4 => i16::from(nibble()),
-            CodeType::Int8 => i16::from(stored[place].cast_signed()),
-            CodeType::UInt8 => i16::from(stored[place]),
-        })
-    }
-
-    /// The definition, one multiplication after the other.
-    fn plain_product(x: &[f32], weight: &Weight<'_>) -> Vec<f32> {
-        let Weight { inputs, outputs, group_size, code_type, .. } = *weight;
-        let mut product = vec![0.0; x.len() / inputs * outputs];
-        for (x, product) in x.chunks(inputs).zip(product.chunks_mut(outputs)) {
-            for (input, x) in x.iter().enumerate() {
-                for (output, product) in product.iter_mut().enumerate() {
-                    let place = input / group_size * outputs + output;
-                    let scale = match weight.scales {
-                        Scales::Float32(scales) => scales[place],
-                        Scales::Float16(scales) => scales[place].to_f32(),
-                    };
-                    let zero = weight.zero_points.map_or(0.0, |stored| code(code_type, stored, place));
-                    *product += x * (code(code_type, weight.codes, input * outputs + output) - zero) * scale;
-                }
-            }
-        }
-        product
-    }
-
-    /// Compares with the definition: every type of codes and scales, with zero points and without.
-    fn assert_products(rows: usize, inputs: usize, outputs: usize, group_size: usize) {
-        let mut random = ChaCha8Rng::seed_from_u64((rows + inputs * outputs + group_size) as u64);
-        let scale_count = inputs.div_ceil(group_size) * outputs;
-        let codes: Vec<u8> = (0..inputs * outputs).map(|_| random.random()).collect();
-        let zero_points: Vec<u8> = (0..scale_count).map(|_| random.random()).collect();
-        let scales: Vec<f32> = (0..scale_count).map(|_| random.random_range(-1.0..1.0)).collect();
-        let halves: Vec<f16> = scales.iter().copied().map(f16::from_f32).collect();
-        let x: Vec<f32> = (0..rows * inputs).map(|_| random.random_range(-1.0..1.0)).collect();
-        for code_type in CODE_TYPES {
-            for scales in [Scales::Float32(&scales), Scales::Float16(&halves)] {
-                for zero_points in [None, Some(&zero_points[..code_type.bytes(scale_count)])] {
-                    let codes = &codes[..code_type.bytes(inputs * outputs)];
-                    let weight =
-                        Weight { inputs, outputs, group_size, code_type, codes, scales, zero_points };
-                    let expected = plain_product(&x, &weight);
-                    let largest = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-                    let mut found = vec![0.0; rows * outputs];
-                    multiply(&x, &weight, &mut found);
-                    for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                        assert!(
-                            (found - expected).abs() <= ROUNDING * largest,
-                            "{code_type:?} [{inputs}, {outputs}] in groups of {group_size}, {rows} rows, \
-                             zero points: {}, place {place}: {found} is not {expected}",
-                            zero_points.is_some(),
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_product_is_that_of_the_restored_weight_for_any_number_of_rows() {
-        for rows in [1, 2, 3, FEW_ROWS, FEW_ROWS + 1, FEW_ROWS + 2, 23] {
-            assert_products(rows, 64, 48, 16);
-        }
-    }
-
-    #[test]
-    fn rows_of_an_odd_number_of_codes_end_inside_a_byte() {
-        for (rows, outputs) in [(1, 1), (2, 17), (11, 1), (11, 33)] {
-            assert_products(rows, 19, outputs, 16);
-        }
-    }
-
-    #[test]
-    fn the_last_group_may_be_short_and_the_only_one() {
-        for rows in [1, 9] {
-            assert_products(rows, 70, 20, 32);
-            assert_products(rows, 16, 20, 32);
-            assert_products(rows, 5, 20, 1);
-        }
-    }
-
-    #[test]
-    fn a_weight_may_be_larger_than_what_is_computed_together() {
-        for outputs in [COLUMNS + 1, BLOCK_STRIPS * STRIP + 3] {
-            assert_products(1, BLOCK_INPUTS + 7, outputs, 32);
-            assert_products(FEW_ROWS + 1, BLOCK_INPUTS + 7, outputs, 32);
-        }
-    }
-
-    #[test]
-    fn no_rows_give_no_product() {
-        assert_products(0, 32, 16, 16);
-    }
-}
+mod tests;

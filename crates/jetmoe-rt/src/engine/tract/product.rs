@@ -1,5 +1,6 @@
 //! The operator that multiplies with a quantized weight.
 
+use tract_linalg::multithread::{Executor, current_tract_executor};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
@@ -114,11 +115,14 @@ impl EvalOp for QuantizedProduct {
             zero_points: zero_points.as_ref().map(|points| points.as_bytes()),
         };
         let mut product = Tensor::zero::<f32>(&shape)?;
-        multiply(
-            x.try_as_plain_ram()?.as_slice::<f32>()?,
-            &weight,
-            product.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,
-        );
+        let x = x.try_as_plain_ram()?;
+        let x = x.as_slice::<f32>()?;
+        let mut rows = product.try_as_plain_ram_mut()?;
+        let rows = rows.as_slice_mut::<f32>()?;
+        match current_tract_executor() {
+            Executor::MultiThread(pool) => pool.install(|| multiply(x, &weight, rows)),
+            Executor::SingleThread | Executor::RayonGlobal => multiply(x, &weight, rows),
+        }
         if product.datum_type() != element {
             product = product.cast_to_dt(element)?.into_owned();
         }
