@@ -4,7 +4,7 @@ use jetmoe::artifact::OutputName;
 use jetmoe::conformance::Tolerance;
 use jetmoe::rt::TokenBatch;
 use jetmoe::rt::engine::TensorMap;
-use ndarray::{ArrayViewD, Axis, Slice};
+use ndarray::{ArrayView1, ArrayViewD, Axis, Slice};
 
 /// The sums are the same; their order depends on how many rows a kernel gets at once.
 const LEVEL: Tolerance = Tolerance::Float32;
@@ -37,6 +37,15 @@ pub(crate) fn assert_all_close(what: &str, found: &TensorMap, expected: &TensorM
         if let Some(difference) = difference(*name, &found.view(), &expected.view()) {
             panic!("{name} {what}: {difference}");
         }
+    }
+}
+
+/// Checks that the logits of one token agree.
+#[track_caller]
+pub(crate) fn assert_logits_close(what: &str, found: ArrayView1<'_, f32>, expected: ArrayView1<'_, f32>) {
+    assert_eq!(found.shape(), expected.shape(), "shape of the logits {what}");
+    if let Some(difference) = difference(OutputName::Logits, &found.into_dyn(), &expected.into_dyn()) {
+        panic!("logits {what}: {difference}");
     }
 }
 

@@ -7,7 +7,7 @@ use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
 use ndarray::{Array2, ArrayD, Slice, concatenate, s};
 
-use crate::closeness::{assert_all_close, sequence_of, token_axis};
+use crate::closeness::{assert_all_close, assert_logits_close, sequence_of, token_axis};
 use crate::fixtures::{Case, Subject};
 
 /// Two experts per token, and three with another width of keys.
@@ -323,4 +323,44 @@ fn a_classifier_remembers_nothing() {
 
 fn piece_of_row(batch: &TokenBatch, row: usize) -> TokenBatch {
     TokenBatch::left_padded(&[sequence(batch, row)], 0).unwrap()
+}
+
+/// What a service does when one of several conversations ends.
+#[test]
+fn a_sequence_that_is_cleared_makes_room_for_another_while_the_others_go_on() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let mut session = model.session().unwrap();
+        session.step(batch).unwrap();
+        session.clear_sequence(1).unwrap();
+        // the prompt of the newcomer; the others wait
+        let newcomer = [7_u32, 3, 9, 4];
+        let (rows, columns) = (batch.batch_size(), newcomer.len());
+        let ids = Array2::from_shape_fn((rows, columns), |(_, column)| newcomer[column]);
+        let mask = Array2::from_shape_fn((rows, columns), |(row, _)| row == 1);
+        let read = session.step(&TokenBatch::masked(ids, mask).unwrap()).unwrap();
+        let next = session.step(&TokenBatch::next_tokens(&vec![5; rows])).unwrap();
+
+        let mut alone = model.session().unwrap();
+        let expected = alone.step(&TokenBatch::left_padded(&[newcomer], 0).unwrap()).unwrap();
+        let first = (read.last_logits(1).unwrap(), expected.last_logits(0).unwrap());
+        assert_logits_close(&format!("{what}, the prompt"), first.0, first.1);
+        for row in 0..rows {
+            let mut alone = model.session().unwrap();
+            let prompt = if row == 1 { newcomer.to_vec() } else { sequence(batch, row) };
+            alone.step(&TokenBatch::left_padded(&[prompt], 0).unwrap()).unwrap();
+            let expected = alone.step(&TokenBatch::next_tokens(&[5])).unwrap();
+            let found = next.last_logits(row).unwrap();
+            assert_logits_close(&format!("{what}, sequence {row}"), found, expected.last_logits(0).unwrap());
+        }
+    }
+}
+
+#[test]
+fn only_a_sequence_of_the_batch_can_be_cleared() {
+    for Loaded { what, model, batch } in MODELS.iter() {
+        let mut session = model.session().unwrap();
+        assert!(matches!(session.clear_sequence(0), Err(Error::NoSequence { sequences: 0, .. })), "{what}");
+        session.step(batch).unwrap();
+        assert!(matches!(session.clear_sequence(9), Err(Error::NoSequence { sequence: 9, .. })), "{what}");
+    }
 }

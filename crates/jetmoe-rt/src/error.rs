@@ -143,6 +143,14 @@ pub enum Error {
         /// Which prompt of the batch, from 0.
         index: usize,
     },
+    /// A sequence that the batch does not have.
+    #[error("there is no sequence {sequence} in a batch of {sequences}; they are counted from 0")]
+    NoSequence {
+        /// Which one was asked for.
+        sequence: usize,
+        /// How many the session has; 0 before its first step.
+        sequences: usize,
+    },
     /// A token id that the model does not have.
     #[error("token id {id} of sequence {row}, token {column}, is beyond the vocabulary of {vocab_size}")]
     TokenOutOfRange {

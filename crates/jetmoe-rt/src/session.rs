@@ -100,6 +100,24 @@ impl Session {
         Ok(())
     }
 
+    /// Forgets one sequence of the batch, counted from 0, so that another can take its place: the next step that has tokens
+    /// for it begins a new one. Steps may have tokens for some sequences only, and padding for the others
+    /// ([`TokenBatch::masked`]).
+    ///
+    /// # Errors
+    /// [`Error::NoSequence`] for one that the batch does not have, [`Error::NoCache`] for a task without a cache.
+    pub fn clear_sequence(&mut self, sequence: usize) -> Result<()> {
+        if !self.has_cache {
+            return Err(Error::NoCache);
+        }
+        let sequences = self.mask.as_ref().map_or(0, Array2::nrows);
+        match &mut self.mask {
+            Some(mask) if sequence < sequences => mask.row_mut(sequence).fill(false),
+            _ => return Err(Error::NoSequence { sequence, sequences }),
+        }
+        Ok(())
+    }
+
     /// The mask of cached and new tokens, once the new ones are known to be such that the model can take them.
     fn mask_with(&self, tokens: &TokenBatch) -> Result<Array2<bool>> {
         if let Some(((row, column), id)) =
