@@ -72,7 +72,8 @@ impl InPlaceSession {
             cache: None,
             mask,
             engine_time: None,
-            first_room: max_sequence_length.unwrap_or(0),
+            // a sequence that is full and waits in a batch gets one token more that nothing will see
+            first_room: max_sequence_length.map_or(0, |most| most + 1),
         })
     }
 
