@@ -44,7 +44,8 @@ pub(crate) fn matrices(written: &Written) -> Vec<Matrix> {
             ("", "DequantizeLinear") => found.push(dequantize_linear(written, node)),
             ("com.microsoft", "MatMulNBits") => found.push(mat_mul_n_bits(written, node)),
             ("com.microsoft", "GatherBlockQuantized") => found.push(gather_block_quantized(written, node)),
-            ("", _) => {}
+            // they read no weight
+            ("", _) | ("com.microsoft", "GroupQueryAttention" | "RotaryEmbedding") => {}
             other => unreachable!("no graph should use {other:?}"),
         }
     }
