@@ -110,6 +110,11 @@ impl fmt::Display for OutputName {
 }
 
 impl OutputName {
+    /// Whether it is a part of the cache, keys or values of a layer.
+    pub fn is_cache(self) -> bool {
+        matches!(self, OutputName::PresentKey(_) | OutputName::PresentValue(_))
+    }
+
     /// The outputs that this one belongs to, over all layers: its name with `*` for the layer.
     pub fn family(self) -> &'static str {
         match self {

@@ -98,7 +98,7 @@ impl Builder {
 
     /// Declares an input of the contract.
     pub(crate) fn input(&mut self, spec: &InputSpec) -> Value {
-        let shape = Shape(spec.shape.iter().map(|axis| sizes::dimension(*axis)).collect());
+        let shape = sizes::shape(&spec.shape);
         let value = self.value(spec.name.to_string(), spec.element.into(), shape);
         self.graph.inputs.push(value.id);
         value
@@ -107,7 +107,7 @@ impl Builder {
     /// Declares an input that is zeros where a client does not give it: ONNX takes an initializer of an input's name for
     /// its default.
     pub(crate) fn optional_input(&mut self, spec: &InputSpec) -> Value {
-        let shape = Shape(spec.shape.iter().map(|axis| sizes::dimension(*axis)).collect());
+        let shape = sizes::shape(&spec.shape);
         let elements: i64 = shape.0.iter().filter_map(Dimension::fixed).product();
         let zeros = crate::graph::Elements::Int64(vec![0; elements as usize]);
         let value = self.constant_value(spec.name.to_string(), zeros, shape);
@@ -120,7 +120,7 @@ impl Builder {
     /// # Errors
     /// [`Error::Output`] if type or shape differ.
     pub(crate) fn output(&mut self, spec: &OutputSpec, value: &Value) -> Result<()> {
-        let expected = Shape(spec.shape.iter().map(|axis| sizes::dimension(*axis)).collect());
+        let expected = sizes::shape(&spec.shape);
         let element = ElementType::from(spec.element);
         if value.element != element || value.shape != expected {
             return Err(Error::Output {

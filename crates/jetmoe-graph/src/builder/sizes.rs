@@ -16,8 +16,12 @@ pub(crate) enum Part {
     Computed(Dimension),
 }
 
-/// The symbolic size of an axis of the contract.
-pub(crate) fn dimension(axis: Axis) -> Dimension {
+/// The symbolic shape of a value of the contract.
+pub(super) fn shape(axes: &[Axis]) -> Shape {
+    Shape(axes.iter().map(|axis| dimension(*axis)).collect())
+}
+
+fn dimension(axis: Axis) -> Dimension {
     match axis {
         Axis::Fixed(size) => Dimension::from(size),
         Axis::BatchSize => Dimension::symbol(BATCH_SIZE),
@@ -44,11 +48,16 @@ impl Builder {
 
     /// The size of one axis of `operand` as it is when the graph runs, an int64 scalar, `[]`.
     pub(crate) fn size_of(&mut self, operand: &Value, axis: usize) -> Result<Value> {
+        let size = self.axis_size(operand, axis);
+        self.squeeze(&size, 0)
+    }
+
+    /// As [`Builder::size_of`], an int64 vector of one element, `[1]`.
+    fn axis_size(&mut self, operand: &Value, axis: usize) -> Value {
         let axis = axis as i64;
         let attributes = vec![("start", Attribute::Integer(axis)), ("end", Attribute::Integer(axis + 1))];
         let shape = Shape(vec![Dimension::from(1_i64)]);
-        let size = self.node("Shape", &[operand], attributes, ElementType::Int64, shape); // [1]
-        self.squeeze(&size, 0)
+        self.node("Shape", &[operand], attributes, ElementType::Int64, shape)
     }
 
     /// The sizes of a shape as an int64 vector, `[rank]`.
@@ -154,16 +163,12 @@ impl Builder {
         let found = self.graph.inputs.iter().find_map(|id| {
             let facts = &self.graph.values[*id];
             let axis = facts.shape.0.iter().position(|size| *size == wanted)?;
-            Some((Value { id: *id, element: facts.element, shape: facts.shape.clone() }, axis as i64))
+            Some((Value { id: *id, element: facts.element, shape: facts.shape.clone() }, axis))
         });
         let Some((input, axis)) = found else {
             return Err(Error::UnknownSize { node: self.place(), symbol: symbol.to_owned() });
         };
-        let attributes = vec![("start", Attribute::Integer(axis)), ("end", Attribute::Integer(axis + 1))];
-        let shape = Shape(vec![Dimension::from(1_i64)]);
-        let value = self.in_sizes_scope(|builder| {
-            Ok(builder.node("Shape", &[&input], attributes, ElementType::Int64, shape))
-        })?;
+        let value = self.in_sizes_scope(|builder| Ok(builder.axis_size(&input, axis)))?;
         self.sizes.insert(wanted, value.clone());
         Ok(value)
     }

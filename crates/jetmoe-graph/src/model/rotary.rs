@@ -54,7 +54,7 @@ impl Rotary {
     /// Rotates heads `[batch, sequence, heads, kv_channels]`.
     pub(super) fn rotate(&self, builder: &mut Builder, heads: &Value, sizes: &Sizes) -> Result<Value> {
         if let Some(rows) = &self.rows {
-            let width = &heads.dimension(2).clone() * heads.dimension(3);
+            let width = heads.dimension(2) * heads.dimension(3);
             let side_by_side = Shape(vec![sizes.batch.clone(), sizes.sequence.clone(), width]);
             let operand = builder.reshape(heads, side_by_side)?; // [batch, seq, heads * channels]
             let rotated = builder.rotary_embedding(&operand, rows, &self.cos, &self.sin)?;

@@ -103,3 +103,14 @@ pub enum WantedLogits {
     /// Those of each sequence's last token: `[batch, 1, vocab_size]` is enough.
     Last,
 }
+
+impl WantedLogits {
+    /// What the graph's input `logits_to_keep` takes for it.
+    #[cfg(any(feature = "ort", feature = "tract"))]
+    pub(crate) fn to_keep(self) -> i64 {
+        match self {
+            WantedLogits::All => 0,
+            WantedLogits::Last => 1,
+        }
+    }
+}

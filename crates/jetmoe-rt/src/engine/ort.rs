@@ -20,14 +20,14 @@ use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{
-    DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorValueTypeMarker, Value,
+    DynValue, PrimitiveTensorElementType, Shape, Tensor, TensorElementType, TensorValueTypeMarker, Value,
 };
 
 use self::in_place::InPlaceSession;
 use super::allocator::handing_back;
 use super::contract::{check_names, past_shape};
 use super::library::OnnxRuntimeLibrary;
-use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits, mapped};
+use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, mapped};
 use crate::{Device, Error, LoadOptions, Result, Runtime};
 
 /// A graph in ONNX Runtime.
@@ -224,8 +224,7 @@ impl OrtSession {
                 InputName::AttentionMask => int64_tensor(&inputs.attention_mask)?.into(),
                 InputName::PositionIds => int64_tensor(&inputs.position_ids)?.into(),
                 InputName::LogitsToKeep => {
-                    let keep = i64::from(inputs.logits == WantedLogits::Last);
-                    Tensor::from_array(([1_usize], vec![keep]))?.into()
+                    Tensor::from_array(([1_usize], vec![inputs.logits.to_keep()]))?.into()
                 }
                 InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size)?,
                 InputName::PastValue(layer) => {
@@ -242,11 +241,10 @@ impl OrtSession {
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
         for (name, (_, value)) in self.shared.outputs.iter().zip(outputs) {
-            match name {
-                OutputName::PresentKey(_) | OutputName::PresentValue(_) => cache.push((*name, value)),
-                _ => {
-                    tensors.insert(*name, to_array(&value)?);
-                }
+            if name.is_cache() {
+                cache.push((*name, value));
+            } else {
+                tensors.insert(*name, to_array(&value)?);
             }
         }
         Ok((tensors, cache))
@@ -283,8 +281,7 @@ fn first_tokens(value: &DynValue, tokens: usize) -> ort::Result<DynValue> {
         tokens: usize,
     ) -> ort::Result<DynValue> {
         let (shape, elements) = value.try_extract_tensor::<T>()?;
-        let shape: Vec<usize> = shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
-        let cached = ArrayViewD::from_shape(shape, elements).map_err(ort::Error::wrap)?;
+        let cached = ArrayViewD::from_shape(sizes(shape), elements).map_err(ort::Error::wrap)?;
         let kept = cached.slice_axis(Axis(2), (..tokens.min(cached.len_of(Axis(2)))).into());
         let elements: Vec<T> = kept.iter().copied().collect();
         Ok(Tensor::from_array((kept.shape(), elements))?.into_dyn())
@@ -305,8 +302,12 @@ fn to_array<Type: TensorValueTypeMarker + ?Sized>(value: &Value<Type>) -> ort::R
         let (shape, elements) = value.try_extract_tensor::<f32>()?;
         (shape, elements.to_vec())
     };
-    let shape: Vec<usize> = shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
-    ArrayD::from_shape_vec(shape, elements).map_err(ort::Error::wrap)
+    ArrayD::from_shape_vec(sizes(shape), elements).map_err(ort::Error::wrap)
+}
+
+/// The sizes of a tensor that exists, so that none is negative.
+fn sizes(shape: &Shape) -> Vec<usize> {
+    shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect()
 }
 
 fn load_error(graph: &Path, message: impl Into<String>) -> Error {

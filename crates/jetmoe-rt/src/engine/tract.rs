@@ -18,7 +18,7 @@ use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
 use super::contract::{check_names, past_shape};
 use super::trace::Trace;
-use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits};
+use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
 use crate::{Error, LoadOptions, Result, Runtime};
 
 mod kernel;
@@ -228,9 +228,7 @@ impl TractSession {
             InputName::InputIds => Ok(inputs.input_ids.clone().into_tvalue()),
             InputName::AttentionMask => Ok(inputs.attention_mask.clone().into_tvalue()),
             InputName::PositionIds => Ok(inputs.position_ids.clone().into_tvalue()),
-            InputName::LogitsToKeep => {
-                Ok(tensor1(&[i64::from(inputs.logits == WantedLogits::Last)]).into_tvalue())
-            }
+            InputName::LogitsToKeep => Ok(tensor1(&[inputs.logits.to_keep()]).into_tvalue()),
             InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size),
             InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
         });
@@ -242,11 +240,10 @@ impl TractSession {
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
         for (name, value) in self.shared.outputs.iter().zip(outputs) {
-            match name {
-                OutputName::PresentKey(_) | OutputName::PresentValue(_) => cache.push((*name, value)),
-                _ => {
-                    tensors.insert(*name, to_array(value.into_tensor())?);
-                }
+            if name.is_cache() {
+                cache.push((*name, value));
+            } else {
+                tensors.insert(*name, to_array(value.into_tensor())?);
             }
         }
         Ok((tensors, cache))

@@ -16,7 +16,7 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::IoBinding;
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType};
 
-use super::{Shared, int64_tensor, run_error, to_array};
+use super::{Shared, int64_tensor, run_error, sizes, to_array};
 use crate::Result;
 use crate::engine::contract::past_shape;
 use crate::engine::{GraphSession, StepInputs, TensorMap, WantedLogits};
@@ -129,7 +129,8 @@ impl InPlaceSession {
             mask.slice_mut(s![index, ..length]).fill(1);
         }
         let all_full = busy.iter().all(|row| row.columns.len() == call.width || call.width == 1);
-        let keep = i64::from(inputs.logits == WantedLogits::Last && all_full);
+        // the last tokens of sequences of unequal length stand in several columns
+        let keep = if all_full { inputs.logits } else { WantedLogits::All }.to_keep();
 
         let Some(cache) = &mut self.cache else { return Ok(Vec::new()) };
         let mut alone = (count < cache.batch_size).then(|| cache.row(call.rows.start)).transpose()?;
@@ -148,7 +149,7 @@ impl InPlaceSession {
         }
         let host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
         let others: Vec<OutputName> =
-            self.shared.outputs.iter().copied().filter(|name| !is_cache(*name)).collect();
+            self.shared.outputs.iter().copied().filter(|name| !name.is_cache()).collect();
         for name in &others {
             self.binding.bind_output_to_device(name.to_string(), &host)?;
         }
@@ -164,7 +165,7 @@ impl InPlaceSession {
         }
         drop(outputs);
         if let Some(alone) = alone {
-            cache.set_row(call.rows.start, &alone)?;
+            cache.copy(call.rows.start, &alone, 0, alone.room)?;
         }
         Ok(arrays)
     }
@@ -243,62 +244,46 @@ impl Cache {
         let buffers = self.buffers.iter().map(|(past, present, buffer)| {
             let shape: Vec<i64> = [1].into_iter().chain(buffer.shape()[1..].iter().copied()).collect();
             let mut copy = DynTensor::new(&Allocator::default(), *buffer.data_type(), shape)?;
-            copy_row(&mut copy, 0, buffer, row, self.room)?;
+            copy_row((&mut copy, 0), (buffer, row), self.room)?;
             Ok((*past, *present, copy))
         });
         Ok(Cache { buffers: buffers.collect::<ort::Result<_>>()?, batch_size: 1, room: self.room })
     }
 
-    fn set_row(&mut self, row: usize, alone: &Cache) -> ort::Result<()> {
-        self.copy(row, alone, 0, self.room)
-    }
-
     /// Copies the first `tokens` tokens of a sequence.
     fn copy(&mut self, row: usize, from: &Cache, from_row: usize, tokens: usize) -> ort::Result<()> {
         for ((_, _, buffer), (_, _, other)) in self.buffers.iter_mut().zip(&from.buffers) {
-            copy_row(buffer, row, other, from_row, tokens)?;
+            copy_row((buffer, row), (other, from_row), tokens)?;
         }
         Ok(())
     }
 }
 
-/// Copies the first `tokens` tokens of a sequence between buffers `[batch, kv_heads, room, kv_channels]` that may differ in
-/// batch and room.
-fn copy_row(
-    to: &mut DynTensor,
-    to_row: usize,
-    from: &DynTensor,
-    from_row: usize,
-    tokens: usize,
-) -> ort::Result<()> {
-    if *from.data_type() == TensorElementType::Float16 {
-        copy_row_of::<f16>(to, to_row, from, from_row, tokens)
+/// Copies the first `tokens` tokens of a row of one buffer, `[batch, kv_heads, room, kv_channels]`, to a row of another, which
+/// may differ in batch and room.
+fn copy_row(to: (&mut DynTensor, usize), from: (&DynTensor, usize), tokens: usize) -> ort::Result<()> {
+    fn copy<T: PrimitiveTensorElementType + Copy>(
+        (to, to_row): (&mut DynTensor, usize),
+        (from, from_row): (&DynTensor, usize),
+        tokens: usize,
+    ) -> ort::Result<()> {
+        let (shape, source) = from.try_extract_tensor::<T>()?;
+        let shape = sizes(shape);
+        let (heads, room, channels) = (shape[1], shape[2], shape[3]);
+        let (shape, target) = to.try_extract_tensor_mut::<T>()?;
+        let to_room = sizes(shape)[2];
+        for head in 0..heads {
+            let begin = |row: usize, room: usize| (row * heads + head) * room * channels;
+            let (source, target) = (&source[begin(from_row, room)..], &mut target[begin(to_row, to_room)..]);
+            target[..tokens * channels].copy_from_slice(&source[..tokens * channels]);
+        }
+        Ok(())
+    }
+    if *from.0.data_type() == TensorElementType::Float16 {
+        copy::<f16>(to, from, tokens)
     } else {
-        copy_row_of::<f32>(to, to_row, from, from_row, tokens)
+        copy::<f32>(to, from, tokens)
     }
-}
-
-fn copy_row_of<T: PrimitiveTensorElementType + Copy>(
-    to: &mut DynTensor,
-    to_row: usize,
-    from: &DynTensor,
-    from_row: usize,
-    tokens: usize,
-) -> ort::Result<()> {
-    let (shape, source) = from.try_extract_tensor::<T>()?;
-    let (heads, room, channels) = (shape[1] as usize, shape[2] as usize, shape[3] as usize);
-    let (shape, target) = to.try_extract_tensor_mut::<T>()?;
-    let to_room = shape[2] as usize;
-    for head in 0..heads {
-        let begin = |row: usize, room: usize| (row * heads + head) * room * channels;
-        let (source, target) = (&source[begin(from_row, room)..], &mut target[begin(to_row, to_room)..]);
-        target[..tokens * channels].copy_from_slice(&source[..tokens * channels]);
-    }
-    Ok(())
-}
-
-fn is_cache(name: OutputName) -> bool {
-    matches!(name, OutputName::PresentKey(_) | OutputName::PresentValue(_))
 }
 
 /// Which tokens of a step count, sequence by sequence.
