@@ -1,0 +1,122 @@
+//! The innermost loops: a panel of a weight times some rows, for each instruction set.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod plain;
+
+use crate::instructions::Kind;
+use crate::layout::{BLOCK_INPUTS, Layout, PANEL_ROWS};
+use crate::rounded::{Rows, RowsOf};
+use crate::weight::Panel;
+use crate::{Activation, Element, InstructionSet, Weight};
+
+/// What the loop over codes needs to know of a weight beside its panel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Codes<'a> {
+    pub(crate) panel: Panel<'a>,
+    pub(crate) layout: &'a Layout,
+    /// Blocks of a group; 1 too where a block has two groups.
+    pub(crate) blocks_of_group: usize,
+}
+
+/// Rows whose sums stay in the first cache together with the block of the weight and of the rows.
+const ROWS_AT_A_TIME: usize = 64;
+
+/// The `[count, 32]` products of an expert's rows with one panel of its matrix.
+pub(crate) fn multiply(
+    set: InstructionSet,
+    weight: &Weight<'_>,
+    (expert, panel): (usize, usize),
+    rows: &Rows,
+    (first, count): (usize, usize),
+    products: &mut [f32],
+) {
+    let layout = weight.layout();
+    let panel = weight.panel(expert, panel);
+    match rows {
+        Rows::Floats(floats) => {
+            let x = &floats.values[first * floats.columns..][..count * floats.columns];
+            match set.kind() {
+                Kind::Plain => plain::multiply_bf16(panel.codes, x, floats.columns, products),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: an InstructionSet exists only where the processor has its instructions.
+                Kind::Avx2 => unsafe { avx2::multiply_bf16(panel.codes, x, floats.columns, products) },
+                #[cfg(not(target_arch = "x86_64"))]
+                Kind::Avx2 => unreachable!("not on this processor"),
+            }
+        }
+        Rows::Rounded(rounded) => {
+            let blocks_of_group =
+                layout.element.group_size().map_or(1, |size| size.weights().div_ceil(BLOCK_INPUTS));
+            let codes = Codes { panel, layout, blocks_of_group };
+            let rows = RowsOf { rounded, first, count };
+            for first in (0..count).step_by(ROWS_AT_A_TIME) {
+                let part = rows.part(first, ROWS_AT_A_TIME.min(count - first));
+                let products = &mut products[first * PANEL_ROWS..][..part.count * PANEL_ROWS];
+                match set.kind() {
+                    Kind::Plain => plain::multiply_codes(&codes, &part, products),
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: an InstructionSet exists only where the processor has its instructions.
+                    Kind::Avx2 => unsafe { avx2::multiply_codes(&codes, &part, products) },
+                    #[cfg(not(target_arch = "x86_64"))]
+                    Kind::Avx2 => unreachable!("not on this processor"),
+                }
+            }
+        }
+    }
+}
+
+/// A block of columns of all rows, each `[rows, ...]`.
+pub(crate) struct Block<'a> {
+    pub(crate) values: &'a mut [i8],
+    pub(crate) scales: &'a mut [f32],
+    pub(crate) sums: &'a mut [i32],
+    pub(crate) factor: i32,
+}
+
+/// Rounds a block of rows, `[rows, 32]`.
+pub(crate) fn round(set: InstructionSet, x: &[f32], block: &mut Block<'_>) {
+    match set.kind() {
+        Kind::Plain => plain::round(x, block),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an InstructionSet exists only where the processor has its instructions.
+        Kind::Avx2 => unsafe { avx2::round(x, block) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Kind::Avx2 => unreachable!("not on this processor"),
+    }
+}
+
+/// [`Activation::gate`].
+pub(crate) fn gate(
+    set: InstructionSet,
+    activation: Activation,
+    products: &[f32],
+    gated: &mut [f32],
+    first: usize,
+) {
+    match set.kind() {
+        Kind::Plain => activation.gate(products, gated, first),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an InstructionSet exists only where the processor has its instructions.
+        Kind::Avx2 => unsafe { avx2::gate(activation, products, gated, first) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Kind::Avx2 => unreachable!("not on this processor"),
+    }
+}
+
+/// The loop of [`round`], inlined for each instruction set.
+#[inline(always)]
+fn round_rows(x: &[f32], block: &mut Block<'_>) {
+    let parts = block.sums.len() / block.scales.len().max(1);
+    let (x, _) = x.as_chunks::<BLOCK_INPUTS>();
+    let (values, _) = block.values.as_chunks_mut::<BLOCK_INPUTS>();
+    let sums = block.sums.chunks_exact_mut(parts.max(1));
+    for (((x, values), scale), sums) in x.iter().zip(values).zip(block.scales.iter_mut()).zip(sums) {
+        *scale = crate::rounded::round(x, values, sums, block.factor);
+    }
+}
+
+/// Whether a block holds two groups.
+fn has_halves(element: Element) -> bool {
+    element.group_size().is_some_and(|size| size.weights() < BLOCK_INPUTS)
+}
