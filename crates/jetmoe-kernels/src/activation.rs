@@ -60,8 +60,9 @@ fn each(products: &[f32], gated: &mut [f32], first: usize, activate: impl Fn(f32
     let (products, _) = products.as_chunks::<32>();
     let (gated, _) = gated.as_chunks_mut::<32>();
     for (products, gated) in products.iter().zip(gated) {
-        for place in 0..16 {
-            gated[first + place] = activate(products[place]) * products[16 + place];
+        let (gates, ups) = products.split_at(16);
+        for ((gated, gate), up) in gated[first..first + 16].iter_mut().zip(gates).zip(ups) {
+            *gated = activate(*gate) * up;
         }
     }
 }

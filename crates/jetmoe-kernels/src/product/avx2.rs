@@ -6,7 +6,7 @@ use half::f16;
 
 use super::{Block, Codes, has_halves, round_rows};
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
-use crate::rounded::{BlockRows, RowsOf};
+use crate::rounded::RowsOf;
 use crate::{Activation, Element};
 
 /// Rows that a register holds one number of.
@@ -37,6 +37,9 @@ struct Groups {
     zero_points: [__m256i; 2],
 }
 
+/// Rows that are multiplied with a block before the next: their broadcasts and sums lie in the first cache.
+const ROWS: usize = 32;
+
 /// Where the columns of a half of a block end, in fours.
 const HALF: usize = BLOCK_INPUTS / 8;
 
@@ -53,10 +56,14 @@ fn blocks<const BITS: usize, const HALVES: bool, const POINTS: bool>(
         let mut sums = [_mm256_setzero_ps(); OCTETS];
         for (block, bytes) in codes.panel.codes.chunks_exact(block_bytes).enumerate() {
             let x = rows.block(block);
+            let broadcasts = broadcast(&x.values[0]);
             for (octet, sum) in sums.iter_mut().enumerate() {
+                ahead(bytes, octet * block_bytes / OCTETS);
+                ahead(bytes, octet * block_bytes / OCTETS + 64);
                 let groups = groups::<HALVES, POINTS>(codes, block, octet);
                 let weights = weights::<BITS>(bytes, octet);
-                *sum = row::<BITS, HALVES, POINTS>(&weights, &groups, &x, 0, *sum);
+                let only = (&broadcasts, x.scales[0], x.sums);
+                *sum = row::<BITS, HALVES, POINTS>(&weights, &groups, only, *sum);
             }
         }
         for (octet, sum) in sums.into_iter().enumerate() {
@@ -65,18 +72,41 @@ fn blocks<const BITS: usize, const HALVES: bool, const POINTS: bool>(
         return;
     }
     products.as_flattened_mut().fill(0.0);
-    for (block, bytes) in codes.panel.codes.chunks_exact(block_bytes).enumerate() {
-        let x = rows.block(block);
-        for octet in 0..OCTETS {
-            let groups = groups::<HALVES, POINTS>(codes, block, octet);
-            let weights = weights::<BITS>(bytes, octet);
-            for (index, products) in products.iter_mut().enumerate() {
-                let products = &mut products[octet * OCTET..];
-                let sum = row::<BITS, HALVES, POINTS>(&weights, &groups, &x, index, load_floats(products));
-                store(products, sum);
+    let parts = if HALVES { 2 } else { 1 };
+    // a broadcast from memory takes a vector unit, and each is needed for every octet
+    let mut broadcasts = [[_mm256_setzero_si256(); 8]; ROWS];
+    for (index, products) in products.chunks_mut(ROWS).enumerate() {
+        let rows = rows.part(index * ROWS, products.len());
+        for (block, bytes) in codes.panel.codes.chunks_exact(block_bytes).enumerate() {
+            let x = rows.block(block);
+            for (broadcasts, values) in broadcasts.iter_mut().zip(x.values) {
+                *broadcasts = broadcast(values);
+            }
+            for octet in 0..OCTETS {
+                let groups = groups::<HALVES, POINTS>(codes, block, octet);
+                let weights = weights::<BITS>(bytes, octet);
+                let rows = broadcasts.iter().zip(x.scales).zip(x.sums.chunks_exact(parts));
+                for (((broadcasts, scale), sums), products) in rows.zip(products.iter_mut()) {
+                    let products = &mut products[octet * OCTET..];
+                    let sum = load_floats(products);
+                    let sum = row::<BITS, HALVES, POINTS>(&weights, &groups, (broadcasts, *scale, sums), sum);
+                    store(products, sum);
+                }
             }
         }
     }
+}
+
+/// Each 4 of the values in all places.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn broadcast(values: &[i8; BLOCK_INPUTS]) -> [__m256i; 8] {
+    let (fours, _) = values.as_chunks::<4>();
+    let mut broadcasts = [_mm256_setzero_si256(); 8];
+    for (broadcast, four) in broadcasts.iter_mut().zip(fours) {
+        *broadcast = _mm256_set1_epi32(i32::from_ne_bytes(four.map(|value| value as u8)));
+    }
+    broadcasts
 }
 
 /// Adds the products of a block of one row with the same block of 8 rows of the weight.
@@ -85,21 +115,19 @@ fn blocks<const BITS: usize, const HALVES: bool, const POINTS: bool>(
 fn row<const BITS: usize, const HALVES: bool, const POINTS: bool>(
     weights: &[__m256i; 8],
     groups: &Groups,
-    x: &BlockRows<'_>,
-    index: usize,
+    (values, scale, sums): (&[__m256i; 8], f32, &[i32]),
     sum: __m256,
 ) -> __m256 {
-    let (fours, _) = x.values[index].as_chunks::<4>();
     let parts = if HALVES { 2 } else { 1 };
     let mut scaled = _mm256_setzero_ps();
     for part in 0..parts {
         let (begin, end) = if HALVES { (part * HALF, (part + 1) * HALF) } else { (0, 2 * HALF) };
-        let mut total = dot::<BITS>(&weights[begin..end], &fours[begin..end]);
+        let mut total = dot::<BITS>(&weights[begin..end], &values[begin..end]);
         if POINTS {
-            let sum = _mm256_set1_epi32(x.sums[index * parts + part]);
+            let sum = _mm256_set1_epi32(sums[part]);
             total = _mm256_sub_epi32(total, _mm256_mullo_epi32(groups.zero_points[part], sum));
         } else if BITS == 4 {
-            total = _mm256_sub_epi32(total, _mm256_set1_epi32(x.sums[index * parts + part]));
+            total = _mm256_sub_epi32(total, _mm256_set1_epi32(sums[part]));
         }
         let total = _mm256_cvtepi32_ps(total);
         scaled = match part {
@@ -107,27 +135,26 @@ fn row<const BITS: usize, const HALVES: bool, const POINTS: bool>(
             _ => _mm256_fmadd_ps(total, groups.scales[1], scaled),
         };
     }
-    _mm256_fmadd_ps(scaled, _mm256_set1_ps(x.scales[index]), sum)
+    _mm256_fmadd_ps(scaled, _mm256_set1_ps(scale), sum)
 }
 
 /// Sums of codes times values, for 8 rows of the weight.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<const BITS: usize>(weights: &[__m256i], values: &[[i8; 4]]) -> __m256i {
+fn dot<const BITS: usize>(weights: &[__m256i], values: &[__m256i]) -> __m256i {
     let ones = _mm256_set1_epi16(1);
-    let broadcast = |four: &[i8; 4]| _mm256_set1_epi32(i32::from_ne_bytes(four.map(|value| value as u8)));
     if BITS == 4 {
         // 8 sums of two products of at most 15 · 127 fit into 16 bits
         let mut sums = _mm256_setzero_si256();
-        for (weights, four) in weights.iter().zip(values) {
-            sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(*weights, broadcast(four)));
+        for (weights, values) in weights.iter().zip(values) {
+            sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(*weights, *values));
         }
         return _mm256_madd_epi16(sums, ones);
     }
     let mut sums = _mm256_setzero_si256();
-    for (weights, four) in weights.iter().zip(values) {
+    for (weights, values) in weights.iter().zip(values) {
         // the instruction takes one side without signs, and two products of 128 · 127 fit into 16 bits
-        let signed = _mm256_sign_epi8(broadcast(four), *weights);
+        let signed = _mm256_sign_epi8(*values, *weights);
         let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(*weights), signed);
         sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
     }
@@ -224,6 +251,18 @@ pub(super) fn round(x: &[f32], block: &mut Block<'_>) {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn gate(activation: Activation, products: &[f32], gated: &mut [f32], first: usize) {
     activation.gate(products, gated, first);
+}
+
+/// How far ahead of the codes in work memory is asked for those to come, in bytes.
+const AHEAD: usize = 2304;
+
+/// Asks memory for the bytes that come a little later than those at a place, in this panel or the next.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn ahead(bytes: &[u8], place: usize) {
+    let address = bytes.as_ptr().wrapping_add(place + AHEAD);
+    // SAFETY: the instruction reads nothing and takes any address, also one that there is no memory at.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }
 
 #[inline]

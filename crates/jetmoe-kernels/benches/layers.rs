@@ -1,0 +1,162 @@
+//! One MLP layer of JetMoE-8B, 4-bit weights in groups of 32, for several numbers of tokens: time, beside what the machine
+//! can read and compute, measured in turns in the same run. Layers follow each other from memory, so none is in a cache.
+//!
+//! `cargo bench -p jetmoe-kernels --bench layers -- [--threads N] [--rounds N] [--layers N] [--tokens 1,16,128,512]`
+//! prints one line of JSON per measurement.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use half::f16;
+use jetmoe_kernels::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+const HIDDEN: usize = 2048;
+const INTERMEDIATE: usize = 5632;
+const EXPERTS: usize = 8;
+const PER_TOKEN: usize = 2;
+
+/// Threads of a pool of rayon's.
+struct Pool(ThreadPool);
+
+impl Threads for Pool {
+    fn count(&self) -> usize {
+        self.0.current_num_threads()
+    }
+
+    fn run(&self, work: &(dyn Fn(usize) + Sync)) {
+        self.0.broadcast(|context| work(context.index()));
+    }
+}
+
+/// The tensors of one layer.
+struct Layer {
+    gate_and_up: (Layout, Vec<u8>, Vec<f16>),
+    down: (Layout, Vec<u8>, Vec<f16>),
+}
+
+impl Layer {
+    fn random(state: &mut u64) -> Self {
+        let element = Element::Int4(GroupSize::G32);
+        let mut weight = |outputs, inputs, order| {
+            let layout = Layout { experts: EXPERTS, outputs, inputs, element, order };
+            let mut codes = vec![0_u8; layout.codes_shape().iter().product()];
+            for bytes in codes.chunks_exact_mut(8) {
+                bytes.copy_from_slice(&random(state).to_le_bytes());
+            }
+            let groups = layout.scales_shape().iter().product();
+            let scales = vec![f16::from_f32(0.01); groups];
+            (layout, codes, scales)
+        };
+        Layer {
+            gate_and_up: weight(2 * INTERMEDIATE, HIDDEN, RowOrder::Halves),
+            down: weight(HIDDEN, INTERMEDIATE, RowOrder::AsStored),
+        }
+    }
+
+    fn mlp(&self) -> Mlp<'_> {
+        let view = |(layout, codes, scales): &'_ (Layout, Vec<u8>, Vec<f16>)| -> Weight<'static> {
+            // the layers live as long as the process
+            let (codes, scales): (&'static [u8], &'static [f16]) =
+                unsafe { (&*(codes.as_slice() as *const _), &*(scales.as_slice() as *const _)) };
+            Weight::new(*layout, codes, Some(scales), None).expect("the sizes of the layout")
+        };
+        Mlp { gate_and_up: view(&self.gate_and_up), down: view(&self.down), activation: Activation::Silu }
+    }
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Bytes per second that all threads read together.
+fn read(pool: &Pool, bytes: &[&[u8]]) -> f64 {
+    let count = pool.count();
+    let begun = Instant::now();
+    pool.run(&|index| {
+        for bytes in bytes {
+            let share = bytes.len() / count;
+            let (lines, _) = bytes[index * share..][..share].as_chunks::<64>();
+            let mut sums = [0_u64; 8];
+            for line in lines {
+                let (words, _) = line.as_chunks::<8>();
+                for (sum, word) in sums.iter_mut().zip(words) {
+                    *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+                }
+            }
+            black_box(sums);
+        }
+    });
+    bytes.iter().map(|bytes| bytes.len()).sum::<usize>() as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let option = |name: &str, default: &str| {
+        let place = arguments.iter().position(|argument| argument == name);
+        place.and_then(|place| arguments.get(place + 1).cloned()).unwrap_or(default.to_owned())
+    };
+    let number = |name: &str, default: &str| option(name, default).parse::<usize>().expect("a number");
+    let threads = number("--threads", "2");
+    let pool = Pool(ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool"));
+    let tokens = option("--tokens", "1,16,128,512");
+    let tokens: Vec<usize> = tokens.split(',').map(|count| count.parse().expect("a number")).collect();
+    let mut state = 0x9E37_79B9_7F4A_7C15;
+    let layers: Vec<Layer> = (0..number("--layers", "8")).map(|_| Layer::random(&mut state)).collect();
+    let bytes: Vec<&[u8]> =
+        layers.iter().flat_map(|layer| [layer.gate_and_up.1.as_slice(), &layer.down.1]).collect();
+    let instructions = InstructionSet::chosen().expect("a set that this processor has");
+    let compute = Compute { instructions, threads: &pool };
+    let mut times = vec![Vec::new(); tokens.len()];
+    let mut bandwidths = Vec::new();
+    for _ in 0..number("--rounds", "5") {
+        bandwidths.push(read(&pool, &bytes));
+        for (tokens, times) in tokens.iter().zip(&mut times) {
+            let x: Vec<f32> =
+                (0..tokens * HIDDEN).map(|_| random(&mut state) as f32 / u64::MAX as f32 - 0.5).collect();
+            let chosen: Vec<i64> = (0..*tokens)
+                .flat_map(|_| {
+                    let first = random(&mut state) % EXPERTS as u64;
+                    let second = (first + 1 + random(&mut state) % (EXPERTS as u64 - 1)) % EXPERTS as u64;
+                    [first as i64, second as i64]
+                })
+                .collect();
+            let gates = vec![0.5; tokens * PER_TOKEN];
+            let mut y = vec![0.0; tokens * HIDDEN];
+            // a few layers are enough where each takes long
+            let runs = if *tokens > 64 { 2 } else { layers.len() };
+            let begun = Instant::now();
+            for layer in layers.iter().take(runs) {
+                let choices = Choices { experts: &chosen, per_row: PER_TOKEN };
+                expert_mlp(compute, &x, choices, &gates, &layer.mlp(), &mut y).expect("sizes that fit");
+                black_box(&mut y);
+            }
+            times.push(begun.elapsed().as_secs_f64() / runs as f64);
+        }
+    }
+    let mlp = layers[0].mlp();
+    let expert = mlp.gate_and_up.expert_bytes() + mlp.down.expert_bytes();
+    let bandwidth = median(bandwidths);
+    println!(
+        "{{\"instructions\":\"{instructions}\",\"threads\":{threads},\"read_bytes_per_second\":{bandwidth:.0}}}"
+    );
+    for (tokens, times) in tokens.iter().zip(times) {
+        let time = median(times);
+        let operations = (2 * tokens * PER_TOKEN * 3 * HIDDEN * INTERMEDIATE) as f64;
+        let bytes = expert * (tokens * PER_TOKEN).min(EXPERTS);
+        println!(
+            "{{\"tokens\":{tokens},\"milliseconds\":{:.3},\"gflops\":{:.1},\"share_of_read\":{:.3}}}",
+            1e3 * time,
+            operations / time / 1e9,
+            bytes as f64 / time / bandwidth
+        );
+    }
+}
