@@ -34,7 +34,7 @@ impl Tolerance {
     /// The level of a graph in a runtime. `int8_activations` is the option of the same name that it was loaded with.
     pub fn of(record: &GraphRecord, runtime: Runtime, int8_activations: bool) -> Self {
         let quantized = record.stored.keys().any(|storage| storage.is_quantized());
-        let rounds = int8_activations || record.profile == Profile::OnnxRuntime;
+        let rounds = int8_activations || record.profile != Profile::Portable;
         if quantized && runtime == Runtime::Ort && rounds {
             Tolerance::RoundedActivations
         } else if record.precision.activations() == ElementType::Float16 {
