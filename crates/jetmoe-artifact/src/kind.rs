@@ -96,6 +96,11 @@ impl Profile {
         }
     }
 
+    /// Whether clients other than jetmoe-rt can run its graphs.
+    pub fn is_for_other_clients(self) -> bool {
+        self != Profile::Native
+    }
+
     /// Whether there are graphs of a precision. Our own operators compute in float32, with weights that are smaller than
     /// that.
     pub fn has(self, precision: Precision) -> bool {
