@@ -9,12 +9,20 @@ const SEES: &[(&str, &[&str])] = &[
     ("jetmoe-checkpoint", &[]),
     ("jetmoe-artifact", &["jetmoe-checkpoint"]),
     ("jetmoe-quantize", &[]),
-    ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize"]),
+    ("jetmoe-kernels", &[]),
+    ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"]),
     ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-artifact"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
-        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-reference"],
+        &[
+            "jetmoe-checkpoint",
+            "jetmoe-artifact",
+            "jetmoe-kernels",
+            "jetmoe-graph",
+            "jetmoe-rt",
+            "jetmoe-reference",
+        ],
     ),
     (
         "jetmoe-export",

@@ -83,6 +83,32 @@ pub enum Profile {
     Portable,
     /// Also ONNX Runtime's own operators, `com.microsoft`, where they are faster or load sooner.
     OnnxRuntime,
+    /// Also our own operators of the domain `jetmoe`, which jetmoe-rt brings to ONNX Runtime and to tract.
+    Native,
+}
+
+impl Profile {
+    /// Whether graphs may use ONNX Runtime's own operators, those of attention among them.
+    pub fn uses_onnx_runtime(self) -> bool {
+        match self {
+            Profile::Portable => false,
+            Profile::OnnxRuntime | Profile::Native => true,
+        }
+    }
+
+    /// Whether clients other than jetmoe-rt can run its graphs.
+    pub fn is_for_other_clients(self) -> bool {
+        self != Profile::Native
+    }
+
+    /// Whether there are graphs of a precision. Our own operators compute in float32, with weights that are smaller than
+    /// that.
+    pub fn has(self, precision: Precision) -> bool {
+        match self {
+            Profile::Portable | Profile::OnnxRuntime => true,
+            Profile::Native => matches!(precision, Precision::Bf16 | Precision::Int8 | Precision::Q4),
+        }
+    }
 }
 
 /// What a step does with the key/value cache.
@@ -154,5 +180,5 @@ named!(
     Q4F16 = "q4f16",
     Q4 = "q4"
 );
-named!(Profile, "profile", Portable = "portable", OnnxRuntime = "onnxruntime");
+named!(Profile, "profile", Portable = "portable", OnnxRuntime = "onnxruntime", Native = "native");
 named!(OptionalOutput, "output", HiddenStates = "hidden-states", RouterLogits = "router-logits");

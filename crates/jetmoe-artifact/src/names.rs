@@ -37,7 +37,7 @@ pub fn graph_file(profile: Profile, precision: Precision) -> String {
     };
     match profile {
         Profile::Portable => format!("{GRAPH_FOLDER}/{stem}.onnx"),
-        Profile::OnnxRuntime => format!("{GRAPH_FOLDER}/{profile}/{stem}.onnx"),
+        Profile::OnnxRuntime | Profile::Native => format!("{GRAPH_FOLDER}/{profile}/{stem}.onnx"),
     }
 }
 

@@ -88,9 +88,9 @@ pub struct Signature {
 const GROUPED_QUERY_WIDTH: usize = 8;
 
 impl Signature {
-    /// The contract for a task: what a graph of this configuration takes and returns. The profile `onnxruntime` returns
-    /// only the logits that are asked for, and updates the cache in place where ONNX Runtime can, which is where
-    /// `kv_channels` is a multiple of 8.
+    /// The contract for a task: what a graph of this configuration takes and returns. All profiles but
+    /// `portable` return only the logits that are asked for, and update the cache in place where ONNX Runtime can, which
+    /// is where `kv_channels` is a multiple of 8.
     pub fn new(
         config: &ModelConfig,
         task: Task,
@@ -118,7 +118,7 @@ impl Signature {
             Task::CausalLm => {
                 let length = match profile {
                     Profile::Portable => Axis::SequenceLength,
-                    Profile::OnnxRuntime => Axis::LogitsLength,
+                    Profile::OnnxRuntime | Profile::Native => Axis::LogitsLength,
                 };
                 float32(OutputName::Logits, vec![batch, length, Axis::Fixed(config.vocab_size)])
             }
@@ -154,13 +154,13 @@ impl Signature {
             }
         }
         let optional_inputs = match (task, profile) {
-            (Task::CausalLm, Profile::OnnxRuntime) => {
+            (Task::CausalLm, Profile::OnnxRuntime | Profile::Native) => {
                 vec![int64(InputName::LogitsToKeep, vec![Axis::Fixed(1)])]
             }
             _ => Vec::new(),
         };
         let in_place = task.has_cache()
-            && profile == Profile::OnnxRuntime
+            && profile.uses_onnx_runtime()
             && config.kv_channels.is_multiple_of(GROUPED_QUERY_WIDTH);
         let cache_update = if in_place { CacheUpdate::InPlace } else { CacheUpdate::Append };
         Signature { inputs, optional_inputs, outputs, cache_update }

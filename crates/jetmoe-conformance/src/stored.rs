@@ -1,5 +1,8 @@
 //! The weights that a graph holds, read back from its files and restored by the definitions of the operators that read
-//! them: ONNX's `DequantizeLinear` and ONNX Runtime's `MatMulNBits`. The code that wrote them is not asked.
+//! them: ONNX's `DequantizeLinear`, ONNX Runtime's `MatMulNBits`, and our own operators. The code that wrote them is not
+//! asked.
+
+mod panels;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,6 +14,7 @@ use jetmoe_artifact::{Artifact, GraphRecord};
 use jetmoe_graph::onnx::{self, DataType};
 use jetmoe_reference::ReplacedWeights;
 
+use self::panels::{Panels, panels_of};
 use crate::{Error, Result};
 
 /// The weights of one graph, still in its files.
@@ -22,6 +26,8 @@ pub struct StoredWeights {
     tensors: HashMap<String, StoredTensor>,
     /// How the codes of quantized weights are read, by the name of the codes.
     groups: HashMap<String, Groups>,
+    /// How weights in panels are read, by the name of their codes.
+    panels: HashMap<String, Panels>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +71,7 @@ impl StoredWeights {
             data: artifact.path(&record.data),
             tensors: tensors.collect(),
             groups: graph.node.iter().filter_map(groups_of).collect(),
+            panels: graph.node.iter().flat_map(panels_of).collect(),
             graph: path,
         })
     }
@@ -74,6 +81,10 @@ impl StoredWeights {
     /// # Errors
     /// A file that cannot be read, or weights that are not stored as their operators want them.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        let codes = format!("{name}.codes");
+        if let Some(panels) = self.panels.get(&codes) {
+            return self.restore(&codes, panels, shape).map(Some);
+        }
         match shape {
             [experts, rows, columns] => {
                 let matrices =

@@ -34,8 +34,13 @@ impl Tolerance {
     /// The level of a graph in a runtime. `int8_activations` is the option of the same name that it was loaded with.
     pub fn of(record: &GraphRecord, runtime: Runtime, int8_activations: bool) -> Self {
         let quantized = record.stored.keys().any(|storage| storage.is_quantized());
-        let rounds = int8_activations || record.profile == Profile::OnnxRuntime;
-        if quantized && runtime == Runtime::Ort && rounds {
+        let rounds = match record.profile {
+            Profile::Portable => int8_activations && runtime == Runtime::Ort,
+            Profile::OnnxRuntime => runtime == Runtime::Ort,
+            // in every runtime
+            Profile::Native => true,
+        };
+        if quantized && rounds {
             Tolerance::RoundedActivations
         } else if record.precision.activations() == ElementType::Float16 {
             Tolerance::Float16

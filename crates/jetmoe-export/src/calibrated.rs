@@ -43,10 +43,10 @@ pub(crate) struct Calibrated {
     end: u64,
 }
 
-/// The weights of a graph that are worth calibrating: with 8 bits, rounding alone is exact enough.
-pub(crate) fn calibrated_weights(graph: &Graph) -> Vec<&Weight> {
+/// The matrices of a graph that are worth calibrating: with 8 bits, rounding alone is exact enough.
+pub(crate) fn calibrated_weights(graph: &Graph) -> Vec<Weight> {
     let four_bits = |weight: &&Weight| weight.scheme().is_some_and(|scheme| scheme.bits == Bits::Four);
-    graph.weights().filter(four_bits).collect()
+    graph.weights().filter(four_bits).flat_map(Weight::matrices).collect()
 }
 
 /// Refuses a graph that calibration would not change.
@@ -80,8 +80,8 @@ impl Calibrated {
             end: 0,
         };
         let place = |weight: &Weight| (weight.tensor().to_owned(), weight.expert());
-        let weights: HashMap<Place, &Weight> =
-            calibrated_weights(graph).into_iter().map(|weight| (place(weight), weight)).collect();
+        let weights: HashMap<Place, Weight> =
+            calibrated_weights(graph).into_iter().map(|weight| (place(&weight), weight)).collect();
         let passes = (checkpoint.config().num_hidden_layers + 1) * text.windows.len();
         let bar = step_bar("calibrating", (passes + weights.len()) as u64);
         let mut seen = Seen { weights: &weights, statistics: BTreeMap::new(), bar: &bar };
@@ -97,7 +97,7 @@ impl Calibrated {
 
     /// Experts that no token reached, as in `layers.3.mlp.experts.5`.
     pub(crate) fn unreached(&self, graph: &Graph, config: &ModelConfig) -> Vec<String> {
-        let missed = |weight: &&Weight| !self.offsets.contains_key(*weight);
+        let missed = |weight: &Weight| !self.offsets.contains_key(weight);
         let missed: Vec<_> = calibrated_weights(graph).into_iter().filter(missed).collect();
         let mut unreached = Vec::new();
         for layer in 0..config.num_hidden_layers {
@@ -106,7 +106,7 @@ impl Calibrated {
             {
                 let tensors = [names::expert_input(layer, mixture), names::expert_output(layer, mixture)];
                 for expert in 0..config.num_local_experts {
-                    let is_its = |weight: &&Weight| {
+                    let is_its = |weight: &Weight| {
                         weight.expert() == Some(expert) && tensors.iter().any(|name| name == weight.tensor())
                     };
                     if missed.iter().any(is_its) {
@@ -198,7 +198,7 @@ impl Quantizer for Calibrated {
 
 /// Takes down what the products of one layer read.
 struct Seen<'a> {
-    weights: &'a HashMap<Place, &'a Weight>,
+    weights: &'a HashMap<Place, Weight>,
     statistics: BTreeMap<Place, InputStatistics>,
     bar: &'a ProgressBar,
 }

@@ -23,8 +23,9 @@ const COPIED: &[&str] = &[
     names::SENTENCEPIECE_TOKENIZER,
 ];
 
-/// Everything that stands beside the graphs of an artifact. `default` is the one that clients take which know of one only.
-pub(crate) fn client_files(checkpoint: &Checkpoint, default: &GraphRecord) -> Result<Vec<ClientFile>> {
+/// Everything that stands beside the graphs of an artifact. Clients that know of one graph only take the default one of
+/// those that they can run.
+pub(crate) fn client_files(checkpoint: &Checkpoint, graphs: &[GraphRecord]) -> Result<Vec<ClientFile>> {
     let folder = checkpoint.folder();
     let config = checkpoint.config();
     let tokenizer = checkpoint.tokenizer()?;
@@ -42,7 +43,9 @@ pub(crate) fn client_files(checkpoint: &Checkpoint, default: &GraphRecord) -> Re
     }
     if let Some(tokenizer) = &tokenizer {
         files.push(json_file(names::TOKENIZER_CONFIG, &tokenizer_config(folder, config, tokenizer)?));
-        if default.task == Task::CausalLm {
+        let for_others = graphs.iter().filter(|graph| graph.profile.is_for_other_clients());
+        let default = for_others.min_by_key(|graph| (graph.precision, graph.profile));
+        if let Some(default) = default.filter(|graph| graph.task == Task::CausalLm) {
             files.push(json_file(artifact_names::GENAI_CONFIG, &genai_config(config, default)));
         }
     }

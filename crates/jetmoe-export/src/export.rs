@@ -176,8 +176,7 @@ fn write_artifact(
         files: Vec::new(),
         graphs,
     };
-    let default = manifest.graph(None, None).unwrap_or(&record);
-    let files = client_files(checkpoint, default)?;
+    let files = client_files(checkpoint, &manifest.graphs)?;
     manifest.files =
         files.iter().map(|file| write_client_file(&mut output, file)).collect::<Result<Vec<_>>>()?;
     output.commit(&manifest)?;

@@ -53,7 +53,8 @@ struct Arguments {
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
     /// Which operators the graph may use: portable, only standard ones; onnxruntime, also ONNX Runtime's own, with which
-    /// quantized weights load three times as fast.
+    /// quantized weights load three times as fast; native, also those that jetmoe itself brings, for bf16, int8 and q4:
+    /// no other client can run such a graph.
     #[arg(long, value_name = "PROFILE", default_value_t = Profile::Portable)]
     profile: Profile,
     /// Element types of weights and arithmetic: f32, f16, bf16, int8, q4 (4-bit weights), q4f16 (4-bit weights,

@@ -1,9 +1,12 @@
 //! From the mapped bytes of a checkpoint to the bytes of the data file, in pieces that need nothing of each other.
 
+mod panels;
+
 use half::{bf16, f16};
 use jetmoe_checkpoint::{Checkpoint, TensorView, convert_to_f32};
 use jetmoe_quantize::{Bits, Rounding, Scales, Scheme, pack_nibbles};
 
+use self::panels::panels_of_a_piece;
 use crate::weight::Encoding;
 use crate::{ElementType, Error, Result, Weight};
 
@@ -42,11 +45,11 @@ impl Quantizer for Rounding {
     }
 }
 
-/// A weight about to be written.
+/// One matrix of a weight, or all of it where it is no matrix, about to be written.
 pub(crate) struct Source<'a> {
     weight: &'a Weight,
     tensor: TensorView<'a>,
-    layout: Layout,
+    order: Order,
     rounding: Rounding,
     known: Option<QuantizedRows>,
 }
@@ -62,7 +65,7 @@ pub(crate) struct Piece {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Layout {
+enum Order {
     AsStored,
     /// Rows and columns of the stored matrix, which are exchanged.
     Transposed {
@@ -100,22 +103,25 @@ impl<'a> Source<'a> {
         quantizer: &'a dyn Quantizer,
     ) -> Result<Self> {
         let tensor = weight.view(checkpoint)?;
-        let layout = match tensor.shape {
-            [rows, columns] if weight.transposed => Layout::Transposed { rows: *rows, columns: *columns },
-            _ => Layout::AsStored,
+        let order = match tensor.shape {
+            [rows, columns] if weight.transposed => Order::Transposed { rows: *rows, columns: *columns },
+            _ => Order::AsStored,
         };
         let known = if weight.scheme().is_some() { quantizer.known(weight)? } else { None };
-        Ok(Source { weight, tensor, layout, rounding: quantizer.rounding(), known })
+        Ok(Source { weight, tensor, order, rounding: quantizer.rounding(), known })
     }
 
     /// Number of pieces.
     pub(crate) fn pieces(&self) -> usize {
-        match self.layout {
-            Layout::AsStored => match self.weight.encoding {
+        match self.order {
+            Order::AsStored => match self.weight.encoding {
                 Encoding::Float(_) => self.elements().div_ceil(PIECE),
                 Encoding::Quantized(..) => self.rows().div_ceil(self.rows_of_a_piece()),
+                Encoding::Panels(panels) => {
+                    panels.layout.panels().div_ceil(panels_of_a_piece(&panels.layout))
+                }
             },
-            Layout::Transposed { rows, columns } => columns.div_ceil(self.band(rows)),
+            Order::Transposed { rows, columns } => columns.div_ceil(self.band(rows)),
         }
     }
 
@@ -125,15 +131,16 @@ impl<'a> Source<'a> {
     /// A weight that its encoding cannot hold.
     pub(crate) fn piece(&self, index: usize) -> Result<Piece> {
         let float = |elements| Piece { elements, ..Piece::default() };
-        match (self.weight.encoding, self.layout) {
-            (Encoding::Float(element), Layout::AsStored) => self.run(index, element).map(float),
-            (Encoding::Float(element), Layout::Transposed { rows, columns }) => {
+        match (self.weight.encoding, self.order) {
+            (Encoding::Float(element), Order::AsStored) => self.run(index, element).map(float),
+            (Encoding::Float(element), Order::Transposed { rows, columns }) => {
                 self.exchanged(index, rows, columns, element).map(float)
             }
-            (Encoding::Quantized(scheme, _), Layout::Transposed { rows, columns }) => {
+            (Encoding::Quantized(scheme, _), Order::Transposed { rows, columns }) => {
                 self.quantized_columns(index, rows, columns, &scheme)
             }
-            (Encoding::Quantized(scheme, _), Layout::AsStored) => self.quantized_rows(index, &scheme),
+            (Encoding::Quantized(scheme, _), Order::AsStored) => self.quantized_rows(index, &scheme),
+            (Encoding::Panels(panels), _) => self.panels(index, &panels),
         }
     }
 
@@ -145,7 +152,7 @@ impl<'a> Source<'a> {
     fn band(&self, rows: usize) -> usize {
         match self.weight.encoding {
             Encoding::Float(_) => (PIECE / rows.max(1)).max(1),
-            Encoding::Quantized(..) => QUANTIZED_BAND,
+            Encoding::Quantized(..) | Encoding::Panels(_) => QUANTIZED_BAND,
         }
     }
 

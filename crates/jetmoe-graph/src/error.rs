@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use jetmoe_artifact::{Precision, Profile};
+
 use crate::ElementType;
 
 /// Result of this crate.
@@ -61,6 +63,20 @@ pub enum Error {
         /// The first that can.
         needed: u32,
     },
+    /// The profile has no graphs of the precision.
+    #[error(
+        "the {profile} profile has no {precision} graphs\n  choose another profile, or one of its precisions: {}",
+        precisions(*profile)
+    )]
+    NoSuchGraph {
+        /// The profile.
+        profile: Profile,
+        /// The precision that was asked for.
+        precision: Precision,
+    },
+    /// Our own operators cannot read a weight that is stored so.
+    #[error(transparent)]
+    Kernels(#[from] jetmoe_kernels::Error),
     /// The plan for the weights does not fit the model.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
@@ -130,4 +146,9 @@ pub enum Error {
         /// What the decoder said.
         message: String,
     },
+}
+
+fn precisions(profile: Profile) -> String {
+    let precisions = Precision::ALL.iter().filter(|precision| profile.has(**precision));
+    precisions.map(Precision::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -78,12 +78,16 @@ impl fmt::Display for Operator {
     }
 }
 
+/// The domain of our own operators.
+pub(crate) const JETMOE: &str = "jetmoe";
+
 /// Value of an attribute.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Attribute {
     Integer(i64),
     Float(f32),
     Integers(Vec<i64>),
+    Text(&'static str),
     /// A tensor that holds a single zero, `[1]`.
     Zero(ElementType),
 }

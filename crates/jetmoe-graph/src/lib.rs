@@ -13,6 +13,7 @@ mod graph;
 mod model;
 pub mod onnx;
 mod opset;
+mod panels;
 mod partial_file;
 mod picture;
 mod reader;

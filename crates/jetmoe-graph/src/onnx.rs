@@ -107,6 +107,9 @@ pub struct Attribute {
     /// An integer.
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    /// Text.
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub s: Option<Vec<u8>>,
     /// A tensor.
     #[prost(message, optional, tag = "5")]
     pub t: Option<Tensor>,
@@ -128,6 +131,8 @@ pub enum AttributeType {
     Float = 1,
     /// `i`
     Int = 2,
+    /// `s`
+    String = 3,
     /// `t`
     Tensor = 4,
     /// `ints`

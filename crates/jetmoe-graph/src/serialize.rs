@@ -1,6 +1,6 @@
 //! A graph as the messages of an ONNX file.
 
-use crate::graph::{Attribute, Graph, MICROSOFT, ValueFacts, ValueId};
+use crate::graph::{Attribute, Graph, JETMOE, MICROSOFT, ValueFacts, ValueId};
 use crate::writer::Place;
 use crate::{Dimension, onnx};
 
@@ -11,17 +11,17 @@ pub(crate) fn model(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onn
         ("jetmoe.precision", graph.precision.to_string()),
         ("jetmoe.profile", graph.profile.to_string()),
     ];
-    let uses_others = graph.nodes.iter().any(|node| node.operator.domain == MICROSOFT);
-    let other_domain = uses_others.then_some((MICROSOFT, 1));
+    let is_used = |domain: &&str| graph.nodes.iter().any(|node| node.operator.domain == *domain);
+    let other_domains = [MICROSOFT, JETMOE].into_iter().filter(is_used).map(|domain| (domain, 1));
     onnx::Model {
         ir_version: Some(graph.opset.ir_version()),
         producer_name: Some("jetmoe-export".to_owned()),
         producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         doc_string: Some(format!("JetMoE for {}", graph.task)),
         graph: Some(body(graph, location, places)),
-        opset_import: [Some(("", i64::from(graph.opset.version()))), other_domain]
+        opset_import: [("", i64::from(graph.opset.version()))]
             .into_iter()
-            .flatten()
+            .chain(other_domains)
             .map(|(domain, version)| onnx::OperatorSetId {
                 domain: Some(domain.to_owned()),
                 version: Some(version),
@@ -106,6 +106,11 @@ fn attribute(name: &str, value: &Attribute) -> onnx::Attribute {
         Attribute::Float(number) => {
             onnx::Attribute { f: Some(*number), r#type: Some(onnx::AttributeType::Float as i32), ..named }
         }
+        Attribute::Text(text) => onnx::Attribute {
+            s: Some(text.as_bytes().to_vec()),
+            r#type: Some(onnx::AttributeType::String as i32),
+            ..named
+        },
         Attribute::Zero(element) => onnx::Attribute {
             t: Some(onnx::Tensor {
                 dims: vec![1],

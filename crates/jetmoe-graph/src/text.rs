@@ -58,6 +58,7 @@ fn nodes(text: &mut String, graph: &Graph) {
             Attribute::Integer(number) => format!("{name}={number}"),
             Attribute::Float(number) => format!("{name}={number:?}"),
             Attribute::Integers(numbers) => format!("{name}={numbers:?}"),
+            Attribute::Text(text) => format!("{name}={text}"),
             Attribute::Zero(ElementType::Float32) => format!("{name}=[0.0]"),
             Attribute::Zero(element) => format!("{name}={element}[0.0]"),
         }));

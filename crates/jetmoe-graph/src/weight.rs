@@ -4,6 +4,7 @@ use jetmoe_artifact::WeightStorage;
 use jetmoe_checkpoint::{Checkpoint, TensorView};
 use jetmoe_quantize::{Bits, Scales, Scheme};
 
+use crate::panels::Panels;
 use crate::{ElementType, Error, Result};
 
 /// A reference to a checkpoint tensor, or to one expert's matrix of it. No element is read before the graph is
@@ -25,6 +26,8 @@ pub(crate) enum Encoding {
     Float(ElementType),
     /// As codes with a scale per group of inputs of the product. The weight is a matrix.
     Quantized(Scheme, Groups),
+    /// In panels, as our own operators read them: one matrix, or those of all experts.
+    Panels(Panels),
 }
 
 /// How the groups of a quantized matrix lie in the file.
@@ -101,6 +104,7 @@ impl Weight {
         match self.encoding {
             Encoding::Float(_) => None,
             Encoding::Quantized(scheme, _) => Some(scheme),
+            Encoding::Panels(panels) => panels.scheme(),
         }
     }
 
@@ -114,12 +118,24 @@ impl Weight {
                 Bits::Four => WeightStorage::Int4,
                 Bits::Eight => WeightStorage::Int8,
             },
+            Encoding::Panels(panels) => panels.storage(),
         }
     }
 
     /// Rows and columns of a matrix as the checkpoint stores it, `[outputs, inputs]`, however the graph's layout turns it.
     pub fn matrix(&self) -> Option<[usize; 2]> {
         self.stored[usize::from(self.expert.is_some())..].try_into().ok()
+    }
+
+    /// The matrices that it is made of, each of them a weight: those of all experts where they are stored as one, else
+    /// itself.
+    pub fn matrices(&self) -> Vec<Weight> {
+        match (self.encoding, self.stored.as_slice(), self.expert) {
+            (Encoding::Panels(_), [experts, _, _], None) => {
+                (0..*experts).map(|expert| self.clone().of_expert(expert)).collect()
+            }
+            _ => vec![self.clone()],
+        }
     }
 
     /// Its elements in the checkpoint: the whole tensor, or the expert's matrix of it, as stored.
@@ -167,6 +183,7 @@ impl Weight {
         let (name, shape) = (self.name(), self.shape());
         let (scheme, groups) = match self.encoding {
             Encoding::Float(element) => return vec![Part { name, element, shape }],
+            Encoding::Panels(panels) => return panels.parts(&name),
             Encoding::Quantized(scheme, groups) => (scheme, groups),
         };
         let scale = match scheme.scales {

@@ -148,18 +148,22 @@ impl Writing<'_> {
 
     fn convert(&self, stream: &mut Stream<'_>) -> Result<()> {
         for (weight, places) in self.graph.weights().zip(self.places) {
-            let source = Source::new(weight, self.checkpoint, self.quantizer)?;
             let (mut scales, mut zero_points) = (Vec::new(), Vec::new());
-            let pieces: Vec<usize> = (0..source.pieces()).collect();
             let mut begin = places.first().map(|place| place.offset);
-            for group in pieces.chunks(2 * rayon::current_num_threads()) {
-                let converted: Vec<Result<_>> = group.par_iter().map(|piece| source.piece(*piece)).collect();
-                for piece in converted {
-                    let piece = piece?;
-                    scales.extend_from_slice(&piece.scales);
-                    zero_points.extend_from_slice(&piece.zero_points);
-                    if stream.send(begin.take(), piece.elements).is_none() {
-                        return Ok(());
+            // what is known of a matrix is in memory while it is written, so they come one by one
+            for matrix in weight.matrices() {
+                let source = Source::new(&matrix, self.checkpoint, self.quantizer)?;
+                let pieces: Vec<usize> = (0..source.pieces()).collect();
+                for group in pieces.chunks(2 * rayon::current_num_threads()) {
+                    let converted: Vec<Result<_>> =
+                        group.par_iter().map(|piece| source.piece(*piece)).collect();
+                    for piece in converted {
+                        let piece = piece?;
+                        scales.extend_from_slice(&piece.scales);
+                        zero_points.extend_from_slice(&piece.zero_points);
+                        if stream.send(begin.take(), piece.elements).is_none() {
+                            return Ok(());
+                        }
                     }
                 }
             }

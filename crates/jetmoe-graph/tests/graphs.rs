@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task};
+use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_graph::{Graph, GraphOptions, Operator, Opset, build, dot, text};
 use layout::backends::svg::SVGWriter;
@@ -25,7 +25,7 @@ fn tiny_config() -> ModelConfig {
 }
 
 /// Each task with and without the optional outputs, and next-token logits in every other precision; float32 and 4-bit
-/// weights also with ONNX Runtime's operators.
+/// weights also with ONNX Runtime's operators, 4-bit weights and bfloat16 with our own.
 fn every_graph() -> Vec<(String, Graph)> {
     let mut graphs = Vec::new();
     for task in Task::ALL {
@@ -41,9 +41,10 @@ fn every_graph() -> Vec<(String, Graph)> {
     }
     let others = Precision::ALL.iter().filter(|precision| **precision != Precision::F32);
     let portable = others.map(|precision| (*precision, Profile::Portable));
-    let with_own_operators =
+    let with_onnx_runtimes =
         [Precision::F32, Precision::Q4].map(|precision| (precision, Profile::OnnxRuntime));
-    for (precision, profile) in portable.chain(with_own_operators) {
+    let with_own_operators = [Precision::Q4, Precision::Bf16].map(|precision| (precision, Profile::Native));
+    for (precision, profile) in portable.chain(with_onnx_runtimes).chain(with_own_operators) {
         let options = GraphOptions { precision, profile, ..GraphOptions::for_task(Task::CausalLm) };
         let mut name = format!("{}.{precision}", options.task);
         if profile != Profile::Portable {
@@ -152,6 +153,52 @@ fn a_graph_for_onnx_runtime_uses_its_operators_for_attention_and_quantized_weigh
         }
         let wanted: BTreeSet<String> = wanted.iter().map(|name| format!("com.microsoft.{name}")).collect();
         assert_eq!(foreign, wanted, "{precision}");
+    }
+}
+
+/// Each layer has one product of each kind, whatever the number of experts.
+#[test]
+fn a_native_graph_uses_our_operators_for_every_product_with_large_weights() {
+    for precision in [Precision::Bf16, Precision::Int8, Precision::Q4] {
+        let options =
+            GraphOptions { precision, profile: Profile::Native, ..GraphOptions::for_task(Task::CausalLm) };
+        let operators = build(&tiny_config(), &options).unwrap().operators();
+        let own: Vec<(&str, usize)> = operators
+            .iter()
+            .filter(|(operator, _)| operator.domain == "jetmoe")
+            .map(|(operator, count)| (operator.name, *count))
+            .collect();
+        let wanted =
+            [("ExpertLinear", 1), ("ExpertLinearSum", 1), ("ExpertMlp", 1), ("Linear", 2), ("LookUp", 1)];
+        assert_eq!(own, wanted, "{precision}");
+        let standard = Operator { domain: "", name: "MatMul" };
+        assert_eq!(operators[&standard], 2, "the routers, {precision}");
+        let foreign = operators.keys().filter(|operator| operator.domain == "com.microsoft");
+        let foreign: Vec<&str> = foreign.map(|operator| operator.name).collect();
+        assert_eq!(foreign, ["GroupQueryAttention", "RotaryEmbedding"]);
+    }
+}
+
+/// A part that is kept in float32 is multiplied by standard operators, expert by expert; the others stay as they are.
+#[test]
+fn a_part_that_is_kept_in_float32_leaves_our_operators() {
+    for (kept, gone) in [
+        ("f32:attention", &["ExpertLinear", "ExpertLinearSum"][..]),
+        ("f16:mlp", &["ExpertMlp"]),
+        ("f32:lm_head", &["LookUp"]),
+    ] {
+        let weights = WeightPlan { kept: vec![kept.parse().unwrap()], ..WeightPlan::default() };
+        let options = GraphOptions {
+            precision: Precision::Q4,
+            profile: Profile::Native,
+            weights,
+            ..GraphOptions::for_task(Task::CausalLm)
+        };
+        let operators = build(&tiny_config(), &options).unwrap().operators();
+        let has = |name| operators.contains_key(&Operator { domain: "jetmoe", name });
+        for name in ["ExpertLinear", "ExpertLinearSum", "ExpertMlp", "Linear", "LookUp"] {
+            assert_eq!(has(name), !gone.contains(&name), "{kept}, {name}");
+        }
     }
 }
 

@@ -31,6 +31,8 @@ impl LoadOptions {
             (Runtime::Ort, WeightStorage::Int8 | WeightStorage::Int4) => match profile {
                 Profile::OnnxRuntime => 1.25,
                 Profile::Portable => 1.6,
+                // read where they are mapped
+                Profile::Native => 0.1,
             },
             (Runtime::Tract, WeightStorage::F32) => 1.25,
             (Runtime::Tract, WeightStorage::F16 | WeightStorage::Bf16) => 1.9,

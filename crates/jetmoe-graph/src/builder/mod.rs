@@ -4,6 +4,7 @@
 mod attention;
 mod constants;
 mod elementwise;
+mod native;
 mod products;
 mod reductions;
 mod routing;
@@ -15,8 +16,9 @@ use std::collections::HashMap;
 use jetmoe_artifact::{InputSpec, OutputSpec, Profile, WeightPlan};
 
 pub(crate) use self::attention::GroupedQueries;
+pub(crate) use self::native::{OwnStorage, Paneled};
 use crate::graph::{
-    Attribute, Constant, Graph, MICROSOFT, Node, Operator, StoredWeight, ValueFacts, ValueId,
+    Attribute, Constant, Graph, JETMOE, MICROSOFT, Node, Operator, StoredWeight, ValueFacts, ValueId,
 };
 use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
 
@@ -293,7 +295,11 @@ impl Builder {
         attributes: Vec<(&'static str, Attribute)>,
     ) {
         let inputs = inputs.iter().map(|value| value.id).collect();
-        let domain = if MICROSOFT_OPERATORS.contains(&operator) { MICROSOFT } else { "" };
+        let domain = match operator {
+            _ if MICROSOFT_OPERATORS.contains(&operator) => MICROSOFT,
+            _ if native::OPERATORS.contains(&operator) => JETMOE,
+            _ => "",
+        };
         let operator = Operator { domain, name: operator };
         self.graph.nodes.push(Node { name, operator, inputs, outputs, attributes });
     }

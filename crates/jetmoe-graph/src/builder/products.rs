@@ -143,7 +143,7 @@ impl Builder {
         let Storage { group_size, zero_points, .. } = storage;
         let groups = match self.graph.profile {
             Profile::Portable => Groups::AlongColumns,
-            Profile::OnnxRuntime => Groups::AlongRows,
+            Profile::OnnxRuntime | Profile::Native => Groups::AlongRows,
         };
         Ok(Encoding::Quantized(Scheme { bits, group_size, zero_points, scales }, groups))
     }

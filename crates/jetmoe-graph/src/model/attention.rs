@@ -1,12 +1,14 @@
 use jetmoe_artifact::ModelPart;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
+use jetmoe_kernels::RowOrder;
 
 use super::Sizes;
 use super::attend::{Attend, Attended};
+use super::dispatch::Dispatch;
 use super::experts::{expert_bias, expert_input, expert_output};
 use super::rotary::Rotary;
-use super::router::{Routes, per_expert};
+use super::router::{Choice, per_expert};
 use crate::builder::{Builder, Value};
 use crate::{Result, Weight};
 
@@ -47,30 +49,43 @@ impl Attention<'_> {
         past: Option<Past>,
     ) -> Result<AttentionOutput> {
         let config = self.config;
-        let routes = builder.scope("router", |builder| {
-            Routes::new(builder, config, self.layer, Mixture::Attention, hidden)
+        let (choice, dispatch) = builder.scope("router", |builder| {
+            let choice = Choice::new(builder, config, self.layer, Mixture::Attention, hidden)?;
+            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Attention, &choice)?;
+            Ok((choice, dispatch))
         })?;
-        let queries = builder.scope("query", |builder| self.queries(builder, hidden, &routes))?;
+        let queries = builder.scope("query", |builder| self.queries(builder, hidden, &choice, &dispatch))?;
         let (key, value) = builder.scope("kv_proj", |builder| self.keys_and_values(builder, hidden))?;
         let Attended { slots, present_key, present_value } = builder.scope("attention", |builder| {
             let operands = (&queries, &key, &value);
             self.attend.attend(builder, self.config, self.sizes, operands, past.as_ref())
         })?;
-        let output = builder.scope("output", |builder| self.project(builder, &slots, &routes))?;
-        Ok(AttentionOutput { output, router_logits: routes.logits, present_key, present_value })
+        let output = builder.scope("output", |builder| self.project(builder, &slots, &choice, &dispatch))?;
+        Ok(AttentionOutput { output, router_logits: choice.logits, present_key, present_value })
     }
 
     /// Query heads of every slot, rotated: `[batch, sequence, k * kv_heads, kv_channels]`.
-    fn queries(&self, builder: &mut Builder, hidden: &Value, routes: &Routes) -> Result<Value> {
+    fn queries(
+        &self,
+        builder: &mut Builder,
+        hidden: &Value,
+        choice: &Choice,
+        dispatch: &Dispatch,
+    ) -> Result<Value> {
         let config = self.config;
         let (kv_heads, channels, slots) =
             (config.num_key_value_heads, config.kv_channels, config.num_experts_per_token);
         let projections = expert_input(config, self.layer, Mixture::Attention, config.kv_width());
-        let storage = builder.storage(ModelPart::Attention, Some(self.layer));
-        let results = per_expert(builder, hidden, &routes.tokens_of_expert, |builder, expert, rows| {
-            builder.linear(rows, projections.clone().of_expert(expert), storage) // [rows, kv_width]
-        })?;
-        let queries = routes.scatter(builder, &results, self.sizes)?; // [slots, kv_width]
+        let queries = match dispatch {
+            Dispatch::PerExpert(routes) => {
+                let results = self.each_expert(builder, hidden, &routes.tokens_of_expert, &projections)?; // [rows, kv_width] each
+                routes.scatter(builder, &results, self.sizes)?
+            }
+            Dispatch::Own(storage) => {
+                let weight = builder.paneled(projections, *storage, RowOrder::AsStored);
+                builder.expert_linear(hidden, &choice.experts, &weight)?
+            }
+        }; // [slots, kv_width]
         let heads = self.sizes.per_token(&[slots * kv_heads, channels]);
         let queries = builder.reshape(&queries, heads)?; // [batch, seq, k * kv_heads, channels]
         self.rotary.rotate(builder, &queries, self.sizes)
@@ -81,8 +96,7 @@ impl Attention<'_> {
         let config = self.config;
         let weight =
             Weight::new(names::kv_projection(self.layer), vec![2 * config.kv_width(), config.hidden_size]);
-        let storage = builder.storage(ModelPart::KvProj, Some(self.layer));
-        let both = builder.linear(hidden, weight, storage)?; // [tokens, 2 * kv_width]
+        let both = builder.linear_of_part(hidden, weight, ModelPart::KvProj, Some(self.layer))?; // [tokens, 2 * kv_width]
         let (keys, values) = builder.halves(&both)?; // [tokens, kv_width] each
         let heads = self.sizes.per_token(&[config.num_key_value_heads, config.kv_channels]);
         let keys = builder.reshape(&keys, heads.clone())?; // [batch, seq, kv_heads, channels]
@@ -91,13 +105,40 @@ impl Attention<'_> {
     }
 
     /// Output projection of each slot by the expert that made its query; gated, summed, plus bias: `[tokens, hidden]`.
-    fn project(&self, builder: &mut Builder, attended: &Value, routes: &Routes) -> Result<Value> {
+    fn project(
+        &self,
+        builder: &mut Builder,
+        attended: &Value,
+        choice: &Choice,
+        dispatch: &Dispatch,
+    ) -> Result<Value> {
         let config = self.config;
         let projections = expert_output(config, self.layer, Mixture::Attention, config.kv_width());
+        let output = match dispatch {
+            Dispatch::PerExpert(routes) => {
+                let results = self.each_expert(builder, attended, &routes.slots_of_expert, &projections)?; // [rows, hidden] each
+                routes.combine(builder, &results, self.sizes)?
+            }
+            Dispatch::Own(storage) => {
+                let weight = builder.paneled(projections, *storage, RowOrder::AsStored);
+                builder.expert_linear_sum(attended, (&choice.experts, &choice.gates), &weight)?
+            }
+        }; // [tokens, hidden]
+        let bias = builder.vector(expert_bias(config, self.layer, Mixture::Attention));
+        builder.add(&output, &bias)
+    }
+
+    /// The rows of every expert times its matrix.
+    fn each_expert(
+        &self,
+        builder: &mut Builder,
+        source: &Value,
+        rows_of_expert: &[Value],
+        projections: &Weight,
+    ) -> Result<Vec<Value>> {
         let storage = builder.storage(ModelPart::Attention, Some(self.layer));
-        let results = per_expert(builder, attended, &routes.slots_of_expert, |builder, expert, rows| {
-            builder.linear(rows, projections.clone().of_expert(expert), storage) // [rows, hidden]
-        })?;
-        routes.combine(builder, &results, expert_bias(config, self.layer, Mixture::Attention), self.sizes)
+        per_expert(builder, source, rows_of_expert, |builder, expert, rows| {
+            builder.linear(rows, projections.clone().of_expert(expert), storage)
+        })
     }
 }

@@ -1,8 +1,9 @@
 use jetmoe_artifact::{ModelPart, Task};
 use jetmoe_checkpoint::{ModelConfig, names};
+use jetmoe_kernels::RowOrder;
 use jetmoe_quantize::{Bits, Scheme};
 
-use crate::builder::{Builder, Value};
+use crate::builder::{Builder, Paneled, Value};
 use crate::weight::{Encoding, Groups};
 use crate::{ElementType, Result, Weight};
 
@@ -12,12 +13,18 @@ pub(super) enum Table {
     Float(Value),
     /// Codes and scales in groups along the hidden size, as the profile's product takes them.
     Quantized(Weight),
+    /// In the panels of our own operators.
+    Panels(Paneled),
 }
 
 impl Table {
     pub(super) fn new(builder: &mut Builder, config: &ModelConfig, task: Task) -> Result<Self> {
         let weight = Weight::new(names::EMBEDDING.to_owned(), vec![config.vocab_size, config.hidden_size]);
         let is_head = config.tie_word_embeddings && task == Task::CausalLm;
+        let own = if is_head { builder.own_storage(ModelPart::LmHead, None)? } else { None };
+        if let Some(storage) = own {
+            return Ok(Table::Panels(builder.paneled(weight, storage, RowOrder::AsStored)));
+        }
         let storage =
             if is_head { builder.storage(ModelPart::LmHead, None) } else { builder.unquantized_storage() };
         let activations = builder.activations();
@@ -37,6 +44,7 @@ impl Table {
                 let rows = builder.gather(table, ids)?;
                 Ok(builder.cast(&rows, activations))
             }
+            Table::Panels(weight) => builder.paneled_look_up(ids, weight),
             Table::Quantized(weight) => match weight.encoding {
                 Encoding::Quantized(scheme, Groups::AlongRows) => {
                     gather_quantized_rows(builder, config, weight, &scheme, ids)
@@ -44,7 +52,7 @@ impl Table {
                 Encoding::Quantized(scheme, Groups::AlongColumns) => {
                     look_up_codes(builder, config, weight, &scheme, ids)
                 }
-                Encoding::Float(_) => unreachable!("a quantized table"),
+                Encoding::Float(_) | Encoding::Panels(_) => unreachable!("a quantized table"),
             },
         }
     }

@@ -1,11 +1,13 @@
 use jetmoe_artifact::ModelPart;
-use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
+use jetmoe_checkpoint::{Activation, ModelConfig};
+use jetmoe_kernels::RowOrder;
 
 use super::Sizes;
 use super::activation::activate;
-use super::router::{Routes, per_expert};
-use crate::builder::{Builder, Value};
+use super::dispatch::Dispatch;
+use super::router::{Choice, per_expert};
+use crate::builder::{Builder, OwnStorage, Value};
 use crate::{Result, Weight};
 
 /// The feed-forward half of a layer: a mixture of gated MLP experts.
@@ -26,24 +28,64 @@ impl MlpExperts<'_> {
     /// `hidden` is `[tokens, hidden_size]`, already normed.
     pub(super) fn build(&self, builder: &mut Builder, hidden: &Value) -> Result<MlpOutput> {
         let config = self.config;
-        let routes = builder
-            .scope("router", |builder| Routes::new(builder, config, self.layer, Mixture::Mlp, hidden))?;
-        let results = per_expert(builder, hidden, &routes.tokens_of_expert, |builder, expert, rows| {
-            self.expert(builder, expert, rows)
-        })?; // per expert [its slots, hidden]
-        let bias = expert_bias(config, self.layer, Mixture::Mlp);
-        let output =
-            builder.scope("output", |builder| routes.combine(builder, &results, bias, self.sizes))?; // [tokens, hidden]
-        Ok(MlpOutput { output, router_logits: routes.logits })
+        let (choice, dispatch) = builder.scope("router", |builder| {
+            let choice = Choice::new(builder, config, self.layer, Mixture::Mlp, hidden)?;
+            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Mlp, &choice)?;
+            Ok((choice, dispatch))
+        })?;
+        let output = match &dispatch {
+            Dispatch::PerExpert(routes) => {
+                let results =
+                    per_expert(builder, hidden, &routes.tokens_of_expert, |builder, expert, rows| {
+                        self.expert(builder, expert, rows)
+                    })?; // per expert [its slots, hidden]
+                builder.scope("output", |builder| routes.combine(builder, &results, self.sizes))?
+            }
+            Dispatch::Own(storage) => {
+                builder.scope("experts", |builder| self.all_experts(builder, hidden, &choice, *storage))?
+            }
+        }; // [tokens, hidden]
+        let output = builder.scope("output", |builder| {
+            let bias = builder.vector(expert_bias(config, self.layer, Mixture::Mlp));
+            builder.add(&output, &bias) // [tokens, hidden]
+        })?;
+        Ok(MlpOutput { output, router_logits: choice.logits })
+    }
+
+    /// The whole mixture by one operator, `[tokens, hidden]`.
+    fn all_experts(
+        &self,
+        builder: &mut Builder,
+        hidden: &Value,
+        choice: &Choice,
+        storage: OwnStorage,
+    ) -> Result<Value> {
+        let (input, output) = self.weights();
+        let activation = match self.config.activation {
+            Activation::Silu => jetmoe_kernels::Activation::Silu,
+            Activation::Gelu => jetmoe_kernels::Activation::Gelu,
+            Activation::GeluTanh => jetmoe_kernels::Activation::GeluTanh,
+            Activation::Relu => jetmoe_kernels::Activation::Relu,
+        };
+        let up = builder.paneled(input, storage, RowOrder::Halves);
+        let down = builder.paneled(output, storage, RowOrder::AsStored);
+        builder.expert_mlp(hidden, (&choice.experts, &choice.gates), (&up, &down), activation)
+    }
+
+    /// Both matrices of every expert: `[experts, 2 * intermediate, hidden]` and `[experts, hidden, intermediate]`.
+    fn weights(&self) -> (Weight, Weight) {
+        let (config, width) = (self.config, self.config.intermediate_size);
+        (
+            expert_input(config, self.layer, Mixture::Mlp, 2 * width),
+            expert_output(config, self.layer, Mixture::Mlp, width),
+        )
     }
 
     /// activation(x · gateᵀ) ⊙ (x · upᵀ) · downᵀ over the rows of the expert's tokens, `[rows, hidden]`.
     fn expert(&self, builder: &mut Builder, expert: usize, rows: &Value) -> Result<Value> {
         let config = self.config;
-        let input =
-            expert_input(config, self.layer, Mixture::Mlp, 2 * config.intermediate_size).of_expert(expert);
-        let output =
-            expert_output(config, self.layer, Mixture::Mlp, config.intermediate_size).of_expert(expert);
+        let (input, output) = self.weights();
+        let (input, output) = (input.of_expert(expert), output.of_expert(expert));
         let storage = builder.storage(ModelPart::Mlp, Some(self.layer));
         let gate_and_up = builder.linear(rows, input, storage)?; // [rows, 2 * intermediate]
         let (gate, up) = builder.halves(&gate_and_up)?; // [rows, intermediate] each

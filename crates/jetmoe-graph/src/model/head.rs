@@ -31,10 +31,16 @@ pub(super) fn language_model(
     let logits = match embedding {
         _ if !config.tie_word_embeddings => {
             let shape = vec![config.vocab_size, config.hidden_size];
-            builder.linear(&rows, Weight::new(names::LM_HEAD.to_owned(), shape), storage)?
+            builder.linear_of_part(
+                &rows,
+                Weight::new(names::LM_HEAD.to_owned(), shape),
+                ModelPart::LmHead,
+                None,
+            )?
         }
         Table::Float(table) => builder.linear_as_stored(&rows, table, storage)?,
         Table::Quantized(weight) => builder.quantized_product(&rows, weight)?,
+        Table::Panels(weight) => builder.paneled_linear(&rows, weight)?,
     }; // [rows, vocab]
     builder.reshape(&logits, Shape(vec![sizes.batch.clone(), length, config.vocab_size.into()]))
 }

@@ -3,6 +3,7 @@
 mod activation;
 mod attend;
 mod attention;
+mod dispatch;
 mod embedding;
 mod experts;
 mod head;
@@ -58,6 +59,10 @@ impl Sizes {
 /// A refusal names the node and all shapes; with a validated configuration it means a mistake in this crate.
 pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
     options.weights.check(config.num_hidden_layers)?;
+    let (profile, precision) = (options.profile, options.precision);
+    if !profile.has(precision) {
+        return Err(Error::NoSuchGraph { profile, precision });
+    }
     let signature =
         Signature::new(config, options.task, options.precision, options.profile, &options.optional_outputs);
     let mut builder = Builder::new(options);

@@ -5,12 +5,20 @@ use super::Sizes;
 use crate::builder::{Builder, Value};
 use crate::{Dimension, ElementType, Result, Shape, Weight};
 
-/// Which experts each token uses, and which rows each expert works on.
+/// Which experts each token uses.
 ///
 /// A *slot* is one token's use of one expert: slot `token * k + s` belongs to the token's s-th best expert.
-pub(super) struct Routes {
+pub(super) struct Choice {
     /// Scores of all experts, `[tokens, experts]`, float32.
     pub(super) logits: Value,
+    /// The best experts of each token, `[tokens, k]`.
+    pub(super) experts: Value,
+    /// Weight of each of them, `[tokens, k]`.
+    pub(super) gates: Value,
+}
+
+/// Which rows each expert works on.
+pub(super) struct Routes {
     /// Weight of each chosen expert, `[tokens, k]`.
     gates: Value,
     /// Per expert, the slots that chose it, ascending: `[slots of this expert]`. Together they are all slots.
@@ -19,7 +27,7 @@ pub(super) struct Routes {
     pub(super) tokens_of_expert: Vec<Value>,
 }
 
-impl Routes {
+impl Choice {
     /// Chooses the `k` best experts of every row of `hidden` `[tokens, hidden_size]`; the gates are a softmax over the
     /// chosen logits only.
     pub(super) fn new(
@@ -34,12 +42,25 @@ impl Routes {
         let storage = builder.unquantized_storage();
         let logits = builder.linear(hidden, weight, storage)?; // [tokens, experts]
         let logits = builder.cast(&logits, ElementType::Float32);
-        let (best, chosen) = builder.top_k(&logits, config.num_experts_per_token)?; // [tokens, k] each
+        let (best, experts) = builder.top_k(&logits, config.num_experts_per_token)?; // [tokens, k] each
         let gates = builder.softmax(&best)?; // [tokens, k]
         let gates = builder.cast(&gates, hidden.element);
-        let slots = Shape(vec![chosen.shape.elements()]);
-        let chosen = builder.reshape(&chosen, slots)?; // [slots]
-        let slots_of_expert = (0..experts)
+        Ok(Choice { logits, experts, gates })
+    }
+}
+
+impl Routes {
+    /// The rows of each expert of a mixture.
+    pub(super) fn new(
+        builder: &mut Builder,
+        config: &ModelConfig,
+        layer: usize,
+        mixture: Mixture,
+        choice: &Choice,
+    ) -> Result<Self> {
+        let slots = Shape(vec![choice.experts.shape.elements()]);
+        let chosen = builder.reshape(&choice.experts, slots)?; // [slots]
+        let slots_of_expert = (0..config.num_local_experts)
             .map(|expert| {
                 let number = builder.integer(expert as i64);
                 let uses = builder.equal(&chosen, &number)?; // [slots]
@@ -58,7 +79,7 @@ impl Routes {
                 slots_of_expert.iter().map(|slots| builder.div(slots, &divisor)).collect::<Result<_>>()?
             }
         };
-        Ok(Routes { logits, gates, slots_of_expert, tokens_of_expert })
+        Ok(Routes { gates: choice.gates.clone(), slots_of_expert, tokens_of_expert })
     }
 
     /// Brings the experts' results back into the order of the slots. `results` holds per expert one row for each of
@@ -70,24 +91,16 @@ impl Routes {
         builder.scatter_rows(&rows, &slots, &sizes.slots)
     }
 
-    /// The experts' results, `[slots of this expert, width]` each, gated and summed per token, plus the mixture's bias:
-    /// `[tokens, width]`.
-    pub(super) fn combine(
-        &self,
-        builder: &mut Builder,
-        results: &[Value],
-        bias: Weight,
-        sizes: &Sizes,
-    ) -> Result<Value> {
+    /// The experts' results, `[slots of this expert, width]` each, gated and summed per token: `[tokens,
+    /// width]`.
+    pub(super) fn combine(&self, builder: &mut Builder, results: &[Value], sizes: &Sizes) -> Result<Value> {
         let slots = self.scatter(builder, results, sizes)?; // [slots, width]
         let experts_per_token = self.gates.dimension(1).clone();
         let shape = Shape(vec![sizes.tokens.clone(), experts_per_token, slots.dimension(1).clone()]);
         let per_token = builder.reshape(&slots, shape)?; // [tokens, k, width]
         let gates = builder.unsqueeze(&self.gates, 2)?; // [tokens, k, 1]
         let weighted = builder.mul(&per_token, &gates)?;
-        let output = builder.sum(&weighted, 1)?; // [tokens, width]
-        let bias = builder.vector(bias);
-        builder.add(&output, &bias)
+        builder.sum(&weighted, 1) // [tokens, width]
     }
 }
 

@@ -7,7 +7,7 @@ use jetmoe_graph::onnx::{DataType, Tensor};
 use jetmoe_graph::{GraphOptions, Opset};
 
 use crate::shared::external;
-use crate::{BY_DEFAULT, Way, Written, every_way, golden};
+use crate::{BY_DEFAULT, Way, Written, every_way, golden, profiles_of};
 
 fn number(tensor: &Tensor, key: &str) -> u64 {
     external(tensor, key).parse().unwrap()
@@ -62,7 +62,11 @@ fn a_view_lies_on_the_codes_that_it_reads() {
         let written = way.write(&checkpoint, &BY_DEFAULT).unwrap();
         let views: Vec<&Tensor> = written.external().filter(|tensor| is_view(tensor)).collect();
         // the portable look-up reads zero points as bytes too
-        let expected = if way.profile == Profile::Portable && way.zero_points { 2 } else { 1 };
+        let expected = match (way.profile, way.zero_points) {
+            (Profile::Portable, true) => 2,
+            (Profile::Portable, false) | (Profile::OnnxRuntime, _) => 1,
+            (Profile::Native, _) => 0,
+        };
         assert_eq!(views.len(), expected, "{way:?}");
         for view in views {
             let of = view.name.as_deref().unwrap().strip_suffix(".bytes").unwrap();
@@ -97,8 +101,8 @@ fn a_tied_table_is_stored_once() {
         assert!(stored < float, "{stored} bytes, {way:?}");
     }
     for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
-        for profile in Profile::ALL {
-            let written = Way::new(precision, *profile).write(&checkpoint, &BY_DEFAULT).unwrap();
+        for profile in profiles_of(precision) {
+            let written = Way::new(precision, profile).write(&checkpoint, &BY_DEFAULT).unwrap();
             let is_table =
                 |tensor: &&Tensor| tensor.name.as_deref().unwrap().starts_with("model.embed_tokens");
             assert_eq!(written.external().filter(is_table).count(), 1, "{precision}, {profile}");
@@ -107,7 +111,7 @@ fn a_tied_table_is_stored_once() {
 }
 
 #[test]
-fn only_the_onnxruntime_profile_imports_the_domain_of_its_operators() {
+fn a_profile_imports_the_domains_of_its_operators_and_no_other() {
     let checkpoint = golden("tiny");
     for way in ways_in_groups_of_32() {
         let written = way.write(&checkpoint, &BY_DEFAULT).unwrap();
@@ -118,8 +122,11 @@ fn only_the_onnxruntime_profile_imports_the_domain_of_its_operators() {
             .map(|set| (set.domain.clone().unwrap_or_default(), set.version.unwrap()))
             .collect();
         let mut wanted = vec![(String::new(), i64::from(Opset::default().version()))];
-        if way.profile == Profile::OnnxRuntime {
+        if way.profile.uses_onnx_runtime() {
             wanted.push(("com.microsoft".to_owned(), 1));
+        }
+        if way.profile == Profile::Native {
+            wanted.push(("jetmoe".to_owned(), 1));
         }
         assert_eq!(imports, wanted, "{way:?}");
     }

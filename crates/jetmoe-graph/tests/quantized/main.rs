@@ -5,6 +5,7 @@
 
 mod files;
 mod known;
+mod panels;
 mod refusals;
 mod restored;
 #[path = "../shared/mod.rs"]
@@ -89,15 +90,20 @@ impl Way {
 
 const QUANTIZED: [Precision; 3] = [Precision::Int8, Precision::Q4, Precision::Q4F16];
 
+/// The profiles that have graphs of a precision.
+fn profiles_of(precision: Precision) -> impl Iterator<Item = Profile> {
+    Profile::ALL.iter().copied().filter(move |profile| profile.has(precision))
+}
+
 /// Every way to quantize: precisions, profiles, zero points and group sizes, and both widths of the head.
 fn every_way() -> Vec<Way> {
     let mut ways = Vec::new();
     for precision in QUANTIZED {
-        for profile in Profile::ALL {
+        for profile in profiles_of(precision) {
             for zero_points in [false, true] {
                 for group_size in WeightPlan::GROUP_SIZES {
                     let group_size = *group_size;
-                    let way = Way { group_size, zero_points, ..Way::new(precision, *profile) };
+                    let way = Way { group_size, zero_points, ..Way::new(precision, profile) };
                     ways.push(way.clone());
                     if precision != Precision::Int8 {
                         ways.push(Way { kept: vec!["int4:lm_head"], ..way });

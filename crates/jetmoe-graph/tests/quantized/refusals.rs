@@ -5,7 +5,7 @@ use jetmoe_graph::{Error, GraphOptions, Opset, Rounding, build};
 use safetensors::Dtype;
 
 use crate::shared::{Sizes, checkpoint};
-use crate::{QUANTIZED, Way, golden};
+use crate::{QUANTIZED, Way, golden, profiles_of};
 
 const SIZES: Sizes = Sizes { hidden: 300, intermediate: 24, experts: 3 };
 
@@ -30,8 +30,8 @@ fn of_expert(expert: usize, row: usize, column: usize) -> usize {
 
 #[test]
 fn a_weight_beyond_float16_is_refused_by_tensor_and_place() {
-    for profile in Profile::ALL {
-        let way = Way::new(Precision::F16, *profile);
+    for profile in profiles_of(Precision::F16) {
+        let way = Way::new(Precision::F16, profile);
         for (tensor, index, place) in [
             (EXPERTS, of_expert(2, 41, 263), vec![2, 41, 263]),
             (KEYS, 2 * 300 + 299, vec![2, 299]),
@@ -71,39 +71,44 @@ fn bfloat16_holds_every_weight_but_the_largest_float32() {
 
 /// A scale of float16 restores in float16.
 #[test]
-fn a_quantized_weight_beyond_float16_is_refused_where_arithmetic_is_float16() {
-    for profile in Profile::ALL {
-        let way = Way::new(Precision::Q4F16, *profile);
+fn a_quantized_weight_beyond_float16_is_refused_where_scales_are_float16() {
+    for way in [
+        Way::new(Precision::Q4F16, Profile::Portable),
+        Way::new(Precision::Q4F16, Profile::OnnxRuntime),
+        // arithmetic is float32, but scales are float16
+        Way::new(Precision::Q4, Profile::Native),
+    ] {
         for bad in [1e6, 7e4] {
             match refusal(&way, EXPERTS, of_expert(2, 41, 263), bad) {
                 Some(Error::Quantize { tensor, row, source }) => {
                     assert_eq!((tensor.as_str(), row), (EXPERTS, vec![2, 41]));
                     let wanted = jetmoe_quantize::Error::ScaleTooLarge { index: 263, value: bad };
-                    assert_eq!(source, wanted, "{profile}");
+                    assert_eq!(source, wanted, "{way:?}");
                 }
                 other => panic!("{other:?}"),
             }
         }
         // what is not quantized is refused as in float16
-        assert!(
-            matches!(refusal(&way, NORM, 3, 1e6), Some(Error::NotRepresentable { place, .. }) if place == [3])
-        );
-        // and float32 holds it
-        assert!(refusal(&Way::new(Precision::Q4, *profile), EXPERTS, 7, 1e6).is_none());
+        if way.precision == Precision::Q4F16 {
+            let refused = refusal(&way, NORM, 3, 1e6);
+            assert!(matches!(refused, Some(Error::NotRepresentable { place, .. }) if place == [3]));
+            // and float32 holds it
+            assert!(refusal(&Way::new(Precision::Q4, way.profile), EXPERTS, 7, 1e6).is_none());
+        }
     }
 }
 
 #[test]
 fn an_infinite_weight_is_refused_by_tensor_and_row() {
     for precision in QUANTIZED {
-        for profile in Profile::ALL {
+        for profile in profiles_of(precision) {
             for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
                 for (tensor, index, row, column) in [
                     (EXPERTS, of_expert(1, 47, 299), vec![1, 47], 299),
                     (KEYS, 300, vec![1], 0),
                     (TABLE, 4 * 300 + 258, vec![4], 258),
                 ] {
-                    match refusal(&Way::new(precision, *profile), tensor, index, bad) {
+                    match refusal(&Way::new(precision, profile), tensor, index, bad) {
                         Some(Error::Quantize { tensor: found, row: at, source }) => {
                             assert_eq!((found.as_str(), &at), (tensor, &row), "{precision}, {profile}");
                             let message =
@@ -142,5 +147,18 @@ fn an_old_operator_set_is_enough_where_nothing_is_quantized() {
     for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
         let options = Way::new(precision, Profile::Portable).options(Task::CausalLm);
         assert!(build(checkpoint.config(), &GraphOptions { opset: Opset::MINIMUM, ..options }).is_ok());
+    }
+}
+
+#[test]
+fn a_precision_without_native_operators_is_refused_with_those_that_have_some() {
+    let checkpoint = golden("tiny");
+    for precision in [Precision::F32, Precision::F16, Precision::Q4F16] {
+        let options = Way::new(precision, Profile::Native).options(Task::CausalLm);
+        let message = build(checkpoint.config(), &options).unwrap_err().to_string();
+        let expected = format!(
+            "the native profile has no {precision} graphs\n  choose another profile, or one of its precisions: bf16, int8, q4"
+        );
+        assert_eq!(message, expected);
     }
 }

@@ -6,6 +6,7 @@ use half::f16;
 use jetmoe_graph::onnx::{DataType, Node, Tensor};
 
 use crate::Written;
+use crate::panels::matrices_of;
 use crate::shared::bytes;
 
 /// A matrix that an operator restores, as `[outputs, inputs]` of the checkpoint.
@@ -43,6 +44,7 @@ pub(crate) fn matrices(written: &Written) -> Vec<Matrix> {
         match (node.domain.as_deref().unwrap_or(""), node.op_type.as_deref().unwrap()) {
             ("", "DequantizeLinear") => found.push(dequantize_linear(written, node)),
             ("com.microsoft", "MatMulNBits") => found.push(mat_mul_n_bits(written, node)),
+            ("jetmoe", _) => found.extend(matrices_of(written, node)),
             ("com.microsoft", "GatherBlockQuantized") => found.push(gather_block_quantized(written, node)),
             // they read no weight
             ("", _) | ("com.microsoft", "GroupQueryAttention" | "RotaryEmbedding") => {}

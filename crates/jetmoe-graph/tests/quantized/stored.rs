@@ -6,7 +6,7 @@ use jetmoe_checkpoint::Checkpoint;
 use jetmoe_graph::onnx::{DataType, Tensor};
 
 use crate::shared::{bytes, expected, external};
-use crate::{BY_DEFAULT, QUANTIZED, Way, Written, golden, golden_language_models};
+use crate::{BY_DEFAULT, QUANTIZED, Way, Written, golden, golden_language_models, profiles_of};
 
 /// The nearest number with so many binary digits after the first, from the middle to the even one. Below the
 /// exponent `least` there are fewer. (`half` does not do this well enough from float64.)
@@ -50,8 +50,8 @@ fn float_precisions_round_every_weight_to_the_nearest_number() {
             (Precision::F16, DataType::Float16),
             (Precision::Bf16, DataType::Bfloat16),
         ] {
-            for profile in Profile::ALL {
-                let written = Way::new(precision, *profile).write(&checkpoint, &BY_DEFAULT).unwrap();
+            for profile in [Profile::Portable, Profile::OnnxRuntime] {
+                let written = Way::new(precision, profile).write(&checkpoint, &BY_DEFAULT).unwrap();
                 let mut weights = 0;
                 for tensor in written.external() {
                     // norms and biases have the type of the activations, which bfloat16 is not
@@ -76,8 +76,8 @@ fn routers_norms_and_biases_are_never_quantized() {
         let config = checkpoint.config();
         for precision in QUANTIZED {
             let kind = if precision == Precision::Q4F16 { DataType::Float16 } else { DataType::Float };
-            for profile in Profile::ALL {
-                let written = Way::new(precision, *profile).write(&checkpoint, &BY_DEFAULT).unwrap();
+            for profile in profiles_of(precision) {
+                let written = Way::new(precision, profile).write(&checkpoint, &BY_DEFAULT).unwrap();
                 let float = written.external().filter(|tensor| {
                     let name = tensor.name.as_deref().unwrap();
                     ![".codes", ".scales", ".zero_points", ".bytes"].iter().any(|part| name.ends_with(part))
@@ -109,6 +109,10 @@ fn a_part_that_is_kept_is_stored_as_asked_for() {
         ("f32:lm_head", "lm_head", DataType::Float),
     ] {
         for profile in Profile::ALL {
+            // our own operators read bfloat16 in panels
+            if (*profile, kind) == (Profile::Native, DataType::Bfloat16) {
+                continue;
+            }
             let way = Way { kept: vec![kept], ..Way::new(Precision::Q4, *profile) };
             let written = way.write(&checkpoint, &BY_DEFAULT).unwrap();
             let is_meant = |name: &str| name.contains(of) && !is_vector(name) && !name.contains("router");

@@ -19,7 +19,7 @@ const HALF: f64 = 0.5 + 1e-4;
 ///
 /// A weight within reach of its scale is off by half a step at most. One beyond has the last code; with
 /// `Nearest` it lies beyond by no more than the scale lost when it was stored.
-fn largest_error(matrix: &Matrix, checkpoint: &Checkpoint, rounding: Rounding) -> f64 {
+fn largest_error(matrix: &Matrix, way: &Way, checkpoint: &Checkpoint, rounding: Rounding) -> f64 {
     let weights = expected(checkpoint, &matrix.weight);
     let width = weights.len() / matrix.outputs;
     assert!(width <= matrix.inputs && matrix.inputs < width + matrix.group_size, "{}", matrix.weight);
@@ -34,7 +34,7 @@ fn largest_error(matrix: &Matrix, checkpoint: &Checkpoint, rounding: Rounding) -
         largest = largest.max(error);
         let (low, high) = element.range;
         // of 8-bit signed codes the last one, −128, is left out
-        let low = if (low, high) == (-128, 127) { -127 } else { low };
+        let low = if !way.zero_points && (low, high) == (-128, 127) { -127 } else { low };
         let is_clipped = (element.number == high && weight > element.restored())
             || (element.number == low && weight < element.restored());
         let rounded_scale = f64::from(high - low) * 2.0_f64.powi(-11);
@@ -82,7 +82,7 @@ fn check(way: &Way, checkpoint: &Checkpoint, rounding: Rounding) -> (usize, f64)
         };
         assert_eq!((matrix.bits, matrix.group_size), (bits, way.group_size), "{}, {way:?}", matrix.weight);
     }
-    let errors = matrices.iter().map(|matrix| largest_error(matrix, checkpoint, rounding));
+    let errors = matrices.iter().map(|matrix| largest_error(matrix, way, checkpoint, rounding));
     (matrices.len(), errors.fold(0.0, f64::max))
 }
 
