@@ -40,7 +40,7 @@ impl Runtime {
     /// The profiles that this runtime can run, the one that suits it best first.
     pub fn profiles(self) -> &'static [Profile] {
         match self {
-            Runtime::Ort => &[Profile::OnnxRuntime, Profile::Portable],
+            Runtime::Ort => &[Profile::Native, Profile::OnnxRuntime, Profile::Portable],
             Runtime::Tract => &[Profile::Portable],
         }
     }

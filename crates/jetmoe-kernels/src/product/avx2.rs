@@ -261,8 +261,8 @@ const AHEAD: usize = 2304;
 #[target_feature(enable = "avx2")]
 fn ahead(bytes: &[u8], place: usize) {
     let address = bytes.as_ptr().wrapping_add(place + AHEAD);
-    // SAFETY: the instruction reads nothing and takes any address, also one that there is no memory at.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    // it reads nothing and takes any address, also one that there is no memory at
+    _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }
 
 #[inline]

@@ -19,6 +19,8 @@ mod contract;
 pub mod library;
 #[cfg(feature = "ort")]
 mod mapped;
+#[cfg(any(feature = "ort", feature = "tract"))]
+pub(crate) mod operators;
 #[cfg(feature = "ort")]
 pub(crate) mod ort;
 #[cfg(feature = "tract")]

@@ -1,6 +1,7 @@
 //! ONNX Runtime.
 
 mod in_place;
+mod operators;
 mod providers;
 
 use std::borrow::Cow;
@@ -62,10 +63,15 @@ impl OrtGraph {
         };
         let environment = environment(&library)?;
         let refused = |error: ort::Error| load_error(&path, error.message());
-        let builder = builder(&environment, options).map_err(refused)?;
+        let mut builder = builder(&environment, options).map_err(refused)?;
+        if record.profile == Profile::Native {
+            let domain = operators::domain(options.threads).map_err(refused)?;
+            builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
+        }
         let mut builder = providers::register(builder, &library, record.profile, &signature, options)?;
         let session = handing_back(|| builder.commit_from_file(&path)).map_err(refused)?;
-        if !options.low_memory {
+        // our own operators read the weights where they are mapped
+        if !options.low_memory && record.profile != Profile::Native {
             mapped::release(&artifact.path(&record.data));
         }
         let names = |outlets: &[ort::value::Outlet]| -> Vec<String> {

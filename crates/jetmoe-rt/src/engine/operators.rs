@@ -1,0 +1,244 @@
+//! Our own operators, the domain `jetmoe`: what both runtimes do when they meet one, without knowing each other.
+//!
+//! Each operator takes the codes of a weight behind its other operands, `[experts, panels, blocks, bytes of a block]`, then
+//! scales and zero points where there are any, `[experts, panels, groups, 32]`; `jetmoe-kernels` has the layout.
+
+use std::sync::OnceLock;
+
+use half::f16;
+use jetmoe_kernels::{
+    Activation, Choices, Compute, Element, InstructionSet, Layout, Mlp, RowOrder, Weight, expert_linear,
+    expert_linear_sum, expert_mlp, linear, look_up,
+};
+
+/// The domain.
+pub(crate) const DOMAIN: &str = "jetmoe";
+
+/// An operator without its weights.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Operator {
+    /// x `[rows, inputs]` to `[rows, outputs]`
+    Linear(Matrix),
+    /// x `[tokens, inputs]`, experts `[tokens, k]` to `[tokens * k, outputs]`
+    ExpertLinear(Matrix),
+    /// x `[tokens * k, inputs]`, experts and gates `[tokens, k]` to `[tokens, outputs]`
+    ExpertLinearSum(Matrix),
+    /// x `[tokens, hidden]`, experts and gates `[tokens, k]` to `[tokens, hidden]`
+    ExpertMlp { gate_and_up: Matrix, down: Matrix, activation: Activation },
+    /// ids of any shape to `[...ids, inputs]`
+    LookUp(Matrix),
+}
+
+/// One expert's matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Matrix {
+    outputs: usize,
+    inputs: usize,
+    element: Element,
+    order: RowOrder,
+}
+
+/// Element type of an operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OperandType {
+    Float32,
+    Int64,
+    UInt8,
+    Float16,
+}
+
+/// Elements of an operand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Elements<'a> {
+    Float32(&'a [f32]),
+    Int64(&'a [i64]),
+    UInt8(&'a [u8]),
+    Float16(&'a [f16]),
+}
+
+/// An operand of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Operand<'a> {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) elements: Elements<'a>,
+}
+
+/// Attributes of a node.
+pub(crate) trait Attributes {
+    fn integer(&self, name: &str) -> Option<i64>;
+    fn text(&self, name: &str) -> Option<String>;
+}
+
+/// Names of all operators with the types of their operands: those that are always there, and those that may be absent from
+/// the end.
+pub(crate) const ALL: &[(&str, &[OperandType], &[OperandType])] = {
+    use OperandType::{Float16, Float32, Int64, UInt8};
+    &[
+        ("Linear", &[Float32, UInt8], &[Float16, UInt8]),
+        ("ExpertLinear", &[Float32, Int64, UInt8], &[Float16, UInt8]),
+        ("ExpertLinearSum", &[Float32, Int64, Float32, UInt8], &[Float16, UInt8]),
+        ("ExpertMlp", &[Float32, Int64, Float32, UInt8, UInt8], &[Float16, Float16, UInt8, UInt8]),
+        ("LookUp", &[Int64, UInt8], &[Float16, UInt8]),
+    ]
+};
+
+/// The instructions of this process, chosen once.
+pub(crate) fn instructions() -> Result<InstructionSet, String> {
+    static CHOSEN: OnceLock<Result<InstructionSet, String>> = OnceLock::new();
+    CHOSEN.get_or_init(|| InstructionSet::chosen().map_err(|error| error.to_string())).clone()
+}
+
+impl Operator {
+    /// The operator of a node.
+    pub(crate) fn new(name: &str, attributes: &dyn Attributes) -> Result<Self, String> {
+        let integer =
+            |key: &str| attributes.integer(key).ok_or_else(|| format!("{name} has no attribute {key}"));
+        let size = |key: &str| {
+            let found = integer(key)?;
+            usize::try_from(found)
+                .ok()
+                .filter(|size| *size > 0)
+                .ok_or_else(|| format!("{key} of {name} is {found}"))
+        };
+        let element = |bits: &str, group_size: &str| {
+            Element::new(integer(bits)?, integer(group_size)?).map_err(|error| error.to_string())
+        };
+        if name == "ExpertMlp" {
+            let (hidden, intermediate) = (size("hidden")?, size("intermediate")?);
+            let found = attributes.text("activation").unwrap_or_default();
+            let activation =
+                Activation::named(&found).ok_or_else(|| format!("unknown activation {found:?}"))?;
+            let gate_and_up = Matrix {
+                outputs: 2 * intermediate,
+                inputs: hidden,
+                element: element("up_bits", "up_group_size")?,
+                order: RowOrder::Halves,
+            };
+            let down = Matrix {
+                outputs: hidden,
+                inputs: intermediate,
+                element: element("down_bits", "down_group_size")?,
+                order: RowOrder::AsStored,
+            };
+            return Ok(Operator::ExpertMlp { gate_and_up, down, activation });
+        }
+        let matrix = Matrix {
+            outputs: size("outputs")?,
+            inputs: size("inputs")?,
+            element: element("bits", "group_size")?,
+            order: RowOrder::AsStored,
+        };
+        match name {
+            "Linear" => Ok(Operator::Linear(matrix)),
+            "ExpertLinear" => Ok(Operator::ExpertLinear(matrix)),
+            "ExpertLinearSum" => Ok(Operator::ExpertLinearSum(matrix)),
+            "LookUp" => Ok(Operator::LookUp(matrix)),
+            _ => Err(format!("there is no operator {DOMAIN}.{name}")),
+        }
+    }
+
+    /// Shape of the result.
+    pub(crate) fn result_shape(&self, operands: &[Operand<'_>]) -> Result<Vec<usize>, String> {
+        let rows = |index: usize| {
+            let first = operand(operands, index)?.shape.first().copied();
+            first.ok_or_else(|| format!("operand {index} is a scalar"))
+        };
+        Ok(match self {
+            Operator::Linear(matrix) => vec![rows(0)?, matrix.outputs],
+            Operator::ExpertLinear(matrix) => {
+                vec![operand(operands, 1)?.shape.iter().product(), matrix.outputs]
+            }
+            Operator::ExpertLinearSum(matrix) => vec![rows(1)?, matrix.outputs],
+            Operator::ExpertMlp { down, .. } => vec![rows(0)?, down.outputs],
+            Operator::LookUp(matrix) => [operand(operands, 0)?.shape.as_slice(), &[matrix.inputs]].concat(),
+        })
+    }
+
+    /// Computes the result, of the shape of [`Operator::result_shape`].
+    pub(crate) fn compute(
+        &self,
+        compute: Compute<'_>,
+        operands: &[Operand<'_>],
+        result: &mut [f32],
+    ) -> Result<(), String> {
+        let computed = match self {
+            Operator::Linear(matrix) => {
+                linear(compute, floats(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
+            }
+            Operator::ExpertLinear(matrix) => {
+                let weight = matrix.weight(operands, [2, 3, 4])?;
+                expert_linear(compute, floats(operands, 0)?, choices(operands)?, &weight, result)
+            }
+            Operator::ExpertLinearSum(matrix) => {
+                let weight = matrix.weight(operands, [3, 4, 5])?;
+                let (x, gates) = (floats(operands, 0)?, floats(operands, 2)?);
+                expert_linear_sum(compute, x, choices(operands)?, gates, &weight, result)
+            }
+            Operator::ExpertMlp { gate_and_up, down, activation } => {
+                let mlp = Mlp {
+                    gate_and_up: gate_and_up.weight(operands, [3, 5, 7])?,
+                    down: down.weight(operands, [4, 6, 8])?,
+                    activation: *activation,
+                };
+                let (x, gates) = (floats(operands, 0)?, floats(operands, 2)?);
+                expert_mlp(compute, x, choices(operands)?, gates, &mlp, result)
+            }
+            Operator::LookUp(matrix) => {
+                look_up(ids(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
+            }
+        };
+        computed.map_err(|error| error.to_string())
+    }
+}
+
+impl Matrix {
+    /// The weight whose codes, scales and zero points are operands with these numbers; how many experts it has follows from
+    /// the codes.
+    fn weight<'a>(
+        &self,
+        operands: &[Operand<'a>],
+        [codes, scales, points]: [usize; 3],
+    ) -> Result<Weight<'a>, String> {
+        let Elements::UInt8(codes) = operand(operands, codes)?.elements else {
+            return Err("codes of a weight are no bytes".to_owned());
+        };
+        let scales = match operands.get(scales).map(|operand| operand.elements) {
+            None => None,
+            Some(Elements::Float16(scales)) => Some(scales),
+            Some(_) => return Err("scales of a weight are not float16".to_owned()),
+        };
+        let points = match operands.get(points).map(|operand| operand.elements) {
+            None => None,
+            Some(Elements::UInt8(points)) => Some(points),
+            Some(_) => return Err("zero points of a weight are no bytes".to_owned()),
+        };
+        let Matrix { outputs, inputs, element, order } = *self;
+        let one = Layout { experts: 1, outputs, inputs, element, order };
+        let experts = codes.len() / (one.panels() * one.panel_bytes());
+        Weight::new(Layout { experts, ..one }, codes, scales, points).map_err(|error| error.to_string())
+    }
+}
+
+fn operand<'a, 'b>(operands: &'b [Operand<'a>], index: usize) -> Result<&'b Operand<'a>, String> {
+    operands.get(index).ok_or_else(|| format!("operand {index} is missing"))
+}
+
+fn floats<'a>(operands: &[Operand<'a>], index: usize) -> Result<&'a [f32], String> {
+    match operand(operands, index)?.elements {
+        Elements::Float32(elements) => Ok(elements),
+        _ => Err(format!("operand {index} is not float32")),
+    }
+}
+
+fn ids<'a>(operands: &[Operand<'a>], index: usize) -> Result<&'a [i64], String> {
+    match operand(operands, index)?.elements {
+        Elements::Int64(elements) => Ok(elements),
+        _ => Err(format!("operand {index} is not int64")),
+    }
+}
+
+/// Experts `[tokens, k]` are always the second operand.
+fn choices<'a>(operands: &[Operand<'a>]) -> Result<Choices<'a>, String> {
+    let per_row = operand(operands, 1)?.shape.last().copied().unwrap_or(0);
+    Ok(Choices { experts: ids(operands, 1)?, per_row })
+}

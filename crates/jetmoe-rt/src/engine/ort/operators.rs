@@ -1,0 +1,135 @@
+//! Our own operators in ONNX Runtime: weights are read where it has them, mapped from the file, and the threads are those
+//! of its session.
+
+use half::f16;
+use jetmoe_kernels::{Compute, InstructionSet, Threads};
+use ort::operator::{
+    BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
+};
+use ort::value::{TensorElementType, ValueRef};
+
+use super::sizes;
+use crate::engine::operators::{self, ALL, Attributes, DOMAIN, Elements, Operand, OperandType};
+
+/// The domain with all of its operators.
+pub(super) fn domain(threads: Option<usize>) -> ort::Result<OperatorDomain> {
+    let instructions = operators::instructions().map_err(ort::Error::new)?;
+    let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let mut domain = OperatorDomain::new(DOMAIN)?;
+    for (name, required, optional) in ALL {
+        domain = domain.add(Registered { name, required, optional, instructions, threads })?;
+    }
+    Ok(domain)
+}
+
+/// One operator as ONNX Runtime is told of it.
+struct Registered {
+    name: &'static str,
+    required: &'static [OperandType],
+    optional: &'static [OperandType],
+    instructions: InstructionSet,
+    threads: usize,
+}
+
+impl Operator for Registered {
+    type Kernel<'attr> = BoxedKernel<'attr>;
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        let required = self.required.iter().map(|kind| OperatorInput::required(element(*kind)));
+        let optional = self.optional.iter().map(|kind| OperatorInput::optional(element(*kind)));
+        required.chain(optional).collect::<Vec<_>>()
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(&self, node: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let operator = operators::Operator::new(self.name, &NodeAttributes(node)).map_err(ort::Error::new)?;
+        let (types, instructions, threads) =
+            ([self.required, self.optional].concat(), self.instructions, self.threads);
+        Ok(Box::new(move |context: &ComputeContext| {
+            let count = context.num_inputs()?.min(types.len());
+            let values: Vec<Option<ValueRef<'_>>> =
+                (0..count).map(|index| context.input(index)).collect::<ort::Result<_>>()?;
+            let values = values.iter().map_while(Option::as_ref).zip(&types);
+            let operands =
+                values.map(|(value, kind)| operand(value, *kind)).collect::<ort::Result<Vec<_>>>()?;
+            let shape = operator.result_shape(&operands).map_err(ort::Error::new)?;
+            let shape: Vec<i64> = shape.into_iter().map(|size| size as i64).collect();
+            let missing = || ort::Error::new("the result of an operator is wanted by nobody");
+            let mut output = context.output(0, shape)?.ok_or_else(missing)?;
+            let (_, result) = output.try_extract_tensor_mut::<f32>()?;
+            let threads = SessionThreads { context, count: threads };
+            let compute = Compute { instructions, threads: &threads };
+            operator.compute(compute, &operands, result).map_err(ort::Error::new)
+        }))
+    }
+}
+
+fn element(kind: OperandType) -> TensorElementType {
+    match kind {
+        OperandType::Float32 => TensorElementType::Float32,
+        OperandType::Int64 => TensorElementType::Int64,
+        OperandType::UInt8 => TensorElementType::Uint8,
+        OperandType::Float16 => TensorElementType::Float16,
+    }
+}
+
+fn operand<'a>(value: &'a ValueRef<'_>, kind: OperandType) -> ort::Result<Operand<'a>> {
+    let (shape, elements) = match kind {
+        OperandType::Float32 => {
+            let (shape, elements) = value.try_extract_tensor::<f32>()?;
+            (shape, Elements::Float32(elements))
+        }
+        OperandType::Int64 => {
+            let (shape, elements) = value.try_extract_tensor::<i64>()?;
+            (shape, Elements::Int64(elements))
+        }
+        OperandType::UInt8 => {
+            let (shape, elements) = value.try_extract_tensor::<u8>()?;
+            (shape, Elements::UInt8(elements))
+        }
+        OperandType::Float16 => {
+            let (shape, elements) = value.try_extract_tensor::<f16>()?;
+            (shape, Elements::Float16(elements))
+        }
+    };
+    Ok(Operand { shape: sizes(shape), elements })
+}
+
+struct NodeAttributes<'a, 'attr>(&'a KernelContext<'attr>);
+
+impl Attributes for NodeAttributes<'_, '_> {
+    fn integer(&self, name: &str) -> Option<i64> {
+        self.0.get(name)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name)
+    }
+}
+
+/// The threads of the session that computes.
+struct SessionThreads<'a> {
+    context: &'a ComputeContext,
+    count: usize,
+}
+
+impl Threads for SessionThreads<'_> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn run(&self, work: &(dyn Fn(usize) + Sync)) {
+        if let Err(error) = self.context.par_for(self.count, self.count, work) {
+            // what threads share they take from one queue, so one of them can do it all
+            tracing::warn!("ONNX Runtime shares no work among its threads: {error}");
+            work(0);
+        }
+    }
+}
