@@ -37,8 +37,8 @@ pub(crate) struct ModelArguments {
     /// that the backend can run.
     #[arg(long, value_name = "PRECISION", help_heading = HEADING)]
     precision: Option<Precision>,
-    /// Which of the artifact's graphs, by the operators it uses: portable or onnxruntime; by default the one that suits
-    /// the backend best.
+    /// Which of the artifact's graphs, by the operators it uses: portable, onnxruntime or native; by default the one
+    /// that suits the backend best.
     #[arg(long, value_name = "PROFILE", help_heading = HEADING)]
     profile: Option<Profile>,
     /// Threads that compute; all cores by default.

@@ -3,6 +3,7 @@
 use jetmoe::artifact::{Artifact, Precision, Profile};
 use jetmoe::conformance::{Backend, EvaluationOptions, Quality, evaluate, load};
 use jetmoe::export::{Calibration, ExportOptions, export};
+use jetmoe::rt::Runtime;
 use tempfile::TempDir;
 
 use crate::fixtures::{Case, load_options};
@@ -35,7 +36,7 @@ fn calibration_keeps_the_perplexity_of_4_bit_weights_near_that_of_float32() {
     let rise = |profile, calibration| perplexity(&case, profile, calibration) / expected - 1.0;
     let calibration = || Some(Calibration::new(case.folder.join("calibration.txt")));
     let alone = rise(Profile::Portable, None);
-    for &profile in Profile::ALL {
+    for &profile in Runtime::Ort.profiles() {
         let calibrated = rise(profile, calibration());
         let (shown, shown_alone) = (100.0 * calibrated, 100.0 * alone);
         println!("{profile}: perplexity rises by {shown_alone:.2} %, calibrated by {shown:.2} %");

@@ -321,6 +321,27 @@ fn the_cache_of_a_float16_graph_is_float16_and_everything_else_float32() {
 }
 
 #[test]
+fn a_native_graph_has_the_contract_of_onnx_runtimes_and_a_folder_of_its_own() {
+    for case in ["goldens/tiny", "goldens/odd", "goldens/classifier"] {
+        let config = config(case);
+        let task = Task::of_architecture(config.architecture);
+        for optional in [BTreeSet::new(), OptionalOutput::ALL.iter().copied().collect()] {
+            let [native, onnxruntime] = [Profile::Native, Profile::OnnxRuntime]
+                .map(|profile| Signature::new(&config, task, Precision::Q4, profile, &optional));
+            assert_eq!(native, onnxruntime, "{case}");
+        }
+    }
+    assert_eq!(names::graph_file(Profile::Native, Precision::Q4), "onnx/native/model_q4.onnx");
+}
+
+#[test]
+fn the_native_profile_has_graphs_of_weights_smaller_than_float32_in_float32_arithmetic() {
+    let has = |precision: &&Precision| Profile::Native.has(**precision);
+    let precisions: Vec<Precision> = Precision::ALL.iter().filter(has).copied().collect();
+    assert_eq!(precisions, [Precision::Bf16, Precision::Int8, Precision::Q4]);
+}
+
+#[test]
 fn of_several_graphs_the_most_exact_is_the_default() {
     let folder = artifact();
     let mut manifest = Manifest::read(folder.path()).unwrap();

@@ -118,6 +118,27 @@ fn onnxruntime_genai_stays_with_the_most_exact_graph_when_another_is_added() {
     assert_eq!(config["model"]["decoder"]["filename"], "onnx/model.onnx");
 }
 
+/// It does not know our operators.
+#[test]
+fn onnxruntime_genai_is_never_sent_to_a_native_graph() {
+    let checkpoint = fixture("models/jetmoe-mini");
+    let folder = tempfile::tempdir().unwrap();
+    let mut configs = [Profile::Native, Profile::OnnxRuntime].map(|profile| {
+        let options = ExportOptions {
+            precision: Precision::Q4,
+            profile,
+            ..ExportOptions::new(checkpoint.display().to_string(), folder.path())
+        };
+        export(&Checkpoint::open(&checkpoint).unwrap(), &options).unwrap();
+        let artifact = Artifact::open(folder.path()).unwrap();
+        assert!(artifact.graph(Some(Precision::Q4), Some(Profile::Native)).is_ok());
+        folder.path().join("genai_config.json").exists().then(|| read(&folder, "genai_config.json"))
+    });
+    assert_eq!(configs[0], None);
+    let file = configs[1].take().unwrap()["model"]["decoder"]["filename"].clone();
+    assert_eq!(file, "onnx/onnxruntime/model_q4.onnx");
+}
+
 #[test]
 fn onnxruntime_genai_is_told_of_language_models_with_a_tokenizer_only() {
     for (name, task) in [

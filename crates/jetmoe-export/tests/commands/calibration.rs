@@ -40,6 +40,23 @@ fn the_manifest_says_what_was_calibrated_with_and_what_no_token_reached() {
     assert_eq!(left, ["model_q4.onnx", "model_q4.onnx_data"], "nothing but the graph is left");
 }
 
+/// Its weights hold all experts, and each expert is calibrated by itself.
+#[test]
+fn a_native_graph_is_calibrated_expert_by_expert() {
+    let bench = bench("text.txt", &"And God said, Let there be light. ".repeat(20));
+    let native = format!("{COMMAND} text.txt --profile native");
+    assert_eq!(bench.run(&native).status, Some(0));
+    let weights = || fs::read(bench.path("artifact/onnx/native/model_q4.onnx_data")).unwrap();
+    let calibrated = weights();
+    assert!(record(&bench).unreached.len() < 64, "{:?}", record(&bench).unreached);
+    let alone = "jetmoe-export jetmoe-mini --output artifact --precision q4 --profile native";
+    bench.run(alone).succeeded();
+    let rounded = weights();
+    let same = calibrated.iter().zip(&rounded).filter(|(a, b)| a == b).count();
+    assert_eq!(calibrated.len(), rounded.len());
+    assert!(10 * same < 9 * rounded.len(), "{same} of {} bytes are as without it", rounded.len());
+}
+
 #[test]
 fn no_more_text_is_read_than_is_asked_for_and_the_same_text_gives_the_same_weights() {
     let line = |text: &str| format!("{{\"text\": \"{text}\", \"label\": 1}}\n");

@@ -73,6 +73,16 @@ fn a_task_that_the_checkpoint_has_no_head_for_is_refused() {
 }
 
 #[test]
+fn a_precision_that_the_profile_lacks_is_refused_before_anything_is_written() {
+    let bench = Workbench::new();
+    bench.fixture("tiny");
+    let ended = bench.run("jetmoe-export tiny --output artifact --profile native --precision q4f16");
+    assert!(ended.refused().contains("one of its precisions: bf16, int8, q4"), "{}", ended.refused());
+    assert!(!bench.path("artifact").exists());
+    assert_transcript!(ended);
+}
+
+#[test]
 fn a_checkpoint_without_a_tokenizer_can_be_exported() {
     let bench = Workbench::new();
     bench.fixture("tiny");
