@@ -16,6 +16,8 @@ use crate::Result;
 mod allocator;
 #[cfg(any(feature = "ort", feature = "tract"))]
 mod contract;
+#[cfg(any(feature = "ort", feature = "tract"))]
+mod in_place;
 pub mod library;
 #[cfg(feature = "ort")]
 mod mapped;

@@ -24,9 +24,10 @@ use ort::value::{
     DynValue, PrimitiveTensorElementType, Shape, Tensor, TensorElementType, TensorValueTypeMarker, Value,
 };
 
-use self::in_place::InPlaceSession;
+use self::in_place::BoundGraph;
 use super::allocator::handing_back;
 use super::contract::{check_names, past_shape};
+use super::in_place::InPlaceSession;
 use super::library::OnnxRuntimeLibrary;
 use super::{GraphSession, LoadedGraph, StepInputs, TensorMap, mapped};
 use crate::{Device, Error, LoadOptions, Result, Runtime};
@@ -108,8 +109,8 @@ impl LoadedGraph for OrtGraph {
                 Ok(Box::new(OrtSession { shared, cache: Vec::new(), engine_time: Cell::default() }))
             }
             CacheUpdate::InPlace => {
-                let session = InPlaceSession::start(shared, self.max_sequence_length);
-                Ok(Box::new(session.map_err(|error| run_error(&error))?))
+                let graph = BoundGraph::new(shared)?;
+                Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
             }
         }
     }
