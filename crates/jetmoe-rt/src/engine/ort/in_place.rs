@@ -99,7 +99,7 @@ impl InPlaceSession {
                     (OutputName::Logits, WantedLogits::Last) => None,
                     _ => Some(inputs.input_ids.ncols()),
                 };
-                place(results.entry(name), &output, &rows, &call, columns);
+                place(results.entry(name), output, &rows, &call, columns);
             }
         }
         Ok(results)
@@ -301,14 +301,20 @@ fn rows(inputs: &StepInputs) -> Vec<Row> {
 /// columns only the last token of each sequence is wanted, `[batch, 1, ...]`, and may be all that the call returned.
 fn place(
     result: Entry<'_, OutputName, ArrayD<f32>>,
-    output: &ArrayD<f32>,
+    output: ArrayD<f32>,
     rows: &[Row],
     call: &Call,
     columns: Option<usize>,
 ) {
     let shape = [&[rows.len(), columns.unwrap_or(1)], &output.shape()[2..]].concat();
-    let result = result.or_insert_with(|| ArrayD::zeros(IxDyn(&shape)));
     let returned = output.shape()[1];
+    let in_place = columns.is_none_or(|columns| rows.iter().all(|row| row.columns.len() == columns));
+    if in_place && output.shape() == shape {
+        // nothing was moved, as in most steps: scores of a whole vocabulary need no second copy
+        result.or_insert(output);
+        return;
+    }
+    let result = result.or_insert_with(|| ArrayD::zeros(IxDyn(&shape)));
     for (index, row) in call.rows.clone().enumerate() {
         let output = output.index_axis(Axis(0), index);
         let mut result = result.index_axis_mut(Axis(0), row);
