@@ -140,16 +140,16 @@ impl Sampler {
 
 /// The first of the highest scores, and its value.
 fn best(scores: &[f32]) -> Option<(u32, f32)> {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (score, id) in scores.iter().zip(0..) {
-        if score.is_nan() {
-            return None;
-        }
-        if *score > best.1 {
-            best = (id, *score);
-        }
+    // without a branch for each score, so that the compiler takes several at a time
+    let (highest, is_number) =
+        scores.iter().fold((f32::NEG_INFINITY, true), |(highest, is_number), score| {
+            (if *score > highest { *score } else { highest }, is_number & !score.is_nan())
+        });
+    if !is_number || !highest.is_finite() {
+        return None;
     }
-    best.1.is_finite().then_some(best)
+    let first = scores.iter().position(|score| *score == highest)?;
+    Some((first as u32, highest))
 }
 
 fn draw(candidates: &[Candidate], random: &mut ChaCha8Rng) -> Option<u32> {

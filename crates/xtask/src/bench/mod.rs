@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Where the results go
     #[arg(long, value_name = "DIR", default_value = "docs/benchmarks")]
     output: PathBuf,
+    /// Measure the micro-benchmarks of our own crates instead, and write nothing
+    #[arg(long, exclusive = true)]
+    micro: bool,
 }
 
 /// Who is measured.
@@ -89,8 +92,13 @@ const SHAPES: &[(usize, usize)] = &[(1, 128), (1, 512), (8, 128)];
 /// What more is measured of this project: how decoding slows down as the cache grows.
 const MORE_PROMPTS: &[usize] = &[64, 2048];
 const PEERS_PROGRAM: &str = "crates/xtask/peers/peers.py";
+/// Packages and their micro-benchmarks.
+const MICRO: &[(&str, &str)] = &[("jetmoe-rt", "sampling")];
 
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
+    if arguments.micro {
+        return micro(workspace, steps);
+    }
     setup::onnxruntime_library(workspace, steps)?;
     if arguments.peers.iter().any(|peer| peer.precision().is_none()) {
         PEERS.prepare(workspace, steps)?;
@@ -115,6 +123,16 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
         "rounds": rounds,
     });
     bench.write(&raw)
+}
+
+/// The package alone, without the runtimes, so that these are not built for the release profile.
+fn micro(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    for (package, name) in MICRO {
+        let command =
+            CommandLine::cargo(["bench", "--package", package, "--no-default-features", "--bench", name]);
+        steps.run(&format!("micro-benchmark of {name}"), &workspace.root, &command)?;
+    }
+    Ok(())
 }
 
 struct Bench<'a> {

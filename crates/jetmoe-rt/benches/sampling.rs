@@ -1,0 +1,122 @@
+//! What choosing a token costs, by way of the generator: around a graph that computes nothing and returns the same scores
+//! of 32000 tokens every time. `a step alone` is what the others spend before they choose.
+//!
+//! `cargo xtask bench --micro` runs it.
+
+use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use criterion::Criterion;
+use jetmoe_artifact::{OutputName, Precision, Profile, Signature, Task};
+use jetmoe_checkpoint::{GenerationConfig, ModelConfig, jetmoe_8b_config};
+use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
+use jetmoe_rt::{GenerationOptions, Model, Result, Sampling, TokenBatch, TokenGenerator};
+use ndarray::Array3;
+
+/// Tokens of a continuation; what is reported is the time of one.
+const TOKENS: u32 = 256;
+
+fn main() -> Result<()> {
+    let mut criterion = Criterion::default().configure_from_args();
+    let model = model();
+    let generator = TokenGenerator::new(&model)?;
+    // what a repetition penalty goes through in every step
+    let prompt: Vec<u32> = (0..512).map(|index| index * 61).collect();
+    let random = |top_k, top_p| Sampling::Random { temperature: 1.0, top_k, top_p, min_p: None };
+
+    per_token(&mut criterion, "a step alone", || {
+        let mut session = model.session()?;
+        (0..TOKENS).try_for_each(|id| session.step(&TokenBatch::next_tokens(&[id])).map(drop))
+    })?;
+    for (name, sampling, repetition_penalty) in [
+        ("greedy", Sampling::Greedy, 1.0),
+        ("greedy, repetition penalty", Sampling::Greedy, 1.1),
+        ("all tokens", random(None, None), 1.0),
+        ("top-k of 50", random(Some(50), None), 1.0),
+        ("top-p of 0.95", random(None, Some(0.95)), 1.0),
+        ("top-k, top-p, repetition penalty", random(Some(50), Some(0.95)), 1.1),
+    ] {
+        let options = GenerationOptions {
+            max_new_tokens: TOKENS as usize,
+            sampling,
+            repetition_penalty,
+            end_token_ids: Some(Vec::new()),
+            seed: Some(7),
+            ..GenerationOptions::default()
+        };
+        per_token(&mut criterion, name, || generator.generate(&[&prompt], &options).map(drop))?;
+    }
+    criterion.final_summary();
+    Ok(())
+}
+
+/// Measures what makes [`TOKENS`] tokens.
+fn per_token(criterion: &mut Criterion, name: &str, make: impl Fn() -> Result<()>) -> Result<()> {
+    // what succeeds here succeeds each time
+    make()?;
+    criterion.bench_function(&format!("sampling/{name}"), |bencher| {
+        bencher.iter_custom(|iterations| {
+            let begun = Instant::now();
+            for _ in 0..iterations {
+                black_box(make()).ok();
+            }
+            begun.elapsed() / TOKENS
+        });
+    });
+    Ok(())
+}
+
+fn model() -> Model {
+    let config = ModelConfig::from_json(&jetmoe_8b_config())
+        .unwrap_or_else(|problems| unreachable!("the configuration of JetMoE-8B has problems: {problems:?}"));
+    // the r-th best of 32000 tokens has a probability of about r to the power of −1.5, so that 0.95 of it is with the
+    // best 201; they lie scattered among the ids
+    let vocab_size = config.vocab_size;
+    let rank = |id: usize| (id * 7919) % vocab_size + 1;
+    let logits = Array3::from_shape_fn((1, 1, vocab_size), |(_, _, id)| -1.5 * (rank(id) as f32).ln());
+    let task = Task::CausalLm;
+    let signature = Signature::new(&config, task, Precision::F32, Profile::Portable, &BTreeSet::new());
+    let outputs = TensorMap::from([(OutputName::Logits, logits.into_dyn())]);
+    let graph = Arc::new(ConstantGraph { signature, outputs });
+    Model::from_graph(graph, config, task, None, GenerationConfig::default())
+}
+
+/// Returns the same in every step.
+#[derive(Debug)]
+struct ConstantGraph {
+    signature: Signature,
+    outputs: TensorMap,
+}
+
+#[derive(Debug)]
+struct ConstantSession(TensorMap);
+
+impl LoadedGraph for ConstantGraph {
+    fn runtime(&self) -> String {
+        "constant".to_owned()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn start(&self) -> Result<Box<dyn GraphSession>> {
+        Ok(Box::new(ConstantSession(self.outputs.clone())))
+    }
+}
+
+impl GraphSession for ConstantSession {
+    fn run(&mut self, _inputs: &StepInputs) -> Result<TensorMap> {
+        Ok(self.0.clone())
+    }
+
+    fn cache(&self) -> Result<TensorMap> {
+        Ok(TensorMap::new())
+    }
+
+    fn truncate(&mut self, _tokens: usize) -> Result<()> {
+        Ok(())
+    }
+}
