@@ -22,6 +22,7 @@ mod generation;
 #[cfg(feature = "hub")]
 mod hub;
 mod index;
+mod mapped;
 pub mod names;
 mod source;
 mod synthetic;
@@ -37,6 +38,7 @@ pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
 pub use files::{read_json, read_text, write_whole};
 pub use generation::GenerationConfig;
+pub use mapped::MappedFile;
 pub use source::{HubOptions, ModelSource};
 pub use synthetic::{SyntheticOptions, jetmoe_8b_config, write_synthetic};
 pub use tensors::{TensorView, Tensors, convert_to_f32};

@@ -1,20 +1,19 @@
 //! Mapped safetensors files, one or many shards.
 
 use std::collections::{BTreeMap, btree_map};
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use memmap2::Mmap;
 use safetensors::SafeTensors;
 
 use crate::index::WeightsIndex;
+use crate::mapped::MappedFile;
 use crate::{Dtype, Error, Result, names};
 
 /// All tensors of a checkpoint, mapped into memory.
 #[derive(Debug)]
 pub struct Tensors {
-    shards: Vec<Mmap>,
+    shards: Vec<MappedFile>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -152,12 +151,8 @@ impl Tensors {
 }
 
 /// Maps one safetensors file as shard number `shard` and reads its table of contents.
-fn map_shard(path: &Path, shard: usize) -> Result<(Mmap, BTreeMap<String, Entry>)> {
-    let io = |action| move |source| Error::Io { action, path: path.to_owned(), source };
-    let file = File::open(path).map_err(io("open"))?;
-    // SAFETY: the map is read-only and private to this process. As with every mapped model file, the bytes stay
-    // valid as long as nobody truncates the file meanwhile; nothing here relies on them staying unchanged.
-    let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
+fn map_shard(path: &Path, shard: usize) -> Result<(MappedFile, BTreeMap<String, Entry>)> {
+    let map = MappedFile::open(path)?;
     // this checks that every tensor lies within the file and is as long as its shape and type say
     let (header, contents) = SafeTensors::read_metadata(&map).map_err(|error| Error::Safetensors {
         path: path.to_owned(),

@@ -41,7 +41,7 @@ impl Runtime {
     pub fn profiles(self) -> &'static [Profile] {
         match self {
             Runtime::Ort => &[Profile::Native, Profile::OnnxRuntime, Profile::Portable],
-            Runtime::Tract => &[Profile::Portable],
+            Runtime::Tract => &[Profile::Native, Profile::Portable],
         }
     }
 

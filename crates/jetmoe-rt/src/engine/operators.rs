@@ -39,7 +39,7 @@ pub(crate) struct Matrix {
 }
 
 /// Element type of an operand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum OperandType {
     Float32,
     Int64,
@@ -134,6 +134,18 @@ impl Operator {
             "ExpertLinearSum" => Ok(Operator::ExpertLinearSum(matrix)),
             "LookUp" => Ok(Operator::LookUp(matrix)),
             _ => Err(format!("there is no operator {DOMAIN}.{name}")),
+        }
+    }
+
+    /// Size of the result's last dimension.
+    #[cfg(feature = "tract")]
+    pub(crate) fn result_width(&self) -> usize {
+        match self {
+            Operator::Linear(matrix) | Operator::ExpertLinear(matrix) | Operator::ExpertLinearSum(matrix) => {
+                matrix.outputs
+            }
+            Operator::ExpertMlp { down, .. } => down.outputs,
+            Operator::LookUp(matrix) => matrix.inputs,
         }
     }
 

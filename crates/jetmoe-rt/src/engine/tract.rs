@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jetmoe_artifact::{
-    Artifact, Axis, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
+    Artifact, Axis, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
 };
+use jetmoe_checkpoint::MappedFile;
 use ndarray::ArrayD;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
@@ -16,12 +17,17 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
+use self::in_place::TractInPlace;
 use super::contract::{check_names, past_shape};
+use super::in_place::InPlaceSession;
 use super::trace::Trace;
 use super::{GraphSession, LoadedGraph, StepInputs, TensorMap};
 use crate::{Error, LoadOptions, Result, Runtime};
 
+mod attention;
+mod in_place;
 mod kernel;
+mod own;
 mod product;
 mod quantized;
 
@@ -33,6 +39,8 @@ pub(crate) const VERSION: &str = "0.23.9";
 pub(crate) struct TractGraph {
     shared: Arc<Shared>,
     trace: Option<Arc<Trace>>,
+    /// Tokens that a cache in place has room for from its beginning.
+    max_sequence_length: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -52,14 +60,13 @@ impl TractGraph {
     pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
-        let shared = guarded(|| load(&path, signature, options.threads)).map_err(|message| Error::Load {
-            runtime: Runtime::Tract,
-            graph: path.clone(),
-            message,
-        })?;
+        let data = artifact.path(&record.data);
+        let shared = guarded(|| load(&path, &data, signature, options.threads))
+            .map_err(|message| Error::Load { runtime: Runtime::Tract, graph: path.clone(), message })?;
         Ok(TractGraph {
             shared: Arc::new(shared),
             trace: options.trace.as_deref().map(Trace::new).map(Arc::new),
+            max_sequence_length: options.max_sequence_length,
         })
     }
 }
@@ -75,8 +82,17 @@ impl LoadedGraph for TractGraph {
 
     fn start(&self) -> Result<Box<dyn GraphSession>> {
         let recorder = self.trace.clone().map(Recorder::new);
-        let (shared, cache, engine_time) = (self.shared.clone(), Vec::new(), Cell::default());
-        Ok(Box::new(TractSession { shared, cache, engine_time, recorder }))
+        let shared = self.shared.clone();
+        match shared.signature.cache_update {
+            CacheUpdate::Append => {
+                let (cache, engine_time) = (Vec::new(), Cell::default());
+                Ok(Box::new(TractSession { shared, cache, engine_time, recorder }))
+            }
+            CacheUpdate::InPlace => {
+                let graph = TractInPlace { shared, recorder };
+                Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
+            }
+        }
     }
 
     fn finish_trace(&self) -> Result<()> {
@@ -95,13 +111,16 @@ fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     }
 }
 
-fn load(path: &Path, signature: Signature, threads: Option<usize>) -> TractResult<Shared> {
+fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) -> TractResult<Shared> {
     // the shapes in value_info name dimensions that tract would take for its own
     let mut tract = tract_onnx::onnx().with_ignore_value_info(true);
     tract.op_register.insert(product::OPERATOR, product::parse);
+    attention::register(&mut tract.op_register);
+    own::register(&mut tract.op_register);
     let mut proto = tract.proto_model_for_path(path)?;
     let graph = proto.graph.as_mut().ok_or_else(|| TractError::msg("the file holds no graph"))?;
     quantized::rewrite(graph)?;
+    own::take_weights(graph)?;
     let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let outputs = check_names(&signature, &inputs, &outputs).map_err(TractError::msg)?;
@@ -111,9 +130,11 @@ fn load(path: &Path, signature: Signature, threads: Option<usize>) -> TractResul
     let folder = path.parent().and_then(Path::to_str);
     let mut model = tract.parse(&proto, folder)?.model;
     for (index, input) in inputs.iter().enumerate() {
-        let fact = fact(&model, input);
+        let fact = fact(&model, input, signature.cache_update);
         model.set_input_fact(index, fact)?;
     }
+    let mut model = model.into_typed()?;
+    own::bring_weights(&mut model, &Arc::new(MappedFile::open(data)?))?;
     let plan = model.into_optimized()?.into_runnable()?;
     // rayon takes 0 for one thread per core
     let pool = ThreadPoolBuilder::new()
@@ -124,7 +145,7 @@ fn load(path: &Path, signature: Signature, threads: Option<usize>) -> TractResul
 }
 
 /// Element type and symbolic shape of an input.
-fn fact(model: &InferenceModel, input: &InputSpec) -> InferenceFact {
+fn fact(model: &InferenceModel, input: &InputSpec, cache_update: CacheUpdate) -> InferenceFact {
     let symbol = |name| model.symbols.sym(name).to_dim();
     let shape = input.shape.iter().map(|axis| match axis {
         Axis::Fixed(size) => size.to_dim(),
@@ -132,6 +153,8 @@ fn fact(model: &InferenceModel, input: &InputSpec) -> InferenceFact {
         Axis::SequenceLength => symbol(names::SEQUENCE_LENGTH),
         Axis::PastSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH),
         Axis::LogitsLength => symbol(names::LOGITS_LENGTH),
+        // a cache in place has more room than tokens
+        Axis::TotalSequenceLength if cache_update == CacheUpdate::InPlace => symbol("total_sequence_length"),
         Axis::TotalSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH) + symbol(names::SEQUENCE_LENGTH),
     });
     let element = match input.element {
@@ -220,6 +243,16 @@ impl GraphSession for TractSession {
     }
 }
 
+impl Shared {
+    /// Runs the graph, and says how long that took.
+    fn run(&self, values: TVec<TValue>) -> TractResult<(TVec<TValue>, Duration)> {
+        let begun = Instant::now();
+        let executor = Executor::MultiThread(self.pool.clone());
+        let outputs = multithread_tract_scope(executor, || self.plan.run(values))?;
+        Ok((outputs, begun.elapsed()))
+    }
+}
+
 impl TractSession {
     /// Outputs of a step: those to return, and the cache after it.
     fn step(&self, inputs: &StepInputs) -> TractResult<(TensorMap, Vec<(OutputName, TValue)>)> {
@@ -233,10 +266,8 @@ impl TractSession {
             InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
         });
         let values = values.collect::<TractResult<TVec<TValue>>>()?;
-        let begun = Instant::now();
-        let executor = Executor::MultiThread(self.shared.pool.clone());
-        let outputs = multithread_tract_scope(executor, || self.shared.plan.run(values))?;
-        self.engine_time.set(Some(begun.elapsed()));
+        let (outputs, took) = self.shared.run(values)?;
+        self.engine_time.set(Some(took));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
         for (name, value) in self.shared.outputs.iter().zip(outputs) {

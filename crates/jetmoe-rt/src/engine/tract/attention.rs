@@ -1,0 +1,300 @@
+//! The operators of ONNX Runtime's that graphs over a cache in place have, in tract: `com.microsoft.GroupQueryAttention` and
+//! `com.microsoft.RotaryEmbedding`, in float32 and in the form that our graphs write.
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+use tract_linalg::multithread::{Executor, current_tract_executor};
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+
+/// Lets tract read both.
+pub(super) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
+    register.insert("GroupQueryAttention", |_, node| {
+        let size = |name: &str| Ok::<usize, TractError>(usize::try_from(node.get_attr::<i64>(name)?)?);
+        let scale: f32 = node.get_attr("scale")?;
+        let operator = GroupQueryAttention {
+            heads: size("num_heads")?,
+            kv_heads: size("kv_num_heads")?,
+            scale_bits: scale.to_bits(),
+        };
+        ensure!(
+            operator.kv_heads > 0 && operator.heads.is_multiple_of(operator.kv_heads),
+            "{} query heads do not share {} key heads",
+            operator.heads,
+            operator.kv_heads
+        );
+        Ok((expand(operator), Vec::new()))
+    });
+    register.insert("RotaryEmbedding", rotary);
+}
+
+fn rotary(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let interleaved: i64 = node.get_attr_opt("interleaved")?.unwrap_or(0);
+    ensure!(interleaved == 0, "pairs of neighbours are not rotated here, only halves");
+    Ok((expand(RotaryEmbedding), Vec::new()))
+}
+
+/// Causal attention of groups of query heads that share a key head. The new keys and values are written into the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct GroupQueryAttention {
+    heads: usize,
+    kv_heads: usize,
+    scale_bits: u32,
+}
+
+/// Operands of the operator.
+const OPERANDS: usize = 7;
+
+impl Expansion for GroupQueryAttention {
+    fn name(&self) -> StaticName {
+        "GroupQueryAttention".into()
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        Ok(3)
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        operands: &'p [TensorProxy],
+        products: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(operands, OPERANDS)?;
+        check_output_arity(products, 3)?;
+        for (product, operand) in [(0, 0), (1, 3), (2, 4)] {
+            solver.equals(&products[product].datum_type, &operands[operand].datum_type)?;
+            solver.equals(&products[product].shape, &operands[operand].shape)?;
+        }
+        Ok(())
+    }
+
+    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(name, self.clone(), operands)
+    }
+}
+
+impl Op for GroupQueryAttention {
+    fn name(&self) -> StaticName {
+        "GroupQueryAttention".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for GroupQueryAttention {
+    op_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Ok([queries, keys, values, past_key, past_value, last_places, _longest]) =
+            <[TValue; OPERANDS]>::try_from(operands.into_vec())
+        else {
+            bail!("GroupQueryAttention takes {OPERANDS} operands")
+        };
+        // nobody else holds them, so this copies nothing
+        let (mut present_key, mut present_value) = (past_key.into_tensor(), past_value.into_tensor());
+        let [batch, sequence, width] = *queries.shape() else { bail!("queries are {:?}", queries.shape()) };
+        let [_, kv_heads, room, channels] = *present_key.shape() else {
+            bail!("a cache is {:?}", present_key.shape())
+        };
+        ensure!(
+            kv_heads == self.kv_heads && width == self.heads * channels,
+            "queries {:?} do not fit a cache {:?}",
+            queries.shape(),
+            present_key.shape()
+        );
+        let mut result = Tensor::zero::<f32>(queries.shape())?;
+        {
+            let (queries, keys, values) =
+                (queries.try_as_plain_ram()?, keys.try_as_plain_ram()?, values.try_as_plain_ram()?);
+            let (queries, keys, values) =
+                (queries.as_slice::<f32>()?, keys.as_slice::<f32>()?, values.as_slice::<f32>()?);
+            let last_places = last_places.try_as_plain_ram()?;
+            let last_places = last_places.as_slice::<i32>()?;
+            let totals =
+                last_places.iter().map(|last| usize::try_from(last + 1)).collect::<Result<Vec<_>, _>>()?;
+            ensure!(totals.iter().all(|total| *total <= room), "{totals:?} tokens in a cache for {room}");
+            ensure!(
+                totals.iter().all(|total| *total >= sequence || batch == 1 || sequence == 1 || total > &0),
+                "a sequence has no token"
+            );
+            let mut key_cache = present_key.try_as_plain_ram_mut()?;
+            let mut value_cache = present_value.try_as_plain_ram_mut()?;
+            let (key_cache, value_cache) =
+                (key_cache.as_slice_mut::<f32>()?, value_cache.as_slice_mut::<f32>()?);
+            let mut output = result.try_as_plain_ram_mut()?;
+            let output = output.as_slice_mut::<f32>()?;
+
+            let group = self.heads / kv_heads;
+            let size = room * channels;
+            // results by key head, as the threads have them: [batch, kv_heads, sequence, group * channels]
+            let mut by_head = vec![0.0; output.len()];
+            let head = |(index, ((by_head, key_cache), value_cache)): (
+                usize,
+                ((&mut [f32], &mut [f32]), &mut [f32]),
+            )| {
+                let (row, head) = (index / kv_heads, index % kv_heads);
+                let total = totals[row];
+                // new tokens stand behind the cached ones; of a prompt those behind its end count for nothing
+                let past = total.saturating_sub(sequence);
+                for token in 0..sequence.min(room - past) {
+                    let from = ((row * sequence + token) * kv_heads + head) * channels;
+                    let to = (past + token) * channels;
+                    key_cache[to..to + channels].copy_from_slice(&keys[from..from + channels]);
+                    value_cache[to..to + channels].copy_from_slice(&values[from..from + channels]);
+                }
+                for token in 0..sequence {
+                    let from = ((row * sequence + token) * self.heads + head * group) * channels;
+                    let queries = &queries[from..from + group * channels];
+                    let seen = (past + token + 1).min(room) * channels;
+                    let result = &mut by_head[token * group * channels..][..group * channels];
+                    attend(queries, &key_cache[..seen], &value_cache[..seen], channels, self.scale(), result);
+                }
+            };
+            let parts = by_head
+                .par_chunks_exact_mut(sequence * group * channels)
+                .zip(key_cache.par_chunks_exact_mut(size))
+                .zip(value_cache.par_chunks_exact_mut(size))
+                .enumerate();
+            match current_tract_executor() {
+                Executor::MultiThread(pool) => pool.install(|| parts.for_each(head)),
+                Executor::SingleThread | Executor::RayonGlobal => parts.for_each(head),
+            }
+            for (index, part) in by_head.chunks_exact(group * channels).enumerate() {
+                let (token, head) = (index % sequence, index / sequence % kv_heads);
+                let row = index / sequence / kv_heads;
+                let to = ((row * sequence + token) * self.heads + head * group) * channels;
+                output[to..to + group * channels].copy_from_slice(part);
+            }
+        }
+        Ok(tvec![result.into_tvalue(), present_key.into_tvalue(), present_value.into_tvalue()])
+    }
+}
+
+impl GroupQueryAttention {
+    fn scale(&self) -> f32 {
+        f32::from_bits(self.scale_bits)
+    }
+}
+
+impl TypedOp for GroupQueryAttention {
+    as_op!();
+
+    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(operands.len() == OPERANDS, "GroupQueryAttention takes {OPERANDS} operands");
+        ensure!(operands[0].datum_type == f32::datum_type(), "attends in float32 only");
+        Ok(tvec![operands[0].without_value(), operands[3].without_value(), operands[4].without_value()])
+    }
+}
+
+/// softmax(q · keysᵀ · scale) · values for each of some queries, `[queries, channels]`, over keys and values `[seen,
+/// channels]`.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma", "aarch64+neon"))]
+fn attend(queries: &[f32], keys: &[f32], values: &[f32], channels: usize, scale: f32, results: &mut [f32]) {
+    let mut scores = vec![0.0_f32; keys.len() / channels];
+    for (query, result) in queries.chunks_exact(channels).zip(results.chunks_exact_mut(channels)) {
+        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(channels)) {
+            let mut sums = [0.0_f32; 16];
+            let (query, query_rest) = query.as_chunks::<16>();
+            let (key, key_rest) = key.as_chunks::<16>();
+            for (query, key) in query.iter().zip(key) {
+                for ((sum, query), key) in sums.iter_mut().zip(query).zip(key) {
+                    *sum += query * key;
+                }
+            }
+            let rest: f32 = query_rest.iter().zip(key_rest).map(|(query, key)| query * key).sum();
+            *score = (sums.iter().sum::<f32>() + rest) * scale;
+        }
+        let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut total = 0.0;
+        for score in &mut scores {
+            *score = (*score - largest).exp();
+            total += *score;
+        }
+        result.fill(0.0);
+        for (score, value) in scores.iter().zip(values.chunks_exact(channels)) {
+            let weight = score / total;
+            for (result, value) in result.iter_mut().zip(value) {
+                *result += weight * value;
+            }
+        }
+    }
+}
+
+/// Rotates the first half of each head's channels against the second, by the row of the tables that belongs to the token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct RotaryEmbedding;
+
+impl Expansion for RotaryEmbedding {
+    fn name(&self) -> StaticName {
+        "RotaryEmbedding".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        operands: &'p [TensorProxy],
+        products: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(operands, 4)?;
+        solver.equals(&products[0].datum_type, &operands[0].datum_type)?;
+        solver.equals(&products[0].shape, &operands[0].shape)?;
+        Ok(())
+    }
+
+    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(name, self.clone(), operands)
+    }
+}
+
+impl Op for RotaryEmbedding {
+    fn name(&self) -> StaticName {
+        "RotaryEmbedding".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for RotaryEmbedding {
+    op_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Ok([heads, rows, cos, sin]) = <[TValue; 4]>::try_from(operands.into_vec()) else {
+            bail!("RotaryEmbedding takes 4 operands")
+        };
+        let [_, _, width] = *heads.shape() else { bail!("heads are {:?}", heads.shape()) };
+        let [table_rows, half] = *cos.shape() else { bail!("a table is {:?}", cos.shape()) };
+        ensure!(half > 0 && width % (2 * half) == 0 && sin.shape() == cos.shape(), "the tables do not fit");
+        let mut rotated = heads.into_tensor();
+        {
+            let (rows, cos, sin) =
+                (rows.try_as_plain_ram()?, cos.try_as_plain_ram()?, sin.try_as_plain_ram()?);
+            let (rows, cos, sin) = (rows.as_slice::<i64>()?, cos.as_slice::<f32>()?, sin.as_slice::<f32>()?);
+            let mut values = rotated.try_as_plain_ram_mut()?;
+            for (row, token) in rows.iter().zip(values.as_slice_mut::<f32>()?.chunks_exact_mut(width)) {
+                let row = usize::try_from(*row)?;
+                ensure!(row < table_rows, "token at place {row}, and the tables have {table_rows}");
+                let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
+                for head in token.chunks_exact_mut(2 * half) {
+                    let (first, second) = head.split_at_mut(half);
+                    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                    }
+                }
+            }
+        }
+        Ok(tvec![rotated.into_tvalue()])
+    }
+}
+
+impl TypedOp for RotaryEmbedding {
+    as_op!();
+
+    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(operands.len() == 4, "RotaryEmbedding takes 4 operands");
+        ensure!(operands[0].datum_type == f32::datum_type(), "rotates float32 only");
+        Ok(tvec![operands[0].without_value()])
+    }
+}
