@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
+use jetmoe_kernels::InstructionSet;
 #[cfg(feature = "ort")]
 use jetmoe_rt::Error;
 use jetmoe_rt::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, Provider, Runtime};
@@ -29,6 +30,7 @@ pub(crate) struct Devices {
 struct Report {
     schema_version: u32,
     backends: Vec<BackendReport>,
+    kernels: KernelReport,
     onnxruntime_libraries: Vec<LibraryReport>,
 }
 
@@ -44,6 +46,15 @@ struct BackendReport {
 struct ProviderReport {
     name: String,
     usable: bool,
+    detail: String,
+}
+
+/// What computes the operators of native graphs.
+#[derive(Serialize)]
+struct KernelReport {
+    /// `None` if the one that the environment names cannot be had.
+    chosen: Option<String>,
+    available: Vec<String>,
     detail: String,
 }
 
@@ -106,7 +117,7 @@ impl Devices {
         }
         let backends = vec![ort_report(&libraries[..plain], providers), tract_report(), reference_report()];
         let onnxruntime_libraries = libraries.into_iter().map(Library::report).collect();
-        Report { schema_version: SCHEMA, backends, onnxruntime_libraries }
+        Report { schema_version: SCHEMA, backends, kernels: kernel_report(), onnxruntime_libraries }
     }
 }
 
@@ -205,6 +216,17 @@ fn reference_report() -> BackendReport {
     }
 }
 
+fn kernel_report() -> KernelReport {
+    let available: Vec<String> = InstructionSet::available().iter().map(InstructionSet::to_string).collect();
+    match InstructionSet::chosen() {
+        Ok(chosen) => {
+            let detail = format!("has {}; JETMOE_KERNELS forces one", available.join(", "));
+            KernelReport { chosen: Some(chosen.to_string()), available, detail }
+        }
+        Err(error) => KernelReport { chosen: None, available, detail: error.to_string() },
+    }
+}
+
 /// Opens a library in a process of its own, since a process can hold only one and a bad one may take it down.
 fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
     if let LibraryStatus::Missing(why) = &candidate.status {
@@ -272,6 +294,11 @@ fn text(report: &Report) -> String {
             ));
         }
     }
+    let KernelReport { chosen, detail, .. } = &report.kernels;
+    text.push_str(&match chosen {
+        Some(chosen) => format!("\nkernels: {chosen} ({detail})\n"),
+        None => format!("\nkernels: none; {detail}\n"),
+    });
     text.push_str("\nlibonnxruntime, in the order of search\n");
     for library in &report.onnxruntime_libraries {
         text.push_str(&format!(

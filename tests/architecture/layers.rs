@@ -11,7 +11,7 @@ const SEES: &[(&str, &[&str])] = &[
     ("jetmoe-quantize", &[]),
     ("jetmoe-kernels", &[]),
     ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"]),
-    ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-artifact"]),
+    ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
@@ -41,6 +41,7 @@ const SEES: &[(&str, &[&str])] = &[
         &[
             "jetmoe-checkpoint",
             "jetmoe-artifact",
+            "jetmoe-kernels",
             "jetmoe-graph",
             "jetmoe-rt",
             "jetmoe-reference",

@@ -21,6 +21,7 @@ mod inspect;
 #[cfg(unix)]
 mod interruption;
 mod json_forms;
+mod kernels;
 #[cfg(target_os = "linux")]
 mod libraries;
 mod models;

@@ -72,7 +72,9 @@ pub enum Error {
         expected: usize,
     },
     /// An instruction set that was asked for and cannot be had.
-    #[error("{name} cannot be had on this processor\n  known are {known}, and it has {available}")]
+    #[error(
+        "kernels {name:?} cannot be had on this processor\n  there are {known}, of which it has {available}; JETMOE_KERNELS names one, and without it the best is taken"
+    )]
     InstructionSet {
         /// What was asked for.
         name: String,

@@ -1,0 +1,97 @@
+//! Native graphs, and the instruction sets that compute them.
+
+use std::fs;
+
+use jetmoe::artifact::{Precision, Profile};
+use jetmoe::checkpoint::Checkpoint;
+use jetmoe::export::{ExportOptions, export};
+use jetmoe_kernels::InstructionSet;
+use serde_json::Value;
+
+use crate::workbench::{Workbench, assert_text, fixture};
+
+/// A checkpoint of the fixtures, and an artifact with its 4-bit graphs of some profiles.
+fn with_profiles(checkpoint: &str, profiles: &[Profile]) -> Workbench {
+    let bench = Workbench::new();
+    bench.fixture(checkpoint);
+    let source = bench.path(checkpoint);
+    for profile in profiles {
+        let options = ExportOptions {
+            precision: Precision::Q4,
+            profile: *profile,
+            ..ExportOptions::new(source.to_str().unwrap(), bench.path("artifact"))
+        };
+        export(&Checkpoint::open(&source).unwrap(), &options).unwrap();
+    }
+    bench
+}
+
+/// By how much the perplexity may differ between instruction sets. They add up in another order; where that moves a rounding
+/// to 8 bits or a close choice between experts, a token differs, which was 0.006 % over the lines below.
+const PERPLEXITY_SHARE: f64 = 0.002;
+
+/// What is said about a processor.
+const SETS: [(&str, &str); 1] = [(r"of which it has [a-z0-9, ]+;", "of which it has [SETS];")];
+
+#[test]
+fn an_instruction_set_that_cannot_be_had_is_refused_with_those_that_can() {
+    let bench = with_profiles("jetmoe-mini", &[Profile::Native, Profile::Portable]);
+    let line = "jetmoe run --model artifact --backend ort --prompt x --max-new-tokens 1";
+    // that it is refused shows that the native graph is taken without being asked for
+    let refused = bench.command(line).environment("JETMOE_KERNELS", "nonsense").run();
+    assert!(refused.refused().contains("kernels \"nonsense\" cannot be had"), "{refused:#?}");
+    let portable = format!("{line} --profile portable");
+    bench.command(&portable).environment("JETMOE_KERNELS", "nonsense").run().succeeded();
+    bench.run(line).succeeded();
+    assert_text!(refused.transcript(), SETS);
+}
+
+#[test]
+fn every_instruction_set_of_this_processor_continues_alike_and_has_the_same_perplexity() {
+    let bench = with_profiles("jetmoe-mini", &[Profile::Native]);
+    let text = fs::read_to_string(fixture("jetmoe-mini").join("eval.jsonl")).unwrap();
+    let lines: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
+    fs::write(bench.path("held-out.jsonl"), lines).unwrap();
+    let run = "jetmoe run --model artifact --backend ort --prompt \"In the beginning\" --max-new-tokens 24";
+    let eval = "jetmoe eval --model artifact --backend ort --text held-out.jsonl --format json";
+    let of = |set: InstructionSet| {
+        let with = |line| bench.command(line).environment("JETMOE_KERNELS", set.to_string()).run();
+        let report: Value = serde_json::from_str(with(eval).succeeded()).unwrap();
+        (with(run).succeeded().to_owned(), report["results"][0]["perplexity"].as_f64().unwrap())
+    };
+    let (expected_text, expected) = of(InstructionSet::PLAIN);
+    for set in InstructionSet::available() {
+        let (text, perplexity) = of(set);
+        assert_eq!(text, expected_text, "{set}");
+        let difference = perplexity / expected - 1.0;
+        assert!(difference.abs() < PERPLEXITY_SHARE, "{set}: {perplexity}, plain: {expected}");
+    }
+}
+
+#[test]
+fn a_native_artifact_is_verified() {
+    let bench = with_profiles("tiny", &[Profile::Native]);
+    let ended = bench.run("jetmoe verify --model artifact --backend ort --format json");
+    let report: Value = serde_json::from_str(ended.succeeded()).unwrap();
+    assert_eq!(report["passed"], true, "{report:#}");
+    assert_eq!(report["backends"][0]["graph"], "onnx/native/model_q4.onnx", "{report:#}");
+}
+
+#[test]
+fn devices_names_the_kernels_that_are_chosen_and_those_there_are() {
+    let bench = Workbench::new();
+    let available: Vec<String> = InstructionSet::available().iter().map(InstructionSet::to_string).collect();
+    let of = |chosen: &str, line: &str| bench.command(line).environment("JETMOE_KERNELS", chosen).run();
+    for (named, chosen) in [("", available.last().unwrap().as_str()), ("plain", "plain")] {
+        let table = of(named, "jetmoe devices");
+        let expected =
+            format!("\nkernels: {chosen} (has {}; JETMOE_KERNELS forces one)\n", available.join(", "));
+        assert!(table.succeeded().contains(&expected), "{table:#?}");
+        let json = of(named, "jetmoe devices --format json");
+        let report: Value = serde_json::from_str(json.succeeded()).unwrap();
+        assert_eq!(report["kernels"]["chosen"], chosen);
+        assert_eq!(report["kernels"]["available"], Value::from(available.clone()));
+    }
+    let table = of("nonsense", "jetmoe devices");
+    assert!(table.succeeded().contains("\nkernels: none; kernels \"nonsense\" cannot be had"), "{table:#?}");
+}
