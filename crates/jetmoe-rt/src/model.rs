@@ -266,8 +266,12 @@ impl LoadOptions {
             // of the operators of the other profiles OpenVINO takes only some
             let foreign =
                 self.device.provider() == Some(Provider::OpenVino) && graph.profile != Profile::Portable;
+            // our own operators compute on the CPU, and gain nothing where only the plain path can be had
+            let slow = graph.profile == Profile::Native
+                && (self.device != Device::Cpu
+                    || jetmoe_kernels::InstructionSet::best() == jetmoe_kernels::InstructionSet::PLAIN);
             let profile = runtime.profiles().iter().position(|profile| *profile == graph.profile);
-            (graph.precision, rounds, foreign, profile)
+            (graph.precision, rounds, foreign || slow, profile)
         };
         let graphs = artifact.manifest().graphs.iter();
         let (refused, chosen): (Vec<_>, Vec<_>) = graphs
