@@ -1,13 +1,13 @@
 //! The fixtures, their exports, and checkpoints that differ from them on purpose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jetmoe::artifact::{Artifact, OptionalOutput, Precision, Profile, Task};
-use jetmoe::checkpoint::{Checkpoint, names};
-use jetmoe::conformance::{Backend, Expectation, load, read_golden};
+use jetmoe::artifact::{Artifact, GraphRecord, OptionalOutput, Precision, Profile, Task};
+use jetmoe::checkpoint::{Checkpoint, Dtype as StoredType, names};
+use jetmoe::conformance::{Backend, Expectation, load, read_golden, reference_model_of_graph};
 use jetmoe::export::{ExportOptions, export};
 use jetmoe::rt::{Device, LoadOptions, Model};
 use safetensors::tensor::TensorView;
@@ -19,36 +19,52 @@ use tempfile::TempDir;
 const FIXTURES: [&str; 2] = ["tests/fixtures/goldens", "tests/fixtures/models"];
 const GOLDEN: &str = "golden.safetensors";
 
-/// What a case is run on: a backend, and of the case's graphs the one of a profile.
+/// What a case is run on: a backend, and of the case's graphs the one of a profile and a precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) backend: Backend,
     profile: Profile,
+    precision: Precision,
 }
 
 impl Subject {
-    pub(crate) const ORT: Subject = Subject { backend: Backend::Ort, profile: Profile::Portable };
-    pub(crate) const ORT_OWN_OPERATORS: Subject =
-        Subject { backend: Backend::Ort, profile: Profile::OnnxRuntime };
-    pub(crate) const TRACT: Subject = Subject { backend: Backend::Tract, profile: Profile::Portable };
+    pub(crate) const ORT: Subject = Subject::exact(Backend::Ort, Profile::Portable);
+    pub(crate) const ORT_OWN_OPERATORS: Subject = Subject::exact(Backend::Ort, Profile::OnnxRuntime);
+    pub(crate) const ORT_KERNELS: Subject = Subject::kernels(Backend::Ort);
+    pub(crate) const TRACT: Subject = Subject::exact(Backend::Tract, Profile::Portable);
     /// It runs no graph.
-    pub(crate) const REFERENCE: Subject = Subject { backend: Backend::Reference, profile: Profile::Portable };
+    pub(crate) const REFERENCE: Subject = Subject::exact(Backend::Reference, Profile::Portable);
 
-    /// Those of this build; with a device, those of ONNX Runtime alone.
+    const ALL: [Subject; 5] =
+        [Self::ORT, Self::ORT_OWN_OPERATORS, Self::ORT_KERNELS, Self::TRACT, Self::REFERENCE];
+
+    const fn exact(backend: Backend, profile: Profile) -> Subject {
+        Subject { backend, profile, precision: Precision::F32 }
+    }
+
+    /// Our kernels compute bfloat16 weights with float32 rows, to float32's tolerance. What they do with rounded ones is
+    /// held to the answers in `native.rs`.
+    const fn kernels(backend: Backend) -> Subject {
+        Subject { backend, profile: Profile::Native, precision: Precision::Bf16 }
+    }
+
+    /// Those of this build; with a device, those of ONNX Runtime alone that compute on it.
     pub(crate) fn built_in() -> Vec<Subject> {
-        let all = [Self::ORT, Self::ORT_OWN_OPERATORS, Self::TRACT, Self::REFERENCE].into_iter();
         let has_device = std::env::var_os(DEVICE_VARIABLE).is_some();
-        all.filter(|subject| match subject.backend {
-            Backend::Ort => Backend::Ort.is_built_in(),
+        let is_here = |subject: &Subject| match subject.backend {
+            Backend::Ort => {
+                // our kernels are the processor's
+                Backend::Ort.is_built_in() && (!has_device || subject.profile != Profile::Native)
+            }
             other => other.is_built_in() && !has_device,
-        })
-        .collect()
+        };
+        Self::ALL.into_iter().filter(is_here).collect()
     }
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.backend, self.profile)
+        write!(f, "{} ({} {})", self.backend, self.precision, self.profile)
     }
 }
 
@@ -96,7 +112,7 @@ impl Case {
     }
 }
 
-/// An artifact with a graph of every profile and every output there is, and the checkpoint it was made from.
+/// An artifact with a graph for every subject and every output there is, and the checkpoint it was made from.
 pub(crate) struct Export {
     pub(crate) artifact: Artifact,
     checkpoint: Checkpoint,
@@ -108,10 +124,12 @@ impl Export {
     /// Exports for a task; for what the checkpoint was trained for if `None`.
     pub(crate) fn of(checkpoint: Checkpoint, task: Option<Task>) -> Export {
         let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        for profile in Profile::ALL.iter().filter(|profile| profile.has(Precision::F32)) {
+        let graphs = Subject::ALL.map(|subject| (subject.profile, subject.precision));
+        for (profile, precision) in BTreeSet::from(graphs) {
             let options = ExportOptions {
                 task,
-                profile: *profile,
+                profile,
+                precision,
                 optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
                 ..ExportOptions::new(checkpoint.folder().display().to_string(), folder.path())
             };
@@ -121,8 +139,33 @@ impl Export {
     }
 
     pub(crate) fn load(&self, subject: Subject) -> Model {
-        let options = LoadOptions { profile: Some(subject.profile), ..load_options(subject.backend) };
+        let options = LoadOptions {
+            profile: Some(subject.profile),
+            precision: Some(subject.precision),
+            ..load_options(subject.backend)
+        };
         load(subject.backend, &self.artifact, Some(&self.checkpoint), &options).unwrap()
+    }
+
+    /// Whether a subject computes with the checkpoint's weights as they are.
+    pub(crate) fn is_exact(&self, subject: Subject) -> bool {
+        let tensors = self.checkpoint.tensors();
+        let is_bf16 = |name: &str| tensors.get(name).unwrap().dtype == StoredType::Bf16;
+        subject.precision == Precision::F32 || tensors.names().all(is_bf16)
+    }
+
+    /// What a subject must make of the golden file's tokens: what transformers did, or where its weights are rounded,
+    /// what the reference does with those.
+    pub(crate) fn expectation(&self, subject: Subject, golden: Expectation) -> Expectation {
+        if self.is_exact(subject) {
+            return golden;
+        }
+        let record = self.artifact.graph(Some(subject.precision), Some(subject.profile)).unwrap();
+        // a golden file has what the checkpoint's own head gives, whatever the graph has
+        let task = Task::of_architecture(self.checkpoint.config().architecture);
+        let record = GraphRecord { task, ..record.clone() };
+        let model = reference_model_of_graph(&self.checkpoint, &self.artifact, &record).unwrap();
+        Expectation::for_batch(&model, golden.batch).unwrap()
     }
 }
 

@@ -54,6 +54,12 @@ fn onnx_runtime_s_own_operators_compute_the_golden_values_of_every_case() {
     check_every_case(Subject::ORT_OWN_OPERATORS, Head::Own);
 }
 
+#[cfg(feature = "ort")]
+#[test]
+fn our_kernels_in_onnx_runtime_compute_the_golden_values_of_every_case() {
+    check_every_case(Subject::ORT_KERNELS, Head::Own);
+}
+
 #[cfg(feature = "tract")]
 #[test]
 fn tract_computes_the_golden_values_of_every_case() {
@@ -75,6 +81,12 @@ fn onnx_runtime_computes_the_golden_values_of_every_backbone() {
 #[test]
 fn onnx_runtime_s_own_operators_compute_the_golden_values_of_every_backbone() {
     check_every_case(Subject::ORT_OWN_OPERATORS, Head::None);
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn our_kernels_in_onnx_runtime_compute_the_golden_values_of_every_backbone() {
+    check_every_case(Subject::ORT_KERNELS, Head::None);
 }
 
 #[cfg(feature = "tract")]
@@ -124,8 +136,9 @@ fn check(
         Head::Own => None,
         Head::None => Some(Task::Backbone),
     };
-    let model = Export::of(checkpoint, task).load(subject);
-    let comparison = compare(subject.backend, &model, &case.golden(), Tolerance::Float32)
+    let export = Export::of(checkpoint, task);
+    let expectation = export.expectation(subject, case.golden());
+    let comparison = compare(subject.backend, &export.load(subject), &expectation, Tolerance::Float32)
         .map_err(|error| error.to_string())?;
     largest_errors.add(&comparison);
     let problems =

@@ -16,6 +16,8 @@ mod generation;
 mod golden;
 mod mistakes;
 #[cfg(feature = "ort")]
+mod native;
+#[cfg(feature = "ort")]
 mod precisions;
 mod quality;
 mod sessions;

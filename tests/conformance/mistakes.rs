@@ -1,15 +1,19 @@
 //! A comparison that cannot fail proves nothing: models with one thing wrong, each of which must be found.
 
+use std::sync::LazyLock;
+
 use jetmoe::checkpoint::names::{self, Mixture};
 use jetmoe::conformance::{Comparison, Tolerance, compare};
 use serde_json::json;
 
 use crate::fixtures::{Altered, Case, Export, Subject};
 
-/// Compares a model in which something is wrong with what transformers computed for the right one.
+static TINY: LazyLock<Export> = LazyLock::new(|| Case::named("tiny").export());
+
+/// Compares a model in which something is wrong with what must come out of the right one.
 fn compare_with_golden(wrong: &Export, subject: Subject) -> Comparison {
-    let golden = Case::named("tiny").golden();
-    compare(subject.backend, &wrong.load(subject), &golden, Tolerance::Float32).unwrap()
+    let expectation = TINY.expectation(subject, Case::named("tiny").golden());
+    compare(subject.backend, &wrong.load(subject), &expectation, Tolerance::Float32).unwrap()
 }
 
 /// Checks that every backend finds a mistake in a copy of the case `tiny`.
@@ -148,7 +152,10 @@ fn another_greedy_token_is_named_with_its_place() {
         altered.row(names::EMBEDDING, 40).copy_from_slice(&right);
         altered.row(names::EMBEDDING, 41).copy_from_slice(&left);
     });
-    for comparison in comparisons {
+    let subjects = Subject::built_in();
+    let found = comparisons.into_iter().zip(subjects);
+    // with rounded weights neither token is ever the best
+    for (comparison, _) in found.filter(|(_, subject)| TINY.is_exact(*subject)) {
         let greedy = comparison.greedy.unwrap();
         assert!(!greedy.identical);
         // the first place where the golden continuations have either token
@@ -179,8 +186,9 @@ fn the_configured_epsilon_in_the_norms_of_the_layers_is_found() {
             std::fs::write(&graph, bytes).unwrap();
         }
         for subject in Subject::built_in().into_iter().filter(|subject| *subject != Subject::REFERENCE) {
+            let expectation = export.expectation(subject, case.golden());
             let comparison =
-                compare(subject.backend, &export.load(subject), &case.golden(), Tolerance::Float32).unwrap();
+                compare(subject.backend, &export.load(subject), &expectation, Tolerance::Float32).unwrap();
             assert!(!comparison.passed, "{comparison:#?}");
         }
     }

@@ -115,6 +115,12 @@ fn onnx_runtime_s_own_operators_have_the_perplexity_of_transformers() {
     check_perplexity(Subject::ORT_OWN_OPERATORS);
 }
 
+#[cfg(feature = "ort")]
+#[test]
+fn our_kernels_in_onnx_runtime_have_the_perplexity_of_transformers() {
+    check_perplexity(Subject::ORT_KERNELS);
+}
+
 #[cfg(feature = "tract")]
 #[test]
 fn tract_has_the_perplexity_of_transformers() {
@@ -244,6 +250,12 @@ fn check_classes(subject: Subject) {
 #[test]
 fn onnx_runtime_classifies_as_transformers_does_alone_and_in_batches() {
     check_classes(Subject::ORT);
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn our_kernels_in_onnx_runtime_classify_as_transformers_does_alone_and_in_batches() {
+    check_classes(Subject::ORT_KERNELS);
 }
 
 #[cfg(feature = "tract")]

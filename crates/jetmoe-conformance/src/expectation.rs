@@ -29,7 +29,14 @@ impl Expectation {
     /// # Errors
     /// What that model's backend refuses.
     pub fn from_model(model: &Model) -> Result<Self> {
-        let batch = sample_batch(model.config())?;
+        Self::for_batch(model, sample_batch(model.config())?)
+    }
+
+    /// [`Expectation::from_model`] over a batch of the caller's.
+    ///
+    /// # Errors
+    /// What that model's backend refuses.
+    pub fn for_batch(model: &Model, batch: TokenBatch) -> Result<Self> {
         let mut session = model.session()?;
         let outputs = session.step(&batch)?;
         let mut tensors = outputs.tensors().clone();
