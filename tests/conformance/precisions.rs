@@ -113,8 +113,11 @@ fn onnx_runtime_runs_every_precision_and_profile_as_the_reference_does() {
 
 #[cfg(feature = "tract")]
 #[test]
-fn tract_runs_every_portable_precision_but_bfloat16_as_the_reference_does() {
-    assert_eq!(verify_every_graph(Runtime::Tract, Backend::Tract), 10);
+fn tract_runs_every_precision_but_bfloat16_in_its_profiles_as_the_reference_does() {
+    let precisions = Precision::ALL.iter().filter(|precision| **precision != Precision::Bf16);
+    let graphs = precisions.flat_map(|precision| profiles_of(*precision));
+    let graphs = graphs.filter(|profile| *profile != Profile::OnnxRuntime).count();
+    assert_eq!(verify_every_graph(Runtime::Tract, Backend::Tract), 2 * graphs);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! `cargo bench -p jetmoe-kernels --bench layers -- [--threads N] [--rounds N] [--layers N] [--tokens 1,16,128,512]`
 //! prints one line of JSON per measurement.
 
+#![allow(clippy::print_stdout)] // what a benchmark found
+
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -54,15 +56,14 @@ impl Layer {
         }
     }
 
-    fn mlp(&self) -> Mlp<'_> {
-        let view = |(layout, codes, scales): &'_ (Layout, Vec<u8>, Vec<f16>)| -> Weight<'static> {
-            // the layers live as long as the process
-            let (codes, scales): (&'static [u8], &'static [f16]) =
-                unsafe { (&*(codes.as_slice() as *const _), &*(scales.as_slice() as *const _)) };
-            Weight::new(*layout, codes, Some(scales), None).expect("the sizes of the layout")
-        };
-        Mlp { gate_and_up: view(&self.gate_and_up), down: view(&self.down), activation: Activation::Silu }
+    fn mlp(&self) -> Result<Mlp<'_>> {
+        let (gate_and_up, down) = (view(&self.gate_and_up)?, view(&self.down)?);
+        Ok(Mlp { gate_and_up, down, activation: Activation::Silu })
     }
+}
+
+fn view((layout, codes, scales): &(Layout, Vec<u8>, Vec<f16>)) -> Result<Weight<'_>> {
+    Weight::new(*layout, codes, Some(scales), None)
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -98,26 +99,26 @@ fn read(pool: &Pool, bytes: &[&[u8]]) -> f64 {
     bytes.iter().map(|bytes| bytes.len()).sum::<usize>() as f64 / begun.elapsed().as_secs_f64()
 }
 
-fn main() {
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let option = |name: &str, default: &str| {
         let place = arguments.iter().position(|argument| argument == name);
         place.and_then(|place| arguments.get(place + 1).cloned()).unwrap_or(default.to_owned())
     };
-    let number = |name: &str, default: &str| option(name, default).parse::<usize>().expect("a number");
-    let threads = number("--threads", "2");
-    let pool = Pool(ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool"));
+    let number = |name: &str, default: &str| option(name, default).parse::<usize>();
+    let threads = number("--threads", "2")?;
+    let pool = Pool(ThreadPoolBuilder::new().num_threads(threads).build()?);
     let tokens = option("--tokens", "1,16,128,512");
-    let tokens: Vec<usize> = tokens.split(',').map(|count| count.parse().expect("a number")).collect();
+    let tokens = tokens.split(',').map(str::parse).collect::<std::result::Result<Vec<usize>, _>>()?;
     let mut state = 0x9E37_79B9_7F4A_7C15;
-    let layers: Vec<Layer> = (0..number("--layers", "8")).map(|_| Layer::random(&mut state)).collect();
+    let layers: Vec<Layer> = (0..number("--layers", "8")?).map(|_| Layer::random(&mut state)).collect();
     let bytes: Vec<&[u8]> =
         layers.iter().flat_map(|layer| [layer.gate_and_up.1.as_slice(), &layer.down.1]).collect();
-    let instructions = InstructionSet::chosen().expect("a set that this processor has");
+    let instructions = InstructionSet::chosen()?;
     let compute = Compute { instructions, threads: &pool };
     let mut times = vec![Vec::new(); tokens.len()];
     let mut bandwidths = Vec::new();
-    for _ in 0..number("--rounds", "5") {
+    for _ in 0..number("--rounds", "5")? {
         bandwidths.push(read(&pool, &bytes));
         for (tokens, times) in tokens.iter().zip(&mut times) {
             let x: Vec<f32> =
@@ -136,13 +137,13 @@ fn main() {
             let begun = Instant::now();
             for layer in layers.iter().take(runs) {
                 let choices = Choices { experts: &chosen, per_row: PER_TOKEN };
-                expert_mlp(compute, &x, choices, &gates, &layer.mlp(), &mut y).expect("sizes that fit");
+                expert_mlp(compute, &x, choices, &gates, &layer.mlp()?, &mut y)?;
                 black_box(&mut y);
             }
             times.push(begun.elapsed().as_secs_f64() / runs as f64);
         }
     }
-    let mlp = layers[0].mlp();
+    let mlp = layers[0].mlp()?;
     let expert = mlp.gate_and_up.expert_bytes() + mlp.down.expert_bytes();
     let bandwidth = median(bandwidths);
     println!(
@@ -159,4 +160,5 @@ fn main() {
             bytes as f64 / time / bandwidth
         );
     }
+    Ok(())
 }

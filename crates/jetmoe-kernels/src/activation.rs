@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn every_activation_is_its_formula() {
-        let formulas: [(Activation, fn(f64) -> f64); 4] = [
+        type Formula = fn(f64) -> f64;
+        let formulas: [(Activation, Formula); 4] = [
             (Activation::Silu, |x| x / (1.0 + (-x).exp())),
             (Activation::Gelu, |x| 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt()))),
             (Activation::GeluTanh, |x| {

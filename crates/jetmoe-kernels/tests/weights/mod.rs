@@ -1,5 +1,7 @@
 //! Random weights, and what the definition makes of them.
 
+#![allow(clippy::unwrap_used)] // as in every test
+
 use half::{bf16, f16};
 use jetmoe_kernels::{Activation, Element, Layout, PANEL_ROWS, Weight};
 

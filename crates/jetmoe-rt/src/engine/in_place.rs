@@ -38,13 +38,12 @@ pub(super) trait InPlaceEngine: fmt::Debug + Send {
         tokens: usize,
     ) -> Result<()>;
 
-    /// Runs the graph over buffers that it updates. Returns its other outputs, and how long the runtime took.
-    fn run(
-        &mut self,
-        inputs: &PackedInputs,
-        buffers: &mut [CacheBuffer<Self::Buffer>],
-    ) -> Result<(Vec<(OutputName, ArrayD<f32>)>, Duration)>;
+    /// Runs the graph over buffers that it updates.
+    fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Self::Buffer>]) -> Result<Returned>;
 }
+
+/// What a call returned beside the cache, and how long the runtime took.
+pub(super) type Returned = (Vec<(OutputName, ArrayD<f32>)>, Duration);
 
 /// A part of the cache with the names that the graph reads and writes it by.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! A cache that ONNX Runtime updates in place: past and present are bound to one buffer.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use half::f16;
 use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
@@ -12,7 +12,7 @@ use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementTyp
 
 use super::{Shared, int64_tensor, run_error, sizes, to_array};
 use crate::Result;
-use crate::engine::in_place::{CacheBuffer, InPlaceEngine, PackedInputs, copy_row};
+use crate::engine::in_place::{CacheBuffer, InPlaceEngine, PackedInputs, Returned, copy_row};
 
 /// A graph with the bindings of one session.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl BoundGraph {
         &mut self,
         inputs: &PackedInputs,
         buffers: &mut [CacheBuffer<DynTensor>],
-    ) -> ort::Result<(Vec<(OutputName, ArrayD<f32>)>, Duration)> {
+    ) -> ort::Result<Returned> {
         self.binding.clear();
         self.binding.bind_input(InputName::InputIds.to_string(), &int64_tensor(&inputs.ids)?)?;
         self.binding.bind_input(InputName::AttentionMask.to_string(), &int64_tensor(&inputs.mask)?)?;
@@ -95,11 +95,7 @@ impl InPlaceEngine for BoundGraph {
         copied.map_err(|error| run_error(&error))
     }
 
-    fn run(
-        &mut self,
-        inputs: &PackedInputs,
-        buffers: &mut [CacheBuffer<DynTensor>],
-    ) -> Result<(Vec<(OutputName, ArrayD<f32>)>, Duration)> {
+    fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<DynTensor>]) -> Result<Returned> {
         self.call(inputs, buffers).map_err(|error| run_error(&error))
     }
 }

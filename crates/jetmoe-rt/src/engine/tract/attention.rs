@@ -44,6 +44,9 @@ struct GroupQueryAttention {
     scale_bits: u32,
 }
 
+/// What belongs to a key head: results of its queries, its keys and its values.
+type HeadParts<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
+
 /// Operands of the operator.
 const OPERANDS: usize = 7;
 
@@ -131,10 +134,7 @@ impl EvalOp for GroupQueryAttention {
             let size = room * channels;
             // results by key head, as the threads have them: [batch, kv_heads, sequence, group * channels]
             let mut by_head = vec![0.0; output.len()];
-            let head = |(index, ((by_head, key_cache), value_cache)): (
-                usize,
-                ((&mut [f32], &mut [f32]), &mut [f32]),
-            )| {
+            let head = |(index, ((by_head, key_cache), value_cache)): (usize, HeadParts<'_>)| {
                 let (row, head) = (index / kv_heads, index % kv_heads);
                 let total = totals[row];
                 // new tokens stand behind the cached ones; of a prompt those behind its end count for nothing

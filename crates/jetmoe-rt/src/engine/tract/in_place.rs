@@ -1,15 +1,15 @@
 //! A cache that tract updates in place: the buffers go into the graph and come out of it again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
+use jetmoe_artifact::{ElementType, InputName, Signature};
 use ndarray::ArrayD;
 use tract_onnx::prelude::*;
 
 use super::{Recorder, Shared, clear_upper_registers, guarded, run_error, to_array};
 use crate::Result;
-use crate::engine::in_place::{CacheBuffer, InPlaceEngine, PackedInputs, copy_row};
+use crate::engine::in_place::{CacheBuffer, InPlaceEngine, PackedInputs, Returned, copy_row};
 
 /// A graph with the trace of one session.
 #[derive(Debug)]
@@ -19,11 +19,7 @@ pub(super) struct TractInPlace {
 }
 
 impl TractInPlace {
-    fn call(
-        &self,
-        inputs: &PackedInputs,
-        buffers: &mut [CacheBuffer<Tensor>],
-    ) -> TractResult<(Vec<(OutputName, ArrayD<f32>)>, Duration)> {
+    fn call(&self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Tensor>]) -> TractResult<Returned> {
         let mut values = tvec![];
         for input in &self.shared.inputs {
             values.push(match input.name {
@@ -82,11 +78,7 @@ impl InPlaceEngine for TractInPlace {
         copied.map_err(run_error)
     }
 
-    fn run(
-        &mut self,
-        inputs: &PackedInputs,
-        buffers: &mut [CacheBuffer<Tensor>],
-    ) -> Result<(Vec<(OutputName, ArrayD<f32>)>, Duration)> {
+    fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Tensor>]) -> Result<Returned> {
         let begun = Instant::now();
         let result = guarded(|| self.call(inputs, buffers));
         clear_upper_registers();
