@@ -266,16 +266,17 @@ impl LoadOptions {
             // of the operators of the other profiles OpenVINO takes only some
             let foreign =
                 self.device.provider() == Some(Provider::OpenVino) && graph.profile != Profile::Portable;
-            // our own operators compute on the CPU, and gain nothing where only the plain path can be had
+            // our own operators gain nothing where only the plain path can be had
             let slow = graph.profile == Profile::Native
-                && (self.device != Device::Cpu
-                    || jetmoe_kernels::InstructionSet::best() == jetmoe_kernels::InstructionSet::PLAIN);
+                && jetmoe_kernels::InstructionSet::best() == jetmoe_kernels::InstructionSet::PLAIN;
             let profile = runtime.profiles().iter().position(|profile| *profile == graph.profile);
             (graph.precision, rounds, foreign || slow, profile)
         };
         let graphs = artifact.manifest().graphs.iter();
         let (refused, chosen): (Vec<_>, Vec<_>) = graphs
             .filter(|graph| runtime.can_run(graph))
+            // our own operators compute on the CPU; OpenVINO refuses what stands around them
+            .filter(|graph| graph.profile != Profile::Native || self.device == Device::Cpu)
             .filter(is_wanted)
             .partition(|graph| !self.device.runs(graph.precision));
         let (precision, profile) = (wanted.precision, wanted.profile);
