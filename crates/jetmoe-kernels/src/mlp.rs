@@ -79,12 +79,11 @@ fn gated(compute: Compute<'_>, rows: &Rows, routes: &Routes, mlp: &Mlp<'_>) -> R
         }
         Rows::Floats(floats) => {
             let columns = floats.columns;
-            let blocks = columns / BLOCK_INPUTS;
             let mut by_block = vec![0.0; floats.values.len()];
             let targets = by_block.chunks_exact_mut(slots * BLOCK_INPUTS).enumerate();
             share(compute.threads, targets, |(index, target)| target.copy_from_slice(&block(index)));
             for (slot, row) in floats.values.chunks_exact_mut(columns).enumerate() {
-                for (index, target) in row.chunks_exact_mut(BLOCK_INPUTS).enumerate().take(blocks) {
+                for (index, target) in row.chunks_exact_mut(BLOCK_INPUTS).enumerate() {
                     target
                         .copy_from_slice(&by_block[(index * slots + slot) * BLOCK_INPUTS..][..BLOCK_INPUTS]);
                 }

@@ -5,7 +5,7 @@ mod avx2;
 mod plain;
 
 use crate::instructions::Kind;
-use crate::layout::{BLOCK_INPUTS, Layout, PANEL_ROWS};
+use crate::layout::{BLOCK_INPUTS, Layout};
 use crate::rounded::{Rows, RowsOf};
 use crate::weight::Panel;
 use crate::{Activation, Element, InstructionSet, Weight};
@@ -18,9 +18,6 @@ pub(crate) struct Codes<'a> {
     /// Blocks of a group; 1 too where a block has two groups.
     pub(crate) blocks_of_group: usize,
 }
-
-/// Rows whose sums stay in the first cache together with the block of the weight and of the rows.
-const ROWS_AT_A_TIME: usize = 64;
 
 /// The `[count, 32]` products of an expert's rows with one panel of its matrix.
 pub(crate) fn multiply(
@@ -50,17 +47,13 @@ pub(crate) fn multiply(
                 layout.element.group_size().map_or(1, |size| size.weights().div_ceil(BLOCK_INPUTS));
             let codes = Codes { panel, layout, blocks_of_group };
             let rows = RowsOf { rounded, first, count };
-            for first in (0..count).step_by(ROWS_AT_A_TIME) {
-                let part = rows.part(first, ROWS_AT_A_TIME.min(count - first));
-                let products = &mut products[first * PANEL_ROWS..][..part.count * PANEL_ROWS];
-                match set.kind() {
-                    Kind::Plain => plain::multiply_codes(&codes, &part, products),
-                    #[cfg(target_arch = "x86_64")]
-                    // SAFETY: an InstructionSet exists only where the processor has its instructions.
-                    Kind::Avx2 => unsafe { avx2::multiply_codes(&codes, &part, products) },
-                    #[cfg(not(target_arch = "x86_64"))]
-                    Kind::Avx2 => unreachable!("not on this processor"),
-                }
+            match set.kind() {
+                Kind::Plain => plain::multiply_codes(&codes, &rows, products),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: an InstructionSet exists only where the processor has its instructions.
+                Kind::Avx2 => unsafe { avx2::multiply_codes(&codes, &rows, products) },
+                #[cfg(not(target_arch = "x86_64"))]
+                Kind::Avx2 => unreachable!("not on this processor"),
             }
         }
     }
@@ -77,7 +70,7 @@ pub(crate) struct Block<'a> {
 /// Rounds a block of rows, `[rows, 32]`.
 pub(crate) fn round(set: InstructionSet, x: &[f32], block: &mut Block<'_>) {
     match set.kind() {
-        Kind::Plain => plain::round(x, block),
+        Kind::Plain => round_rows(x, block),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an InstructionSet exists only where the processor has its instructions.
         Kind::Avx2 => unsafe { avx2::round(x, block) },

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Block, Codes, has_halves, round_rows};
+use super::{Codes, has_halves};
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::rounded::RowsOf;
 
@@ -53,8 +53,4 @@ pub(super) fn multiply_bf16(panel: &[u8], x: &[f32], columns: usize, products: &
             }
         }
     }
-}
-
-pub(super) fn round(x: &[f32], block: &mut Block<'_>) {
-    round_rows(x, block);
 }
