@@ -78,9 +78,6 @@ impl fmt::Display for Operator {
     }
 }
 
-/// The domain of our own operators.
-pub(crate) const JETMOE: &str = "jetmoe";
-
 /// Value of an attribute.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Attribute {

@@ -1,6 +1,8 @@
 //! A graph as the messages of an ONNX file.
 
-use crate::graph::{Attribute, Graph, JETMOE, MICROSOFT, ValueFacts, ValueId};
+use jetmoe_artifact::names;
+
+use crate::graph::{Attribute, Graph, MICROSOFT, ValueFacts, ValueId};
 use crate::writer::Place;
 use crate::{Dimension, onnx};
 
@@ -12,7 +14,8 @@ pub(crate) fn model(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onn
         ("jetmoe.profile", graph.profile.to_string()),
     ];
     let is_used = |domain: &&str| graph.nodes.iter().any(|node| node.operator.domain == *domain);
-    let other_domains = [MICROSOFT, JETMOE].into_iter().filter(is_used).map(|domain| (domain, 1));
+    let other_domains =
+        [MICROSOFT, names::operators::DOMAIN].into_iter().filter(is_used).map(|domain| (domain, 1));
     onnx::Model {
         ir_version: Some(graph.opset.ir_version()),
         producer_name: Some("jetmoe-export".to_owned()),

@@ -1,6 +1,7 @@
 //! Weights in panels, as our own operators read them: restored by `jetmoe-kernels`, which defines those operators.
 
 use half::f16;
+use jetmoe_artifact::names::operators;
 use jetmoe_graph::onnx;
 use jetmoe_kernels::{Element, Layout, PANEL_ROWS, RowOrder, Weight};
 
@@ -27,7 +28,7 @@ impl Panels {
 
 /// The codes of every weight in panels that a node reads, and what it is told of them.
 pub(super) fn panels_of(node: &onnx::Node) -> Vec<(String, Panels)> {
-    if node.domain.as_deref() != Some("jetmoe") {
+    if node.domain.as_deref() != Some(operators::DOMAIN) {
         return Vec::new();
     }
     let integer = |wanted: &str| {
@@ -47,10 +48,10 @@ pub(super) fn panels_of(node: &onnx::Node) -> Vec<(String, Panels)> {
         vec![panels(sizes, "", RowOrder::AsStored, [first, first + 1, first + 2])]
     };
     let found = match node.op_type.as_deref() {
-        Some("Linear" | "LookUp") => one(1),
-        Some("ExpertLinear") => one(2),
-        Some("ExpertLinearSum") => one(3),
-        Some("ExpertMlp") => {
+        Some(operators::LINEAR | operators::LOOK_UP) => one(1),
+        Some(operators::EXPERT_LINEAR) => one(2),
+        Some(operators::EXPERT_LINEAR_SUM) => one(3),
+        Some(operators::EXPERT_MLP) => {
             let (hidden, intermediate) = (size("hidden"), size("intermediate"));
             let both = intermediate.map(|width| 2 * width);
             vec![

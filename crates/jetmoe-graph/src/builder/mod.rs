@@ -13,12 +13,12 @@ mod sizes;
 
 use std::collections::HashMap;
 
-use jetmoe_artifact::{InputSpec, OutputSpec, Profile, WeightPlan};
+use jetmoe_artifact::{InputSpec, OutputSpec, Profile, WeightPlan, names};
 
 pub(crate) use self::attention::GroupedQueries;
 pub(crate) use self::native::{OwnStorage, Paneled};
 use crate::graph::{
-    Attribute, Constant, Graph, JETMOE, MICROSOFT, Node, Operator, StoredWeight, ValueFacts, ValueId,
+    Attribute, Constant, Graph, MICROSOFT, Node, Operator, StoredWeight, ValueFacts, ValueId,
 };
 use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
 
@@ -297,7 +297,7 @@ impl Builder {
         let inputs = inputs.iter().map(|value| value.id).collect();
         let domain = match operator {
             _ if MICROSOFT_OPERATORS.contains(&operator) => MICROSOFT,
-            _ if native::OPERATORS.contains(&operator) => JETMOE,
+            _ if native::OPERATORS.contains(&operator) => names::operators::DOMAIN,
             _ => "",
         };
         let operator = Operator { domain, name: operator };

@@ -3,6 +3,7 @@
 //! Each takes the codes of a weight behind its other operands, then its scales and its zero points where there are any;
 //! [`Builder::expert_mlp`] those of two weights, by kind.
 
+use jetmoe_artifact::names::operators::{EXPERT_LINEAR, EXPERT_LINEAR_SUM, EXPERT_MLP, LINEAR, LOOK_UP};
 use jetmoe_artifact::{ModelPart, Profile, WeightStorage};
 use jetmoe_kernels::{Activation, Element, Layout, RowOrder};
 
@@ -11,12 +12,6 @@ use crate::graph::Attribute;
 use crate::panels::Panels;
 use crate::weight::Encoding;
 use crate::{Dimension, ElementType, Result, Shape, Weight};
-
-const LINEAR: &str = "Linear";
-const EXPERT_LINEAR: &str = "ExpertLinear";
-const EXPERT_LINEAR_SUM: &str = "ExpertLinearSum";
-const EXPERT_MLP: &str = "ExpertMlp";
-const LOOK_UP: &str = "LookUp";
 
 /// Our own operators.
 pub(super) const OPERATORS: &[&str] = &[LINEAR, EXPERT_LINEAR, EXPERT_LINEAR_SUM, EXPERT_MLP, LOOK_UP];

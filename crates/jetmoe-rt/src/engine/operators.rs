@@ -3,16 +3,17 @@
 //! Each operator takes the codes of a weight behind its other operands, `[experts, panels, blocks, bytes of a block]`, then
 //! scales and zero points where there are any, `[experts, panels, groups, 32]`; `jetmoe-kernels` has the layout.
 
+use std::iter::Product;
 use std::sync::OnceLock;
 
 use half::f16;
+use jetmoe_artifact::names::operators::{
+    DOMAIN, EXPERT_LINEAR, EXPERT_LINEAR_SUM, EXPERT_MLP, LINEAR, LOOK_UP,
+};
 use jetmoe_kernels::{
     Activation, Choices, Compute, Element, InstructionSet, Layout, Mlp, RowOrder, Weight, expert_linear,
     expert_linear_sum, expert_mlp, linear, look_up,
 };
-
-/// The domain.
-pub(crate) const DOMAIN: &str = "jetmoe";
 
 /// An operator without its weights.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,18 +70,56 @@ pub(crate) trait Attributes {
     fn text(&self, name: &str) -> Option<String>;
 }
 
-/// Names of all operators with the types of their operands: those that are always there, and those that may be absent from
-/// the end.
-pub(crate) const ALL: &[(&str, &[OperandType], &[OperandType])] = {
+/// What a node of an operator takes.
+#[derive(Debug)]
+pub(crate) struct Specification {
+    pub(crate) name: &'static str,
+    /// Types of the operands that are always there.
+    pub(crate) required: &'static [OperandType],
+    /// Types of those that may be absent from the end.
+    pub(crate) optional: &'static [OperandType],
+}
+
+/// All operators.
+pub(crate) const ALL: &[Specification] = {
     use OperandType::{Float16, Float32, Int64, UInt8};
     &[
-        ("Linear", &[Float32, UInt8], &[Float16, UInt8]),
-        ("ExpertLinear", &[Float32, Int64, UInt8], &[Float16, UInt8]),
-        ("ExpertLinearSum", &[Float32, Int64, Float32, UInt8], &[Float16, UInt8]),
-        ("ExpertMlp", &[Float32, Int64, Float32, UInt8, UInt8], &[Float16, Float16, UInt8, UInt8]),
-        ("LookUp", &[Int64, UInt8], &[Float16, UInt8]),
+        Specification { name: LINEAR, required: &[Float32, UInt8], optional: &[Float16, UInt8] },
+        Specification {
+            name: EXPERT_LINEAR,
+            required: &[Float32, Int64, UInt8],
+            optional: &[Float16, UInt8],
+        },
+        Specification {
+            name: EXPERT_LINEAR_SUM,
+            required: &[Float32, Int64, Float32, UInt8],
+            optional: &[Float16, UInt8],
+        },
+        Specification {
+            name: EXPERT_MLP,
+            required: &[Float32, Int64, Float32, UInt8, UInt8],
+            optional: &[Float16, Float16, UInt8, UInt8],
+        },
+        Specification { name: LOOK_UP, required: &[Int64, UInt8], optional: &[Float16, UInt8] },
     ]
 };
+
+impl Specification {
+    /// That of a name.
+    #[cfg(feature = "tract")]
+    pub(crate) fn named(name: &str) -> Result<&'static Self, String> {
+        ALL.iter().find(|known| known.name == name).ok_or_else(|| unknown(name))
+    }
+
+    /// Types of all operands.
+    pub(crate) fn types(&self) -> Vec<OperandType> {
+        [self.required, self.optional].concat()
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("there is no operator {DOMAIN}.{name}")
+}
 
 /// The instructions of this process, chosen once.
 pub(crate) fn instructions() -> Result<InstructionSet, String> {
@@ -103,7 +142,7 @@ impl Operator {
         let element = |bits: &str, group_size: &str| {
             Element::new(integer(bits)?, integer(group_size)?).map_err(|error| error.to_string())
         };
-        if name == "ExpertMlp" {
+        if name == EXPERT_MLP {
             let (hidden, intermediate) = (size("hidden")?, size("intermediate")?);
             let found = attributes.text("activation").unwrap_or_default();
             let activation =
@@ -129,40 +168,30 @@ impl Operator {
             order: RowOrder::AsStored,
         };
         match name {
-            "Linear" => Ok(Operator::Linear(matrix)),
-            "ExpertLinear" => Ok(Operator::ExpertLinear(matrix)),
-            "ExpertLinearSum" => Ok(Operator::ExpertLinearSum(matrix)),
-            "LookUp" => Ok(Operator::LookUp(matrix)),
-            _ => Err(format!("there is no operator {DOMAIN}.{name}")),
+            LINEAR => Ok(Operator::Linear(matrix)),
+            EXPERT_LINEAR => Ok(Operator::ExpertLinear(matrix)),
+            EXPERT_LINEAR_SUM => Ok(Operator::ExpertLinearSum(matrix)),
+            LOOK_UP => Ok(Operator::LookUp(matrix)),
+            _ => Err(unknown(name)),
         }
     }
 
-    /// Size of the result's last dimension.
-    #[cfg(feature = "tract")]
-    pub(crate) fn result_width(&self) -> usize {
-        match self {
-            Operator::Linear(matrix) | Operator::ExpertLinear(matrix) | Operator::ExpertLinearSum(matrix) => {
-                matrix.outputs
-            }
-            Operator::ExpertMlp { down, .. } => down.outputs,
-            Operator::LookUp(matrix) => matrix.inputs,
-        }
-    }
-
-    /// Shape of the result.
-    pub(crate) fn result_shape(&self, operands: &[Operand<'_>]) -> Result<Vec<usize>, String> {
+    /// Shape of the result for operands of these shapes, in numbers or in symbols.
+    pub(crate) fn result_shape<D>(&self, shapes: &[&[D]]) -> Result<Vec<D>, String>
+    where
+        D: Clone + From<usize> + for<'a> Product<&'a D>,
+    {
+        let shape =
+            |index: usize| shapes.get(index).copied().ok_or_else(|| format!("operand {index} is missing"));
         let rows = |index: usize| {
-            let first = operand(operands, index)?.shape.first().copied();
-            first.ok_or_else(|| format!("operand {index} is a scalar"))
+            shape(index)?.first().cloned().ok_or_else(|| format!("operand {index} is a scalar"))
         };
         Ok(match self {
-            Operator::Linear(matrix) => vec![rows(0)?, matrix.outputs],
-            Operator::ExpertLinear(matrix) => {
-                vec![operand(operands, 1)?.shape.iter().product(), matrix.outputs]
-            }
-            Operator::ExpertLinearSum(matrix) => vec![rows(1)?, matrix.outputs],
-            Operator::ExpertMlp { down, .. } => vec![rows(0)?, down.outputs],
-            Operator::LookUp(matrix) => [operand(operands, 0)?.shape.as_slice(), &[matrix.inputs]].concat(),
+            Operator::Linear(matrix) => vec![rows(0)?, matrix.outputs.into()],
+            Operator::ExpertLinear(matrix) => vec![shape(1)?.iter().product(), matrix.outputs.into()],
+            Operator::ExpertLinearSum(matrix) => vec![rows(1)?, matrix.outputs.into()],
+            Operator::ExpertMlp { down, .. } => vec![rows(0)?, down.outputs.into()],
+            Operator::LookUp(matrix) => [shape(0)?, &[matrix.inputs.into()]].concat(),
         })
     }
 
@@ -229,6 +258,11 @@ impl Matrix {
         let experts = codes.len() / (one.panels() * one.panel_bytes());
         Weight::new(Layout { experts, ..one }, codes, scales, points).map_err(|error| error.to_string())
     }
+}
+
+/// Shapes of operands.
+pub(crate) fn shapes<'a>(operands: &'a [Operand<'_>]) -> Vec<&'a [usize]> {
+    operands.iter().map(|operand| operand.shape.as_slice()).collect()
 }
 
 fn operand<'a, 'b>(operands: &'b [Operand<'a>], index: usize) -> Result<&'b Operand<'a>, String> {

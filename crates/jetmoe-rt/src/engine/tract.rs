@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use jetmoe_artifact::{
     Artifact, Axis, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
 };
-use jetmoe_checkpoint::MappedFile;
 use ndarray::ArrayD;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_linalg::multithread::{Executor, current_tract_executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
@@ -134,7 +133,7 @@ fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) 
         model.set_input_fact(index, fact)?;
     }
     let mut model = model.into_typed()?;
-    own::bring_weights(&mut model, &Arc::new(MappedFile::open(data)?))?;
+    own::bring_weights(&mut model, data)?;
     let plan = model.into_optimized()?.into_runnable()?;
     // rayon takes 0 for one thread per core
     let pool = ThreadPoolBuilder::new()
@@ -211,13 +210,10 @@ impl Recorder {
 
 impl GraphSession for TractSession {
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
-        let begun = Instant::now();
-        let result = guarded(|| self.step(inputs));
-        clear_upper_registers();
-        if let Some(recorder) = &mut self.recorder {
-            recorder.step(begun);
-        }
-        let (tensors, cache) = result.map_err(run_error)?;
+        let mut recorder = self.recorder.take();
+        let result = recorded(&mut recorder, || self.step(inputs));
+        self.recorder = recorder;
+        let (tensors, cache) = result?;
         self.cache = cache;
         Ok(tensors)
     }
@@ -299,6 +295,33 @@ impl TractSession {
 /// A tensor as float32.
 fn to_array(tensor: Tensor) -> TractResult<ArrayD<f32>> {
     tensor.cast_to::<f32>()?.into_owned().into_plain_array()
+}
+
+/// Runs a step, and keeps it where a trace was asked for.
+fn recorded<T>(recorder: &mut Option<Recorder>, step: impl FnOnce() -> TractResult<T>) -> Result<T> {
+    let begun = Instant::now();
+    let result = guarded(step);
+    clear_upper_registers();
+    if let Some(recorder) = recorder {
+        recorder.step(begun);
+    }
+    result.map_err(run_error)
+}
+
+/// The threads that share the work of the step that runs; `None` where the calling one does it alone.
+fn current_pool() -> Option<Arc<ThreadPool>> {
+    match current_tract_executor() {
+        Executor::MultiThread(pool) => Some(pool),
+        Executor::SingleThread | Executor::RayonGlobal => None,
+    }
+}
+
+/// Does work that rayon shares on the threads of the step that runs.
+fn on_its_threads(work: impl FnOnce() + Send) {
+    match current_pool() {
+        Some(pool) => pool.install(work),
+        None => work(),
+    }
 }
 
 /// Empties the upper halves of the vector registers. tract's AVX-512 kernels leave them dirty, and everything compiled

@@ -2,6 +2,7 @@
 //! of its session.
 
 use half::f16;
+use jetmoe_artifact::names::operators::DOMAIN;
 use jetmoe_kernels::{Compute, InstructionSet, Threads};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
@@ -9,24 +10,24 @@ use ort::operator::{
 use ort::value::{TensorElementType, ValueRef};
 
 use super::sizes;
-use crate::engine::operators::{self, ALL, Attributes, DOMAIN, Elements, Operand, OperandType};
+use crate::engine::operators::{
+    self, ALL, Attributes, Elements, Operand, OperandType, Specification, shapes,
+};
 
 /// The domain with all of its operators.
 pub(super) fn domain(threads: Option<usize>) -> ort::Result<OperatorDomain> {
     let instructions = operators::instructions().map_err(ort::Error::new)?;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let mut domain = OperatorDomain::new(DOMAIN)?;
-    for (name, required, optional) in ALL {
-        domain = domain.add(Registered { name, required, optional, instructions, threads })?;
+    for specification in ALL {
+        domain = domain.add(Registered { specification, instructions, threads })?;
     }
     Ok(domain)
 }
 
 /// One operator as ONNX Runtime is told of it.
 struct Registered {
-    name: &'static str,
-    required: &'static [OperandType],
-    optional: &'static [OperandType],
+    specification: &'static Specification,
     instructions: InstructionSet,
     threads: usize,
 }
@@ -35,12 +36,12 @@ impl Operator for Registered {
     type Kernel<'attr> = BoxedKernel<'attr>;
 
     fn name(&self) -> &str {
-        self.name
+        self.specification.name
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let required = self.required.iter().map(|kind| OperatorInput::required(element(*kind)));
-        let optional = self.optional.iter().map(|kind| OperatorInput::optional(element(*kind)));
+        let required = self.specification.required.iter().map(|kind| OperatorInput::required(element(*kind)));
+        let optional = self.specification.optional.iter().map(|kind| OperatorInput::optional(element(*kind)));
         required.chain(optional).collect::<Vec<_>>()
     }
 
@@ -49,9 +50,9 @@ impl Operator for Registered {
     }
 
     fn create_kernel<'attr>(&self, node: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let operator = operators::Operator::new(self.name, &NodeAttributes(node)).map_err(ort::Error::new)?;
-        let (types, instructions, threads) =
-            ([self.required, self.optional].concat(), self.instructions, self.threads);
+        let operator = operators::Operator::new(self.specification.name, &NodeAttributes(node))
+            .map_err(ort::Error::new)?;
+        let (types, instructions, threads) = (self.specification.types(), self.instructions, self.threads);
         Ok(Box::new(move |context: &ComputeContext| {
             let count = context.num_inputs()?.min(types.len());
             let values: Vec<Option<ValueRef<'_>>> =
@@ -59,7 +60,7 @@ impl Operator for Registered {
             let values = values.iter().map_while(Option::as_ref).zip(&types);
             let operands =
                 values.map(|(value, kind)| operand(value, *kind)).collect::<ort::Result<Vec<_>>>()?;
-            let shape = operator.result_shape(&operands).map_err(ort::Error::new)?;
+            let shape = operator.result_shape(&shapes(&operands)).map_err(ort::Error::new)?;
             let shape: Vec<i64> = shape.into_iter().map(|size| size as i64).collect();
             let missing = || ort::Error::new("the result of an operator is wanted by nobody");
             let mut output = context.output(0, shape)?.ok_or_else(missing)?;

@@ -3,11 +3,12 @@
 
 use multiversion::multiversion;
 use rayon::prelude::*;
-use tract_linalg::multithread::{Executor, current_tract_executor};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
+
+use super::on_its_threads;
 
 /// Lets tract read both.
 pub(super) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
@@ -119,10 +120,7 @@ impl EvalOp for GroupQueryAttention {
             let totals =
                 last_places.iter().map(|last| usize::try_from(last + 1)).collect::<Result<Vec<_>, _>>()?;
             ensure!(totals.iter().all(|total| *total <= room), "{totals:?} tokens in a cache for {room}");
-            ensure!(
-                totals.iter().all(|total| *total >= sequence || batch == 1 || sequence == 1 || total > &0),
-                "a sequence has no token"
-            );
+            ensure!(totals.len() == batch && !totals.contains(&0), "{totals:?} tokens of {batch} sequences");
             let mut key_cache = present_key.try_as_plain_ram_mut()?;
             let mut value_cache = present_value.try_as_plain_ram_mut()?;
             let (key_cache, value_cache) =
@@ -158,10 +156,7 @@ impl EvalOp for GroupQueryAttention {
                 .zip(key_cache.par_chunks_exact_mut(size))
                 .zip(value_cache.par_chunks_exact_mut(size))
                 .enumerate();
-            match current_tract_executor() {
-                Executor::MultiThread(pool) => pool.install(|| parts.for_each(head)),
-                Executor::SingleThread | Executor::RayonGlobal => parts.for_each(head),
-            }
+            on_its_threads(|| parts.for_each(head));
             for (index, part) in by_head.chunks_exact(group * channels).enumerate() {
                 let (token, head) = (index % sequence, index / sequence % kv_heads);
                 let row = index / sequence / kv_heads;

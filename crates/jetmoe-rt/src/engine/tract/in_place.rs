@@ -1,13 +1,12 @@
 //! A cache that tract updates in place: the buffers go into the graph and come out of it again.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use jetmoe_artifact::{ElementType, InputName, Signature};
 use ndarray::ArrayD;
 use tract_onnx::prelude::*;
 
-use super::{Recorder, Shared, clear_upper_registers, guarded, run_error, to_array};
+use super::{Recorder, Shared, guarded, recorded, run_error, to_array};
 use crate::Result;
 use crate::engine::in_place::{CacheBuffer, InPlaceEngine, PackedInputs, Returned, copy_row};
 
@@ -18,33 +17,36 @@ pub(super) struct TractInPlace {
     pub(super) recorder: Option<Recorder>,
 }
 
-impl TractInPlace {
-    fn call(&self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Tensor>]) -> TractResult<Returned> {
-        let mut values = tvec![];
-        for input in &self.shared.inputs {
-            values.push(match input.name {
-                InputName::InputIds => inputs.ids.clone().into_tvalue(),
-                InputName::AttentionMask => inputs.mask.clone().into_tvalue(),
-                InputName::PositionIds => inputs.positions.clone().into_tvalue(),
-                InputName::LogitsToKeep => tensor1(&[inputs.keep]).into_tvalue(),
-                InputName::PastKey(_) | InputName::PastValue(_) => {
-                    let buffer = buffers.iter_mut().find(|buffer| buffer.past == input.name);
-                    let buffer =
-                        buffer.ok_or_else(|| TractError::msg(format!("no buffer for {}", input.name)))?;
-                    std::mem::take(&mut buffer.buffer).into_tvalue()
-                }
-            });
-        }
-        let (outputs, took) = self.shared.run(values)?;
-        let mut others = Vec::new();
-        for (name, value) in self.shared.outputs.iter().zip(outputs) {
-            match buffers.iter_mut().find(|buffer| buffer.present == *name) {
-                Some(buffer) => buffer.buffer = value.into_tensor(),
-                None => others.push((*name, to_array(value.into_tensor())?)),
+/// Runs the graph over buffers that it updates.
+fn call(
+    shared: &Shared,
+    inputs: &PackedInputs,
+    buffers: &mut [CacheBuffer<Tensor>],
+) -> TractResult<Returned> {
+    let mut values = tvec![];
+    for input in &shared.inputs {
+        values.push(match input.name {
+            InputName::InputIds => inputs.ids.clone().into_tvalue(),
+            InputName::AttentionMask => inputs.mask.clone().into_tvalue(),
+            InputName::PositionIds => inputs.positions.clone().into_tvalue(),
+            InputName::LogitsToKeep => tensor1(&[inputs.keep]).into_tvalue(),
+            InputName::PastKey(_) | InputName::PastValue(_) => {
+                let buffer = buffers.iter_mut().find(|buffer| buffer.past == input.name);
+                let buffer =
+                    buffer.ok_or_else(|| TractError::msg(format!("no buffer for {}", input.name)))?;
+                std::mem::take(&mut buffer.buffer).into_tvalue()
             }
-        }
-        Ok((others, took))
+        });
     }
+    let (outputs, took) = shared.run(values)?;
+    let mut others = Vec::new();
+    for (name, value) in shared.outputs.iter().zip(outputs) {
+        match buffers.iter_mut().find(|buffer| buffer.present == *name) {
+            Some(buffer) => buffer.buffer = value.into_tensor(),
+            None => others.push((*name, to_array(value.into_tensor())?)),
+        }
+    }
+    Ok((others, took))
 }
 
 impl InPlaceEngine for TractInPlace {
@@ -79,12 +81,7 @@ impl InPlaceEngine for TractInPlace {
     }
 
     fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Tensor>]) -> Result<Returned> {
-        let begun = Instant::now();
-        let result = guarded(|| self.call(inputs, buffers));
-        clear_upper_registers();
-        if let Some(recorder) = &mut self.recorder {
-            recorder.step(begun);
-        }
-        result.map_err(run_error)
+        let TractInPlace { shared, recorder } = self;
+        recorded(recorder, || call(shared, inputs, buffers))
     }
 }

@@ -3,13 +3,14 @@
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
+use jetmoe_artifact::names::operators::DOMAIN;
 use jetmoe_checkpoint::MappedFile;
 use jetmoe_kernels::{Compute, Threads};
 use rayon::ThreadPool;
-use tract_linalg::multithread::{Executor, current_tract_executor};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -18,15 +19,18 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 use zerocopy::FromBytes;
 
-use crate::engine::operators::{self, Attributes, DOMAIN, Elements, Operand, OperandType, Operator};
+use super::current_pool;
+use crate::engine::operators::{
+    self, Attributes, Elements, Operand, OperandType, Operator, Specification, shapes,
+};
 
 /// Attribute of a node whose weights were taken out: offset and length of each in the data file.
 const PLACES: &str = "places";
 
 /// Lets tract read nodes of our own operators.
 pub(super) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
-    for (name, _, _) in operators::ALL {
-        register.insert(name, parse);
+    for specification in operators::ALL {
+        register.insert(specification.name, parse);
     }
 }
 
@@ -34,10 +38,8 @@ pub(super) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
 pub(super) fn take_weights(graph: &mut GraphProto) -> TractResult<()> {
     let mut taken = Vec::new();
     for node in graph.node.iter_mut().filter(|node| node.domain == DOMAIN) {
-        let (name, required, _) = operators::ALL
-            .iter()
-            .find(|(name, _, _)| *name == node.op_type)
-            .ok_or_else(|| TractError::msg(format!("there is no operator {DOMAIN}.{}", node.op_type)))?;
+        let Specification { name, required, .. } =
+            Specification::named(&node.op_type).map_err(TractError::msg)?;
         let first = required.iter().position(|kind| *kind == OperandType::UInt8).unwrap_or(required.len());
         ensure!(node.input.len() >= required.len(), "{name} has {} operands", node.input.len());
         let mut places = Vec::new();
@@ -74,10 +76,14 @@ fn place(tensor: &TensorProto) -> TractResult<[i64; 2]> {
     Ok([entry("offset")?, entry("length")?])
 }
 
-/// Gives the mapped data file to all operators that read from it.
-pub(super) fn bring_weights(model: &mut TypedModel, data: &Arc<MappedFile>) -> TractResult<()> {
-    for node in &mut model.nodes {
-        let Some(node) = node.op_as_mut::<OwnOperator>() else { continue };
+/// Maps the data file for the operators that read from it, where there are any.
+pub(super) fn bring_weights(model: &mut TypedModel, path: &Path) -> TractResult<()> {
+    let mut own: Vec<&mut OwnOperator> = model.nodes.iter_mut().filter_map(|node| node.op_as_mut()).collect();
+    if own.is_empty() {
+        return Ok(());
+    }
+    let data = Arc::new(MappedFile::open(path)?);
+    for node in &mut own {
         for place in &node.places {
             ensure!(place.end <= data.len(), "a weight ends at {} of {} bytes", place.end, data.len());
         }
@@ -134,9 +140,7 @@ fn parse(
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let operator = Operator::new(&node.op_type, &NodeAttributes(node)).map_err(TractError::msg)?;
-    let known = operators::ALL.iter().find(|(name, _, _)| *name == node.op_type);
-    let (name, required, optional) =
-        known.ok_or_else(|| TractError::msg(format!("there is no operator {}", node.op_type)))?;
+    let specification = Specification::named(&node.op_type).map_err(TractError::msg)?;
     let places = node.attribute.iter().find(|attribute| attribute.name == PLACES);
     let (places, _) = places.map_or(&[][..], |attribute| &attribute.ints).as_chunks::<2>();
     let place = |[offset, length]: &[i64; 2]| {
@@ -144,23 +148,17 @@ fn parse(
         Ok(offset..offset + length)
     };
     let places = places.iter().map(place).collect::<TractResult<Vec<_>>>()?;
-    let mut types = [*required, *optional].concat();
+    let mut types = specification.types();
     types.truncate(node.input.len() + places.len());
-    let own = OwnOperator { name, operator, types, places, data: None };
+    let own = OwnOperator { name: specification.name, operator, types, places, data: None };
     Ok((expand(own), Vec::new()))
 }
 
 impl OwnOperator {
     /// Shape of the result for operands of these shapes.
     fn result_shape(&self, shapes: &[TVec<TDim>]) -> TractResult<TVec<TDim>> {
-        let rows = |index: usize| shapes[index].iter().product::<TDim>();
-        let first = |index: usize| shapes[index].first().cloned().unwrap_or_else(|| 1.to_dim());
-        Ok(match self.operator.result_width() {
-            width if self.name == "LookUp" => shapes[0].iter().cloned().chain([width.to_dim()]).collect(),
-            width if self.name == "ExpertLinear" => tvec![rows(1), width.to_dim()],
-            width if self.name == "ExpertLinearSum" => tvec![first(1), width.to_dim()],
-            width => tvec![first(0), width.to_dim()],
-        })
+        let shapes: Vec<&[TDim]> = shapes.iter().map(|shape| shape.as_slice()).collect();
+        Ok(self.operator.result_shape(&shapes).map_err(TractError::msg)?.into())
     }
 }
 
@@ -225,14 +223,11 @@ impl EvalOp for OwnOperator {
             };
             inputs.push(Operand { shape: vec![place.len()], elements });
         }
-        let shape = self.operator.result_shape(&inputs).map_err(TractError::msg)?;
+        let shape = self.operator.result_shape(&shapes(&inputs)).map_err(TractError::msg)?;
         let mut result = Tensor::zero::<f32>(&shape)?;
         let mut elements = result.try_as_plain_ram_mut()?;
         let instructions = operators::instructions().map_err(TractError::msg)?;
-        let threads = match current_tract_executor() {
-            Executor::MultiThread(pool) => Pool(Some(pool)),
-            Executor::SingleThread | Executor::RayonGlobal => Pool(None),
-        };
+        let threads = Pool(current_pool());
         let compute = Compute { instructions, threads: &threads };
         self.operator.compute(compute, &inputs, elements.as_slice_mut::<f32>()?).map_err(TractError::msg)?;
         Ok(tvec![result.into_tvalue()])

@@ -1,11 +1,11 @@
 //! The operator that multiplies with a quantized weight.
 
-use tract_linalg::multithread::{Executor, current_tract_executor};
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use super::kernel::{CodeType, Scales, Weight, multiply};
+use super::on_its_threads;
 
 /// Its name where the graph is parsed. No exporter writes it.
 pub(super) const OPERATOR: &str = "JetmoeQuantizedMatMul";
@@ -119,10 +119,7 @@ impl EvalOp for QuantizedProduct {
         let x = x.as_slice::<f32>()?;
         let mut rows = product.try_as_plain_ram_mut()?;
         let rows = rows.as_slice_mut::<f32>()?;
-        match current_tract_executor() {
-            Executor::MultiThread(pool) => pool.install(|| multiply(x, &weight, rows)),
-            Executor::SingleThread | Executor::RayonGlobal => multiply(x, &weight, rows),
-        }
+        on_its_threads(|| multiply(x, &weight, rows));
         if product.datum_type() != element {
             product = product.cast_to_dt(element)?.into_owned();
         }
