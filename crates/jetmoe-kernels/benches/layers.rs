@@ -2,15 +2,17 @@
 //! can read and compute, measured in turns in the same run. Layers follow each other from memory, so none is in a cache.
 //!
 //! `cargo bench -p jetmoe-kernels --bench layers -- [--threads N] [--rounds N] [--layers N] [--tokens 1,16,128,512]`
-//! prints one line of JSON per measurement.
+//! prints a line of JSON for the machine and one for each number of tokens. `cargo xtask bench --kernels` reads them.
 
 #![allow(clippy::print_stdout)] // what a benchmark found
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::Instant;
 
 use half::f16;
 use jetmoe_kernels::*;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 const HIDDEN: usize = 2048;
@@ -66,11 +68,24 @@ fn view((layout, codes, scales): &(Layout, Vec<u8>, Vec<f16>)) -> Result<Weight<
     Weight::new(*layout, codes, Some(scales), None)
 }
 
+const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
+
 fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
     *state
+}
+
+/// The experts of each token, the same in every round and for the peers (`crates/xtask/peers/layers.py`).
+fn choices(tokens: usize) -> Vec<i64> {
+    let mut state = SEED;
+    let mut below = |limit: usize| (random(&mut state) % limit as u64) as usize;
+    let pairs = (0..tokens).flat_map(|_| {
+        let first = below(EXPERTS);
+        [first as i64, ((first + 1 + below(EXPERTS - 1)) % EXPERTS) as i64]
+    });
+    pairs.collect()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -99,6 +114,55 @@ fn read(pool: &Pool, bytes: &[&[u8]]) -> f64 {
     bytes.iter().map(|bytes| bytes.len()).sum::<usize>() as f64 / begun.elapsed().as_secs_f64()
 }
 
+/// Multiply-adds of every sum of a thread: some 20 ms.
+const MULTIPLY_ADDS: usize = 1 << 22;
+/// Independent sums. Four cycles of latency in two units need 8; AVX has 16 registers.
+const SUMS: usize = 12;
+
+/// Float32 operations per second that all threads do together in registers; a multiply-add is two.
+fn arithmetic(pool: &Pool) -> f64 {
+    let begun = Instant::now();
+    pool.run(&|_| {
+        black_box(Arch::new().dispatch(MultiplyAdds { start: black_box(0.5) }));
+    });
+    let operations = 2 * pool.count() * MULTIPLY_ADDS * SUMS * Arch::new().dispatch(Lanes);
+    operations as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Float32 numbers in a vector.
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+/// Multiply-adds that wait for nothing but registers.
+struct MultiplyAdds {
+    start: f32,
+}
+
+impl WithSimd for MultiplyAdds {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        // stays between the start and its limit 1, so no number becomes slow by being denormal or infinite
+        let (factor, summand) = (simd.splat_f32s(0.5), simd.splat_f32s(self.start));
+        let mut sums = [simd.splat_f32s(self.start); SUMS];
+        for _ in 0..MULTIPLY_ADDS {
+            for sum in &mut sums {
+                *sum = simd.mul_add_f32s(*sum, factor, summand);
+            }
+        }
+        sums.iter().map(|sum| simd.reduce_sum_f32s(*sum)).sum()
+    }
+}
+
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let option = |name: &str, default: &str| {
@@ -110,30 +174,25 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let pool = Pool(ThreadPoolBuilder::new().num_threads(threads).build()?);
     let tokens = option("--tokens", "1,16,128,512");
     let tokens = tokens.split(',').map(str::parse).collect::<std::result::Result<Vec<usize>, _>>()?;
-    let mut state = 0x9E37_79B9_7F4A_7C15;
+    let mut state = SEED;
     let layers: Vec<Layer> = (0..number("--layers", "8")?).map(|_| Layer::random(&mut state)).collect();
     let bytes: Vec<&[u8]> =
         layers.iter().flat_map(|layer| [layer.gate_and_up.1.as_slice(), &layer.down.1]).collect();
     let instructions = InstructionSet::chosen()?;
     let compute = Compute { instructions, threads: &pool };
     let mut times = vec![Vec::new(); tokens.len()];
-    let mut bandwidths = Vec::new();
+    let (mut bandwidths, mut peaks) = (Vec::new(), Vec::new());
     for _ in 0..number("--rounds", "5")? {
         bandwidths.push(read(&pool, &bytes));
+        peaks.push(arithmetic(&pool));
         for (tokens, times) in tokens.iter().zip(&mut times) {
             let x: Vec<f32> =
                 (0..tokens * HIDDEN).map(|_| random(&mut state) as f32 / u64::MAX as f32 - 0.5).collect();
-            let chosen: Vec<i64> = (0..*tokens)
-                .flat_map(|_| {
-                    let first = random(&mut state) % EXPERTS as u64;
-                    let second = (first + 1 + random(&mut state) % (EXPERTS as u64 - 1)) % EXPERTS as u64;
-                    [first as i64, second as i64]
-                })
-                .collect();
+            let chosen = choices(*tokens);
             let gates = vec![0.5; tokens * PER_TOKEN];
             let mut y = vec![0.0; tokens * HIDDEN];
             // a few layers are enough where each takes long
-            let runs = if *tokens > 64 { 2 } else { layers.len() };
+            let runs = if *tokens > 64 { 2.min(layers.len()) } else { layers.len() };
             let begun = Instant::now();
             for layer in layers.iter().take(runs) {
                 let choices = Choices { experts: &chosen, per_row: PER_TOKEN };
@@ -146,17 +205,23 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let mlp = layers[0].mlp()?;
     let expert = mlp.gate_and_up.expert_bytes() + mlp.down.expert_bytes();
     let bandwidth = median(bandwidths);
+    // whatever disturbs makes slower
+    let peak = peaks.into_iter().fold(0.0, f64::max);
+    let available: Vec<String> = InstructionSet::available().iter().map(|set| format!("\"{set}\"")).collect();
     println!(
-        "{{\"instructions\":\"{instructions}\",\"threads\":{threads},\"read_bytes_per_second\":{bandwidth:.0}}}"
+        "{{\"instructions\":\"{instructions}\",\"available\":[{}],\"threads\":{threads},\
+         \"read_bytes_per_second\":{bandwidth:.0},\"float32_operations_per_second\":{peak:.0}}}",
+        available.join(",")
     );
     for (tokens, times) in tokens.iter().zip(times) {
         let time = median(times);
-        let operations = (2 * tokens * PER_TOKEN * 3 * HIDDEN * INTERMEDIATE) as f64;
-        let bytes = expert * (tokens * PER_TOKEN).min(EXPERTS);
+        let operations = 2 * tokens * PER_TOKEN * 3 * HIDDEN * INTERMEDIATE;
+        let bytes = choices(*tokens).into_iter().collect::<BTreeSet<_>>().len() * expert;
         println!(
-            "{{\"tokens\":{tokens},\"milliseconds\":{:.3},\"gflops\":{:.1},\"share_of_read\":{:.3}}}",
+            "{{\"tokens\":{tokens},\"milliseconds\":{:.3},\"operations\":{operations},\"weight_bytes\":{bytes},\
+             \"gflops\":{:.1},\"share_of_read\":{:.3}}}",
             1e3 * time,
-            operations / time / 1e9,
+            operations as f64 / time / 1e9,
             bytes as f64 / time / bandwidth
         );
     }

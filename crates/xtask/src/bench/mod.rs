@@ -1,6 +1,7 @@
 //! `bench`: this project and its peers on the same weights, in turn.
 
 mod goals;
+mod kernels;
 mod page;
 mod plot;
 mod rounds;
@@ -42,6 +43,9 @@ pub(crate) struct Arguments {
     /// Measure the micro-benchmarks of our own crates instead, and write nothing
     #[arg(long, exclusive = true)]
     micro: bool,
+    /// Measure one MLP layer in our own kernels and in those of the peers instead: docs/kernels/
+    #[arg(long, conflicts_with_all = ["peers", "new_tokens", "layers", "output"])]
+    kernels: bool,
 }
 
 /// Who is measured.
@@ -98,6 +102,9 @@ const MICRO: &[(&str, &str)] = &[("jetmoe-rt", "sampling")];
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
     if arguments.micro {
         return micro(workspace, steps);
+    }
+    if arguments.kernels {
+        return kernels::run(workspace, steps, arguments);
     }
     setup::onnxruntime_library(workspace, steps)?;
     if arguments.peers.iter().any(|peer| peer.precision().is_none()) {

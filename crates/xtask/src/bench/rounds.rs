@@ -68,7 +68,8 @@ pub(super) struct Machine<'a> {
     pub(super) operations_per_second: f64,
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// `None` if there are no values.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let upper = *values.get(middle)?;
