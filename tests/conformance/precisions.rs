@@ -9,7 +9,7 @@ use jetmoe::conformance::{
     reference_model,
 };
 use jetmoe::export::{ExportOptions, export};
-use jetmoe::rt::{Device, Error, LoadOptions, Model, Runtime, TokenBatch};
+use jetmoe::rt::{Error, LoadOptions, Model, Runtime, TokenBatch};
 use ndarray::Slice;
 use tempfile::TempDir;
 
@@ -81,8 +81,7 @@ fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
             let options = options(backend, graph.precision, graph.profile);
             let mut verifier = Verifier::new(&artifact, Some(&checkpoint), options, None);
             let result = verifier.verify(backend);
-            let is_elsewhere = graph.profile == Profile::Native && device(backend) != Device::Cpu;
-            if is_elsewhere || !runtime.can_run(graph) || !device(backend).runs(graph.precision) {
+            if !runtime.can_run(graph) || !device(backend).runs(graph.precision, graph.profile) {
                 let refused = result.unwrap_err();
                 assert!(
                     matches!(
@@ -106,11 +105,11 @@ fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
 
 #[test]
 fn onnx_runtime_runs_every_precision_and_profile_as_the_reference_does() {
-    let precisions = Precision::ALL.iter().filter(|precision| device(Backend::Ort).runs(**precision));
-    let graphs = precisions.flat_map(|precision| profiles_of(*precision));
-    let on_the_cpu = device(Backend::Ort) == Device::Cpu;
-    let graphs = graphs.filter(|profile| Runtime::Ort.profiles().contains(profile));
-    let graphs = graphs.filter(|profile| on_the_cpu || *profile != Profile::Native).count();
+    let runs = |precision| {
+        let profiles = profiles_of(precision).filter(|profile| Runtime::Ort.profiles().contains(profile));
+        profiles.filter(|profile| device(Backend::Ort).runs(precision, *profile)).count()
+    };
+    let graphs = Precision::ALL.iter().map(|precision| runs(*precision)).sum::<usize>();
     assert_eq!(verify_every_graph(Runtime::Ort, Backend::Ort), 2 * graphs);
 }
 
@@ -186,7 +185,7 @@ fn allowed(precision: Precision) -> f64 {
 
 fn check_quality(backend: Backend, precisions: &[Precision]) {
     let (exports, artifact) = &*MINI;
-    for precision in precisions.iter().filter(|precision| device(backend).runs(**precision)) {
+    for precision in precisions.iter().filter(|precision| device(backend).runs(**precision, Profile::Portable)) {
         let rise = rise(&exports.case, artifact, backend, *precision);
         assert!(rise.abs() <= allowed(*precision), "{precision} on {backend}: {rise}");
     }
@@ -229,7 +228,7 @@ fn a_cache_of_any_precision_is_truncated_to_its_first_tokens() {
     let artifact = artifact.unwrap();
     for graph in &artifact.manifest().graphs {
         for (runtime, backend) in [(Runtime::Ort, Backend::Ort), (Runtime::Tract, Backend::Tract)] {
-            let runs = runtime.can_run(graph) && device(backend).runs(graph.precision);
+            let runs = runtime.can_run(graph) && device(backend).runs(graph.precision, graph.profile);
             if !runtime.is_built_in() || !runs {
                 continue;
             }

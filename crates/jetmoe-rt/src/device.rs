@@ -6,7 +6,7 @@ mod setting;
 use std::fmt;
 use std::str::FromStr;
 
-use jetmoe_artifact::Precision;
+use jetmoe_artifact::{Precision, Profile};
 
 pub use self::options::{
     CudaOptions, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision, TensorRtOptions, TokenShape,
@@ -54,10 +54,12 @@ impl Device {
         }
     }
 
-    /// Whether it can run graphs of a precision at all: ONNX Runtime's provider for OpenVINO takes no bfloat16 tensor. A
-    /// float32 graph with [`OpenVinoOptions::precision`] computes in bfloat16 there.
-    pub fn runs(&self, precision: Precision) -> bool {
-        self.provider() != Some(Provider::OpenVino) || precision != Precision::Bf16
+    /// Whether it can run graphs of a precision and a profile at all. Our own operators compute on the CPU, and OpenVINO
+    /// refuses what stands around them. ONNX Runtime's provider for OpenVINO takes no bfloat16 tensor; a float32 graph
+    /// with [`OpenVinoOptions::precision`] computes in bfloat16 there.
+    pub fn runs(&self, precision: Precision, profile: Profile) -> bool {
+        let has_operators = profile != Profile::Native || *self == Device::Cpu;
+        has_operators && (self.provider() != Some(Provider::OpenVino) || precision != Precision::Bf16)
     }
 
     /// The same device with options set by name, as in `fp16=true`; a later one replaces an earlier one.

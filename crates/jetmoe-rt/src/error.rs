@@ -81,14 +81,17 @@ pub enum Error {
     },
     /// The device cannot run such graphs.
     #[error(
-        "the device {device} cannot run {precision} graphs\n  \
-             choose another graph or device; a float32 graph with --provider-option precision=bf16 computes in bfloat16"
+        "the device {device} cannot run {precision} graphs of the {profile} profile\n  \
+             choose another graph or device{}",
+        elsewhere(*profile)
     )]
     DeviceCannotRun {
         /// The device that was asked for.
         device: String,
         /// Precision of the graph.
         precision: Precision,
+        /// Profile of the graph.
+        profile: Profile,
     },
     /// A device of another runtime.
     #[error(
@@ -246,6 +249,14 @@ fn library_advice(provider: Option<Provider>) -> String {
 
 fn lines(searched: &[String]) -> String {
     searched.iter().map(|place| format!("\n  - {place}")).collect()
+}
+
+/// What stands in for a graph that a device cannot run.
+fn elsewhere(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Native => "; this profile's operators compute on the CPU, without a device or with --device cpu",
+        _ => "; a float32 graph with --provider-option precision=bf16 computes in bfloat16",
+    }
 }
 
 fn abilities(runtime: Runtime) -> String {

@@ -275,15 +275,14 @@ impl LoadOptions {
         let graphs = artifact.manifest().graphs.iter();
         let (refused, chosen): (Vec<_>, Vec<_>) = graphs
             .filter(|graph| runtime.can_run(graph))
-            // our own operators compute on the CPU; OpenVINO refuses what stands around them
-            .filter(|graph| graph.profile != Profile::Native || self.device == Device::Cpu)
             .filter(is_wanted)
-            .partition(|graph| !self.device.runs(graph.precision));
+            .partition(|graph| !self.device.runs(graph.precision, graph.profile));
         let (precision, profile) = (wanted.precision, wanted.profile);
         if let (Some(graph), []) = (refused.first(), chosen.as_slice()) {
             return Err(Error::DeviceCannotRun {
                 device: self.device.to_string(),
                 precision: graph.precision,
+                profile: graph.profile,
             });
         }
         let chosen = chosen.into_iter().min_by_key(order);

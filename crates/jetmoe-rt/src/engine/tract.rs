@@ -26,6 +26,7 @@ use crate::{Error, LoadOptions, Result, Runtime};
 mod attention;
 mod in_place;
 mod kernel;
+mod last;
 mod own;
 mod product;
 mod quantized;
@@ -116,15 +117,19 @@ fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) 
     tract.op_register.insert(product::OPERATOR, product::parse);
     attention::register(&mut tract.op_register);
     own::register(&mut tract.op_register);
+    last::register(&mut tract.op_register);
     let mut proto = tract.proto_model_for_path(path)?;
     let graph = proto.graph.as_mut().ok_or_else(|| TractError::msg("the file holds no graph"))?;
     quantized::rewrite(graph)?;
     own::take_weights(graph)?;
+    last::rewrite(graph);
     let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let outputs = check_names(&signature, &inputs, &outputs).map_err(TractError::msg)?;
-    let inputs =
-        inputs.iter().filter_map(|name| signature.inputs.iter().find(|spec| spec.name.to_string() == *name));
+    // tract takes the default of an optional input for a constant
+    graph.initializer.retain(|tensor| !inputs.contains(&tensor.name));
+    let known = || signature.inputs.iter().chain(&signature.optional_inputs);
+    let inputs = inputs.iter().filter_map(|name| known().find(|spec| spec.name.to_string() == *name));
     let inputs: Vec<InputSpec> = inputs.cloned().collect();
     let folder = path.parent().and_then(Path::to_str);
     let mut model = tract.parse(&proto, folder)?.model;
