@@ -65,7 +65,7 @@ fn graph_and_reference_have_the_same_rooms() {
 }
 
 /// The files of `jetmoe-rt` that know a runtime underneath.
-const ENGINES: [&str; 11] = [
+const ENGINES: [&str; 12] = [
     "crates/jetmoe-rt/src/engine/ort.rs",
     "crates/jetmoe-rt/src/engine/ort/in_place.rs",
     "crates/jetmoe-rt/src/engine/ort/operators.rs",
@@ -73,6 +73,7 @@ const ENGINES: [&str; 11] = [
     "crates/jetmoe-rt/src/engine/tract.rs",
     "crates/jetmoe-rt/src/engine/tract/attention.rs",
     "crates/jetmoe-rt/src/engine/tract/in_place.rs",
+    "crates/jetmoe-rt/src/engine/tract/last.rs",
     "crates/jetmoe-rt/src/engine/tract/own.rs",
     "crates/jetmoe-rt/src/engine/tract/product.rs",
     "crates/jetmoe-rt/src/engine/tract/quantized.rs",

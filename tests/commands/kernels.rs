@@ -1,6 +1,8 @@
 //! Native graphs, and the instruction sets that compute them.
 
 use std::fs;
+#[cfg(target_os = "linux")]
+use std::{io::Read, process::Command};
 
 use jetmoe::artifact::{Precision, Profile};
 use jetmoe::checkpoint::Checkpoint;
@@ -94,4 +96,54 @@ fn devices_names_the_kernels_that_are_chosen_and_those_there_are() {
     }
     let table = of("nonsense", "jetmoe devices");
     assert!(table.succeeded().contains("\nkernels: none; kernels \"nonsense\" cannot be had"), "{table:#?}");
+}
+
+/// Where a process maps a file, the sum of a field of `/proc/PID/smaps` in KiB.
+#[cfg(target_os = "linux")]
+fn mapped(process: u32, file: &str, field: &str) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
+    let mut is_it = false;
+    let mut sum = 0;
+    for line in maps.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            [name, size, "kB"] if is_it && name.strip_suffix(':') == Some(field) => {
+                sum += size.parse::<u64>().unwrap();
+            }
+            [range, _permissions, ..] if range.contains('-') => is_it = line.ends_with(file),
+            _ => {}
+        }
+    }
+    sum
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn two_processes_share_the_pages_of_the_weights() {
+    let bench = with_profiles("jetmoe-mini", &[Profile::Native]);
+    for backend in ["ort", "tract"] {
+        let line = format!(
+            "jetmoe run --model artifact --backend {backend} --prompt \"In the beginning\" --max-new-tokens 150 --stream"
+        );
+        let mut children: Vec<_> = (0..2).map(|_| bench.command(&line).start()).collect();
+        for child in &mut children {
+            // the first piece is there, so every weight that it needed has been read
+            child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+            let stop = Command::new("sh").args(["-c", &format!("kill -STOP {}", child.id())]).status();
+            assert!(stop.unwrap().success());
+        }
+        for child in &children {
+            let of = |field| mapped(child.id(), "native/model_q4.onnx_data", field);
+            let resident = of("Rss");
+            assert!(resident > 100, "{backend}: {resident} KiB of the weights are mapped");
+            assert_eq!(of("Anonymous"), 0, "{backend}");
+            // a page counts as private while the other process has not touched it: another expert's
+            let shared = of("Shared_Clean") + of("Shared_Dirty");
+            assert!(shared * 2 > resident, "{backend}: {shared} of {resident} KiB");
+        }
+        for mut child in children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
 }

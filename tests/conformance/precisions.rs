@@ -185,7 +185,9 @@ fn allowed(precision: Precision) -> f64 {
 
 fn check_quality(backend: Backend, precisions: &[Precision]) {
     let (exports, artifact) = &*MINI;
-    for precision in precisions.iter().filter(|precision| device(backend).runs(**precision, Profile::Portable)) {
+    for precision in
+        precisions.iter().filter(|precision| device(backend).runs(**precision, Profile::Portable))
+    {
         let rise = rise(&exports.case, artifact, backend, *precision);
         assert!(rise.abs() <= allowed(*precision), "{precision} on {backend}: {rise}");
     }

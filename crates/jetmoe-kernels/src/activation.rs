@@ -69,8 +69,10 @@ fn each(products: &[f32], gated: &mut [f32], first: usize, activate: impl Fn(f32
 
 /// e^x to within 2 units in the last place, in operations that every vector unit has: x = n ln 2 + r, and a polynomial
 /// for e^r. Beyond the range of float32 it stays at that range's ends.
+///
+/// Inlined, so that a loop over it is vectorised by the instructions that the function around it may use.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     // adding it leaves the nearest integer in the lowest bits of the sum
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, the first with so few bits that its multiples are exact

@@ -29,7 +29,7 @@ mod sharing;
 mod threads;
 mod weight;
 
-pub use activation::Activation;
+pub use activation::{Activation, exp};
 pub use error::{Error, Result};
 pub use instructions::InstructionSet;
 pub use layout::{BLOCK_INPUTS, Element, GroupSize, Layout, PANEL_ROWS, RowOrder};

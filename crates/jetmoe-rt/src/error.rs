@@ -254,7 +254,9 @@ fn lines(searched: &[String]) -> String {
 /// What stands in for a graph that a device cannot run.
 fn elsewhere(profile: Profile) -> &'static str {
     match profile {
-        Profile::Native => "; this profile's operators compute on the CPU, without a device or with --device cpu",
+        Profile::Native => {
+            "; this profile's operators compute on the CPU, without a device or with --device cpu"
+        }
         _ => "; a float32 graph with --provider-option precision=bf16 computes in bfloat16",
     }
 }

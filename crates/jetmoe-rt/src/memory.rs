@@ -21,6 +21,10 @@ impl LoadOptions {
     /// Memory per byte of weights in the data file. Measured with two layers of JetMoE-8B's widths, ONNX Runtime 1.32 and
     /// tract 0.23.9, by `jetmoe run`; `docs/memory.md` says how.
     fn memory_per_byte(&self, storage: WeightStorage, profile: Profile, runtime: Runtime) -> f64 {
+        if profile == Profile::Native && storage != WeightStorage::F32 {
+            // our own operators read it where it is mapped; what was measured is less than what every process takes
+            return 0.0;
+        }
         match (runtime, storage) {
             // multiplied in another layout, which is a copy
             (Runtime::Ort, WeightStorage::F32) => 1.05,
@@ -29,10 +33,8 @@ impl LoadOptions {
             (Runtime::Ort, WeightStorage::F16 | WeightStorage::Bf16) => 2.35,
             // a copy in another layout, with sums of each group; DequantizeLinear is rewritten on the way there
             (Runtime::Ort, WeightStorage::Int8 | WeightStorage::Int4) => match profile {
-                Profile::OnnxRuntime => 1.25,
+                Profile::OnnxRuntime | Profile::Native => 1.25,
                 Profile::Portable => 1.6,
-                // read where they are mapped
-                Profile::Native => 0.1,
             },
             (Runtime::Tract, WeightStorage::F32) => 1.25,
             (Runtime::Tract, WeightStorage::F16 | WeightStorage::Bf16) => 1.9,

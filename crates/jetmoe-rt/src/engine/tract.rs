@@ -322,7 +322,7 @@ fn current_pool() -> Option<Arc<ThreadPool>> {
 }
 
 /// Does work that rayon shares on the threads of the step that runs.
-fn on_its_threads(work: impl FnOnce() + Send) {
+fn on_its_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     match current_pool() {
         Some(pool) => pool.install(work),
         None => work(),

@@ -1,6 +1,8 @@
 //! What the project wants to be, against what was measured.
 
-use super::Peer::{JetmoeF32, JetmoeQ4, TransformersBf16, TransformersOnnx};
+use super::Peer::{
+    JetmoeBf16, JetmoeF32, JetmoeQ4, JetmoeQ4Onnxruntime, JetmoeQ4Tract, TransformersBf16, TransformersOnnx,
+};
 use super::rounds::Rounds;
 
 /// A number that the project cares about.
@@ -45,6 +47,11 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
         goal(
             "decode, q4: times as fast as transformers in bfloat16",
             ratio(decode(TransformersBf16, (1, 128)), decode(JetmoeQ4, (1, 128))),
+            Target::AtLeast(4.0),
+        ),
+        goal(
+            "the same with ONNX Runtime's own operators",
+            ratio(decode(TransformersBf16, (1, 128)), decode(JetmoeQ4Onnxruntime, (1, 128))),
             Target::AtLeast(2.5),
         ),
         goal(
@@ -52,10 +59,26 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
             ratio(decode(TransformersOnnx, (1, 128)), decode(JetmoeF32, (1, 128))),
             Target::AtLeast(1.5),
         ),
+        // the checkpoint's weights are bfloat16, so this computes with the same numbers, in float32
+        goal(
+            "the same, with the weights as the checkpoint has them in bfloat16",
+            ratio(decode(TransformersOnnx, (1, 128)), decode(JetmoeBf16, (1, 128))),
+            Target::AtLeast(1.5),
+        ),
         goal(
             "prefill of 512 tokens, q4: times as fast as transformers in bfloat16",
             ratio(rounds.prefill(TransformersBf16, (1, 512)), rounds.prefill(JetmoeQ4, (1, 512))),
-            Target::AtLeast(0.9),
+            Target::AtLeast(2.5),
+        ),
+        goal(
+            "prefill of 512 tokens, q4: time in tract as a multiple of that in ONNX Runtime",
+            ratio(rounds.prefill(JetmoeQ4Tract, (1, 512)), rounds.prefill(JetmoeQ4, (1, 512))),
+            Target::Below(1.3),
+        ),
+        goal(
+            "decode, q4: time in tract as a multiple of that in ONNX Runtime",
+            ratio(decode(JetmoeQ4Tract, (1, 128)), decode(JetmoeQ4, (1, 128))),
+            Target::Below(1.3),
         ),
         goal(
             "decode, q4, after 2048 tokens: time of a step as a multiple of one after 64",
@@ -80,6 +103,14 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
             ),
             Target::Below(1.0),
         ),
+        goal(
+            "load, q4: times as fast as with ONNX Runtime's own operators",
+            ratio(
+                rounds.number(JetmoeQ4Onnxruntime, "/load_seconds"),
+                rounds.number(JetmoeQ4, "/load_seconds"),
+            ),
+            Target::AtLeast(5.0),
+        ),
         // transformers maps its weights and reads them when they are first used
         goal(
             "load and first token of 128, q4: times as fast as transformers in bfloat16",
@@ -89,6 +120,11 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
         share(
             "decode, q4: share of the machine's read bandwidth",
             rounds.of_run(JetmoeQ4, (1, 128), "/decode/share_of_read_bandwidth"),
+            Target::AtLeast(0.5),
+        ),
+        share(
+            "the same with ONNX Runtime's own operators",
+            rounds.of_run(JetmoeQ4Onnxruntime, (1, 128), "/decode/share_of_read_bandwidth"),
             Target::AtLeast(0.5),
         ),
     ]
@@ -107,19 +143,41 @@ mod tests {
         let expected = [
             Some(3.0),
             None,
+            None,
+            None,
             Some(3.0),
+            None,
+            None,
             Some(2.0),
             Some(2.0),
             Some(0.01),
             Some(1.0),
+            None,
             Some(8090.0 / 2030.0),
             Some(0.4),
+            None,
         ];
         assert_eq!(measured, expected);
         let reached: Vec<Option<bool>> = goals.iter().map(Goal::is_reached).collect();
         assert_eq!(
             reached,
-            [Some(true), None, Some(true), None, Some(true), Some(true), Some(false), None, Some(false)]
+            [
+                Some(false),
+                None,
+                None,
+                None,
+                Some(true),
+                None,
+                None,
+                None,
+                Some(true),
+                Some(true),
+                Some(false),
+                None,
+                None,
+                Some(false),
+                None
+            ]
         );
     }
 }

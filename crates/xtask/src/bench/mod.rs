@@ -6,6 +6,7 @@ mod page;
 mod plot;
 mod rounds;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,9 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Peer {
     JetmoeQ4,
+    JetmoeQ4Tract,
+    JetmoeQ4Onnxruntime,
+    JetmoeBf16,
     JetmoeF32,
     TransformersBf16,
     TransformersF32,
@@ -60,8 +64,11 @@ enum Peer {
 }
 
 impl Peer {
-    const ALL: [Peer; 6] = [
+    const ALL: [Peer; 9] = [
         Peer::JetmoeQ4,
+        Peer::JetmoeQ4Tract,
+        Peer::JetmoeQ4Onnxruntime,
+        Peer::JetmoeBf16,
         Peer::JetmoeF32,
         Peer::TransformersBf16,
         Peer::TransformersF32,
@@ -73,6 +80,9 @@ impl Peer {
     fn name(self) -> &'static str {
         match self {
             Peer::JetmoeQ4 => "jetmoe-q4",
+            Peer::JetmoeQ4Tract => "jetmoe-q4-tract",
+            Peer::JetmoeQ4Onnxruntime => "jetmoe-q4-onnxruntime",
+            Peer::JetmoeBf16 => "jetmoe-bf16",
             Peer::JetmoeF32 => "jetmoe-f32",
             Peer::TransformersBf16 => "transformers-bf16",
             Peer::TransformersF32 => "transformers-f32",
@@ -81,14 +91,34 @@ impl Peer {
         }
     }
 
-    /// The precision, for those that are this project.
-    fn precision(self) -> Option<&'static str> {
+    /// What is run, for those that are this project.
+    fn ours(self) -> Option<Ours> {
+        let ours = |precision, profile, backend| Some(Ours { precision, profile, backend });
         match self {
-            Peer::JetmoeQ4 => Some("q4"),
-            Peer::JetmoeF32 => Some("f32"),
+            Peer::JetmoeQ4 => ours("q4", "native", "ort"),
+            Peer::JetmoeQ4Tract => ours("q4", "native", "tract"),
+            Peer::JetmoeQ4Onnxruntime => ours("q4", "onnxruntime", "ort"),
+            Peer::JetmoeBf16 => ours("bf16", "native", "ort"),
+            Peer::JetmoeF32 => ours("f32", "onnxruntime", "ort"),
             _ => None,
         }
     }
+
+    /// Precision and profile of the graph that is exported for it, if any is.
+    fn export(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Peer::Openvino => Some(("f32", "portable")),
+            _ => self.ours().map(|ours| (ours.precision, ours.profile)),
+        }
+    }
+}
+
+/// A graph of this project, and what runs it.
+#[derive(Clone, Copy)]
+struct Ours {
+    precision: &'static str,
+    profile: &'static str,
+    backend: &'static str,
 }
 
 /// Batch and prompt of what everybody is measured with.
@@ -107,7 +137,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
         return kernels::run(workspace, steps, arguments);
     }
     setup::onnxruntime_library(workspace, steps)?;
-    if arguments.peers.iter().any(|peer| peer.precision().is_none()) {
+    if arguments.peers.iter().any(|peer| peer.ours().is_none()) {
         PEERS.prepare(workspace, steps)?;
     }
     build_commands(workspace, steps)?;
@@ -162,10 +192,6 @@ impl Bench<'_> {
         self.folder.join("transformers-onnx").join("model.onnx")
     }
 
-    fn measures(&self, peer: Peer) -> bool {
-        self.arguments.peers.contains(&peer)
-    }
-
     /// Checkpoint and exports, made anew: what an earlier version exported says nothing of this one.
     fn prepare(&self, steps: &mut Steps) -> Result<()> {
         let root = &self.workspace.root;
@@ -184,21 +210,16 @@ impl Bench<'_> {
             ])
             .arg(self.checkpoint());
         steps.run("make the checkpoint", root, &synth)?;
-        for (needed, precision, profile) in [
-            (Peer::JetmoeQ4, "q4", "onnxruntime"),
-            (Peer::JetmoeF32, "f32", "onnxruntime"),
-            (Peer::Openvino, "f32", "portable"),
-        ] {
-            if self.measures(needed) {
-                let export = CommandLine::new(self.workspace.binary("jetmoe-export"))
-                    .arg(self.checkpoint())
-                    .arg("--output")
-                    .arg(self.artifact())
-                    .args(["--precision", precision, "--profile", profile]);
-                steps.run(&format!("export {precision}, {profile}"), root, &export)?;
-            }
+        let exports: BTreeSet<_> = self.arguments.peers.iter().filter_map(|peer| peer.export()).collect();
+        for (precision, profile) in exports {
+            let export = CommandLine::new(self.workspace.binary("jetmoe-export"))
+                .arg(self.checkpoint())
+                .arg("--output")
+                .arg(self.artifact())
+                .args(["--precision", precision, "--profile", profile]);
+            steps.run(&format!("export {precision}, {profile}"), root, &export)?;
         }
-        if self.measures(Peer::TransformersOnnx) {
+        if self.arguments.peers.contains(&Peer::TransformersOnnx) {
             let folder = self.folder.join("transformers-onnx");
             let export = self.peers_program().arg("--export").arg(folder);
             steps.run("export with transformers", root, &export)?;
@@ -209,12 +230,12 @@ impl Bench<'_> {
     }
 
     fn measure(&self, peer: Peer) -> Result<Value> {
-        let Some(precision) = peer.precision() else { return self.measure_peer(peer) };
+        let Some(ours) = peer.ours() else { return self.measure_peer(peer) };
         // one load for each batch size, as every batch is measured with every prompt
         let more: Vec<usize> = if peer == Peer::JetmoeQ4 { MORE_PROMPTS.to_vec() } else { Vec::new() };
         let of_batch = |batch| SHAPES.iter().filter(move |shape| shape.0 == batch).map(|shape| shape.1);
-        let mut report = self.measure_jetmoe(precision, 1, of_batch(1).chain(more).collect())?;
-        let larger = self.measure_jetmoe(precision, 8, of_batch(8).collect())?;
+        let mut report = self.measure_jetmoe(ours, 1, of_batch(1).chain(more).collect())?;
+        let larger = self.measure_jetmoe(ours, 8, of_batch(8).collect())?;
         let runs = larger.pointer("/results/0/runs").and_then(Value::as_array).context("no runs")?;
         let all = report.pointer_mut("/results/0/runs").and_then(Value::as_array_mut).context("no runs")?;
         all.extend(runs.iter().cloned());
@@ -223,19 +244,11 @@ impl Bench<'_> {
         Ok(result)
     }
 
-    fn measure_jetmoe(&self, precision: &str, batch: usize, prompts: Vec<usize>) -> Result<Value> {
+    fn measure_jetmoe(&self, ours: Ours, batch: usize, prompts: Vec<usize>) -> Result<Value> {
         let prompts: Vec<String> = prompts.iter().map(ToString::to_string).collect();
         let command = CommandLine::new(self.workspace.binary("jetmoe"))
-            .args([
-                "bench",
-                "--backend",
-                "ort",
-                "--precision",
-                precision,
-                "--profile",
-                "onnxruntime",
-                "--model",
-            ])
+            .args(["bench", "--backend", ours.backend])
+            .args(["--precision", ours.precision, "--profile", ours.profile, "--model"])
             .arg(self.artifact())
             .args(["--batch", &batch.to_string(), "--prompt-tokens", &prompts.join(",")])
             .args(["--threads", &self.arguments.threads.to_string()])
@@ -335,7 +348,7 @@ mod tests {
     #[test]
     fn the_program_of_the_peers_knows_those_that_are_not_this_project() {
         let program = include_str!("../../peers/peers.py");
-        for peer in Peer::ALL.iter().filter(|peer| peer.precision().is_none()) {
+        for peer in Peer::ALL.iter().filter(|peer| peer.ours().is_none()) {
             assert!(program.contains(&format!("\"{}\"", peer.name())), "{}", peer.name());
         }
     }

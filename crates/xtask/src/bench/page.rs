@@ -16,7 +16,8 @@ pub(super) fn page(rounds: &Rounds<'_>) -> Result<String> {
          Made by `{command}`. {}, {:.0} GiB of memory; reads {:.1} GB/s and does {:.0} GFLOP/s in float32 on these \
          threads, as `jetmoe bench` measured in the same run. Everybody runs the same weights: random ones at JetMoE-8B's \
          widths. In each round everybody has a turn in a process of its own; numbers are medians over the rounds, of the \
-         medians of each, and all of them are in [raw.json](raw.json). transformers and jetmoe compute the logits of a \
+         medians of each, and all of them are in [raw.json](raw.json). `jetmoe-q4` and `jetmoe-bf16` are the profile `native` in \
+         ONNX Runtime, `jetmoe-q4-tract` the same file in tract, and the other two the profile `onnxruntime`. transformers and jetmoe compute the logits of a \
          prompt's last token, the others those of all tokens; `import` does not count as loading. `jetmoe` and `jetmoe-export` are \
          built for the dev profile, whose own crates that compute are optimised.\n\n\
          ![Decoding](decode.svg)\n\n",
@@ -85,7 +86,7 @@ mod tests {
         let page = page(&Rounds::new(&raw)).unwrap();
         for line in [
             "| jetmoe-q4: ort 1.32.0 | 1.0 s | 15.0 ms | 1.5 ms |",
-            "| decode, q4: times as fast as transformers in bfloat16 | 3.00 | ≥ 2.50 | reached |",
+            "| decode, q4: times as fast as transformers in bfloat16 | 3.00 | ≥ 4.00 | **missed** |",
             "| decode, q4: share of the machine's read bandwidth | 40.0 % | ≥ 50.0 % | **missed** |",
         ] {
             assert!(page.contains(line), "{page}");

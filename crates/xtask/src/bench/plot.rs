@@ -41,7 +41,7 @@ pub(super) fn draw(rounds: &Rounds<'_>) -> Result<String> {
             .map_err(|error| failed(&error))?;
         for (index, (peer, rate)) in bars.iter().enumerate() {
             let middle = (bars.len() - index) as f64 - 0.5;
-            let color = if peer.precision().is_some() { OURS } else { PEERS };
+            let color = if peer.ours().is_some() { OURS } else { PEERS };
             let bar = Rectangle::new([(0.0, middle - 0.32), (*rate, middle + 0.32)], color.filled());
             chart.draw_series([bar]).map_err(|error| failed(&error))?;
             for (text, at, offset, side) in

@@ -1,7 +1,10 @@
 //! The operators of ONNX Runtime's that graphs over a cache in place have, in tract: `com.microsoft.GroupQueryAttention` and
 //! `com.microsoft.RotaryEmbedding`, in float32 and in the form that our graphs write.
 
+use jetmoe_kernels::exp;
 use multiversion::multiversion;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
@@ -132,31 +135,45 @@ impl EvalOp for GroupQueryAttention {
             let size = room * channels;
             // results by key head, as the threads have them: [batch, kv_heads, sequence, group * channels]
             let mut by_head = vec![0.0; output.len()];
-            let head = |(index, ((by_head, key_cache), value_cache)): (usize, HeadParts<'_>)| {
-                let (row, head) = (index / kv_heads, index % kv_heads);
-                let total = totals[row];
-                // new tokens stand behind the cached ones; of a prompt those behind its end count for nothing
-                let past = total.saturating_sub(sequence);
-                for token in 0..sequence.min(room - past) {
-                    let from = ((row * sequence + token) * kv_heads + head) * channels;
-                    let to = (past + token) * channels;
-                    key_cache[to..to + channels].copy_from_slice(&keys[from..from + channels]);
-                    value_cache[to..to + channels].copy_from_slice(&values[from..from + channels]);
-                }
-                for token in 0..sequence {
-                    let from = ((row * sequence + token) * self.heads + head * group) * channels;
-                    let queries = &queries[from..from + group * channels];
-                    let seen = (past + token + 1).min(room) * channels;
-                    let result = &mut by_head[token * group * channels..][..group * channels];
-                    attend(queries, &key_cache[..seen], &value_cache[..seen], channels, self.scale(), result);
-                }
-            };
+            let head =
+                |(index, ((by_head, key_cache), value_cache)): (usize, HeadParts<'_>)| -> TractResult<()> {
+                    let (row, head) = (index / kv_heads, index % kv_heads);
+                    let total = totals[row];
+                    // new tokens stand behind the cached ones; of a prompt those behind its end count for nothing
+                    let past = total.saturating_sub(sequence);
+                    for token in 0..sequence.min(room - past) {
+                        let from = ((row * sequence + token) * kv_heads + head) * channels;
+                        let to = (past + token) * channels;
+                        key_cache[to..to + channels].copy_from_slice(&keys[from..from + channels]);
+                        value_cache[to..to + channels].copy_from_slice(&values[from..from + channels]);
+                    }
+                    let mut tile = Vec::with_capacity(TILE.min(sequence) * group * channels);
+                    for (index, results) in by_head.chunks_mut(TILE * group * channels).enumerate() {
+                        let first = index * TILE;
+                        let tokens = results.len() / (group * channels);
+                        tile.clear();
+                        for token in first..first + tokens {
+                            let from = ((row * sequence + token) * self.heads + head * group) * channels;
+                            tile.extend_from_slice(&queries[from..from + group * channels]);
+                        }
+                        // what the last of them sees, and how much less the first
+                        let seen = (past + first + tokens).min(room);
+                        let seen_by = |token: usize| (past + first + token + 1).min(room);
+                        let (keys, values) = (&key_cache[..seen * channels], &value_cache[..seen * channels]);
+                        let attended = Attended { keys, values, channels, group, scale: self.scale() };
+                        match tokens {
+                            1 => attend_one(&tile, &attended, results),
+                            _ => attend(&tile, &attended, seen_by, results)?,
+                        }
+                    }
+                    Ok(())
+                };
             let parts = by_head
                 .par_chunks_exact_mut(sequence * group * channels)
                 .zip(key_cache.par_chunks_exact_mut(size))
                 .zip(value_cache.par_chunks_exact_mut(size))
                 .enumerate();
-            on_its_threads(|| parts.for_each(head));
+            on_its_threads(|| parts.try_for_each(head))?;
             for (index, part) in by_head.chunks_exact(group * channels).enumerate() {
                 let (token, head) = (index % sequence, index / sequence % kv_heads);
                 let row = index / sequence / kv_heads;
@@ -184,10 +201,51 @@ impl TypedOp for GroupQueryAttention {
     }
 }
 
-/// softmax(q · keysᵀ · scale) · values for each of some queries, `[queries, channels]`, over keys and values `[seen,
-/// channels]`.
+/// Tokens of a prompt whose queries are multiplied with the keys at a time.
+const TILE: usize = 32;
+
+/// What the queries of a key head see.
+struct Attended<'a> {
+    /// `[seen, channels]`
+    keys: &'a [f32],
+    /// `[seen, channels]`
+    values: &'a [f32],
+    channels: usize,
+    /// Queries of a token.
+    group: usize,
+    scale: f32,
+}
+
+/// softmax(q · keysᵀ · scale) · values for the queries `[tokens, group, channels]` of some tokens, each of which sees so many
+/// keys.
+fn attend(
+    queries: &[f32],
+    attended: &Attended<'_>,
+    seen_by: impl Fn(usize) -> usize,
+    results: &mut [f32],
+) -> TractResult<()> {
+    let Attended { keys, values, channels, group, scale } = *attended;
+    let (rows, seen) = (queries.len() / channels, keys.len() / channels);
+    let queries = ArrayView2::from_shape((rows, channels), queries)?;
+    let keys = ArrayView2::from_shape((seen, channels), keys)?;
+    let values = ArrayView2::from_shape((seen, channels), values)?;
+    let mut scores = Array2::zeros((rows, seen));
+    general_mat_mul(scale, &queries, &keys.t(), 0.0, &mut scores);
+    for (row, scores) in
+        scores.as_slice_mut().into_iter().flat_map(|all| all.chunks_exact_mut(seen)).enumerate()
+    {
+        let (visible, hidden) = scores.split_at_mut(seen_by(row / group));
+        softmax(visible);
+        hidden.fill(0.0);
+    }
+    general_mat_mul(1.0, &scores, &values, 0.0, &mut ArrayViewMut2::from_shape((rows, channels), results)?);
+    Ok(())
+}
+
+/// The same for one token, which reads keys and values once: no time is lost by the products, but none is to be won.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma", "aarch64+neon"))]
-fn attend(queries: &[f32], keys: &[f32], values: &[f32], channels: usize, scale: f32, results: &mut [f32]) {
+fn attend_one(queries: &[f32], attended: &Attended<'_>, results: &mut [f32]) {
+    let Attended { keys, values, channels, scale, .. } = *attended;
     let mut scores = vec![0.0_f32; keys.len() / channels];
     for (query, result) in queries.chunks_exact(channels).zip(results.chunks_exact_mut(channels)) {
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(channels)) {
@@ -202,19 +260,34 @@ fn attend(queries: &[f32], keys: &[f32], values: &[f32], channels: usize, scale:
             let rest: f32 = query_rest.iter().zip(key_rest).map(|(query, key)| query * key).sum();
             *score = (sums.iter().sum::<f32>() + rest) * scale;
         }
-        let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut total = 0.0;
-        for score in &mut scores {
-            *score = (*score - largest).exp();
-            total += *score;
-        }
+        softmax(&mut scores);
         result.fill(0.0);
-        for (score, value) in scores.iter().zip(values.chunks_exact(channels)) {
-            let weight = score / total;
+        for (weight, value) in scores.iter().zip(values.chunks_exact(channels)) {
             for (result, value) in result.iter_mut().zip(value) {
                 *result += weight * value;
             }
         }
+    }
+}
+
+/// e^score over the sum of all of them.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma", "aarch64+neon"))]
+fn softmax(scores: &mut [f32]) {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for score in scores.iter_mut() {
+        *score = exp(*score - largest);
+    }
+    // in several sums, which is faster and more exact than in one
+    let mut sums = [0.0_f32; 16];
+    let (blocks, rest) = scores.as_chunks::<16>();
+    for block in blocks {
+        for (sum, score) in sums.iter_mut().zip(block) {
+            *sum += score;
+        }
+    }
+    let total = sums.iter().sum::<f32>() + rest.iter().sum::<f32>();
+    for score in scores {
+        *score /= total;
     }
 }
 

@@ -107,7 +107,10 @@ impl TypedOp for LastTokens {
     as_op!();
 
     fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        ensure!(operands.len() == 2 && operands[0].rank() == 3, "{OPERATOR} takes tokens [batch, sequence, width]");
+        ensure!(
+            operands.len() == 2 && operands[0].rank() == 3,
+            "{OPERATOR} takes tokens [batch, sequence, width]"
+        );
         let mut fact = operands[0].without_value();
         fact.shape.set(TOKENS, self.length.to_dim());
         Ok(tvec![fact])
