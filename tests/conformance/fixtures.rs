@@ -32,11 +32,18 @@ impl Subject {
     pub(crate) const ORT_OWN_OPERATORS: Subject = Subject::exact(Backend::Ort, Profile::OnnxRuntime);
     pub(crate) const ORT_KERNELS: Subject = Subject::kernels(Backend::Ort);
     pub(crate) const TRACT: Subject = Subject::exact(Backend::Tract, Profile::Portable);
+    pub(crate) const TRACT_KERNELS: Subject = Subject::kernels(Backend::Tract);
     /// It runs no graph.
     pub(crate) const REFERENCE: Subject = Subject::exact(Backend::Reference, Profile::Portable);
 
-    const ALL: [Subject; 5] =
-        [Self::ORT, Self::ORT_OWN_OPERATORS, Self::ORT_KERNELS, Self::TRACT, Self::REFERENCE];
+    const ALL: [Subject; 6] = [
+        Self::ORT,
+        Self::ORT_OWN_OPERATORS,
+        Self::ORT_KERNELS,
+        Self::TRACT,
+        Self::TRACT_KERNELS,
+        Self::REFERENCE,
+    ];
 
     const fn exact(backend: Backend, profile: Profile) -> Subject {
         Subject { backend, profile, precision: Precision::F32 }

@@ -66,6 +66,12 @@ fn tract_computes_the_golden_values_of_every_case() {
     check_every_case(Subject::TRACT, Head::Own);
 }
 
+#[cfg(feature = "tract")]
+#[test]
+fn our_kernels_in_tract_compute_the_golden_values_of_every_case() {
+    check_every_case(Subject::TRACT_KERNELS, Head::Own);
+}
+
 #[test]
 fn the_reference_computes_the_golden_values_of_every_case() {
     check_every_case(Subject::REFERENCE, Head::Own);
@@ -93,6 +99,12 @@ fn our_kernels_in_onnx_runtime_compute_the_golden_values_of_every_backbone() {
 #[test]
 fn tract_computes_the_golden_values_of_every_backbone() {
     check_every_case(Subject::TRACT, Head::None);
+}
+
+#[cfg(feature = "tract")]
+#[test]
+fn our_kernels_in_tract_compute_the_golden_values_of_every_backbone() {
+    check_every_case(Subject::TRACT_KERNELS, Head::None);
 }
 
 #[test]

@@ -127,6 +127,12 @@ fn tract_has_the_perplexity_of_transformers() {
     check_perplexity(Subject::TRACT);
 }
 
+#[cfg(feature = "tract")]
+#[test]
+fn our_kernels_in_tract_have_the_perplexity_of_transformers() {
+    check_perplexity(Subject::TRACT_KERNELS);
+}
+
 #[test]
 fn the_reference_has_the_perplexity_of_transformers() {
     check_perplexity(Subject::REFERENCE);
@@ -262,6 +268,12 @@ fn our_kernels_in_onnx_runtime_classify_as_transformers_does_alone_and_in_batche
 #[test]
 fn tract_classifies_as_transformers_does_alone_and_in_batches() {
     check_classes(Subject::TRACT);
+}
+
+#[cfg(feature = "tract")]
+#[test]
+fn our_kernels_in_tract_classify_as_transformers_does_alone_and_in_batches() {
+    check_classes(Subject::TRACT_KERNELS);
 }
 
 #[test]

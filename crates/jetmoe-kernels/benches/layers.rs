@@ -6,7 +6,8 @@
 
 #![allow(clippy::print_stdout)] // what a benchmark found
 
-use std::collections::BTreeSet;
+mod layer;
+
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -15,10 +16,7 @@ use jetmoe_kernels::*;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-const HIDDEN: usize = 2048;
-const INTERMEDIATE: usize = 5632;
-const EXPERTS: usize = 8;
-const PER_TOKEN: usize = 2;
+use self::layer::{EXPERTS, HIDDEN, INTERMEDIATE, PER_TOKEN, SEED, choices, median, random};
 
 /// Threads of a pool of rayon's.
 struct Pool(ThreadPool);
@@ -66,31 +64,6 @@ impl Layer {
 
 fn view((layout, codes, scales): &(Layout, Vec<u8>, Vec<f16>)) -> Result<Weight<'_>> {
     Weight::new(*layout, codes, Some(scales), None)
-}
-
-const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
-
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-/// The experts of each token, the same in every round and for the peers (`crates/xtask/peers/layers.py`).
-fn choices(tokens: usize) -> Vec<i64> {
-    let mut state = SEED;
-    let mut below = |limit: usize| (random(&mut state) % limit as u64) as usize;
-    let pairs = (0..tokens).flat_map(|_| {
-        let first = below(EXPERTS);
-        [first as i64, ((first + 1 + below(EXPERTS - 1)) % EXPERTS) as i64]
-    });
-    pairs.collect()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Bytes per second that all threads read together.
@@ -164,25 +137,20 @@ impl WithSimd for MultiplyAdds {
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let option = |name: &str, default: &str| {
-        let place = arguments.iter().position(|argument| argument == name);
-        place.and_then(|place| arguments.get(place + 1).cloned()).unwrap_or(default.to_owned())
-    };
-    let number = |name: &str, default: &str| option(name, default).parse::<usize>();
-    let threads = number("--threads", "2")?;
+    let options = layer::Options::new();
+    let threads = options.number("--threads", "2")?;
     let pool = Pool(ThreadPoolBuilder::new().num_threads(threads).build()?);
-    let tokens = option("--tokens", "1,16,128,512");
-    let tokens = tokens.split(',').map(str::parse).collect::<std::result::Result<Vec<usize>, _>>()?;
+    let tokens = options.tokens()?;
     let mut state = SEED;
-    let layers: Vec<Layer> = (0..number("--layers", "8")?).map(|_| Layer::random(&mut state)).collect();
+    let layers: Vec<Layer> =
+        (0..options.number("--layers", "8")?).map(|_| Layer::random(&mut state)).collect();
     let bytes: Vec<&[u8]> =
         layers.iter().flat_map(|layer| [layer.gate_and_up.1.as_slice(), &layer.down.1]).collect();
     let instructions = InstructionSet::chosen()?;
     let compute = Compute { instructions, threads: &pool };
     let mut times = vec![Vec::new(); tokens.len()];
     let (mut bandwidths, mut peaks) = (Vec::new(), Vec::new());
-    for _ in 0..number("--rounds", "5")? {
+    for _ in 0..options.number("--rounds", "5")? {
         bandwidths.push(read(&pool, &bytes));
         peaks.push(arithmetic(&pool));
         for (tokens, times) in tokens.iter().zip(&mut times) {
@@ -191,8 +159,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             let chosen = choices(*tokens);
             let gates = vec![0.5; tokens * PER_TOKEN];
             let mut y = vec![0.0; tokens * HIDDEN];
-            // a few layers are enough where each takes long
-            let runs = if *tokens > 64 { 2.min(layers.len()) } else { layers.len() };
+            let runs = layer::layers_of(*tokens, layers.len());
             let begun = Instant::now();
             for layer in layers.iter().take(runs) {
                 let choices = Choices { experts: &chosen, per_row: PER_TOKEN };
@@ -215,8 +182,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     );
     for (tokens, times) in tokens.iter().zip(times) {
         let time = median(times);
-        let operations = 2 * tokens * PER_TOKEN * 3 * HIDDEN * INTERMEDIATE;
-        let bytes = choices(*tokens).into_iter().collect::<BTreeSet<_>>().len() * expert;
+        let operations = layer::operations(*tokens);
+        let bytes = layer::chosen_experts(*tokens) * expert;
         println!(
             "{{\"tokens\":{tokens},\"milliseconds\":{:.3},\"operations\":{operations},\"weight_bytes\":{bytes},\
              \"gflops\":{:.1},\"share_of_read\":{:.3}}}",

@@ -35,5 +35,6 @@ pub use instructions::InstructionSet;
 pub use layout::{BLOCK_INPUTS, Element, GroupSize, Layout, PANEL_ROWS, RowOrder};
 pub use linear::{Choices, Compute, expert_linear, expert_linear_sum, linear, look_up};
 pub use mlp::{Mlp, expert_mlp};
+pub use routes::Routes;
 pub use threads::{CallingThread, Threads};
 pub use weight::Weight;

@@ -2,9 +2,9 @@
 
 use crate::{Error, Result};
 
-/// Rows by expert. A *slot* is one row's use of one expert: slot `row * per_row + s` belongs to the row's s-th choice.
+/// Rows by expert: what every product of experts begins with. A *slot* is one row's use of one expert: slot `row * per_row + s` belongs to the row's s-th choice.
 #[derive(Debug)]
-pub(crate) struct Routes {
+pub struct Routes {
     /// Where the slots of each expert begin, and the end of the last.
     starts: Vec<usize>,
     /// All slots, by expert, ascending within one.
@@ -13,7 +13,10 @@ pub(crate) struct Routes {
 
 impl Routes {
     /// Counts and sorts the choices of all rows, `[rows, per_row]`.
-    pub(crate) fn new(chosen: &[i64], per_row: usize, experts: usize) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A choice that is no expert.
+    pub fn new(chosen: &[i64], per_row: usize, experts: usize) -> Result<Self> {
         let mut starts = vec![0; experts + 1];
         for (slot, expert) in chosen.iter().enumerate() {
             let index = usize::try_from(*expert).ok().filter(|index| *index < experts);
@@ -39,7 +42,7 @@ impl Routes {
     }
 
     /// All slots, by expert.
-    pub(crate) fn slots(&self) -> &[usize] {
+    pub fn slots(&self) -> &[usize] {
         &self.slots
     }
 
@@ -53,7 +56,7 @@ impl Routes {
     }
 
     /// The experts that have rows, with the first of their places in [`Routes::slots`] and their number.
-    pub(crate) fn busy(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+    pub fn busy(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         let counts = self.starts.windows(2).map(|pair| (pair[0], pair[1] - pair[0]));
         counts
             .enumerate()

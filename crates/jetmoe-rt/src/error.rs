@@ -262,10 +262,12 @@ fn elsewhere(profile: Profile) -> &'static str {
 }
 
 fn abilities(runtime: Runtime) -> String {
-    let precisions = Precision::ALL.iter().filter(|precision| runtime.runs(**precision));
-    let precisions: Vec<String> = precisions.map(Precision::to_string).collect();
-    let profiles: Vec<String> = runtime.profiles().iter().map(Profile::to_string).collect();
-    format!("{} in {}", precisions.join(", "), profiles.join(" or "))
+    let profiles = runtime.profiles().iter().map(|profile| {
+        let precisions = Precision::ALL.iter().filter(|precision| runtime.runs(**precision, *profile));
+        let precisions: Vec<String> = precisions.map(Precision::to_string).collect();
+        format!("{} in {profile}", precisions.join(", "))
+    });
+    profiles.collect::<Vec<_>>().join("; ")
 }
 
 fn gigabytes(bytes: u64) -> String {

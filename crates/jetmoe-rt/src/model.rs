@@ -32,9 +32,11 @@ impl Runtime {
         }
     }
 
-    /// Whether this runtime can run graphs of a precision at all: tract knows no bfloat16.
-    pub fn runs(self, precision: Precision) -> bool {
-        self == Runtime::Ort || precision != Precision::Bf16
+    /// Whether this runtime can run graphs of a precision and a profile at all: tract knows no bfloat16, which only our own
+    /// operators read for it.
+    pub fn runs(self, precision: Precision, profile: Profile) -> bool {
+        let knows = self == Runtime::Ort || precision != Precision::Bf16 || profile == Profile::Native;
+        knows && profile.has(precision) && self.profiles().contains(&profile)
     }
 
     /// The profiles that this runtime can run, the one that suits it best first.
@@ -47,7 +49,7 @@ impl Runtime {
 
     /// Whether this runtime can run a graph, by what it is written in.
     pub fn can_run(self, graph: &GraphRecord) -> bool {
-        self.runs(graph.precision) && self.profiles().contains(&graph.profile)
+        self.runs(graph.precision, graph.profile)
     }
 
     /// Version of a runtime that is compiled in. ONNX Runtime's is that of the library that is found.

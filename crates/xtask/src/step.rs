@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 pub(crate) struct CommandLine {
     program: OsString,
     arguments: Vec<OsString>,
-    environment: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
     input: Option<&'static str>,
 }
 
@@ -42,8 +42,8 @@ impl CommandLine {
         self
     }
 
-    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.environment.push((name, value));
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -81,7 +81,10 @@ impl CommandLine {
         let program =
             if program.components().count() > 1 { folder.join(program) } else { program.to_owned() };
         let mut command = Command::new(program);
-        command.args(&self.arguments).envs(self.environment.iter().copied()).current_dir(folder);
+        command
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(folder);
         command
     }
 

@@ -27,9 +27,11 @@ impl Builder {
         self.plan.storage(self.graph.precision, part, layer)
     }
 
-    /// How the weights are stored that are never quantized.
+    /// How the weights are stored that are never quantized. In the profile `native` no small weight is worth a conversion in
+    /// each step, nor an element type that a runtime may not know.
     pub(crate) fn unquantized_storage(&self) -> Storage {
         let weights = match (self.graph.precision.storage(), self.activations()) {
+            _ if self.graph.profile == Profile::Native => WeightStorage::F32,
             (storage, _) if !storage.is_quantized() => storage,
             (_, ElementType::Float16) => WeightStorage::F16,
             _ => WeightStorage::F32,

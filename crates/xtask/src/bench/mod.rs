@@ -127,7 +127,7 @@ const SHAPES: &[(usize, usize)] = &[(1, 128), (1, 512), (8, 128)];
 const MORE_PROMPTS: &[usize] = &[64, 2048];
 const PEERS_PROGRAM: &str = "crates/xtask/peers/peers.py";
 /// Packages and their micro-benchmarks.
-const MICRO: &[(&str, &str)] = &[("jetmoe-rt", "sampling")];
+const MICRO: &[(&str, &str)] = &[("jetmoe-rt", "sampling"), ("jetmoe-kernels", "routing")];
 
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
     if arguments.micro {

@@ -26,16 +26,19 @@ enum Contender {
     OnnxRuntime,
     Openvino,
     TransformersBf16,
+    /// The kernels that could be taken instead of our own.
+    Candle,
 }
 
 impl Contender {
-    const ALL: [Contender; 6] = [
+    const ALL: [Contender; 7] = [
         Contender::Jetmoe,
         Contender::Forced("avx2"),
         Contender::Forced("plain"),
         Contender::OnnxRuntime,
         Contender::Openvino,
         Contender::TransformersBf16,
+        Contender::Candle,
     ];
 
     /// As the raw results name it, and `layers.py` if it is a peer.
@@ -46,6 +49,7 @@ impl Contender {
             Contender::OnnxRuntime => "onnxruntime".to_owned(),
             Contender::Openvino => "openvino".to_owned(),
             Contender::TransformersBf16 => "transformers-bf16".to_owned(),
+            Contender::Candle => "candle".to_owned(),
         }
     }
 
@@ -71,7 +75,10 @@ const OUTPUT: &str = "docs/kernels";
 
 pub(super) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
     PEERS.prepare(workspace, steps)?;
-    steps.run("build the benchmark", &workspace.root, &benchmark(&["--no-run"]))?;
+    for package in [KERNELS, CANDLE] {
+        let build = benchmark(package, &["--no-run"]);
+        steps.run(&format!("build the benchmark of {}", package.0), &workspace.root, &build)?;
+    }
     let threads = arguments.threads.to_string();
     let mut rounds = Vec::new();
     for round in 1..=arguments.rounds {
@@ -106,9 +113,12 @@ fn is_another(ours: &Value, instructions: &str) -> bool {
         && ours["instructions"] != instructions
 }
 
-fn benchmark(arguments: &[&str]) -> CommandLine {
-    CommandLine::cargo(["bench", "--quiet", "--package", "jetmoe-kernels", "--bench", "layers"])
-        .args(arguments)
+/// Packages with their benchmarks of a layer.
+const KERNELS: (&str, &str) = ("jetmoe-kernels", "layers");
+const CANDLE: (&str, &str) = ("jetmoe-reference", "q4k");
+
+fn benchmark((package, name): (&str, &str), arguments: &[&str]) -> CommandLine {
+    CommandLine::cargo(["bench", "--quiet", "--package", package, "--bench", name]).args(arguments)
 }
 
 fn command(contender: Contender, threads: &str) -> CommandLine {
@@ -116,10 +126,13 @@ fn command(contender: Contender, threads: &str) -> CommandLine {
     let tokens = tokens.join(",");
     let sizes = ["--threads", threads, "--layers", LAYERS, "--tokens", &tokens];
     match contender {
-        Contender::Jetmoe => benchmark(&["--", "--rounds", REPETITIONS]).args(sizes),
-        Contender::Forced(instructions) => {
-            benchmark(&["--", "--rounds", REPETITIONS]).args(sizes).env(INSTRUCTIONS_VARIABLE, instructions)
-        }
+        Contender::Jetmoe => benchmark(KERNELS, &["--", "--rounds", REPETITIONS]).args(sizes),
+        Contender::Forced(instructions) => benchmark(KERNELS, &["--", "--rounds", REPETITIONS])
+            .args(sizes)
+            .env(INSTRUCTIONS_VARIABLE, instructions),
+        Contender::Candle => benchmark(CANDLE, &["--", "--repetitions", REPETITIONS])
+            .args(sizes)
+            .env("RAYON_NUM_THREADS", threads),
         _ => CommandLine::new(PEERS.program("python"))
             .arg(PEERS_PROGRAM)
             .args(["--peer", &contender.name(), "--repetitions", REPETITIONS])
@@ -181,7 +194,8 @@ mod tests {
     #[test]
     fn the_program_of_the_peers_knows_them() {
         let program = include_str!("../../../peers/layers.py");
-        for peer in Contender::ALL.iter().filter(|contender| contender.is_peer()) {
+        let elsewhere = |contender: &Contender| *contender == Contender::Candle || !contender.is_peer();
+        for peer in Contender::ALL.iter().filter(|contender| !elsewhere(contender)) {
             assert!(program.contains(&format!("\"{}\"", peer.name())), "{}", peer.name());
         }
     }

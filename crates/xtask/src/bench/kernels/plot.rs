@@ -19,6 +19,7 @@ fn color(contender: Contender) -> RGBColor {
         Contender::OnnxRuntime => RGBColor(200, 90, 40),
         Contender::Openvino => RGBColor(120, 80, 160),
         Contender::TransformersBf16 => RGBColor(90, 140, 60),
+        Contender::Candle => RGBColor(190, 150, 40),
     }
 }
 
