@@ -3,10 +3,9 @@
 
 use jetmoe::artifact::{Precision, Profile, WeightPlan};
 use jetmoe::conformance::{Backend, StoredWeights, Verifier};
-use jetmoe::rt::LoadOptions;
 
-use crate::fixtures::{Case, load_options};
-use crate::precisions::{Exports, options, perplexity, plan};
+use crate::fixtures::Case;
+use crate::precisions::{Exports, mini_perplexity, options, plan};
 
 /// By how much the perplexity of quantized weights may differ from that of the portable graph. Both round what meets a
 /// weight to 8 bits, each in groups of its own, so tokens differ a little in either direction, which over a text cancels
@@ -69,17 +68,9 @@ fn in_onnx_runtime_every_case_is_computed_as_by_the_reference_over_the_same_weig
 
 /// The portable graph is always ONNX Runtime's.
 fn check_perplexity(backend: Backend) {
-    let exports = Exports::of("jetmoe-mini");
     for precision in [Precision::Int8, Precision::Q4] {
-        exports.add(precision, Profile::Portable, WeightPlan::default());
-        let artifact = exports.add(precision, Profile::Native, WeightPlan::default());
-        let measure = |backend, profile| {
-            let (profile, precision) = (Some(profile), Some(precision));
-            let options = LoadOptions { profile, precision, ..load_options(backend) };
-            perplexity(&exports.case, &artifact, backend, &options)
-        };
-        let portable = measure(Backend::Ort, Profile::Portable);
-        let native = measure(backend, Profile::Native);
+        let portable = mini_perplexity(Backend::Ort, precision, Profile::Portable);
+        let native = mini_perplexity(backend, precision, Profile::Native);
         let difference = native / portable - 1.0;
         println!("{precision} on {backend}: {portable} portable, {native} native, {difference:+.5}");
         assert!(difference.abs() < PERPLEXITY_SHARE, "{precision} on {backend}: {difference}");
