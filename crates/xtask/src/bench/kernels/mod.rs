@@ -29,9 +29,10 @@ enum Contender {
 }
 
 impl Contender {
-    const ALL: [Contender; 6] = [
+    const ALL: [Contender; 7] = [
         Contender::Jetmoe,
         Contender::Forced("avx2"),
+        Contender::Forced("neon"),
         Contender::Forced("plain"),
         Contender::OnnxRuntime,
         Contender::Openvino,
