@@ -15,6 +15,19 @@ pub enum Error {
         /// Columns of each.
         inputs: usize,
     },
+    /// Sizes of a weight that no memory holds.
+    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs fits into no memory")]
+    TooLarge {
+        /// Matrices.
+        experts: usize,
+        /// Rows of each.
+        outputs: usize,
+        /// Columns of each.
+        inputs: usize,
+    },
+    /// A weight whose rows are in another order than the product takes them.
+    #[error("a weight whose halves are interleaved can only be the first of an MLP")]
+    Interleaved,
     /// A width of codes that no kernel reads.
     #[error("weights of {found} bits cannot be multiplied with; 4, 8 and 16 can")]
     Bits {

@@ -13,18 +13,20 @@ pub struct InstructionSet(Kind);
 pub(crate) enum Kind {
     Plain,
     Avx2,
+    Neon,
 }
 
 /// The environment variable that forces one.
 const VARIABLE: &str = "JETMOE_KERNELS";
 
 impl Kind {
-    const ALL: &[Kind] = &[Kind::Plain, Kind::Avx2];
+    const ALL: &[Kind] = &[Kind::Plain, Kind::Avx2, Kind::Neon];
 
     fn name(self) -> &'static str {
         match self {
             Kind::Plain => "plain",
             Kind::Avx2 => "avx2",
+            Kind::Neon => "neon",
         }
     }
 
@@ -39,6 +41,13 @@ impl Kind {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Kind::Avx2 => false,
+            // its loads take bytes of numbers of 16 and 32 bits in this order
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => {
+                cfg!(target_endian = "little") && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
+            #[cfg(not(target_arch = "aarch64"))]
+            Kind::Neon => false,
         }
     }
 }
@@ -90,5 +99,20 @@ impl InstructionSet {
 impl fmt::Display for InstructionSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Prints what the other tests cover here: `cargo test -p jetmoe-kernels available -- --nocapture`.
+    #[test]
+    #[allow(clippy::print_stdout, reason = "the sets differ from machine to machine")]
+    fn every_available_set_has_a_name_that_forces_it() {
+        for set in InstructionSet::available() {
+            println!("this processor has {set}");
+            assert_eq!(InstructionSet::named(&set.to_string()), Ok(set));
+        }
     }
 }

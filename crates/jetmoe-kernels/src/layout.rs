@@ -245,11 +245,15 @@ impl Layout {
         bf16::from_le_bytes([panel[first], panel[first + 1]])
     }
 
-    /// Refuses sizes that no product has.
+    /// Refuses sizes that no product has. Those that remain can be filled up and multiplied without looking.
     pub(crate) fn check(&self) -> Result<()> {
         let Layout { experts, outputs, inputs, .. } = *self;
+        let elements = experts.checked_mul(outputs).and_then(|rows| rows.checked_mul(inputs));
+        // rows and columns are filled up to at most this many times as many, of two bytes
+        let bytes = elements.and_then(|count| count.checked_mul(2 * PANEL_ROWS * BLOCK_INPUTS));
         match self.order {
-            _ if experts * outputs * inputs == 0 => Err(Error::Empty { experts, outputs, inputs }),
+            _ if elements == Some(0) => Err(Error::Empty { experts, outputs, inputs }),
+            _ if bytes.is_none() => Err(Error::TooLarge { experts, outputs, inputs }),
             RowOrder::Halves if outputs % 2 != 0 => Err(Error::Empty { experts, outputs, inputs }),
             _ => Ok(()),
         }

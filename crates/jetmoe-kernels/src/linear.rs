@@ -6,7 +6,7 @@ use crate::rounded::{Rounded, Rows};
 use crate::routes::Routes;
 use crate::sharing::share;
 use crate::weight::length;
-use crate::{Error, InstructionSet, Result, Threads, Weight};
+use crate::{Error, InstructionSet, Result, RowOrder, Threads, Weight};
 
 /// By what a product is computed.
 #[derive(Clone, Copy)]
@@ -46,6 +46,7 @@ const ROWS_AT_ONCE: usize = 512;
 /// # Errors
 /// Sizes that do not fit together.
 pub fn linear(compute: Compute<'_>, x: &[f32], weight: &Weight<'_>, y: &mut [f32]) -> Result<()> {
+    as_stored(weight)?;
     let (inputs, outputs) = (weight.layout().inputs, weight.layout().outputs);
     let rows = x.len() / inputs;
     length("x", x.len(), rows * inputs)?;
@@ -71,6 +72,7 @@ pub fn expert_linear(
     weight: &Weight<'_>,
     y: &mut [f32],
 ) -> Result<()> {
+    as_stored(weight)?;
     let (inputs, outputs) = (weight.layout().inputs, weight.layout().outputs);
     length("x", x.len(), choices.rows() * inputs)?;
     length("y", y.len(), choices.experts.len() * outputs)?;
@@ -95,6 +97,7 @@ pub fn expert_linear_sum(
     weight: &Weight<'_>,
     y: &mut [f32],
 ) -> Result<()> {
+    as_stored(weight)?;
     let (inputs, outputs) = (weight.layout().inputs, weight.layout().outputs);
     length("x", x.len(), choices.experts.len() * inputs)?;
     length("the gates", gates.len(), choices.experts.len())?;
@@ -110,6 +113,7 @@ pub fn expert_linear_sum(
 /// # Errors
 /// Sizes that do not fit together, and an id of a row that there is none of.
 pub fn look_up(ids: &[i64], weight: &Weight<'_>, y: &mut [f32]) -> Result<()> {
+    as_stored(weight)?;
     let layout = weight.layout();
     length("y", y.len(), ids.len() * layout.inputs)?;
     for (id, y) in ids.iter().zip(y.chunks_exact_mut(layout.inputs)) {
@@ -118,6 +122,14 @@ pub fn look_up(ids: &[i64], weight: &Weight<'_>, y: &mut [f32]) -> Result<()> {
         weight.restore(0, row / PANEL_ROWS, row % PANEL_ROWS, y);
     }
     Ok(())
+}
+
+/// Refuses a weight whose rows stand in its panels in another order than that of the result.
+pub(crate) fn as_stored(weight: &Weight<'_>) -> Result<()> {
+    match weight.layout().order {
+        RowOrder::AsStored => Ok(()),
+        RowOrder::Halves => Err(Error::Interleaved),
+    }
 }
 
 /// Rows of `x`, in the order of the slots, as the weight takes them. Slot `s` takes row `s / slots_of_row`.

@@ -1,7 +1,7 @@
 //! A mixture of gated MLPs.
 
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
-use crate::linear::{prepare, sum};
+use crate::linear::{as_stored, prepare, sum};
 use crate::product::{self, multiply};
 use crate::rounded::Rows;
 use crate::routes::Routes;
@@ -38,6 +38,7 @@ pub fn expert_mlp(
     if up.order != RowOrder::Halves || down.inputs != expected {
         return Err(Error::Mlp { found: down.inputs, expected });
     }
+    as_stored(&mlp.down)?;
     length("the second product's experts", down.experts, up.experts)?;
     length("x", x.len(), choices.rows() * up.inputs)?;
     length("the gates", gates.len(), choices.experts.len())?;

@@ -5,7 +5,7 @@ mod weights;
 use jetmoe_kernels::*;
 use proptest::prelude::*;
 
-use self::weights::{Owned, Random};
+use self::weights::{Owned, Random, by_definition};
 
 const ELEMENTS: [(i64, i64); 9] =
     [(4, 16), (4, 32), (4, 64), (4, 128), (8, 16), (8, 32), (8, 64), (8, 128), (16, 0)];
@@ -40,20 +40,6 @@ fn everywhere(mut test: impl FnMut(Compute<'_>)) {
 fn distance(found: &[f32], expected: &[f64]) -> f64 {
     let largest = expected.iter().fold(1e-30, |largest: f64, value| largest.max(value.abs()));
     found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs() / largest).fold(0.0, f64::max)
-}
-
-/// Products of weights that are restored exactly with rows that are rounded as the kernels round them.
-fn by_definition(weight: &Owned, expert: usize, row: &[f32]) -> Vec<f64> {
-    let row = if weight.layout.element == Element::Bf16 {
-        row.iter().map(|x| f64::from(*x)).collect()
-    } else {
-        weights::rounded(row)
-    };
-    let matrix = weight.matrix(expert);
-    matrix
-        .chunks_exact(weight.layout.inputs)
-        .map(|weights| weights.iter().zip(&row).map(|(w, x)| f64::from(*w) * x).sum())
-        .collect()
 }
 
 proptest! {
@@ -256,6 +242,14 @@ fn what_does_not_fit_is_refused() {
     }
     let short = Weight::new(layout, &[0; 5], Some(&[]), None).unwrap_err();
     assert_eq!(short.to_string(), "the weight has 5 elements and should have 1024");
+    // filled up to whole blocks, these sizes wrap around to small ones
+    for (experts, outputs) in [(1 << 60, 32), (1, 1 << 62), (1 << 32, 1 << 32)] {
+        let error = Weight::new(Layout { experts, outputs, ..layout }, &[], Some(&[]), None).unwrap_err();
+        assert!(error.to_string().ends_with("fits into no memory"), "{error}");
+    }
+    let halves = Owned::random(Layout { order: RowOrder::Halves, ..layout }, false, &mut random);
+    let error = expert_linear(compute, &x, choose(&[0]), &halves.view(), &mut y).unwrap_err();
+    assert_eq!(error.to_string(), "a weight whose halves are interleaved can only be the first of an MLP");
     assert!(Element::new(3, 32).is_err() && Element::new(4, 20).is_err());
     assert!(InstructionSet::named("sse").unwrap_err().to_string().contains("plain"));
 }

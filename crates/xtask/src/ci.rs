@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use crate::library::{GPU, OPENVINO};
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
-use crate::{demo, full_size, interop, python, regenerate, setup};
+use crate::{demo, full_size, interop, python, regenerate, sanitizer, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -30,6 +30,8 @@ enum Stage {
     Features,
     /// Every cargo test
     Tests,
+    /// The kernels, whose loads and stores are unsafe, under AddressSanitizer
+    Sanitizer,
     /// The conformance suite on OpenVINO, in a process of its own
     Openvino,
     /// What is said where CUDA and TensorRT cannot be had; with an NVIDIA GPU, that they compute
@@ -100,6 +102,7 @@ impl Stage {
                 let tract = ["test", "--workspace", "--lib", "--no-default-features", "--features", "tract"];
                 steps.run("unit tests, tract alone", root, &CommandLine::cargo(tract))
             }
+            Stage::Sanitizer => sanitizer::run(workspace, steps),
             Stage::Openvino => {
                 OPENVINO.fetch(workspace, steps)?;
                 let suite = CommandLine::cargo(["test", "--workspace", "--test", "conformance"])

@@ -13,6 +13,7 @@ mod library;
 mod python;
 mod quality;
 mod regenerate;
+mod sanitizer;
 mod setup;
 mod step;
 mod test;

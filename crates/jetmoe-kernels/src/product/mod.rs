@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod plain;
 
 use crate::instructions::Kind;
@@ -40,6 +42,11 @@ pub(crate) fn multiply(
                 Kind::Avx2 => unsafe { avx2::multiply_bf16(panel.codes, x, floats.columns, products) },
                 #[cfg(not(target_arch = "x86_64"))]
                 Kind::Avx2 => unreachable!("not on this processor"),
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                Kind::Neon => unsafe { neon::multiply_bf16(panel.codes, x, floats.columns, products) },
+                #[cfg(not(target_arch = "aarch64"))]
+                Kind::Neon => unreachable!("not on this processor"),
             }
         }
         Rows::Rounded(rounded) => {
@@ -54,6 +61,11 @@ pub(crate) fn multiply(
                 Kind::Avx2 => unsafe { avx2::multiply_codes(&codes, &rows, products) },
                 #[cfg(not(target_arch = "x86_64"))]
                 Kind::Avx2 => unreachable!("not on this processor"),
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                Kind::Neon => unsafe { neon::multiply_codes(&codes, &rows, products) },
+                #[cfg(not(target_arch = "aarch64"))]
+                Kind::Neon => unreachable!("not on this processor"),
             }
         }
     }
@@ -76,6 +88,11 @@ pub(crate) fn round(set: InstructionSet, x: &[f32], block: &mut Block<'_>) {
         Kind::Avx2 => unsafe { avx2::round(x, block) },
         #[cfg(not(target_arch = "x86_64"))]
         Kind::Avx2 => unreachable!("not on this processor"),
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Kind::Neon => unsafe { neon::round(x, block) },
+        #[cfg(not(target_arch = "aarch64"))]
+        Kind::Neon => unreachable!("not on this processor"),
     }
 }
 
@@ -94,6 +111,11 @@ pub(crate) fn gate(
         Kind::Avx2 => unsafe { avx2::gate(activation, products, gated, first) },
         #[cfg(not(target_arch = "x86_64"))]
         Kind::Avx2 => unreachable!("not on this processor"),
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Kind::Neon => unsafe { neon::gate(activation, products, gated, first) },
+        #[cfg(not(target_arch = "aarch64"))]
+        Kind::Neon => unreachable!("not on this processor"),
     }
 }
 

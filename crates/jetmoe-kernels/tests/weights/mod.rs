@@ -110,11 +110,25 @@ pub(crate) fn rounded(row: &[f32]) -> Vec<f64> {
         let largest = block.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
         let scale = largest / 127.0;
         block.iter().map(move |x| {
-            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            let inverse = if scale < f32::MIN_POSITIVE { 0.0 } else { 1.0 / scale };
             f64::from((x * inverse).round_ties_even()) * f64::from(scale)
         })
     });
     blocks.collect()
+}
+
+/// Products of weights that are restored exactly with rows that are rounded as the kernels round them.
+pub(crate) fn by_definition(weight: &Owned, expert: usize, row: &[f32]) -> Vec<f64> {
+    let row = if weight.layout.element == Element::Bf16 {
+        row.iter().map(|x| f64::from(*x)).collect()
+    } else {
+        rounded(row)
+    };
+    let matrix = weight.matrix(expert);
+    matrix
+        .chunks_exact(weight.layout.inputs)
+        .map(|weights| weights.iter().zip(&row).map(|(w, x)| f64::from(*w) * x).sum())
+        .collect()
 }
 
 pub(crate) fn activate(activation: Activation, x: f64) -> f64 {

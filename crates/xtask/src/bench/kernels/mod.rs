@@ -34,6 +34,7 @@ impl Contender {
     const ALL: [Contender; 7] = [
         Contender::Jetmoe,
         Contender::Forced("avx2"),
+        Contender::Forced("neon"),
         Contender::Forced("plain"),
         Contender::OnnxRuntime,
         Contender::Openvino,
