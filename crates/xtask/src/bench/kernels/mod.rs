@@ -29,8 +29,10 @@ enum Contender {
 }
 
 impl Contender {
-    const ALL: [Contender; 6] = [
+    const ALL: [Contender; 8] = [
         Contender::Jetmoe,
+        Contender::Forced("amx"),
+        Contender::Forced("avx512vnni"),
         Contender::Forced("avx2"),
         Contender::Forced("plain"),
         Contender::OnnxRuntime,
