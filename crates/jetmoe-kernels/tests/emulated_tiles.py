@@ -1,6 +1,10 @@
-"""Gives Bochs 3.0 what Linux asks for before it lets a process use AMX tiles: extended feature disable (XFD). Also
-keeps tiles over a switch of threads: their configuration was not written as it is read, and half of their rows not at
-all."""
+"""Patches Bochs 3.0, in the folder that is given, so that Linux lets a process use AMX tiles and so that they compute.
+
+* Linux gives tiles only where it can turn them off (extended feature disable, XFD).
+* Tiles were lost at a switch of threads: their configuration was not written as it is read, half of their rows not at
+  all, and tiles in use counted as unused.
+* tdpbsud multiplies bytes with a sign by bytes without, says Intel's manual; here both were taken without.
+"""
 import sys
 from pathlib import Path
 
@@ -53,3 +57,6 @@ for access in ["write", "read"]:
     replace("xsave.cc", "    for (unsigned row=0; row < BX_TILE_REGISTERS; row++) {\n" + line,
             "    for (unsigned row=0; row < BX_TILE_MAX_ROWS; row++) {\n" + line)
 replace("xsave.cc", "return (BX_CPU_THIS_PTR amx->tile_use_tracker == 0);", "return (BX_CPU_THIS_PTR amx->tile_use_tracker != 0);")
+# signed by unsigned, says the manual; both were taken without signs
+replace("avx/amx.cc", "DPBDSU(Bit32u x, Bit32u y)\n{\n  const Bit8u xbyte[4] = { Bit8u(x & 0xff), Bit8u((x >> 8) & 0xff), Bit8u((x >> 16) & 0xff), Bit8u(x >> 24) };",
+        "DPBDSU(Bit32u x, Bit32u y)\n{\n  const Bit8s xbyte[4] = { Bit8s(x & 0xff), Bit8s((x >> 8) & 0xff), Bit8s((x >> 16) & 0xff), Bit8s(x >> 24) };")

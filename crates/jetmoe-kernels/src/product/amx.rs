@@ -108,7 +108,7 @@ fn blocks<const BITS: usize, const HALVES: bool, const POINTS: bool>(
                     for (row, ((scale, sums), products)) in rows.enumerate() {
                         let of_row = [0, 1].map(|part: usize| load_integers(&totals[part].0[side][row]));
                         let products = &mut products[side * LANES..];
-                        add::<HALVES, POINTS>(of_row, groups, (*scale, sums), products);
+                        add::<HALVES, POINTS>(of_row, groups, *scale, sums, products);
                     }
                 }
             }

@@ -52,7 +52,7 @@ fn blocks<const BITS: usize, const HALVES: bool, const POINTS: bool>(
                 let rows = x.values.iter().zip(x.scales).zip(x.sums.chunks_exact(parts));
                 for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
                     let totals = dots::<HALVES>(&weights, values);
-                    add::<HALVES, POINTS>(totals, &groups, (*scale, sums), &mut products[side * LANES..]);
+                    add::<HALVES, POINTS>(totals, &groups, *scale, sums, &mut products[side * LANES..]);
                 }
             }
         }
@@ -79,7 +79,8 @@ fn dots<const HALVES: bool>(weights: &[__m512i; 8], values: &[i8; BLOCK_INPUTS])
 pub(super) fn add<const HALVES: bool, const POINTS: bool>(
     totals: [__m512i; 2],
     groups: &Groups,
-    (scale, sums): (f32, &[i32]),
+    scale: f32,
+    sums: &[i32],
     products: &mut [f32],
 ) {
     let parts = if HALVES { 2 } else { 1 };
