@@ -13,6 +13,8 @@ pub struct InstructionSet(Kind);
 pub(crate) enum Kind {
     Plain,
     Avx2,
+    Avx512Vnni,
+    Amx,
     Neon,
 }
 
@@ -20,12 +22,14 @@ pub(crate) enum Kind {
 const VARIABLE: &str = "JETMOE_KERNELS";
 
 impl Kind {
-    const ALL: &[Kind] = &[Kind::Plain, Kind::Avx2, Kind::Neon];
+    const ALL: &[Kind] = &[Kind::Plain, Kind::Avx2, Kind::Avx512Vnni, Kind::Amx, Kind::Neon];
 
     fn name(self) -> &'static str {
         match self {
             Kind::Plain => "plain",
             Kind::Avx2 => "avx2",
+            Kind::Avx512Vnni => "avx512vnni",
+            Kind::Amx => "amx",
             Kind::Neon => "neon",
         }
     }
@@ -39,8 +43,18 @@ impl Kind {
                     && std::is_x86_feature_detected!("fma")
                     && std::is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => {
+                Kind::Avx2.is_here()
+                    && std::is_x86_feature_detected!("avx512f")
+                    && std::is_x86_feature_detected!("avx512bw")
+                    && std::is_x86_feature_detected!("avx512vl")
+                    && std::is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => Kind::Avx512Vnni.is_here() && crate::product::amx_is_allowed(),
             #[cfg(not(target_arch = "x86_64"))]
-            Kind::Avx2 => false,
+            Kind::Avx2 | Kind::Avx512Vnni | Kind::Amx => false,
             // its loads take bytes of numbers of 16 and 32 bits in this order
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => {

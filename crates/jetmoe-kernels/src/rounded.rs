@@ -34,9 +34,7 @@ impl SumsOf {
         let parts = if element.group_size() == Some(GroupSize::G16) { 2 } else { 1 };
         let factor = match element {
             _ if weight.has_zero_points() => 1,
-            Element::Int4(_) => i32::from(element.middle()),
-            // codes of 8 bits are taken as numbers around zero
-            Element::Int8(_) | Element::Bf16 => 0,
+            _ => i32::from(element.middle()),
         };
         SumsOf { parts, factor }
     }

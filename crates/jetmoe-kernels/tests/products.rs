@@ -134,6 +134,11 @@ proptest! {
 
 #[test]
 fn sets_differ_by_the_order_of_additions_only() {
+    // what emulated.sh reads
+    println!(
+        "SETS {}",
+        InstructionSet::available().iter().map(|set| set.to_string()).collect::<Vec<_>>().join(" ")
+    );
     let mut random = Random::new(7);
     for (bits, group_size) in ELEMENTS {
         let element = Element::new(bits, group_size).unwrap();

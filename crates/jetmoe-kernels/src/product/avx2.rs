@@ -4,10 +4,10 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{Block, Codes, has_halves, round_rows};
+use super::{Block, Codes, for_each_form, round_rows};
+use crate::Activation;
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::rounded::RowsOf;
-use crate::{Activation, Element};
 
 /// Rows that a register holds one number of.
 const OCTET: usize = 8;
@@ -17,17 +17,7 @@ const PIECE: usize = 4 * PANEL_ROWS;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply_codes(codes: &Codes<'_>, rows: &RowsOf<'_>, products: &mut [f32]) {
-    let halves = has_halves(codes.layout.element);
-    match (codes.layout.element, halves, codes.panel.zero_points.is_some()) {
-        (Element::Int4(_), false, false) => blocks::<4, false, false>(codes, rows, products),
-        (Element::Int4(_), false, true) => blocks::<4, false, true>(codes, rows, products),
-        (Element::Int4(_), true, false) => blocks::<4, true, false>(codes, rows, products),
-        (Element::Int4(_), true, true) => blocks::<4, true, true>(codes, rows, products),
-        (_, false, false) => blocks::<8, false, false>(codes, rows, products),
-        (_, false, true) => blocks::<8, false, true>(codes, rows, products),
-        (_, true, false) => blocks::<8, true, false>(codes, rows, products),
-        (_, true, true) => blocks::<8, true, true>(codes, rows, products),
-    }
+    for_each_form!(codes, blocks(codes, rows, products));
 }
 
 /// Scales and zero points of 8 rows: of a group, or of both groups of a block.

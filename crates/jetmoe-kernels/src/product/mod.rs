@@ -1,16 +1,68 @@
 //! The innermost loops: a panel of a weight times some rows, for each instruction set.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod plain;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::is_allowed as amx_is_allowed;
 
 use crate::instructions::Kind;
 use crate::layout::{BLOCK_INPUTS, Layout};
 use crate::rounded::{Rows, RowsOf};
 use crate::weight::Panel;
 use crate::{Activation, Element, InstructionSet, Weight};
+
+/// The function of a set's module; what is plain is given apart.
+macro_rules! of_set {
+    ($set:expr, $plain:expr, $function:ident $arguments:tt) => {
+        match $set.kind() {
+            Kind::Plain => $plain,
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an InstructionSet exists only where the processor has its instructions.
+            Kind::Avx2 => unsafe { avx2::$function $arguments },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Avx512Vnni => unsafe { avx512vnni::$function $arguments },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Amx => unsafe { amx::$function $arguments },
+            #[cfg(not(target_arch = "x86_64"))]
+            Kind::Avx2 | Kind::Avx512Vnni | Kind::Amx => unreachable!("not on this processor"),
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Kind::Neon => unsafe { neon::$function $arguments },
+            #[cfg(not(target_arch = "aarch64"))]
+            Kind::Neon => unreachable!("not on this processor"),
+        }
+    };
+}
+
+/// The loop over codes that is compiled for their bits, for blocks of two groups and for zero points.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! for_each_form {
+    ($codes:expr, $blocks:ident $arguments:tt) => {{
+        let halves = $crate::product::has_halves($codes.layout.element);
+        match ($codes.layout.element, halves, $codes.panel.zero_points.is_some()) {
+            ($crate::Element::Int4(_), false, false) => $blocks::<4, false, false> $arguments,
+            ($crate::Element::Int4(_), false, true) => $blocks::<4, false, true> $arguments,
+            ($crate::Element::Int4(_), true, false) => $blocks::<4, true, false> $arguments,
+            ($crate::Element::Int4(_), true, true) => $blocks::<4, true, true> $arguments,
+            (_, false, false) => $blocks::<8, false, false> $arguments,
+            (_, false, true) => $blocks::<8, false, true> $arguments,
+            (_, true, false) => $blocks::<8, true, false> $arguments,
+            (_, true, true) => $blocks::<8, true, true> $arguments,
+        }
+    }};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use for_each_form;
 
 /// What the loop over codes needs to know of a weight beside its panel.
 #[derive(Debug, Clone, Copy)]
@@ -35,38 +87,22 @@ pub(crate) fn multiply(
     match rows {
         Rows::Floats(floats) => {
             let x = &floats.values[first * floats.columns..][..count * floats.columns];
-            match set.kind() {
-                Kind::Plain => plain::multiply_bf16(panel.codes, x, floats.columns, products),
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: an InstructionSet exists only where the processor has its instructions.
-                Kind::Avx2 => unsafe { avx2::multiply_bf16(panel.codes, x, floats.columns, products) },
-                #[cfg(not(target_arch = "x86_64"))]
-                Kind::Avx2 => unreachable!("not on this processor"),
-                #[cfg(target_arch = "aarch64")]
-                // SAFETY: as above.
-                Kind::Neon => unsafe { neon::multiply_bf16(panel.codes, x, floats.columns, products) },
-                #[cfg(not(target_arch = "aarch64"))]
-                Kind::Neon => unreachable!("not on this processor"),
-            }
+            of_set!(
+                set,
+                plain::multiply_bf16(panel.codes, x, floats.columns, products),
+                multiply_bf16(panel.codes, x, floats.columns, products)
+            )
         }
         Rows::Rounded(rounded) => {
             let blocks_of_group =
                 layout.element.group_size().map_or(1, |size| size.weights().div_ceil(BLOCK_INPUTS));
             let codes = Codes { panel, layout, blocks_of_group };
             let rows = RowsOf { rounded, first, count };
-            match set.kind() {
-                Kind::Plain => plain::multiply_codes(&codes, &rows, products),
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: an InstructionSet exists only where the processor has its instructions.
-                Kind::Avx2 => unsafe { avx2::multiply_codes(&codes, &rows, products) },
-                #[cfg(not(target_arch = "x86_64"))]
-                Kind::Avx2 => unreachable!("not on this processor"),
-                #[cfg(target_arch = "aarch64")]
-                // SAFETY: as above.
-                Kind::Neon => unsafe { neon::multiply_codes(&codes, &rows, products) },
-                #[cfg(not(target_arch = "aarch64"))]
-                Kind::Neon => unreachable!("not on this processor"),
-            }
+            of_set!(
+                set,
+                plain::multiply_codes(&codes, &rows, products),
+                multiply_codes(&codes, &rows, products)
+            )
         }
     }
 }
@@ -81,19 +117,7 @@ pub(crate) struct Block<'a> {
 
 /// Rounds a block of rows, `[rows, 32]`.
 pub(crate) fn round(set: InstructionSet, x: &[f32], block: &mut Block<'_>) {
-    match set.kind() {
-        Kind::Plain => round_rows(x, block),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: an InstructionSet exists only where the processor has its instructions.
-        Kind::Avx2 => unsafe { avx2::round(x, block) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Kind::Avx2 => unreachable!("not on this processor"),
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        Kind::Neon => unsafe { neon::round(x, block) },
-        #[cfg(not(target_arch = "aarch64"))]
-        Kind::Neon => unreachable!("not on this processor"),
-    }
+    of_set!(set, round_rows(x, block), round(x, block))
 }
 
 /// [`Activation::gate`].
@@ -104,19 +128,7 @@ pub(crate) fn gate(
     gated: &mut [f32],
     first: usize,
 ) {
-    match set.kind() {
-        Kind::Plain => activation.gate(products, gated, first),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: an InstructionSet exists only where the processor has its instructions.
-        Kind::Avx2 => unsafe { avx2::gate(activation, products, gated, first) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Kind::Avx2 => unreachable!("not on this processor"),
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        Kind::Neon => unsafe { neon::gate(activation, products, gated, first) },
-        #[cfg(not(target_arch = "aarch64"))]
-        Kind::Neon => unreachable!("not on this processor"),
-    }
+    of_set!(set, activation.gate(products, gated, first), gate(activation, products, gated, first))
 }
 
 /// The loop of [`round`], inlined for each instruction set.

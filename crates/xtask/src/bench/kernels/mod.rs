@@ -31,8 +31,10 @@ enum Contender {
 }
 
 impl Contender {
-    const ALL: [Contender; 7] = [
+    const ALL: [Contender; 10] = [
         Contender::Jetmoe,
+        Contender::Forced("amx"),
+        Contender::Forced("avx512vnni"),
         Contender::Forced("avx2"),
         Contender::Forced("neon"),
         Contender::Forced("plain"),
