@@ -56,8 +56,13 @@ impl Contender {
         }
     }
 
+    fn is_ours(self) -> bool {
+        matches!(self, Contender::Jetmoe | Contender::Forced(_))
+    }
+
+    /// What a user would run instead of this project.
     fn is_peer(self) -> bool {
-        !matches!(self, Contender::Jetmoe | Contender::Forced(_))
+        !self.is_ours() && self != Contender::Candle
     }
 
     /// Numbers of tokens that it is measured with; the plain path would take minutes for many.
@@ -158,7 +163,7 @@ fn answer(workspace: &Workspace, contender: Contender, command: &CommandLine) ->
         .with_context(|| format!("other than JSON was printed by\n{command}"))?;
     let (first, rest) = lines.split_first().with_context(|| format!("no JSON was printed by\n{command}"))?;
     let mut result = first.clone();
-    if !contender.is_peer() {
+    if contender.is_ours() {
         // the benchmark prints a line for the machine and one for each number of tokens
         result["runs"] = Value::from(rest.to_vec());
     }
@@ -197,8 +202,7 @@ mod tests {
     #[test]
     fn the_program_of_the_peers_knows_them() {
         let program = include_str!("../../../peers/layers.py");
-        let elsewhere = |contender: &Contender| *contender == Contender::Candle || !contender.is_peer();
-        for peer in Contender::ALL.iter().filter(|contender| !elsewhere(contender)) {
+        for peer in Contender::ALL.iter().filter(|contender| contender.is_peer()) {
             assert!(program.contains(&format!("\"{}\"", peer.name())), "{}", peer.name());
         }
     }

@@ -63,6 +63,11 @@ impl<'a> Results<'a> {
         Some(self.milliseconds(Contender::Jetmoe, tokens)? / self.best_peer(tokens)?.1)
     }
 
+    /// The time of the kernels that could be taken instead of ours, as a multiple of ours.
+    pub(super) fn candle(&self, tokens: usize) -> Option<f64> {
+        Some(self.milliseconds(Contender::Candle, tokens)? / self.milliseconds(Contender::Jetmoe, tokens)?)
+    }
+
     /// What a contender calls itself.
     pub(super) fn runtime(&self, contender: Contender) -> Option<String> {
         let result = self.of(contender).next()?;
@@ -101,6 +106,8 @@ pub(super) mod tests {
                 },
                 "onnxruntime": { "runs": [run(1, 2.0 * scale, "onnxruntime 1"), run(16, 20.0 * scale, "")] },
                 "openvino": { "runs": [run(1, 3.0 * scale, "openvino 1"), run(16, 18.0 * scale, "")] },
+                // the fastest, but nobody whom a user would run
+                "candle": { "runs": [run(1, 1.8 * scale, "candle"), run(16, 10.8 * scale, "")] },
             })
         };
         json!({
@@ -117,6 +124,7 @@ pub(super) mod tests {
         assert_eq!(results.best_peer(16), Some((Contender::Openvino, 27.0)));
         assert_eq!(results.ratio(1), Some(0.75));
         assert_eq!(results.ratio(512), None);
+        assert_eq!(results.candle(16), Some(1.2));
     }
 
     #[test]
