@@ -58,17 +58,20 @@ fn gated(compute: Compute<'_>, rows: &Rows, routes: &Routes, mlp: &Mlp<'_>) -> R
         return gated;
     }
     let block = |block: usize| {
-        let mut products = vec![0.0; slots * PANEL_ROWS];
-        let mut gated = vec![0.0; slots * BLOCK_INPUTS];
         let panels = 2 * block..(2 * block + 2).min(mlp.gate_and_up.layout().panels());
-        for (half, panel) in panels.enumerate() {
-            for (expert, first, count) in routes.busy() {
+        let mut products = vec![0.0; panels.len() * slots * PANEL_ROWS]; // [panels, slots, 32]
+        // an expert's panels follow each other in memory
+        for (expert, first, count) in routes.busy() {
+            for (products, panel) in products.chunks_exact_mut(slots * PANEL_ROWS).zip(panels.clone()) {
                 let products = &mut products[first * PANEL_ROWS..][..count * PANEL_ROWS];
                 let place = (expert, panel);
                 multiply(compute.instructions, &mlp.gate_and_up, place, rows, (first, count), products);
             }
+        }
+        let mut gated = vec![0.0; slots * BLOCK_INPUTS];
+        for (half, products) in products.chunks_exact(slots * PANEL_ROWS).enumerate() {
             let first = half * BLOCK_INPUTS / 2;
-            product::gate(compute.instructions, mlp.activation, &products, &mut gated, first);
+            product::gate(compute.instructions, mlp.activation, products, &mut gated, first);
         }
         gated
     };

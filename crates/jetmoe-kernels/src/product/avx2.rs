@@ -202,11 +202,35 @@ pub(super) fn multiply_bf16(panel: &[u8], x: &[f32], columns: usize, products: &
     let tiles = products.chunks_mut(TILE * PANEL_ROWS).zip(x.chunks(TILE * columns));
     for (products, x) in tiles {
         match products.len() / PANEL_ROWS {
-            1 => tile::<1>(panel, x, columns, products),
+            1 => single(panel, x, products),
             2 => tile::<2>(panel, x, columns, products),
             3 => tile::<3>(panel, x, columns, products),
             _ => tile::<TILE>(panel, x, columns, products),
         }
+    }
+}
+
+/// One row, for which memory is the limit: the panel is read in its order.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn single(panel: &[u8], x: &[f32], products: &mut [f32]) {
+    let (pieces, _) = panel.as_chunks::<PIECE>();
+    let (pairs, _) = x.as_chunks::<2>();
+    let mut sums = [[_mm256_setzero_ps(); 2]; OCTETS];
+    for (piece, [even, odd]) in pieces.iter().zip(pairs) {
+        ahead(piece.as_ptr().wrapping_add(AHEAD));
+        ahead(piece.as_ptr().wrapping_add(AHEAD + 64));
+        let (even, odd) = (_mm256_set1_ps(*even), _mm256_set1_ps(*odd));
+        let (octets, _) = piece.as_chunks::<32>();
+        for (bytes, sums) in octets.iter().zip(&mut sums) {
+            let bytes = load(bytes);
+            let high = _mm256_and_si256(bytes, _mm256_set1_epi32(0xFFFF_0000_u32 as i32));
+            sums[0] = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(bytes)), even, sums[0]);
+            sums[1] = _mm256_fmadd_ps(_mm256_castsi256_ps(high), odd, sums[1]);
+        }
+    }
+    for (octet, sums) in sums.into_iter().enumerate() {
+        store(&mut products[octet * OCTET..], _mm256_add_ps(sums[0], sums[1]));
     }
 }
 
