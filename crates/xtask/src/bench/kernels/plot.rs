@@ -119,7 +119,7 @@ mod tests {
             assert!(drawing.contains(&format!(">\n{text}\n</text>")), "{drawing}");
         }
         // a point for each of two numbers of tokens, and one beside the name
-        assert_eq!(drawing.matches("<circle").count(), 3 * 3);
+        assert_eq!(drawing.matches("<circle").count(), 4 * 3);
         assert!(!drawing.contains("transformers"));
     }
 }
