@@ -7,8 +7,9 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use super::avx512vnni::{self, LANES, PIECE, add, ask_ahead, groups, load_integers, store_bytes, weights};
-use super::{Codes, for_each_form};
+use super::avx2::HALF;
+use super::avx512vnni::{self, LANES, add, ask_ahead, groups, load_integers, store_bytes, weights};
+use super::{Codes, PIECE, for_each_form};
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::rounded::RowsOf;
 
@@ -138,9 +139,6 @@ fn blocks<const BITS: usize, const HALVES: bool, const POINTS: bool>(
         }
     }
 }
-
-/// Pieces of a half of a block of bytes.
-const HALF: usize = BLOCK_INPUTS / 8;
 
 /// Codes of 4 bits as bytes.
 #[inline]

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{Block, Codes, for_each_form, round_rows};
+use super::{Block, Codes, PIECE, for_each_form, round_rows};
 use crate::Activation;
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::rounded::RowsOf;
@@ -12,8 +12,6 @@ use crate::rounded::RowsOf;
 /// Rows that a register holds one number of.
 const OCTET: usize = 8;
 const OCTETS: usize = PANEL_ROWS / OCTET;
-/// Bytes of a piece of a block: 4 for each row of the panel.
-const PIECE: usize = 4 * PANEL_ROWS;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply_codes(codes: &Codes<'_>, rows: &RowsOf<'_>, products: &mut [f32]) {
@@ -31,7 +29,7 @@ struct Groups {
 const ROWS: usize = 32;
 
 /// Where the columns of a half of a block end, in fours.
-const HALF: usize = BLOCK_INPUTS / 8;
+pub(super) const HALF: usize = BLOCK_INPUTS / 8;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -273,12 +271,12 @@ pub(super) fn gate(activation: Activation, products: &[f32], gated: &mut [f32], 
 
 /// How far ahead of the codes in work memory is asked for those to come, in this panel or the next, in bytes: without
 /// asking, codes of 8 bits came at half the speed.
-const AHEAD: usize = 2304;
+pub(super) const AHEAD: usize = 2304;
 
 /// Asks memory for what is needed a little later.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn ahead<T>(address: *const T) {
+pub(super) fn ahead<T>(address: *const T) {
     // it reads nothing and takes any address, also one that there is no memory at
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }

@@ -4,17 +4,14 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{Block, Codes, for_each_form, round_rows};
+use super::avx2::{AHEAD, HALF, ahead};
+use super::{Block, Codes, PIECE, for_each_form, round_rows};
 use crate::Activation;
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::rounded::RowsOf;
 
 /// Rows that a register holds one number of.
 pub(super) const LANES: usize = 16;
-/// Bytes of a piece of a block: 4 for each row of the panel.
-pub(super) const PIECE: usize = 4 * PANEL_ROWS;
-/// Where the columns of a half of a block end, in fours.
-const HALF: usize = BLOCK_INPUTS / 8;
 /// Rows that are multiplied with a block before the next: their sums lie in the first cache.
 const ROWS: usize = 64;
 
@@ -202,9 +199,6 @@ pub(super) fn gate(activation: Activation, products: &[f32], gated: &mut [f32], 
     activation.gate(products, gated, first);
 }
 
-/// How far ahead of the codes in work memory is asked for those to come, in bytes; `avx2.rs` says what it brings there.
-const AHEAD: usize = 2304;
-
 /// Asks memory for the codes and scales that are needed a little later.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -214,13 +208,6 @@ pub(super) fn ask_ahead(codes: &Codes<'_>, block: usize, bytes: &[u8]) {
     }
     let groups = codes.layout.groups() * (block + AHEAD / bytes.len().max(1)) / codes.layout.blocks().max(1);
     ahead(codes.panel.scales.as_ptr().wrapping_add(groups * PANEL_ROWS));
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn ahead<T>(address: *const T) {
-    // it reads nothing and takes any address, also one that there is no memory at
-    _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }
 
 #[inline]

@@ -14,7 +14,7 @@ mod plain;
 pub(crate) use amx::is_allowed as amx_is_allowed;
 
 use crate::instructions::Kind;
-use crate::layout::{BLOCK_INPUTS, Layout};
+use crate::layout::{BLOCK_INPUTS, Layout, PANEL_ROWS};
 use crate::rounded::{Rows, RowsOf};
 use crate::weight::Panel;
 use crate::{Activation, Element, InstructionSet, Weight};
@@ -63,6 +63,9 @@ macro_rules! for_each_form {
 }
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use for_each_form;
+
+/// Bytes of a piece of a block: 4 for each row of the panel.
+const PIECE: usize = 4 * PANEL_ROWS;
 
 /// What the loop over codes needs to know of a weight beside its panel.
 #[derive(Debug, Clone, Copy)]

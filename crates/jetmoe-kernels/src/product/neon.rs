@@ -5,7 +5,7 @@ use std::arch::asm;
 
 use half::f16;
 
-use super::{Block, Codes, for_each_form, round_rows};
+use super::{Block, Codes, PIECE, for_each_form, round_rows};
 use crate::Activation;
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::rounded::RowsOf;
@@ -13,8 +13,6 @@ use crate::rounded::RowsOf;
 /// Rows that a register holds one number of.
 const QUARTET: usize = 4;
 const QUARTETS: usize = PANEL_ROWS / QUARTET;
-/// Bytes of a piece of a block: 4 for each row of the panel.
-const PIECE: usize = 4 * PANEL_ROWS;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn multiply_codes(codes: &Codes<'_>, rows: &RowsOf<'_>, products: &mut [f32]) {

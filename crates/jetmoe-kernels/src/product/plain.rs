@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Codes, has_halves};
+use super::{Codes, PIECE, has_halves};
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::rounded::RowsOf;
 
@@ -42,10 +42,9 @@ pub(super) fn multiply_codes(codes: &Codes<'_>, rows: &RowsOf<'_>, products: &mu
 
 /// Sums in float32.
 pub(super) fn multiply_bf16(panel: &[u8], x: &[f32], columns: usize, products: &mut [f32]) {
-    const PAIR: usize = 4 * PANEL_ROWS;
     for (row, products) in x.chunks_exact(columns).zip(products.chunks_exact_mut(PANEL_ROWS)) {
         products.fill(0.0);
-        for (pair, elements) in row.chunks_exact(2).zip(panel.chunks_exact(PAIR)) {
+        for (pair, elements) in row.chunks_exact(2).zip(panel.chunks_exact(PIECE)) {
             for (product, element) in products.iter_mut().zip(elements.chunks_exact(4)) {
                 let even = bf16::from_le_bytes([element[0], element[1]]).to_f32();
                 let odd = bf16::from_le_bytes([element[2], element[3]]).to_f32();
