@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
-use jetmoe::checkpoint::ChatMessage;
+use jetmoe::text::ChatMessage;
 use jetmoe::rt::{
     FinishReason, GeneratedText, GenerationOptions, PrefixCache, PromptLookup, Sampling, TextGenerator,
 };

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
-use jetmoe::checkpoint::ChatMessage;
+use jetmoe::text::ChatMessage;
 use jetmoe::conformance::{EvaluationOptions, Quality, Tolerance, evaluate};
 use jetmoe::rt::{
     Classification, ClassificationOptions, FinishReason, GenerationOptions, Model, TextClassifier,

@@ -3,9 +3,7 @@ use std::path::{Path, PathBuf};
 
 use crate::names;
 use crate::weights::weights_of;
-use crate::{
-    Digest, Error, GenerationConfig, ModelConfig, Result, TensorView, Tensors, Tokenizer, WeightProblem,
-};
+use crate::{Digest, Error, GenerationConfig, ModelConfig, Result, TensorView, Tensors, WeightProblem};
 
 /// An opened checkpoint folder: configuration and mapped weights that fit each other.
 #[derive(Debug)]
@@ -73,14 +71,6 @@ impl Checkpoint {
             folder: self.folder.clone(),
             problems: vec![WeightProblem::Missing { tensor: name.to_owned(), expected: shape.to_vec() }],
         })
-    }
-
-    /// The tokenizer beside the weights; `None` where the folder has none.
-    ///
-    /// # Errors
-    /// A tokenizer file that cannot be used.
-    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
-        Tokenizer::open(&self.folder)
     }
 
     /// The generation defaults beside the weights; empty ones where the folder has none.

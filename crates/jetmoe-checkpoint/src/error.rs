@@ -113,20 +113,6 @@ pub enum Error {
         /// Everything that does not fit.
         problems: Vec<WeightProblem>,
     },
-    /// The tokenizer cannot be used.
-    #[error("{} cannot be used as a tokenizer: {message}\n  download or copy it again, or save it anew with transformers", path.display())]
-    Tokenizer {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
-    /// The chat template cannot be parsed or rendered.
-    #[error("chat template: {message}")]
-    ChatTemplate {
-        /// What the template engine said.
-        message: String,
-    },
     /// A model could not be fetched from the hub.
     #[error("cannot fetch {id} from the hub: {message}\n  {advice}")]
     Hub {

@@ -71,7 +71,7 @@ impl TextClassifier {
     /// * [`Error::Option`]: a value in `options` that makes no sense.
     /// * [`Error::EmptyPrompt`]: a text that is empty.
     /// * [`Error::TooLong`]: a text with more tokens than the model has positions, after cutting.
-    /// * [`Error::Checkpoint`]: what the tokenizer refuses.
+    /// * [`Error::Text`]: a text that the tokenizer cannot encode.
     /// * [`Error::Run`]: the runtime failed, or computed logits that are no numbers.
     /// * [`Error::Shape`]: the graph returns another number of classes than the configuration names.
     pub fn classify<S: AsRef<str>>(

@@ -37,9 +37,9 @@ pub use engine::library::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRu
 pub use error::{Error, Result};
 pub use generation::{
     FinishReason, Generated, GeneratedText, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
-    PromptLookup, Sampling, TextGenerator, TextStream, TokenEvent, TokenGenerator,
+    PromptLookup, Sampling, TextGenerator, TokenEvent, TokenGenerator,
 };
-pub use jetmoe_checkpoint::ChatMessage;
+pub use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
 pub use memory::available_memory;
 pub use model::{LoadOptions, Model, Runtime};
 pub use session::{Session, StepOutput};

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-mod chat;
 mod config;
 mod digest;
 mod fixtures;
 mod generation;
 mod rope;
 mod source;
-mod tokenizer;
 mod weights;

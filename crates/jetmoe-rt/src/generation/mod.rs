@@ -4,19 +4,15 @@
 //! tokenizer around it: prompts of three kinds, stop strings, text that arrives while it is made. [`PromptLookup`] lets a
 //! step make several tokens, [`PrefixCache`] spares a next prompt what it has in common with the last.
 
-mod detokenizer;
 mod lookup;
 mod options;
 mod prefix;
 mod sampling;
-mod stop;
-mod stream;
 mod text;
 mod tokens;
 
 pub use lookup::PromptLookup;
 pub use options::{GenerationOptions, Sampling};
 pub use prefix::PrefixCache;
-pub use stream::TextStream;
 pub use text::{GeneratedText, Prompt, TextGenerator};
 pub use tokens::{FinishReason, Generated, GenerationStatistics, TokenEvent, TokenGenerator};

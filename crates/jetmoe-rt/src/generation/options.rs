@@ -1,7 +1,6 @@
 use jetmoe_checkpoint::GenerationConfig;
 
 use super::lookup::PromptLookup;
-use super::stop;
 use crate::{Error, Model, Result};
 
 /// How the next token is chosen among the model's scores.
@@ -124,7 +123,8 @@ impl GenerationOptions {
             penalty > 0.0 && penalty.is_finite(),
             "a finite number above 0",
         )?;
-        stop::refuse_empty(&self.stop)?;
+        let no_stop_is_empty = !self.stop.iter().any(String::is_empty);
+        check("stop", "an empty text", no_stop_is_empty, "texts of at least one character")?;
         check("prefill_chunk", self.prefill_chunk, self.prefill_chunk >= 1, "at least 1")?;
         self.prompt_lookup.map_or(Ok(()), |lookup| lookup.validate())?;
         let Sampling::Random { temperature, top_k, top_p, min_p } = self.sampling else { return Ok(()) };

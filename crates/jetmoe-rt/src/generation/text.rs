@@ -1,9 +1,9 @@
 use std::ops::ControlFlow;
 
-use jetmoe_checkpoint::{ChatMessage, Tokenizer};
+use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
 
 use super::tokens::{FinishReason, GenerationStatistics, TokenGenerator, Verdict};
-use super::{GenerationOptions, PrefixCache, TextStream};
+use super::{GenerationOptions, PrefixCache};
 use crate::{Error, Model, Result};
 
 /// What is to be continued. Texts, conversations and token ids convert into it.
@@ -122,7 +122,7 @@ impl TextGenerator {
     /// * [`Error::Option`]: a value in `options` that makes no sense.
     /// * [`Error::EmptyPrompt`]: no text, no message or no token. A text of spaces is not empty.
     /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that the model cannot take.
-    /// * [`Error::Checkpoint`]: what the tokenizer or the chat template refuses, or no chat template.
+    /// * [`Error::Text`]: what the tokenizer or the chat template refuses, or no chat template.
     /// * [`Error::Run`]: the runtime failed, or computed logits that are no numbers.
     pub fn generate<'p>(
         &self,
@@ -189,7 +189,7 @@ impl TextGenerator {
     /// Token ids of a prompt, as the model gets them.
     ///
     /// # Errors
-    /// [`Error::EmptyPrompt`] or [`Error::Checkpoint`], as [`TextGenerator::generate`].
+    /// [`Error::EmptyPrompt`] or [`Error::Text`], as [`TextGenerator::generate`].
     pub fn encode<'p>(&self, prompt: impl Into<Prompt<'p>>) -> Result<Vec<u32>> {
         self.encode_at(0, prompt.into())
     }
@@ -207,12 +207,7 @@ impl TextGenerator {
 
     fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
-        let template = tokenizer.chat_template().ok_or_else(|| jetmoe_checkpoint::Error::ChatTemplate {
-            message:
-                "the model has none\n  put chat_template.jinja into the checkpoint and export again, or give \
-                      the prompt as plain text"
-                    .to_owned(),
-        })?;
+        let template = tokenizer.chat_template().ok_or(jetmoe_text::Error::NoChatTemplate)?;
         let rendered = template.render(messages, true)?;
         Ok(tokenizer.encode(&rendered, false)?)
     }
@@ -228,6 +223,7 @@ impl TextGenerator {
         cache: Option<&mut PrefixCache>,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Vec<GeneratedText>> {
+        options.validate()?;
         let tokenizer = self.tokenizer()?;
         let mut streams = prompts
             .iter()
