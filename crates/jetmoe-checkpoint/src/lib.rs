@@ -21,7 +21,7 @@ mod generation;
 #[cfg(feature = "hub")]
 mod hub;
 mod index;
-mod mapped;
+mod mapped_file;
 pub mod names;
 mod source;
 mod synthetic;
@@ -33,9 +33,9 @@ pub use config::{Activation, Architecture, ModelConfig, RopeParameters, RopeScal
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
-pub use files::{read_json, read_text, write_whole};
+pub use files::{AtomicFile, read_json, read_text};
 pub use generation::GenerationConfig;
-pub use mapped::MappedFile;
-pub use source::{HubOptions, ModelSource};
+pub use mapped_file::MappedFile;
+pub use source::{DownloadObserver, DownloadProgress, HubOptions, ModelSource};
 pub use synthetic::{SyntheticOptions, jetmoe_8b_config, write_synthetic};
 pub use tensors::{TensorView, Tensors, convert_to_f32};

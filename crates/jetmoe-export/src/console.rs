@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use indicatif::{ProgressBar, ProgressStyle};
+use jetmoe_checkpoint::{DownloadObserver, DownloadProgress};
 use serde::Serialize;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -66,10 +68,16 @@ fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn 
 }
 
 /// An error with those of its causes that it does not quote already, and the advice of all of them at the end. The first
-/// line of a message says what is wrong, the others are lists and advice.
+/// line of a message says what is wrong, the others are lists and advice. A message that quotes the root cause sums up the
+/// causes between.
 fn describe(error: &(dyn Error + 'static)) -> String {
     let (mut what, mut advice) = (String::new(), String::new());
+    let root = chain(error).last().map(ToString::to_string).unwrap_or_default();
+    let root = root.split('\n').next().unwrap_or_default();
     for cause in chain(error) {
+        if !what.is_empty() && what.contains(root) {
+            break;
+        }
         let message = cause.to_string();
         let (first, others) = message.split_once('\n').unwrap_or((&message, ""));
         if !what.contains(first) {
@@ -156,6 +164,34 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Draws a download as one bar over all its files, on standard error. Nothing is drawn where that is not a terminal.
+#[derive(Debug)]
+pub struct DownloadBar(ProgressBar);
+
+impl Default for DownloadBar {
+    fn default() -> Self {
+        let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        DownloadBar(ProgressBar::new(0).with_style(style.progress_chars("=> ")))
+    }
+}
+
+impl DownloadObserver for DownloadBar {
+    fn on_progress(&self, progress: &DownloadProgress<'_>) {
+        if progress.is_complete {
+            self.0.finish_and_clear();
+            return;
+        }
+        self.0.set_length(progress.bytes_total);
+        self.0.set_message(match progress.files.as_slice() {
+            [] => String::new(),
+            [name] => (*name).to_owned(),
+            [name, others @ ..] => format!("{name} and {} more", others.len()),
+        });
+        self.0.set_position(progress.bytes_done);
+    }
+}
+
 static MAY_FINISH: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -207,6 +243,28 @@ mod tests {
         assert_eq!(describe(&error), "cannot read x: no such file");
         let error = because("cannot export", because("cannot read x", None));
         assert_eq!(describe(&error), "cannot export: cannot read x");
+    }
+
+    #[test]
+    fn causes_between_an_error_and_the_root_cause_that_it_quotes_are_left_out() {
+        let cause = because("error sending request", because("connection refused", None));
+        let error = because("cannot reach the hub: connection refused", cause);
+        assert_eq!(describe(&error), "cannot reach the hub: connection refused");
+    }
+
+    #[test]
+    fn the_bar_of_a_download_counts_bytes_and_names_a_file() {
+        let bar = DownloadBar(ProgressBar::hidden());
+        let draw = |bytes_done, files: &[&str], is_complete| {
+            let files = files.to_vec();
+            bar.on_progress(&DownloadProgress { bytes_done, bytes_total: 30, files, is_complete });
+            (bar.0.position(), bar.0.message())
+        };
+        assert_eq!(draw(4, &["a", "b", "c"], false), (4, "a and 2 more".to_owned()));
+        assert_eq!(draw(20, &["c"], false), (20, "c".to_owned()));
+        assert_eq!((draw(30, &[], false), bar.0.length()), ((30, String::new()), Some(30)));
+        draw(30, &[], true);
+        assert!(bar.0.is_finished());
     }
 
     #[test]

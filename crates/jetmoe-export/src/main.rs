@@ -3,13 +3,14 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use jetmoe_artifact::{Artifact, Kept, OptionalOutput, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
-use jetmoe_export::console::{self, ExitStatus, note, print, print_table};
+use jetmoe_export::console::{self, DownloadBar, ExitStatus, note, print, print_table};
 use jetmoe_export::{Calibration, ExportOptions, Exported, export, record_verification, spinner};
 use jetmoe_graph::{Opset, Rounding};
 use jetmoe_rt::LoadOptions;
@@ -108,7 +109,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     let source = ModelSource::parse(&arguments.model)?;
-    let options = HubOptions { revision: arguments.revision, progress: true, ..HubOptions::default() };
+    let observer = Some(Arc::new(DownloadBar::default()) as _);
+    let options = HubOptions { revision: arguments.revision, observer, ..HubOptions::default() };
     let folder = match &source {
         ModelSource::Folder(_) => source.resolve(&options)?,
         // a folder's name with a mistake in it looks like a hub id
