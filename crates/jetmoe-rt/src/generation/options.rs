@@ -15,7 +15,7 @@ pub enum Sampling {
     #[default]
     Greedy,
     /// A draw from the model's distribution, as in `torch.multinomial`.
-    Random {
+    Multinomial {
         /// Divisor of the logits, above 0 and finite. Below 1 sharpens the distribution, above 1 flattens it.
         temperature: f32,
         /// Keeps this many most probable tokens, at least 1; ties are broken by the lower id. `None` keeps all.

@@ -82,9 +82,7 @@ pub struct GeneratedText {
 ///
 /// ```no_run
 /// use jetmoe_rt::{ChatMessage, GenerationOptions, LoadOptions, Model, TextGenerator};
-/// //! Generation of text: prompts and conversations in, streamed text out.
-
-use std::ops::ControlFlow;
+/// use std::ops::ControlFlow;
 ///
 /// let model = Model::load("path/to/artifact", &LoadOptions::default())?;
 /// let generator = TextGenerator::new(&model)?;
