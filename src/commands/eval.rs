@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use jetmoe_artifact::{Precision, Task};
 use jetmoe_conformance::{Backend, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
-use jetmoe_console::{step_bar, new_table};
+use jetmoe_console::{new_table, step_bar};
 use jetmoe_rt::Model;
 use serde::Serialize;
 
@@ -180,7 +180,8 @@ fn difference_text(runtime: &str, perplexity: f64, difference: &Difference) -> S
     let mut differences = new_table();
     let change = perplexity / difference.baseline_perplexity - 1.0;
     differences.add_row(["perplexity".to_owned(), format!("{:+.3} %", change * 100.0)]);
-    differences.add_row(["KL divergence".to_owned(), format!("{:.6} nats per token", difference.kl_divergence)]);
+    differences
+        .add_row(["KL divergence".to_owned(), format!("{:.6} nats per token", difference.kl_divergence)]);
     differences.add_row(["same best token".to_owned(), percent(difference.top1_agreement)]);
     let mut text = format!("\n{runtime} against {}\n{differences}\n", difference.baseline);
     if !difference.routers.is_empty() {

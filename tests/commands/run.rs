@@ -241,8 +241,7 @@ fn a_value_of_the_checkpoint_that_makes_no_sense_is_no_mistake_of_the_user() {
 fn a_trace_says_what_the_runtime_did_when() {
     let bench = Workbench::with_artifact("jetmoe-mini");
     for (backend, named) in [("ort", "MatMul"), ("tract", "decode 2")] {
-        let line =
-            "jetmoe run --model artifact --prompt x --max-new-tokens 3 --trace trace.json --backend";
+        let line = "jetmoe run --model artifact --prompt x --max-new-tokens 3 --trace trace.json --backend";
         bench.run(&format!("{line} {backend}")).succeeded();
         let text = fs::read_to_string(bench.path("trace.json")).unwrap();
         let trace: Value = serde_json::from_str(&text).unwrap();

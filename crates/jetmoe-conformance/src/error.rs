@@ -118,10 +118,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// The reference was chosen as a backend without a checkpoint.
-    #[error(
-        "the reference needs the checkpoint, which was not found{}",
-        remembered(source_name)
-    )]
+    #[error("the reference needs the checkpoint, which was not found{}", remembered(source_name))]
     NoCheckpoint {
         /// Where the manifest says it came from.
         source_name: Option<String>,

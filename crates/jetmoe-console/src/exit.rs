@@ -28,11 +28,7 @@ impl From<ExitStatus> for ExitCode {
 /// Runs a command with logging, and prints its error with the `hint` for it.
 ///
 /// Ctrl-C calls `abort` and ends the process, unless the command called [`finish_on_interrupt`](crate::finish_on_interrupt).
-pub fn run(
-    abort: fn(),
-    hint: Hint,
-    command: impl FnOnce() -> anyhow::Result<ExitStatus>,
-) -> ExitCode {
+pub fn run(abort: fn(), hint: Hint, command: impl FnOnce() -> anyhow::Result<ExitStatus>) -> ExitCode {
     start_logging();
     let result = watch_interrupt(abort).map_err(anyhow::Error::from).and_then(|()| command());
     let status = result.unwrap_or_else(|error| {

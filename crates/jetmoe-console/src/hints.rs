@@ -31,7 +31,9 @@ fn after_conformance(error: &jetmoe_conformance::Error) -> Option<String> {
         Error::GoldenOfOtherWeights { .. } => text(
             "leave --golden out to compare with the reference; `jetmoe eval --baseline` measures the quantization error",
         ),
-        Error::ReferenceMemory { .. } => text("`jetmoe eval --baseline` compares two artifacts without the reference"),
+        Error::ReferenceMemory { .. } => {
+            text("`jetmoe eval --baseline` compares two artifacts without the reference")
+        }
         Error::NoCheckpoint { .. } => text("name the checkpoint with --checkpoint"),
         _ => None,
     }

@@ -9,7 +9,11 @@ use indicatif::{ProgressFinish, ProgressStyle};
 
 /// A bar in bytes, with rate and time left.
 pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {
-    with_template(ProgressBar::new(bytes), "{msg:>12} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left", what)
+    with_template(
+        ProgressBar::new(bytes),
+        "{msg:>12} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
+        what,
+    )
 }
 
 /// A bar of steps, with time left.

@@ -71,7 +71,8 @@ mod tests {
     fn advice_and_hint_come_last_and_once() {
         let cause = because("no space left\n  free some", because("disk full\n  free some", None));
         let error = because("cannot export\n  choose another folder", cause);
-        let expected = "cannot export: no space left: disk full\n  choose another folder\n  free some\n  pass --x";
+        let expected =
+            "cannot export: no space left: disk full\n  choose another folder\n  free some\n  pass --x";
         assert_eq!(describe(&error, |_| Some("pass --x".to_owned())), expected);
     }
 

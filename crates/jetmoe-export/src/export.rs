@@ -117,11 +117,12 @@ pub fn export_with_progress(
     };
 
     let total = checkpoint.tensors().size_in_bytes();
-    let digest =
-        checkpoint.digest(&|delta| on_progress(Progress { stage: Stage::Hashing, delta, total }))?;
+    let digest = checkpoint.digest(&|delta| on_progress(Progress { stage: Stage::Hashing, delta, total }))?;
 
     OutputFolder::prepare(&options.output, digest, task, options.force)
-        .and_then(|output| write_artifact(checkpoint, options, &graph, text.as_ref(), digest, output, on_progress))
+        .and_then(|output| {
+            write_artifact(checkpoint, options, &graph, text.as_ref(), digest, output, on_progress)
+        })
         .map_err(|error| error.or_no_space(&options.output, graph.weight_bytes()))
 }
 

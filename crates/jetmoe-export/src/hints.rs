@@ -12,9 +12,7 @@ pub(crate) fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> 
             "choose another folder, or pass --force to replace it"
         }
         Some(Error::NoTokenizer { .. }) => "put it next to the weights, or leave out --calibrate",
-        Some(Error::NothingToCalibrate { .. }) => {
-            "choose --precision q4 or q4f16, or leave out --calibrate"
-        }
+        Some(Error::NothingToCalibrate { .. }) => "choose --precision q4 or q4f16, or leave out --calibrate",
         Some(Error::Statistics { .. }) => "run the text with `jetmoe run --backend reference` to see it",
         _ => return jetmoe_console::hint(error),
     };

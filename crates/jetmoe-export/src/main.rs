@@ -11,7 +11,9 @@ use clap::{Parser, ValueEnum};
 use jetmoe_artifact::{Artifact, Kept, OptionalOutput, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
-use jetmoe_console::{ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar, verification_table};
+use jetmoe_console::{
+    ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar, verification_table,
+};
 use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,
 };
@@ -142,7 +144,8 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
             force: arguments.force,
         },
         &|progress| {
-            let new_bar: fn(_, _) -> _ = if progress.stage == Stage::Calibrating { step_bar } else { byte_bar };
+            let new_bar: fn(_, _) -> _ =
+                if progress.stage == Stage::Calibrating { step_bar } else { byte_bar };
             bars.advance(progress.stage.name(), new_bar, progress.delta, progress.total);
         },
     )?;

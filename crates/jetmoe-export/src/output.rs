@@ -29,7 +29,8 @@ impl OutputFolder {
     /// Refuses a folder that an export may not write to, as far as that is known without the checkpoint's digest, which
     /// is slow to compute.
     pub(crate) fn check(folder: &Path, checkpoint: &Path, task: Task, force: bool) -> Result<()> {
-        if folder.canonicalize().is_ok_and(|path| checkpoint.canonicalize().is_ok_and(|other| path == other)) {
+        if folder.canonicalize().is_ok_and(|path| checkpoint.canonicalize().is_ok_and(|other| path == other))
+        {
             return Err(Error::OutputIsCheckpoint { folder: folder.to_owned() });
         }
         if folder.exists() && !folder.is_dir() {
