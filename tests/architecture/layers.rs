@@ -27,6 +27,17 @@ const SEES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "jetmoe-console",
+        &[
+            "jetmoe-checkpoint",
+            "jetmoe-text",
+            "jetmoe-artifact",
+            "jetmoe-graph",
+            "jetmoe-rt",
+            "jetmoe-conformance",
+        ],
+    ),
+    (
         "jetmoe-export",
         &[
             "jetmoe-checkpoint",
@@ -37,6 +48,7 @@ const SEES: &[(&str, &[&str])] = &[
             "jetmoe-rt",
             "jetmoe-reference",
             "jetmoe-conformance",
+            "jetmoe-console",
         ],
     ),
     (
@@ -50,6 +62,7 @@ const SEES: &[(&str, &[&str])] = &[
             "jetmoe-rt",
             "jetmoe-reference",
             "jetmoe-conformance",
+            "jetmoe-console",
             "jetmoe-export",
         ],
     ),
@@ -70,10 +83,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("minijinja", &["jetmoe-text"]),
     ("memmap2", &["jetmoe-checkpoint"]),
     ("hf-hub", &["jetmoe-checkpoint"]),
-    ("anyhow", &["jetmoe", "jetmoe-export", "xtask"]),
+    ("anyhow", &["jetmoe", "jetmoe-console", "jetmoe-export", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-export", "xtask"]),
-    ("ctrlc", &["jetmoe-export"]),
-    ("tracing-subscriber", &["jetmoe-export"]),
+    ("comfy-table", &["jetmoe-console"]),
+    ("ctrlc", &["jetmoe-console"]),
+    ("tracing-subscriber", &["jetmoe-console"]),
 ];
 
 #[test]
