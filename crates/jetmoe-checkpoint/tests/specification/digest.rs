@@ -69,7 +69,7 @@ proptest! {
     #[test]
     fn a_digest_reads_back_from_its_text(bytes in any::<Vec<u8>>()) {
         let digest = Digest::of_bytes(&bytes);
-        prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+        prop_assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         let json = serde_json::to_string(&digest).unwrap();
         prop_assert_eq!(json.len(), 66);
         prop_assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
