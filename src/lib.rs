@@ -13,7 +13,9 @@ pub use jetmoe_graph as graph;
 pub use jetmoe_reference as reference;
 pub use jetmoe_rt as rt;
 
-/// The program in the README, compiled with the documentation's other examples.
+/// The programs in the README and in the guides, compiled with the documentation's other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/write-a-service.md")]
+#[doc = include_str!("../docs/debug-a-wrong-logit.md")]
+struct Guides;
