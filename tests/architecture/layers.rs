@@ -25,6 +25,10 @@ const SEES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "jetmoe-console",
+        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"],
+    ),
+    (
         "jetmoe-export",
         &[
             "jetmoe-checkpoint",
@@ -34,6 +38,7 @@ const SEES: &[(&str, &[&str])] = &[
             "jetmoe-rt",
             "jetmoe-reference",
             "jetmoe-conformance",
+            "jetmoe-console",
         ],
     ),
     (
@@ -46,6 +51,7 @@ const SEES: &[(&str, &[&str])] = &[
             "jetmoe-rt",
             "jetmoe-reference",
             "jetmoe-conformance",
+            "jetmoe-console",
             "jetmoe-export",
         ],
     ),
@@ -66,10 +72,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("minijinja", &["jetmoe-checkpoint"]),
     ("memmap2", &["jetmoe-checkpoint"]),
     ("hf-hub", &["jetmoe-checkpoint"]),
-    ("anyhow", &["jetmoe", "jetmoe-export", "xtask"]),
+    ("anyhow", &["jetmoe", "jetmoe-console", "jetmoe-export", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-export", "xtask"]),
-    ("ctrlc", &["jetmoe-export"]),
-    ("tracing-subscriber", &["jetmoe-export"]),
+    ("comfy-table", &["jetmoe-console"]),
+    ("ctrlc", &["jetmoe-console"]),
+    ("tracing-subscriber", &["jetmoe-console"]),
 ];
 
 #[test]

@@ -23,9 +23,7 @@ pub enum Error {
     Reference(#[from] jetmoe_reference::Error),
     /// A golden file holds results of the checkpoint's own weights, and the graph holds rounded ones.
     #[error(
-        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds rounded ones\n  \
-             compare with the reference on the graph's weights: leave --golden out; measure what rounding costs with: \
-             jetmoe eval --baseline"
+        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds quantized ones"
     )]
     GoldenOfOtherWeights {
         /// Precision of the graph.
@@ -42,7 +40,7 @@ pub enum Error {
     },
     /// The reference does not fit in memory.
     #[error("the reference holds every weight as float32, which takes {:.1} GB, and {:.1} GB of memory are left\n  \
-             use a machine with more memory; jetmoe eval compares two artifacts without the reference",
+             use a machine with more memory",
             *needed as f64 / 1e9, *available as f64 / 1e9)]
     ReferenceMemory {
         /// What it takes, in bytes.
@@ -120,10 +118,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// The reference was chosen as a backend without a checkpoint.
-    #[error(
-        "the reference needs the checkpoint, which was not found{}\n  name it with --checkpoint",
-        remembered(source_name)
-    )]
+    #[error("the reference needs the checkpoint, which was not found{}", remembered(source_name))]
     NoCheckpoint {
         /// Where the manifest says it came from.
         source_name: Option<String>,

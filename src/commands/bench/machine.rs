@@ -1,4 +1,4 @@
-//! What the machine can do: bytes read and arithmetic done per second, measured here and now.
+//! The limits of the machine, measured: read bandwidth and peak arithmetic.
 
 use std::thread;
 
@@ -7,27 +7,28 @@ use jetmoe_rt::available_memory;
 use serde::Serialize;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-/// The machine, and what it was measured to do with [`Machine::threads`] threads at once.
+/// The machine and its limits with [`Machine::threads`] threads.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
-    /// The processor's name for itself.
+    /// Name of the processor.
     pub(crate) processor: String,
-    /// Threads that measured.
+    /// Threads of the measurement.
     pub(crate) threads: usize,
     /// Memory in bytes.
     pub(crate) memory_bytes: u64,
-    /// Bytes per second, read one after the other from more memory than any cache holds.
+    /// Sequential read bandwidth from memory, beyond all caches.
     pub(crate) read_bytes_per_second: f64,
-    /// Float32 operations per second in registers; a multiply-add is two. On x86 with vectors of at most 256 bits.
+    /// Float32 operations per second in registers, where a multiply-add counts as two. At most 256-bit vectors on x86.
     pub(crate) operations_per_second: f64,
 }
 
-/// Larger than the last level of any processor's cache.
+/// Larger than any last-level cache.
 const BUFFER_BYTES: u64 = 1 << 30;
+/// The best attempt counts, because other programs only make a result lower.
 const ATTEMPTS: usize = 5;
 
 impl Machine {
-    /// Measures with so many threads, by default as many as the system says there are processors.
+    /// Measures with this many threads [default: the number of processors].
     pub(crate) fn measure(threads: Option<usize>) -> anyhow::Result<Self> {
         let threads = match threads {
             Some(threads) => threads,
@@ -49,16 +50,15 @@ impl Machine {
     }
 }
 
-/// The best of several attempts: other programs only make it lower.
 fn best(measure: impl Fn() -> f64) -> f64 {
     (0..ATTEMPTS).map(|_| measure()).fold(0.0, f64::max)
 }
 
 /// Memory that [`roofline::read_bytes_per_second`] reads.
 fn read_buffer() -> Vec<u8> {
-    // A machine that is nearly full gives up a quarter of what is left.
+    // At most a quarter of the available memory.
     let bytes = available_memory().map_or(BUFFER_BYTES, |available| BUFFER_BYTES.min(available / 4));
-    // Written, so that every page exists and is not the shared page of zeros.
+    // Written, so that every page is resident and none is the shared zero page.
     vec![1; bytes as usize]
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_says_what_it_is_and_does_something() {
+    fn a_machine_has_a_name_and_limits() {
         let machine = Machine::measure(Some(1)).unwrap();
         assert_eq!(machine.threads, 1);
         assert!(!machine.processor.is_empty() && machine.memory_bytes > 0, "{machine:?}");
