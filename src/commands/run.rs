@@ -264,7 +264,9 @@ impl Run {
         } else if samples {
             let (temperature, top_k, top_p, min_p) = match options.sampling {
                 Sampling::Greedy => (1.0, None, None, None),
-                Sampling::Multinomial { temperature, top_k, top_p, min_p } => (temperature, top_k, top_p, min_p),
+                Sampling::Multinomial { temperature, top_k, top_p, min_p } => {
+                    (temperature, top_k, top_p, min_p)
+                }
             };
             options.sampling = Sampling::Multinomial {
                 temperature: self.temperature.unwrap_or(temperature),

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
-use jetmoe::text::ChatMessage;
 use jetmoe::rt::{
     FinishReason, GeneratedText, GenerationOptions, PrefixCache, PromptLookup, Sampling, TextGenerator,
 };
+use jetmoe::text::ChatMessage;
 
 use crate::fixtures::{Case, Subject};
 
@@ -35,7 +35,8 @@ fn greedy() -> GenerationOptions {
 /// What decides how a continuation goes and ends, each in its own way.
 fn ways() -> [(&'static str, GenerationOptions); 6] {
     let stop = ["the LORD", "and the", ","].map(str::to_owned).to_vec();
-    let sampling = Sampling::Multinomial { temperature: 0.8, top_k: Some(20), top_p: Some(0.95), min_p: None };
+    let sampling =
+        Sampling::Multinomial { temperature: 0.8, top_k: Some(20), top_p: Some(0.95), min_p: None };
     [
         ("greedy", greedy()),
         ("a repetition penalty", GenerationOptions { repetition_penalty: 1.2, ..greedy() }),

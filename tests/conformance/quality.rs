@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
-use jetmoe::text::ChatMessage;
 use jetmoe::conformance::{EvaluationOptions, Quality, Tolerance, evaluate};
 use jetmoe::rt::{
     Classification, ClassificationOptions, FinishReason, GenerationOptions, Model, TextClassifier,
     TextGenerator,
 };
+use jetmoe::text::ChatMessage;
 use serde::Deserialize;
 
 use crate::fixtures::{Case, Export, Subject};

@@ -117,7 +117,10 @@ impl SyntheticWeight {
 }
 
 /// Fills one shard after the other, in the order of the weights.
-fn split_into_shards(weights: Vec<(String, Vec<usize>)>, options: &SyntheticOptions) -> Vec<Vec<SyntheticWeight>> {
+fn split_into_shards(
+    weights: Vec<(String, Vec<usize>)>,
+    options: &SyntheticOptions,
+) -> Vec<Vec<SyntheticWeight>> {
     let mut shards: Vec<Vec<SyntheticWeight>> = Vec::new();
     let mut capacity = 0;
     for (name, shape) in weights {

@@ -13,7 +13,8 @@ use jetmoe_artifact::{Artifact, Kept, OptionalOutput, Precision, Profile, Task, 
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
-    DownloadBar, ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar, verification_table,
+    DownloadBar, ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar,
+    verification_table,
 };
 use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,

@@ -36,7 +36,7 @@ pub use device::{
 pub use engine::library::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary};
 pub use error::{Error, Result};
 pub use generation::{
-    FinishReason, Generation, GeneratedText, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
+    FinishReason, GeneratedText, Generation, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
     PromptLookup, Sampling, TextGenerator, TokenEvent, TokenGenerator,
 };
 pub use jetmoe_text::{ChatMessage, TextStream, Tokenizer};

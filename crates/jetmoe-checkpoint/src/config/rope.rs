@@ -80,8 +80,7 @@ pub(super) fn read(reader: &mut ConfigReader<'_>, max_position_embeddings: usize
     match <[RopeParameters; 2]>::try_from(found) {
         Ok([scaling, parameters]) => {
             if scaling != parameters {
-                reader
-                    .problem("rope_scaling", "contradicts rope_parameters; keep one of them");
+                reader.problem("rope_scaling", "contradicts rope_parameters; keep one of them");
             }
             parameters
         }
@@ -128,7 +127,8 @@ fn read_section(section: &mut ConfigReader<'_>, top_level: &TopLevel) -> RopePar
 fn read_scaling(section: &mut ConfigReader<'_>, top_level: &TopLevel) -> RopeScaling {
     let kind = section.text("rope_type").or_else(|| section.text("type")).unwrap_or("default");
     // the top level takes precedence, as in transformers
-    let original_positions = |section: &mut ConfigReader<'_>| match top_level.original_max_position_embeddings {
+    let original_positions = |section: &mut ConfigReader<'_>| match top_level.original_max_position_embeddings
+    {
         Some(positions) => positions,
         None => section.size(&["original_max_position_embeddings"], top_level.max_position_embeddings),
     };
@@ -139,7 +139,8 @@ fn read_scaling(section: &mut ConfigReader<'_>, top_level: &TopLevel) -> RopeSca
             let original_max_position_embeddings = original_positions(section);
             // transformers replaces a `null` factor by the ratio of the lengths, and rejects a missing one
             let factor = if section.has("factor") {
-                let ratio = top_level.max_position_embeddings as f64 / original_max_position_embeddings as f64;
+                let ratio =
+                    top_level.max_position_embeddings as f64 / original_max_position_embeddings as f64;
                 section.positive("factor").unwrap_or(ratio)
             } else {
                 required(section, "factor")

@@ -123,7 +123,8 @@ impl Request<'_> {
             .collect();
         if !missing.is_empty() {
             let observer = self.settings.observer.clone();
-            let progress = observer.map(|observer| Progress::new(ProgressTracker::new(observer, missing.clone())));
+            let progress =
+                observer.map(|observer| Progress::new(ProgressTracker::new(observer, missing.clone())));
             repository
                 .snapshot_download()
                 .revision(&commit)
@@ -167,8 +168,7 @@ impl Request<'_> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         Err(Failure::Refused {
             message: format!("{name} arrived with {found} bytes instead of {}", listed.bytes),
-            advice: "it was removed; download again; complete files are kept"
-                .to_owned(),
+            advice: "it was removed; download again; complete files are kept".to_owned(),
         })
     }
 

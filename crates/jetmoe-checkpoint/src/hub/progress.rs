@@ -26,7 +26,8 @@ struct State {
 
 impl ProgressTracker {
     pub(super) fn new(observer: Arc<dyn DownloadObserver>, files: BTreeMap<String, RepoFile>) -> Self {
-        let in_progress = files.iter().filter(|(_, file)| file.is_xet).map(|(name, _)| name.clone()).collect();
+        let in_progress =
+            files.iter().filter(|(_, file)| file.is_xet).map(|(name, _)| name.clone()).collect();
         ProgressTracker { observer, files, state: Mutex::new(State { in_progress, ..State::default() }) }
     }
 

@@ -255,8 +255,9 @@ fn a_hub_that_cannot_be_reached_says_what_to_do_instead() {
     // a port that was free a moment ago
     let endpoint = MockHub::serve(single()).endpoint.clone();
     let error = fetch(&settings(&endpoint, &cache)).unwrap_err().to_string();
-    let expected =
-        format!("cannot download jetmoe/jetmoe-mini from the hub: cannot reach {endpoint}: Connection refused");
+    let expected = format!(
+        "cannot download jetmoe/jetmoe-mini from the hub: cannot reach {endpoint}: Connection refused"
+    );
     assert!(error.starts_with(&expected), "{error}");
     for advice in ["HTTPS_PROXY", "`hf download jetmoe/jetmoe-mini`", "give the folder", "HF_HUB_OFFLINE=1"] {
         assert!(error.contains(advice), "{advice} in {error}");

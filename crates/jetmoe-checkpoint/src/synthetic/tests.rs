@@ -53,7 +53,8 @@ fn another_seed_gives_other_weights_and_no_two_tensors_are_alike() {
 
 #[test]
 fn weights_have_the_scale_they_should_have() {
-    let values: Vec<f64> = (0..200_000).map(|index| f64::from(normal(random_stream(3, "x"), index))).collect();
+    let values: Vec<f64> =
+        (0..200_000).map(|index| f64::from(normal(random_stream(3, "x"), index))).collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
     assert!(mean.abs() < 0.01, "{mean}");

@@ -80,7 +80,10 @@ fn a_truncated_file_is_named() {
     let shard = folder.path().join("model-00002-of-00002.safetensors");
     truncate(&shard, std::fs::metadata(&shard).unwrap().len() - 1);
     let error = message(&folder);
-    assert!(error.starts_with(&format!("{} is not a complete safetensors file: ", shard.display())), "{error}");
+    assert!(
+        error.starts_with(&format!("{} is not a complete safetensors file: ", shard.display())),
+        "{error}"
+    );
     assert!(error.ends_with("it may be truncated: download or copy it again"), "{error}");
 }
 
@@ -129,7 +132,9 @@ fn an_index_may_not_lead_out_of_its_folder() {
         let error = open(&folder).unwrap_err();
         assert!(matches!(error, Error::ShardOutside { .. }), "{error}");
         assert!(
-            error.to_string().contains(&format!("is in {file:?}, which is not a file name in the same folder")),
+            error
+                .to_string()
+                .contains(&format!("is in {file:?}, which is not a file name in the same folder")),
             "{error}"
         );
     }

@@ -24,8 +24,7 @@ fn classify(
 #[test]
 fn the_most_probable_class_is_named_with_its_softmax() {
     let model = FakeModel::classifier(|_| vec![1.0, 3.0]);
-    let result =
-        classify(model, &["In the beginning"], &ClassificationOptions::default()).unwrap().remove(0);
+    let result = classify(model, &["In the beginning"], &ClassificationOptions::default()).unwrap().remove(0);
     assert_eq!((result.label.as_str(), result.label_index), ("New Testament", 1));
     assert_eq!(result.logits, [1.0, 3.0]);
     let expected = 1.0 / (1.0 + (-2.0_f32).exp());
@@ -34,8 +33,7 @@ fn the_most_probable_class_is_named_with_its_softmax() {
 
 #[test]
 fn a_text_gets_the_same_class_alone_and_in_a_batch() {
-    let texts =
-        ["Moses", "And the LORD said unto Moses", "The sons of Levi", "Blessed are the meek", "Amen"];
+    let texts = ["Moses", "And the LORD said unto Moses", "The sons of Levi", "Blessed are the meek", "Amen"];
     let alone = classify(hashed(), &texts, &in_batches_of(1)).unwrap();
     for batch_size in [2, 3, 16] {
         assert_eq!(classify(hashed(), &texts, &in_batches_of(batch_size)).unwrap(), alone);

@@ -37,7 +37,8 @@ impl PromptLookup {
     /// occurrence. At the end of `token_ids` it continues with the drafts themselves, so that a loop is followed.
     pub(super) fn draft(&self, token_ids: &[u32], limit: usize) -> Vec<u32> {
         let mut drafts = Vec::new();
-        let Some(ngram) = token_ids.len().checked_sub(self.ngram_tokens).map(|start| &token_ids[start..]) else {
+        let Some(ngram) = token_ids.len().checked_sub(self.ngram_tokens).map(|start| &token_ids[start..])
+        else {
             return drafts;
         };
         let earlier = &token_ids[..token_ids.len() - 1];

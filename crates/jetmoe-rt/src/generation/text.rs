@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
 
-use super::tokens::{FinishReason, GenerationStatistics, TokenGenerator, StepControl};
+use super::tokens::{FinishReason, GenerationStatistics, StepControl, TokenGenerator};
 use super::{GenerationOptions, PrefixCache};
 use crate::{Error, Model, Result};
 

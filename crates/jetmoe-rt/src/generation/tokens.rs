@@ -186,7 +186,11 @@ impl TokenGenerator {
             .enumerate()
             .map(|(index, prompt)| {
                 let positions = self.model.config().max_position_embeddings - prompt.as_ref().len();
-                Sequence::new(prompt.as_ref(), sampler.start_sequence(seed, index, prompt.as_ref()), positions)
+                Sequence::new(
+                    prompt.as_ref(),
+                    sampler.start_sequence(seed, index, prompt.as_ref()),
+                    positions,
+                )
             })
             .collect();
         if !sequences.iter().any(Sequence::is_open) {
@@ -201,8 +205,9 @@ impl TokenGenerator {
             {
                 for column in 0..=drafts.len() {
                     let logits = output.logits_before_last(index, drafts.len() - column)?;
-                    let token_id =
-                        sampler.sample(logits, &mut sequence.state).ok_or_else(|| self.invalid_logits(index))?;
+                    let token_id = sampler
+                        .sample(logits, &mut sequence.state)
+                        .ok_or_else(|| self.invalid_logits(index))?;
                     let is_drafted = drafts.get(column) == Some(&token_id);
                     sequence.statistics.accepted_tokens += usize::from(is_drafted);
                     sequence.push(token_id, options.max_new_tokens, eos_token_ids);

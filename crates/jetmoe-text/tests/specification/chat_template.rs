@@ -77,7 +77,10 @@ fn an_error_that_the_template_raises_keeps_its_message_and_line() {
 #[test]
 fn a_template_that_cannot_be_parsed_or_run_is_named_with_its_line() {
     let error = render("a\n{% if %}", "").unwrap_err();
-    assert!(error.starts_with("chat template: syntax error: ") && error.ends_with("(in chat_template:2)"), "{error}");
+    assert!(
+        error.starts_with("chat template: syntax error: ") && error.ends_with("(in chat_template:2)"),
+        "{error}"
+    );
     let error = render("a\n\n{{ messages | no_such_filter }}", "").unwrap_err();
     assert!(error.contains("no_such_filter") && error.ends_with("(in chat_template:3)"), "{error}");
 }

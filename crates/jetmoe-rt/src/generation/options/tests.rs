@@ -52,8 +52,7 @@ fn an_invalid_value_is_rejected_by_name() {
     };
     assert_eq!(refused(lookup(0, 2)).0, "draft_tokens");
     assert_eq!(refused(lookup(1, 0)).0, "ngram_tokens");
-    let options =
-        GenerationOptions { stop: vec!["a".into(), String::new()], ..GenerationOptions::default() };
+    let options = GenerationOptions { stop: vec!["a".into(), String::new()], ..GenerationOptions::default() };
     assert_eq!(refused(options).0, "stop");
 }
 

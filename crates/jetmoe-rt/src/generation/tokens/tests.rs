@@ -64,10 +64,7 @@ fn a_batch_of_unequal_prompts_gives_what_each_prompt_gives_alone() {
     let generator = generator(hashed());
     let together = generator.generate(&PROMPTS, &at_most(200)).unwrap();
     let reasons: Vec<FinishReason> = together.iter().map(|generated| generated.finish_reason).collect();
-    assert!(
-        reasons.contains(&FinishReason::Eos),
-        "the test needs rows that end before others: {reasons:?}"
-    );
+    assert!(reasons.contains(&FinishReason::Eos), "the test needs rows that end before others: {reasons:?}");
     for (prompt, generated) in PROMPTS.iter().zip(together) {
         assert_eq!(generated.token_ids, continue_without_cache(prompt, 200));
     }
