@@ -34,7 +34,7 @@ pub fn reference_model_of_graph(
 ) -> Result<Model> {
     check_memory(checkpoint)?;
     let stored = StoredWeights::open(artifact, record)?;
-    wrapped(Reference::load_replaced(checkpoint, &stored)?, checkpoint, record.task)
+    wrapped(Reference::load_with_overrides(checkpoint, &stored)?, checkpoint, record.task)
 }
 
 /// The reference holds everything as float32.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use jetmoe_artifact::{Artifact, GraphRecord};
 use jetmoe_graph::onnx::{self, DataType};
-use jetmoe_reference::ReplacedWeights;
+use jetmoe_reference::WeightOverrides;
 
 use self::panels::{Panels, panels_of};
 use crate::{Error, Result};
@@ -227,7 +227,7 @@ impl StoredWeights {
     }
 }
 
-impl ReplacedWeights for StoredWeights {
+impl WeightOverrides for StoredWeights {
     fn tensor(
         &self,
         name: &str,

@@ -1,8 +1,11 @@
+//! Attention mask: causal, without padding, as a bias on the attention scores. Mirrors `create_causal_mask` as used in
+//! transformers' `modeling_jetmoe.py`.
+
 use candle_core::{DType, Device, Result, Tensor};
 
-/// What is added to attention scores, `[batch, 1, 1, seq, cached + seq]`: 0 where the query may see the key, else the
-/// least float32. A query sees the keys up to its own whose `attention_mask` `[batch, cached + seq]` is 1. The bias is
-/// finite so that the query of a padding token, which sees nothing, gives numbers and not NaN.
+/// Bias on attention scores, `[batch, 1, 1, seq, cached + seq]`: 0 where the query may attend to the key, else the
+/// smallest float32. A query attends to keys up to its own position whose `attention_mask`, `[batch, cached + seq]`, is 1.
+/// The bias is finite, so that the query of a padding token, which attends to no key, does not give NaN.
 pub(crate) fn attention_bias(attention_mask: &Tensor, cached: usize) -> Result<Tensor> {
     let (batch, total) = attention_mask.dims2()?;
     let sequence = total - cached;
@@ -33,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_sees_itself_and_what_came_before_but_no_padding() {
+    fn a_query_attends_to_itself_and_earlier_keys_but_not_to_padding() {
         let (no, yes) = (false, true);
         assert_eq!(
             visible(&[1, 1, 1, 0, 1, 1], 2, 0),
@@ -42,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_after_a_cache_sees_the_cached_tokens_that_count() {
+    fn a_query_after_a_cache_attends_to_cached_tokens_but_not_to_padding() {
         let (no, yes) = (false, true);
         assert_eq!(visible(&[0, 1, 1, 1], 1, 2), [[[no, yes, yes, no], [no, yes, yes, yes]]]);
     }
