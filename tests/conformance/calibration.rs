@@ -37,7 +37,7 @@ fn calibration_keeps_the_perplexity_of_4_bit_weights_near_that_of_float32(subjec
     };
     export(&export_of_case.checkpoint, &options).unwrap();
     let artifact = Artifact::open(folder.path()).unwrap();
-    let model = load(subject.backend, &artifact, None, &subject.load_options()).unwrap();
+    let model = load(subject.backend, &artifact, None, &subject.single_threaded_options()).unwrap();
     let calibrated = rise(held_out_perplexity(&model));
     let (shown, shown_alone) = (100.0 * calibrated, 100.0 * alone);
     measured(&format!("{subject}: perplexity rises by {shown_alone:.2} %, calibrated by {shown:.2} %"));

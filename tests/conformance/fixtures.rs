@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jetmoe::artifact::{Artifact, OptionalOutput, Precision, Profile, Task, WeightPlan};
+use jetmoe::artifact::{Artifact, GraphRecord, OptionalOutput, Precision, Profile, Task, WeightPlan};
 use jetmoe::checkpoint::{Checkpoint, Dtype};
 use jetmoe::conformance::{Expectation, load, read_golden, reference_model, reference_model_of_graph};
 use jetmoe::export::{ExportOptions, export};
@@ -17,8 +17,6 @@ use crate::suite::{Suite, named};
 
 /// Every export, by what it is an export of.
 static EXPORTS: Cache<String, Export> = Cache::new();
-/// What each subject must compute for each case.
-static EXPECTATIONS: Cache<String, Expectation> = Cache::new();
 
 /// Removes the folders of all exports; the destructor of a static never runs.
 pub(crate) fn remove_temporary_folders() {
@@ -90,21 +88,6 @@ impl Case {
         })
     }
 
-    /// What a subject must compute for the golden file's tokens: what transformers computed or, if the graph holds
-    /// other weights, what the reference computes with those.
-    pub(crate) fn expectation(&self, subject: Subject) -> Arc<Expectation> {
-        EXPECTATIONS.get(format!("{} {} {}", self.name, subject.profile, subject.precision), || {
-            let (golden, export) = (self.golden(), self.export());
-            if export.is_exact(subject) {
-                return golden;
-            }
-            let graph = export.graph(subject);
-            let record = graph.artifact.graph(None, None).unwrap();
-            let model = reference_model_of_graph(&export.checkpoint, &graph.artifact, record).unwrap();
-            Expectation::for_batch(&model, golden.batch).unwrap()
-        })
-    }
-
     /// A JSON file of the case.
     pub(crate) fn json(&self, file: &str) -> Value {
         fixtures::json(&self.name, file)
@@ -117,6 +100,7 @@ pub(crate) struct Export {
     task: Task,
     graphs: Cache<String, ExportedGraph>,
     models: Cache<String, Model>,
+    expectations: Cache<String, Expectation>,
     after_export: Option<fn(&Artifact)>,
     /// The checkpoint's folder if it is temporary.
     _source: Option<TempDir>,
@@ -137,6 +121,7 @@ impl Export {
             task,
             graphs: Cache::new(),
             models: Cache::new(),
+            expectations: Cache::new(),
             after_export: None,
             _source: None,
         }
@@ -212,8 +197,35 @@ impl Export {
 
     /// A model that all tests share.
     pub(crate) fn model(&self, subject: Subject) -> Model {
-        let key = format!("{subject} {}", subject.precision);
-        Model::clone(&self.models.get(key, || self.load(subject)))
+        self.shared(subject, "", &subject.load_options())
+    }
+
+    /// A model that all tests share and that computes in the test's own thread. Long tests use it: they run beside each
+    /// other, and with a pool of threads for each the processor mostly waits.
+    pub(crate) fn single_threaded_model(&self, subject: Subject) -> Model {
+        self.shared(subject, "single-threaded", &subject.single_threaded_options())
+    }
+
+    fn shared(&self, subject: Subject, what: &str, options: &LoadOptions) -> Model {
+        let key = format!("{subject} {} {what}", subject.precision);
+        Model::clone(&self.models.get(key, || self.load_with(subject, options)))
+    }
+
+    /// What a subject must compute for the tokens of a golden file: what transformers computed or, if the graph holds
+    /// other weights, what the reference computes with those.
+    pub(crate) fn expectation(&self, subject: Subject, golden: Expectation) -> Arc<Expectation> {
+        self.expectations.get(format!("{} {}", subject.profile, subject.precision), || {
+            if self.is_exact(subject) {
+                return golden;
+            }
+            let graph = self.graph(subject);
+            let record = graph.artifact.graph(None, None).unwrap();
+            // a golden file has what the checkpoint's own head computes, whatever the graph has
+            let task = Task::of_architecture(self.checkpoint.config().architecture);
+            let record = GraphRecord { task, ..record.clone() };
+            let model = reference_model_of_graph(&self.checkpoint, &graph.artifact, &record).unwrap();
+            Expectation::for_batch(&model, golden.batch).unwrap()
+        })
     }
 
     /// Whether a subject computes with the checkpoint's weights as they are.

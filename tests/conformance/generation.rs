@@ -26,7 +26,7 @@ pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
 }
 
 fn new_generator(subject: Subject) -> TextGenerator {
-    TextGenerator::new(&Case::named("jetmoe-mini").export().model(subject)).unwrap()
+    TextGenerator::new(&Case::named("jetmoe-mini").export().single_threaded_model(subject)).unwrap()
 }
 
 /// Texts of the kind that the model knows, some of which repeat themselves.

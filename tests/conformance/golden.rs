@@ -30,7 +30,7 @@ enum Head {
 fn check(case: &Case, subject: Subject, head: Head) {
     let export = case.export_for((head == Head::None).then_some(Task::Backbone));
     let architecture = export.checkpoint.config().architecture;
-    let comparison = subject.compare(&export.load(subject), &case.expectation(subject));
+    let comparison = subject.compare(&export.load(subject), &export.expectation(subject, case.golden()));
     measured(&format!("{subject}, {}, {head:?} head: {}", case.name, errors(&comparison)));
     let problems = problems(&comparison, &kinds(architecture), &left_out(subject, head, architecture));
     assert!(problems.is_empty(), "{}", problems.join("\n"));

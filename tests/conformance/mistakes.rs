@@ -39,7 +39,8 @@ pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
 /// Compares a copy of the case `tiny` that has a fault with what the right one must compute.
 fn compare_changed(subject: Subject, what: &str, change: impl FnOnce(&mut CheckpointDraft)) -> Comparison {
     let tiny = Case::named("tiny");
-    subject.compare(&tiny.export_changed(what, change).load(subject), &tiny.expectation(subject))
+    let expectation = tiny.export().expectation(subject, tiny.golden());
+    subject.compare(&tiny.export_changed(what, change).load(subject), &expectation)
 }
 
 /// Checks that a fault in a copy of the case `tiny` is found.
@@ -163,7 +164,8 @@ fn another_greedy_token_is_named_with_its_place(subject: Subject) {
 fn the_configured_epsilon_in_the_norms_of_the_layers_is_found(subject: Subject) {
     for case in ["tiny", "odd", "jetmoe-mini"].map(Case::named) {
         let changed = case.export_with_changed_graphs(change_epsilon);
-        let comparison = subject.compare(&changed.load(subject), &case.expectation(subject));
+        let expectation = case.export().expectation(subject, case.golden());
+        let comparison = subject.compare(&changed.load(subject), &expectation);
         assert!(!comparison.passed, "{comparison:#?}");
     }
 }

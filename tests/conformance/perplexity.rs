@@ -34,7 +34,7 @@ pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
 pub(crate) fn perplexity(subject: Subject) -> f64 {
     static MEASURED: Cache<String, f64> = Cache::new();
     let mini = Case::named("jetmoe-mini");
-    let measure = || held_out_perplexity(&mini.export().load(subject));
+    let measure = || held_out_perplexity(&mini.export().load_with(subject, &subject.single_threaded_options()));
     *MEASURED.get(format!("{subject} {}", subject.precision), measure)
 }
 
@@ -91,7 +91,7 @@ fn with_zero_points_and_groups_of_16_the_head_takes_4_bits_too(subject: Subject)
     let graph = export.graph_with(subject.profile, subject.precision, &plan(&["int4/16:lm_head"], true));
     let stored = &graph.artifact.graph(None, None).unwrap().stored;
     assert!(stored.keys().all(|storage| storage.to_string() != "int8"), "{stored:?}");
-    let model = load(subject.backend, &graph.artifact, None, &subject.load_options()).unwrap();
+    let model = load(subject.backend, &graph.artifact, None, &subject.single_threaded_options()).unwrap();
     let rise = rise(held_out_perplexity(&model));
     assert!(rise <= allowed(subject.precision), "{rise}");
 }

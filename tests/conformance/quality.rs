@@ -32,7 +32,7 @@ pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
 }
 
 fn load_mini(subject: Subject) -> Model {
-    Case::named("jetmoe-mini").export().model(subject)
+    Case::named("jetmoe-mini").export().single_threaded_model(subject)
 }
 
 /// `expected.json` of the language model.
@@ -197,7 +197,7 @@ fn largest_difference(found: &[Classification], expected: &[Passage]) -> f64 {
 fn classes_are_those_of_transformers_alone_and_in_batches(subject: Subject) {
     let case = Case::named("jetmoe-mini-classifier");
     let expected: ExpectedOfClassifier = serde_json::from_value(case.json(EXPECTED)).unwrap();
-    let model = case.export().load(subject);
+    let model = case.export().single_threaded_model(subject);
     let limit = Tolerance::Float32.logits_absolute();
 
     let Quality::SequenceClassification(found) = evaluate_held_out(&model, &case.name) else {

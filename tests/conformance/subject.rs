@@ -104,6 +104,11 @@ impl Subject {
         }
     }
 
+    /// As [`Subject::load_options`], for a model that computes in the thread that asks.
+    pub(crate) fn single_threaded_options(self) -> LoadOptions {
+        LoadOptions { threads: Some(1), ..self.load_options() }
+    }
+
     /// Compares what a model computed on this backend, with the tolerance of float32 arithmetic.
     pub(crate) fn compare(self, model: &Model, expectation: &Expectation) -> Comparison {
         compare(self.backend, model, expectation, Tolerance::Float32).unwrap()

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use libtest_mimic::{Failed, Trial};
 
@@ -33,7 +34,9 @@ impl Suite {
         test: impl FnOnce(Subject) + Send + 'static,
     ) {
         self.trials.push(Trial::test(format!("{subject}::{path}"), move || {
+            let start = Instant::now();
             let outcome = run(|| test(subject));
+            measured(&format!("{subject}::{path} took {:.1} s", start.elapsed().as_secs_f64()));
             let (backend, test) = (subject.backend.to_string(), subject.path(&path));
             check_against_known_failures(KNOWN_FAILURES, &backend, &test, outcome).map_err(Failed::from)
         }));
