@@ -7,18 +7,22 @@ use crate::workspace::{Need, cargo, packages};
 /// Every crate of the house with the others that it sees, lowest layer first.
 const SEES: &[(&str, &[&str])] = &[
     ("jetmoe-checkpoint", &[]),
-    ("jetmoe-artifact", &["jetmoe-checkpoint"]),
-    ("jetmoe-quantize", &[]),
+    ("jetmoe-format", &[]),
+    ("jetmoe-artifact", &["jetmoe-checkpoint", "jetmoe-format"]),
+    ("jetmoe-quantize", &["jetmoe-format"]),
     ("jetmoe-kernels", &[]),
-    ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"]),
+    (
+        "jetmoe-graph",
+        &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"],
+    ),
     ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-format",
             "jetmoe-artifact",
-            "jetmoe-kernels",
             "jetmoe-graph",
             "jetmoe-rt",
             "jetmoe-reference",
@@ -28,6 +32,7 @@ const SEES: &[(&str, &[&str])] = &[
         "jetmoe-export",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-format",
             "jetmoe-artifact",
             "jetmoe-quantize",
             "jetmoe-graph",

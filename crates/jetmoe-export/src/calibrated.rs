@@ -11,7 +11,8 @@ use jetmoe_artifact::{ModelPart, Precision};
 use jetmoe_checkpoint::names::{self, Mixture};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig, convert_to_f32};
 use jetmoe_graph::{Graph, QuantizedRows, Quantizer, Weight};
-use jetmoe_quantize::{Bits, Gptq, InputStatistics, Rounding, Scheme, pack_nibbles, unpack_nibbles};
+use jetmoe_format::{Scheme, WeightFormat};
+use jetmoe_quantize::{Gptq, InputStatistics, Rounding};
 use jetmoe_reference::{LayerwiseReference, Observer};
 use rayon::prelude::*;
 
@@ -43,9 +44,12 @@ pub(crate) struct Calibrated {
     end: u64,
 }
 
-/// The matrices of a graph that are worth calibrating: with 8 bits, rounding alone is exact enough.
+/// The format that is worth calibrating: with 8 bits, rounding alone is exact enough.
+const CALIBRATED: WeightFormat = WeightFormat::Int4;
+
+/// The matrices of a graph that are worth calibrating.
 pub(crate) fn calibrated_weights(graph: &Graph) -> Vec<Weight> {
-    let four_bits = |weight: &&Weight| weight.scheme().is_some_and(|scheme| scheme.bits == Bits::Four);
+    let four_bits = |weight: &&Weight| weight.scheme().is_some_and(|scheme| scheme.format == CALIBRATED);
     graph.weights().filter(four_bits).flat_map(Weight::matrices).collect()
 }
 
@@ -96,10 +100,10 @@ impl Calibrated {
     }
 
     /// Experts that no token reached, as in `layers.3.mlp.experts.5`.
-    pub(crate) fn unreached(&self, graph: &Graph, config: &ModelConfig) -> Vec<String> {
+    pub(crate) fn uncalibrated(&self, graph: &Graph, config: &ModelConfig) -> Vec<String> {
         let missed = |weight: &Weight| !self.offsets.contains_key(weight);
         let missed: Vec<_> = calibrated_weights(graph).into_iter().filter(missed).collect();
-        let mut unreached = Vec::new();
+        let mut uncalibrated = Vec::new();
         for layer in 0..config.num_hidden_layers {
             for (mixture, part) in
                 [(Mixture::Attention, ModelPart::Attention), (Mixture::Mlp, ModelPart::Mlp)]
@@ -110,12 +114,12 @@ impl Calibrated {
                         weight.expert() == Some(expert) && tensors.iter().any(|name| name == weight.tensor())
                     };
                     if missed.iter().any(is_its) {
-                        unreached.push(format!("layers.{layer}.{part}.experts.{expert}"));
+                        uncalibrated.push(format!("layers.{layer}.{part}.experts.{expert}"));
                     }
                 }
             }
         }
-        unreached
+        uncalibrated
     }
 
     /// Quantizes what was seen since the last call, and forgets it.
@@ -138,7 +142,7 @@ impl Calibrated {
 
     /// Appends a weight to the file.
     fn store(&mut self, weight: &Weight, rows: &QuantizedRows) -> Result<()> {
-        let mut bytes = pack_nibbles(&rows.codes);
+        let mut bytes = CALIBRATED.pack(&rows.codes);
         bytes.extend(rows.scales.iter().flat_map(|scale| scale.to_le_bytes()));
         bytes.extend(&rows.zero_points);
         let file = self.file.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +173,7 @@ impl Calibrated {
         let zero_points = bytes.split_off(packed + scales);
         let (scales, _) = bytes[packed..].as_chunks();
         Ok(QuantizedRows {
-            codes: unpack_nibbles(&bytes[..packed], codes),
+            codes: CALIBRATED.unpack(&bytes[..packed], codes),
             scales: scales.iter().map(|scale| f32::from_le_bytes(*scale)).collect(),
             zero_points,
         })
@@ -181,7 +185,7 @@ impl Quantizer for Calibrated {
         self.rounding
     }
 
-    fn known(&self, weight: &Weight) -> jetmoe_graph::Result<Option<QuantizedRows>> {
+    fn precomputed(&self, weight: &Weight) -> jetmoe_graph::Result<Option<QuantizedRows>> {
         let (Some(offset), Some(scheme), Some(matrix)) =
             (self.offsets.get(weight), weight.scheme(), weight.matrix())
         else {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use jetmoe_artifact::{Artifact, Kept, OptionalOutput, Precision, Profile, Task, WeightPlan};
+use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
 use jetmoe_export::console::{self, ExitStatus, note, print, print_table};
@@ -69,8 +69,8 @@ struct Arguments {
     zero_points: bool,
     /// Store parts differently: TYPE:PART with f32, f16, bf16, int8 or int4 and attention, kv_proj, mlp or lm_head, in
     /// one layer as in int8:layers.0.mlp.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = QUANTIZATION)]
-    keep: Vec<Kept>,
+    #[arg(long = "override", alias = "keep", value_name = "LIST", value_delimiter = ',', help_heading = QUANTIZATION)]
+    overrides: Vec<StorageOverride>,
     /// How scales are chosen: search, for the least squared error, or nearest, by the largest weight of the group.
     #[arg(long, value_name = "METHOD", default_value = "search", help_heading = QUANTIZATION)]
     rounding: RoundingArgument,
@@ -130,7 +130,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
             weights: WeightPlan {
                 group_size: arguments.group_size,
                 zero_points: arguments.zero_points,
-                kept: arguments.keep,
+                overrides: arguments.overrides,
             },
             rounding: arguments.rounding.into(),
             calibration: arguments
@@ -143,9 +143,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     let graph = exported.folder.join(&record.graph.path);
     print(&format!("{} ({}, {}, opset {})\n", graph.display(), record.task, record.precision, record.opset))?;
     if let Some(calibration) = &record.calibration
-        && !calibration.unreached.is_empty()
+        && !calibration.uncalibrated.is_empty()
     {
-        note(&unreached(&calibration.unreached));
+        note(&uncalibrated(&calibration.uncalibrated));
     }
     if !arguments.verify {
         return Ok(ExitStatus::Success);
@@ -157,7 +157,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
 }
 
 /// What to say of experts that were quantized without calibration.
-fn unreached(experts: &[String]) -> String {
+fn uncalibrated(experts: &[String]) -> String {
     format!(
         "no token of the calibration text reached {}; they are quantized without it\n  \
              more text, or more varied text, may reach them",

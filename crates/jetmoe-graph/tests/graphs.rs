@@ -187,7 +187,7 @@ fn a_part_that_is_kept_in_float32_leaves_our_operators() {
         ("f16:mlp", &["ExpertMlp"]),
         ("f32:lm_head", &["LookUp"]),
     ] {
-        let weights = WeightPlan { kept: vec![kept.parse().unwrap()], ..WeightPlan::default() };
+        let weights = WeightPlan { overrides: vec![kept.parse().unwrap()], ..WeightPlan::default() };
         let options = GraphOptions {
             precision: Precision::Q4,
             profile: Profile::Native,
