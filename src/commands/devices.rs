@@ -86,7 +86,7 @@ impl Devices {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         if let Some(path) = &self.probe {
             let library = OnnxRuntimeLibrary::find(Some(path))?;
-            print_json(&look_into(&library)?)?;
+            print_json(&probe(&library)?)?;
             return Ok(ExitStatus::Success);
         }
         let report = self.report();
@@ -129,7 +129,7 @@ struct Library {
 
 impl Library {
     fn open(candidate: LibraryCandidate) -> Self {
-        Library { probe: probe(&candidate), candidate }
+        Library { probe: probe_in_child(&candidate), candidate }
     }
 
     fn report(self) -> LibraryReport {
@@ -228,7 +228,7 @@ fn kernel_report() -> KernelReport {
 }
 
 /// Opens a library in a process of its own, since a process can hold only one and a bad one may take it down.
-fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
+fn probe_in_child(candidate: &LibraryCandidate) -> Result<Probe, String> {
     if let LibraryStatus::Missing(why) = &candidate.status {
         return Err(why.clone());
     }
@@ -254,7 +254,7 @@ fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
 
 /// What this process's library is, and which of its providers can be used.
 #[cfg(feature = "ort")]
-fn look_into(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
+fn probe(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
     let providers = library.execution_providers()?;
     let mut problems = BTreeMap::new();
     for provider in Provider::ALL {
@@ -275,7 +275,7 @@ fn look_into(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
 }
 
 #[cfg(not(feature = "ort"))]
-fn look_into(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
+fn probe(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
     let (providers, problems) = (Vec::new(), BTreeMap::new());
     Ok(Probe { version: library.version().to_owned(), providers, problems })
 }

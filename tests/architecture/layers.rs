@@ -29,6 +29,10 @@ const SEES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "jetmoe-console",
+        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"],
+    ),
+    (
         "jetmoe-export",
         &[
             "jetmoe-checkpoint",
@@ -39,6 +43,7 @@ const SEES: &[(&str, &[&str])] = &[
             "jetmoe-rt",
             "jetmoe-reference",
             "jetmoe-conformance",
+            "jetmoe-console",
         ],
     ),
     (
@@ -51,6 +56,7 @@ const SEES: &[(&str, &[&str])] = &[
             "jetmoe-rt",
             "jetmoe-reference",
             "jetmoe-conformance",
+            "jetmoe-console",
             "jetmoe-export",
         ],
     ),
@@ -71,10 +77,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("minijinja", &["jetmoe-checkpoint"]),
     ("memmap2", &["jetmoe-checkpoint"]),
     ("hf-hub", &["jetmoe-checkpoint"]),
-    ("anyhow", &["jetmoe", "jetmoe-export", "xtask"]),
+    ("anyhow", &["jetmoe", "jetmoe-console", "jetmoe-export", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-export", "xtask"]),
-    ("ctrlc", &["jetmoe-export"]),
-    ("tracing-subscriber", &["jetmoe-export"]),
+    ("comfy-table", &["jetmoe-console"]),
+    ("ctrlc", &["jetmoe-console"]),
+    ("tracing-subscriber", &["jetmoe-console"]),
 ];
 
 #[test]

@@ -25,8 +25,7 @@ pub enum Error {
     Reference(#[from] jetmoe_reference::Error),
     /// A golden file holds results of the checkpoint's own weights, and the graph holds quantized ones.
     #[error(
-        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds quantized ones\n  \
-             compare with the reference on the graph's own weights"
+        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds quantized ones"
     )]
     GoldenOfOtherWeights {
         /// Precision of the graph.
@@ -121,10 +120,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// The reference was chosen as a backend without a checkpoint.
-    #[error(
-        "the reference needs the checkpoint, which was not found{}",
-        remembered(source_name)
-    )]
+    #[error("the reference needs the checkpoint, which was not found{}", remembered(source_name))]
     NoCheckpoint {
         /// Where the manifest says it came from.
         source_name: Option<String>,

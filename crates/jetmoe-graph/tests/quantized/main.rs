@@ -15,7 +15,7 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::{Precision, Profile, StorageOverride, Task, WeightPlan};
+use jetmoe_artifact::{Precision, Profile, Scheme, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_graph::onnx::{Graph, Model, Tensor};
 use jetmoe_graph::{GraphOptions, Quantizer, Result, Rounding, build, read, write};
@@ -101,7 +101,7 @@ fn every_way() -> Vec<Way> {
     for precision in QUANTIZED {
         for profile in profiles_of(precision) {
             for zero_points in [false, true] {
-                for group_size in WeightPlan::GROUP_SIZES {
+                for group_size in Scheme::GROUP_SIZES {
                     let group_size = *group_size;
                     let way = Way { group_size, zero_points, ..Way::new(precision, profile) };
                     ways.push(way.clone());
