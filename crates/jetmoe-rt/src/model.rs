@@ -268,9 +268,9 @@ impl LoadOptions {
             // of the operators of the other profiles OpenVINO takes only some
             let foreign =
                 self.device.provider() == Some(Provider::OpenVino) && graph.profile != Profile::Portable;
-            // our own operators gain nothing where only the plain path can be had
+            // the custom operators gain nothing where only the generic kernels are available
             let slow = graph.profile == Profile::Native
-                && jetmoe_kernels::InstructionSet::best() == jetmoe_kernels::InstructionSet::PLAIN;
+                && jetmoe_kernels::Isa::best() == jetmoe_kernels::Isa::Generic;
             let profile = runtime.profiles().iter().position(|profile| *profile == graph.profile);
             (graph.precision, rounds, foreign || slow, profile)
         };
