@@ -174,7 +174,7 @@ fn weights_in_the_middle_of_two_steps_go_to_the_even_one() {
         let scheme = Scheme { format, group_size: 16, zero_points: false, scales: ElementType::Float32 };
         let high = range(scheme).1 as f32;
         let quantized = Quantized::nearest(scheme, &[high, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 3.5]);
-        assert_eq!(quantized.numbers()[1..], [0, 2, 2, 0, -2, -2, 4], "{bits:?}");
+        assert_eq!(quantized.numbers()[1..], [0, 2, 2, 0, -2, -2, 4], "{format:?}");
     }
 }
 
