@@ -145,8 +145,7 @@ impl Manifest {
             return Err(Error::NewerSchema { path, found: schema_version, supported: MANIFEST_SCHEMA });
         }
         let manifest: Self = serde_json::from_str(&text).map_err(json)?;
-        let outside =
-            manifest.all_files().find(|file| !is_inside(&file.path)).map(|file| file.path.clone());
+        let outside = manifest.all_files().find(|file| !is_inside(&file.path)).map(|file| file.path.clone());
         match outside {
             Some(file) => Err(Error::FileOutside { file, path }),
             None => Ok(manifest),

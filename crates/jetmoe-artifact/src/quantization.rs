@@ -11,7 +11,21 @@ use strum::{Display, EnumString, VariantArray};
 use crate::{Error, Precision, Result};
 
 /// A part of the model whose weights enter a product. Routers and norms are none: they are never quantized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Display, EnumString, VariantArray)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<ModelPart>)]
 pub enum ModelPart {
@@ -55,7 +69,9 @@ pub struct StorageOverride {
 #[non_exhaustive]
 pub enum OverrideError {
     /// The text has no colon.
-    #[error("{text:?} does not name a format and a part; write for instance f32:lm_head or int8:layers.0.mlp")]
+    #[error(
+        "{text:?} does not name a format and a part; write for instance f32:lm_head or int8:layers.0.mlp"
+    )]
     NoPart {
         /// The text.
         text: String,
@@ -138,8 +154,7 @@ impl FromStr for StorageOverride {
             None => (None, place.as_str()),
             Some(None) => return Err(OverrideError::LayerAlone { place }),
             Some(Some((layer, part))) => {
-                let no_layer =
-                    |_| OverrideError::Layer { layer: layer.to_owned(), place: place.clone() };
+                let no_layer = |_| OverrideError::Layer { layer: layer.to_owned(), place: place.clone() };
                 (Some(layer.parse().map_err(no_layer)?), part)
             }
         };
@@ -167,9 +182,8 @@ impl WeightPlan {
     /// How a part is stored, in a layer where it belongs to one: as the last of [`WeightPlan::overrides`] says that fits,
     /// else as the precision does. Scales have the activations' type.
     pub fn scheme(&self, precision: Precision, part: ModelPart, layer: Option<usize>) -> Scheme {
-        let fits = |found: &&StorageOverride| {
-            found.part == part && (found.layer.is_none() || found.layer == layer)
-        };
+        let fits =
+            |found: &&StorageOverride| found.part == part && (found.layer.is_none() || found.layer == layer);
         let found = self.overrides.iter().rev().find(fits);
         let default = match part {
             ModelPart::LmHead => precision.head_format(),

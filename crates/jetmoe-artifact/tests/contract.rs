@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{
     Artifact, ArtifactFile, Axis, CheckpointRecord, ElementType, Error, GraphRecord, InputName,
-    MANIFEST_SCHEMA, Manifest, ModelPart, OptionalOutput, OutputName, Precision, Profile, Signature, Task,
-    StorageOverride, TensorRecord, VerificationRecord, WeightFormat, WeightPlan, names,
+    MANIFEST_SCHEMA, Manifest, ModelPart, OptionalOutput, OutputName, Precision, Profile, Signature,
+    StorageOverride, Task, TensorRecord, VerificationRecord, WeightFormat, WeightPlan, names,
 };
 use jetmoe_checkpoint::{Digest, ModelConfig};
 use serde_json::{Value, json};

@@ -124,7 +124,8 @@ impl StoredWeights {
             _ => [outputs, inputs],
         };
         let expected = encoding.tensors(&shape);
-        let names: Vec<&String> = [Some(&codes), scales.as_ref(), zero_points.as_ref()].into_iter().flatten().collect();
+        let names: Vec<&String> =
+            [Some(&codes), scales.as_ref(), zero_points.as_ref()].into_iter().flatten().collect();
         if names.len() != expected.len() {
             return Err(damaged());
         }

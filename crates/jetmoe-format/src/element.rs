@@ -70,8 +70,12 @@ impl ElementType {
         let (words, pairs) = (bytes.as_chunks::<4>().0, bytes.as_chunks::<2>().0);
         match self {
             ElementType::Float32 => Some(words.iter().map(|word| f32::from_le_bytes(*word)).collect()),
-            ElementType::Float16 => Some(pairs.iter().map(|pair| f16::from_le_bytes(*pair).to_f32()).collect()),
-            ElementType::BFloat16 => Some(pairs.iter().map(|pair| bf16::from_le_bytes(*pair).to_f32()).collect()),
+            ElementType::Float16 => {
+                Some(pairs.iter().map(|pair| f16::from_le_bytes(*pair).to_f32()).collect())
+            }
+            ElementType::BFloat16 => {
+                Some(pairs.iter().map(|pair| bf16::from_le_bytes(*pair).to_f32()).collect())
+            }
             _ => None,
         }
     }

@@ -117,7 +117,8 @@ impl Encoding {
                 )
             }
             Encoding::Grouped(scheme, Grouping::AlongRows) => {
-                let (outputs, inputs) = (shape.first().copied().unwrap_or(1), shape.last().copied().unwrap_or(1));
+                let (outputs, inputs) =
+                    (shape.first().copied().unwrap_or(1), shape.last().copied().unwrap_or(1));
                 let groups = scheme.groups(inputs);
                 let bytes = |codes: usize| (codes * scheme.format.bits()).div_ceil(8);
                 (

@@ -23,6 +23,8 @@ pub use encoding::{Encoding, Grouping, TensorRole, TensorSpec, Tensors};
 pub use error::{Error, Result};
 pub use format::WeightFormat;
 pub use names::{Named, UnknownName};
-pub use operators::{Attribute, Attributes, CustomOperator, DOMAIN, Operand, OperatorNode, OperatorSchema, WeightSlot};
+pub use operators::{
+    Attribute, Attributes, CustomOperator, DOMAIN, Operand, OperatorNode, OperatorSchema, WeightSlot,
+};
 pub use packed::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel, RowOrder};
 pub use scheme::Scheme;

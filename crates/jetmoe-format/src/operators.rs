@@ -271,9 +271,11 @@ impl OperatorNode {
         let layout = |slot| {
             let (outputs, inputs, order) = match slot {
                 WeightSlot::Only => (size(Attribute::Outputs)?, size(Attribute::Inputs)?, RowOrder::AsStored),
-                WeightSlot::GateAndUp => {
-                    (size(Attribute::Intermediate)?.saturating_mul(2), size(Attribute::Hidden)?, RowOrder::Halves)
-                }
+                WeightSlot::GateAndUp => (
+                    size(Attribute::Intermediate)?.saturating_mul(2),
+                    size(Attribute::Hidden)?,
+                    RowOrder::Halves,
+                ),
                 WeightSlot::Down => {
                     (size(Attribute::Hidden)?, size(Attribute::Intermediate)?, RowOrder::AsStored)
                 }

@@ -133,7 +133,8 @@ impl PackedLayout {
 
     /// Packs a row of bfloat16 elements at a position of a panel's bytes.
     pub fn pack_elements(&self, panel: &mut [u8], position: usize, elements: &[bf16]) {
-        for (block, elements) in panel.chunks_exact_mut(self.block_bytes()).zip(elements.chunks(BLOCK_INPUTS)) {
+        for (block, elements) in panel.chunks_exact_mut(self.block_bytes()).zip(elements.chunks(BLOCK_INPUTS))
+        {
             for (column, element) in elements.iter().enumerate() {
                 let first = column / 2 * 128 + position * 4 + column % 2 * 2;
                 block[first..first + 2].copy_from_slice(&element.to_le_bytes());

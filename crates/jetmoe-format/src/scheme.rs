@@ -70,7 +70,9 @@ impl Scheme {
     /// Little-endian scales. They are chosen as they are stored, so they fit.
     pub fn encode_scales(&self, scales: &[f32]) -> Vec<u8> {
         match self.scales {
-            ElementType::Float16 => scales.iter().flat_map(|scale| f16::from_f32(*scale).to_le_bytes()).collect(),
+            ElementType::Float16 => {
+                scales.iter().flat_map(|scale| f16::from_f32(*scale).to_le_bytes()).collect()
+            }
             _ => scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(),
         }
     }

@@ -5,8 +5,8 @@
 use std::collections::{HashMap, HashSet};
 
 use jetmoe_format::{
-    Attribute, Attributes, CustomOperator, Error, Operand, OperatorNode, OperatorSchema, PackedLayout, RowOrder,
-    WeightSlot,
+    Attribute, Attributes, CustomOperator, Error, Operand, OperatorNode, OperatorSchema, PackedLayout,
+    RowOrder, WeightSlot,
 };
 
 struct Integers(HashMap<&'static str, i64>);

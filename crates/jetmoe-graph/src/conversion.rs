@@ -165,9 +165,7 @@ impl<'a> Source<'a> {
         let first = index * PIECE;
         let mut values = vec![0.0; PIECE.min(self.elements() - first)];
         self.read(first, &mut values);
-        element
-            .encode(&values)
-            .map_err(|place| self.not_representable(first + place, values[place], element))
+        element.encode(&values).map_err(|place| self.not_representable(first + place, values[place], element))
     }
 
     /// A band of columns: every stored row gives a short contiguous run, and the band becomes that many whole rows of

@@ -26,8 +26,8 @@ use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task, WeightPlan};
 pub use jetmoe_format::ElementType;
 pub use jetmoe_quantize::Rounding;
 
-pub use dimension::{Dimension, Shape};
 pub use conversion::{QuantizedRows, Quantizer};
+pub use dimension::{Dimension, Shape};
 pub use error::{Error, Result};
 pub use graph::{Graph, Operator};
 pub use model::build;

@@ -14,8 +14,7 @@ pub(crate) fn model(graph: &Graph, location: &str, ranges: &[Vec<FileRange>]) ->
         ("jetmoe.profile", graph.profile.to_string()),
     ];
     let is_used = |domain: &&str| graph.nodes.iter().any(|node| node.operator.domain == *domain);
-    let other_domains =
-        [MICROSOFT, DOMAIN].into_iter().filter(is_used).map(|domain| (domain, 1));
+    let other_domains = [MICROSOFT, DOMAIN].into_iter().filter(is_used).map(|domain| (domain, 1));
     onnx::Model {
         ir_version: Some(graph.opset.ir_version()),
         producer_name: Some("jetmoe-export".to_owned()),

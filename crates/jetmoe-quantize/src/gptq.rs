@@ -7,9 +7,9 @@ use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use jetmoe_format::Scheme;
 use multiversion::multiversion;
 
+use crate::quantize::explain_failure;
 use crate::refinement::refine;
 use crate::rounding::{choose, nearest_code, restore};
-use crate::quantize::explain_failure;
 use crate::{Error, InputStatistics, Result, Rounding};
 
 /// Columns whose errors are made up for at once in all columns behind them: a block of the updates stays in the cache.

@@ -37,7 +37,11 @@ pub fn quantize_row(
 ) -> Result<()> {
     let groups = scheme.groups(weights.len());
     assert_eq!(codes.len(), weights.len(), "one code for each weight");
-    assert_eq!((scales.len(), zero_points.len()), (groups, groups), "one scale and zero point for each group");
+    assert_eq!(
+        (scales.len(), zero_points.len()),
+        (groups, groups),
+        "one scale and zero point for each group"
+    );
     rounding::quantize_row(scheme, rounding, weights, codes, scales, zero_points);
     // a weight that is not finite makes its group's scale so, and the row is searched only then
     match scales.iter().position(|scale| !scale.is_finite()) {

@@ -180,8 +180,9 @@ fn reach(scheme: &Scheme, extent: Extent) -> Group {
 #[inline(always)]
 fn stored(scheme: &Scheme, group: Group, extent: Extent) -> Group {
     let group = Group { scale: scheme.stored_scale(group.scale.max(scheme.least_scale())), ..group };
-    let fits =
-        |weight: f32| scheme.stored_scale(restore(scheme, group, nearest_code(scheme, group, weight))).is_finite();
+    let fits = |weight: f32| {
+        scheme.stored_scale(restore(scheme, group, nearest_code(scheme, group, weight))).is_finite()
+    };
     if scheme.scales == ElementType::Float32 || (fits(extent.least) && fits(extent.greatest)) {
         group
     } else {

@@ -57,7 +57,12 @@ impl Quantized {
         for (row, weights) in weights.chunks_mut(self.inputs).enumerate() {
             let codes = &self.codes[row * self.inputs..][..self.inputs];
             let groups = row * groups..(row + 1) * groups;
-            self.scheme.dequantize_row(codes, &self.scales[groups.clone()], &self.zero_points[groups], weights);
+            self.scheme.dequantize_row(
+                codes,
+                &self.scales[groups.clone()],
+                &self.zero_points[groups],
+                weights,
+            );
         }
         weights
     }

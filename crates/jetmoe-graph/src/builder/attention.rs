@@ -35,7 +35,8 @@ impl Builder {
         present_length: &Dimension,
     ) -> Result<(Value, Value, Value)> {
         const OPERATOR: &str = "GroupQueryAttention";
-        let GroupedQueries { queries, keys, values, past_key, past_value, last_positions, longest } = operands;
+        let GroupedQueries { queries, keys, values, past_key, past_value, last_positions, longest } =
+            operands;
         self.require_float(OPERATOR, &[queries, keys, values, past_key, past_value])?;
         self.require_element(OPERATOR, &[last_positions, longest], ElementType::Int32)?;
         let width = |value: &Value| value.shape.0.last().and_then(Dimension::fixed).unwrap_or(0) as usize;

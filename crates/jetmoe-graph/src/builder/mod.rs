@@ -66,7 +66,10 @@ impl WeightValues {
 
     /// All of them: elements or codes, scales, zero points.
     pub(crate) fn all(&self) -> Vec<&Value> {
-        [Some(&self.elements), self.scales.as_ref(), self.zero_points.as_ref()].into_iter().flatten().collect()
+        [Some(&self.elements), self.scales.as_ref(), self.zero_points.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 

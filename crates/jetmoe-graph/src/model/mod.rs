@@ -76,8 +76,7 @@ pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
     for spec in &signature.outputs {
         match outputs.iter().find(|(name, _)| *name == spec.name) {
             Some((_, value)) => {
-                let value =
-                    builder.scope("outputs", |builder| Ok(builder.cast(value, spec.element)))?;
+                let value = builder.scope("outputs", |builder| Ok(builder.cast(value, spec.element)))?;
                 builder.output(spec, &value)?;
             }
             None => return Err(Error::NoOutput { output: spec.name.to_string() }),
@@ -134,8 +133,14 @@ fn compute(
                 rms_norm(builder, &hidden, &weight, ModelConfig::LAYER_NORM_EPS)
             })?; // [tokens, hidden]
             let attention = builder.scope("self_attention", |builder| {
-                Attention { config, layer, sizes: &sizes, scaled_dot_product: &scaled_dot_product, rotary: &rotary }
-                    .build(builder, &normed, past)
+                Attention {
+                    config,
+                    layer,
+                    sizes: &sizes,
+                    scaled_dot_product: &scaled_dot_product,
+                    rotary: &rotary,
+                }
+                .build(builder, &normed, past)
             })?;
             let after_attention =
                 builder.scope("after_attention", |builder| builder.add(&hidden, &attention.output))?; // [tokens, hidden]

@@ -74,7 +74,8 @@ impl Way {
     }
 
     fn options(&self, task: Task) -> GraphOptions {
-        let overrides: Vec<StorageOverride> = self.overrides.iter().map(|text| text.parse().unwrap()).collect();
+        let overrides: Vec<StorageOverride> =
+            self.overrides.iter().map(|text| text.parse().unwrap()).collect();
         GraphOptions {
             precision: self.precision,
             profile: self.profile,

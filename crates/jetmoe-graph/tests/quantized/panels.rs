@@ -2,8 +2,8 @@
 
 use half::{bf16, f16};
 use jetmoe_artifact::{Precision, Profile};
-use jetmoe_graph::onnx::{DataType, Node, Tensor};
 use jetmoe_format::{PackedLayout, PackedWeight, RowOrder, Scheme};
+use jetmoe_graph::onnx::{DataType, Node, Tensor};
 use jetmoe_graph::{Error, Rounding};
 use jetmoe_kernels::Activation;
 use jetmoe_quantize::quantize_row;
@@ -123,7 +123,8 @@ impl<'a> Panels<'a> {
 
     /// What the kernels read.
     fn restored(&self, expert: usize) -> Vec<f32> {
-        let weight = PackedWeight::new(self.layout, self.codes, self.scales.as_deref(), self.zero_points).unwrap();
+        let weight =
+            PackedWeight::new(self.layout, self.codes, self.scales.as_deref(), self.zero_points).unwrap();
         let mut elements = vec![0.0; self.layout.outputs * self.layout.inputs];
         for (row, elements) in elements.chunks_exact_mut(self.layout.inputs).enumerate() {
             let (panel, place) = self.place(row);

@@ -168,7 +168,12 @@ fn what_float16_scales_restore_float16_holds() {
 
 #[test]
 fn the_first_bad_weight_of_a_row_is_named() {
-    let scheme = Scheme { format: WeightFormat::Int4, group_size: 16, zero_points: false, scales: ElementType::Float32 };
+    let scheme = Scheme {
+        format: WeightFormat::Int4,
+        group_size: 16,
+        zero_points: false,
+        scales: ElementType::Float32,
+    };
     let mut weights = vec![1.0; 64];
     (weights[40], weights[35], weights[60]) = (f32::INFINITY, f32::NAN, f32::NAN);
     let error = Quantized::by(scheme, Rounding::Nearest, &weights).unwrap_err();

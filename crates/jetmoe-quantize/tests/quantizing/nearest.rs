@@ -190,7 +190,8 @@ fn a_constant_group_comes_back_as_it_was() {
             for restored in quantized.restored() {
                 let error = (restored - constant).abs();
                 // the scale of the smallest constant is below what float16 holds with all its digits
-                let coarse = if scheme.scales == ElementType::Float16 { 255.0 * 2.0_f32.powi(-25) } else { 0.0 };
+                let coarse =
+                    if scheme.scales == ElementType::Float16 { 255.0 * 2.0_f32.powi(-25) } else { 0.0 };
                 assert!(
                     error <= constant.abs() * precision + coarse,
                     "{constant} became {restored}, {scheme:?}"
