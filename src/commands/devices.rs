@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
-use jetmoe_kernels::InstructionSet;
+use jetmoe_kernels::Isa;
 #[cfg(feature = "ort")]
 use jetmoe_rt::Error;
 use jetmoe_rt::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, Provider, Runtime};
@@ -52,7 +52,7 @@ struct ProviderReport {
 /// What computes the operators of native graphs.
 #[derive(Serialize)]
 struct KernelReport {
-    /// `None` if the one that the environment names cannot be had.
+    /// `None` if the one that the environment names is not available.
     chosen: Option<String>,
     available: Vec<String>,
     detail: String,
@@ -86,7 +86,7 @@ impl Devices {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         if let Some(path) = &self.probe {
             let library = OnnxRuntimeLibrary::find(Some(path))?;
-            print_json(&look_into(&library)?)?;
+            print_json(&probe(&library)?)?;
             return Ok(ExitStatus::Success);
         }
         let report = self.report();
@@ -129,7 +129,7 @@ struct Library {
 
 impl Library {
     fn open(candidate: LibraryCandidate) -> Self {
-        Library { probe: probe(&candidate), candidate }
+        Library { probe: probe_in_child(&candidate), candidate }
     }
 
     fn report(self) -> LibraryReport {
@@ -217,8 +217,8 @@ fn reference_report() -> BackendReport {
 }
 
 fn kernel_report() -> KernelReport {
-    let available: Vec<String> = InstructionSet::available().iter().map(InstructionSet::to_string).collect();
-    match InstructionSet::chosen() {
+    let available: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+    match Isa::from_env_or_best() {
         Ok(chosen) => {
             let detail = format!("has {}; JETMOE_KERNELS forces one", available.join(", "));
             KernelReport { chosen: Some(chosen.to_string()), available, detail }
@@ -228,7 +228,7 @@ fn kernel_report() -> KernelReport {
 }
 
 /// Opens a library in a process of its own, since a process can hold only one and a bad one may take it down.
-fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
+fn probe_in_child(candidate: &LibraryCandidate) -> Result<Probe, String> {
     if let LibraryStatus::Missing(why) = &candidate.status {
         return Err(why.clone());
     }
@@ -254,7 +254,7 @@ fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
 
 /// What this process's library is, and which of its providers can be used.
 #[cfg(feature = "ort")]
-fn look_into(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
+fn probe(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
     let providers = library.execution_providers()?;
     let mut problems = BTreeMap::new();
     for provider in Provider::ALL {
@@ -275,7 +275,7 @@ fn look_into(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
 }
 
 #[cfg(not(feature = "ort"))]
-fn look_into(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
+fn probe(library: &OnnxRuntimeLibrary) -> anyhow::Result<Probe> {
     let (providers, problems) = (Vec::new(), BTreeMap::new());
     Ok(Probe { version: library.version().to_owned(), providers, problems })
 }

@@ -1,4 +1,4 @@
-//! The subcommands, one file each, and what they share.
+//! The subcommands, one file each.
 
 mod bench;
 mod classify;
@@ -11,9 +11,9 @@ mod synth;
 mod verify;
 
 use clap::{Subcommand, ValueEnum};
-use jetmoe_export::console::{ExitStatus, note, print, print_json, print_table};
+use jetmoe_console::{ExitStatus, note, print, print_json, print_table};
 
-/// What the command does.
+/// The subcommand.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(run::Run),
@@ -41,17 +41,17 @@ impl Command {
     }
 }
 
-/// How results are printed.
+/// How to print results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// A table, for people.
     Table,
-    /// For programs; the fields are documented in docs/json.md and stable.
+    /// JSON, for programs. The fields are stable and documented in docs/json.md.
     Json,
 }
 
-/// What was typed and makes no sense, by the name of its flag.
-pub(crate) fn typed(error: jetmoe_rt::Error) -> anyhow::Error {
+/// An invalid option of a library, as an error that names the flag.
+pub(crate) fn as_cli_error(error: jetmoe_rt::Error) -> anyhow::Error {
     match error {
         jetmoe_rt::Error::Option { option, found, expected } => {
             anyhow::anyhow!("--{} is {found}, expected {expected}", option.replace('_', "-"))

@@ -84,7 +84,7 @@ fn a_conversation_is_rendered_by_the_chat_template() {
 #[test]
 fn a_conversation_gets_no_special_token_but_those_of_its_template() {
     let context = context_with_artifact("jetmoe-mini");
-    let tokenizer = jetmoe::checkpoint::Tokenizer::open(&context.path("artifact")).unwrap().unwrap();
+    let tokenizer = jetmoe::text::Tokenizer::open(&context.path("artifact")).unwrap().unwrap();
     let output =
         context.run("jetmoe run --model artifact --chat --prompt \"Who?\" --format json --max-new-tokens 1");
     let report: Value = serde_json::from_str(output.succeeded()).unwrap();
@@ -243,8 +243,7 @@ fn a_value_of_the_checkpoint_that_makes_no_sense_is_no_mistake_of_the_user() {
 fn a_trace_says_what_the_runtime_did_when() {
     let context = context_with_artifact("jetmoe-mini");
     for (backend, named) in [("ort", "MatMul"), ("tract", "decode 2")] {
-        let line =
-            "jetmoe run --model artifact --prompt x --max-new-tokens 3 --profile-trace trace.json --backend";
+        let line = "jetmoe run --model artifact --prompt x --max-new-tokens 3 --trace trace.json --backend";
         context.run(&format!("{line} {backend}")).succeeded();
         let text = fs::read_to_string(context.path("trace.json")).unwrap();
         let trace: Value = serde_json::from_str(&text).unwrap();
@@ -257,12 +256,19 @@ fn a_trace_says_what_the_runtime_did_when() {
 }
 
 #[test]
+fn the_old_spelling_of_trace_still_works() {
+    let context = context_with_artifact("jetmoe-mini");
+    let output = context.run("jetmoe run --model artifact --prompt x --profile-trace nothing/trace.json");
+    assert!(output.refused().contains("cannot write the trace nothing/trace.json"), "{}", output.refused());
+}
+
+#[test]
 fn a_trace_that_cannot_be_written_is_refused() {
     let context = context_with_artifact("jetmoe-mini");
     let lines = [
-        "jetmoe run --model artifact --prompt x --profile-trace nothing/trace.json",
-        "jetmoe run --model artifact --prompt x --profile-trace trace.json --backend reference",
-        "jetmoe run --model jetmoe-mini --prompt x --profile-trace trace.json",
+        "jetmoe run --model artifact --prompt x --trace nothing/trace.json",
+        "jetmoe run --model artifact --prompt x --trace trace.json --backend reference",
+        "jetmoe run --model jetmoe-mini --prompt x --trace trace.json",
     ];
     let outputs = lines.map(|line| context.run(line));
     for output in &outputs {

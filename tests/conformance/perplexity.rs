@@ -34,7 +34,8 @@ pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
 pub(crate) fn perplexity(subject: Subject) -> f64 {
     static MEASURED: Cache<String, f64> = Cache::new();
     let mini = Case::named("jetmoe-mini");
-    let measure = || held_out_perplexity(&mini.export().load_with(subject, &subject.single_threaded_options()));
+    let measure =
+        || held_out_perplexity(&mini.export().load_with(subject, &subject.single_threaded_options()));
     *MEASURED.get(format!("{subject} {}", subject.precision), measure)
 }
 

@@ -46,9 +46,9 @@ pub(crate) fn add_general_tests(suite: &mut Suite) {
 }
 
 /// A plan that keeps some weights in other formats.
-pub(crate) fn plan(kept: &[&str], zero_points: bool) -> WeightPlan {
-    let kept = kept.iter().map(|text| text.parse().unwrap()).collect();
-    WeightPlan { kept, zero_points, ..WeightPlan::default() }
+pub(crate) fn plan(overrides: &[&str], zero_points: bool) -> WeightPlan {
+    let overrides = overrides.iter().map(|text| text.parse().unwrap()).collect();
+    WeightPlan { overrides, zero_points, ..WeightPlan::default() }
 }
 
 fn plans() -> [WeightPlan; 2] {

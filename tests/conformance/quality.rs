@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use jetmoe::checkpoint::ChatMessage;
 use jetmoe::conformance::{EvaluationOptions, Quality, Tolerance, evaluate};
 use jetmoe::rt::{
     Classification, ClassificationOptions, FinishReason, GenerationOptions, Model, TextClassifier,
     TextGenerator,
 };
+use jetmoe::text::ChatMessage;
 use serde::Deserialize;
 
 use crate::fixtures::Case;
@@ -131,7 +131,7 @@ fn texts_are_those_of_transformers(subject: Subject) {
         assert_eq!(generated.token_ids, *generated_ids, "{prompt:?} on {subject}");
         assert_eq!(format!("{prompt}{}", generated.text), *text, "on {subject}");
         assert_eq!(generated.prompt_tokens, prompt_ids.len());
-        assert_eq!(generated.finish_reason, FinishReason::MaxNewTokens);
+        assert_eq!(generated.finish_reason, FinishReason::Length);
 
         let mut pieces = Vec::new();
         let streamed = generator.stream(prompt, &options, |piece| {

@@ -1,3 +1,5 @@
+//! The error of this crate.
+
 use std::path::PathBuf;
 
 use jetmoe_artifact::Precision;
@@ -18,14 +20,15 @@ pub enum Error {
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Text(#[from] jetmoe_text::Error),
     /// The reference failed.
     #[error("the Candle reference failed: {0}")]
     Reference(#[from] jetmoe_reference::Error),
-    /// A golden file holds results of the checkpoint's own weights, and the graph holds rounded ones.
+    /// A golden file holds results of the checkpoint's own weights, and the graph holds quantized ones.
     #[error(
-        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds rounded ones\n  \
-             compare with the reference on the graph's weights: leave --golden out; measure what rounding costs with: \
-             jetmoe eval --baseline"
+        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds quantized ones"
     )]
     GoldenOfOtherWeights {
         /// Precision of the graph.
@@ -42,7 +45,7 @@ pub enum Error {
     },
     /// The reference does not fit in memory.
     #[error("the reference holds every weight as float32, which takes {:.1} GB, and {:.1} GB of memory are left\n  \
-             use a machine with more memory; jetmoe eval compares two artifacts without the reference",
+             use a machine with more memory",
             *needed as f64 / 1e9, *available as f64 / 1e9)]
     ReferenceMemory {
         /// What it takes, in bytes.
@@ -53,8 +56,8 @@ pub enum Error {
     /// A graph cannot be read.
     #[error(transparent)]
     Graph(#[from] jetmoe_graph::Error),
-    /// A weight does not lie in the graph's files as the operators want it.
-    #[error("{}: the weight {weight} is not stored as the operator that reads it wants it\n  export again", graph.display())]
+    /// A weight is not stored in the graph's files as the operators expect it.
+    #[error("{}: the weight {weight} is not stored as the operator that reads it expects\n  export again", graph.display())]
     StoredWeight {
         /// The graph file.
         graph: PathBuf,
@@ -120,10 +123,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// The reference was chosen as a backend without a checkpoint.
-    #[error(
-        "the reference needs the checkpoint, which was not found{}\n  name it with --checkpoint",
-        remembered(source_name)
-    )]
+    #[error("the reference needs the checkpoint, which was not found{}", remembered(source_name))]
     NoCheckpoint {
         /// Where the manifest says it came from.
         source_name: Option<String>,

@@ -22,7 +22,7 @@ pub(crate) fn faulty_model(
 ) -> Model {
     let checkpoint = Checkpoint::open(fixtures::checkpoint(fixture)).unwrap();
     let model = reference_model(&checkpoint, task).unwrap();
-    let tokenizer = checkpoint.tokenizer().unwrap();
+    let tokenizer = jetmoe_text::Tokenizer::open(checkpoint.folder()).unwrap();
     let generation_config = checkpoint.generation_config().unwrap();
     let graph = FaultyGraph { model, fault: Arc::new(fault) };
     Model::from_graph(Arc::new(graph), checkpoint.config().clone(), task, tokenizer, generation_config)

@@ -14,11 +14,6 @@ pub(crate) fn mini() -> PathBuf {
     fixtures::checkpoint("jetmoe-mini")
 }
 
-/// `expected.json` of the trained model.
-pub(crate) fn expected() -> Value {
-    fixtures::json("jetmoe-mini", "expected.json")
-}
-
 /// Two layers, three experts, every width another number.
 pub(crate) fn tiny() -> CheckpointDraft {
     let Value::Object(config) = json!({

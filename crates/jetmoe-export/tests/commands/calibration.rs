@@ -34,8 +34,8 @@ fn the_manifest_says_what_was_calibrated_with_and_what_no_token_reached() {
     assert_eq!(record.text_sha256, Digest::of_bytes(text.as_bytes()));
     assert!((10..40).contains(&record.tokens), "{record:?}");
     // two dozen tokens do not reach every one of 64 experts
-    assert!(!record.unreached.is_empty() && record.unreached.len() < 64, "{record:?}");
-    let first = &record.unreached[0];
+    assert!(!record.uncalibrated.is_empty() && record.uncalibrated.len() < 64, "{record:?}");
+    let first = &record.uncalibrated[0];
     assert!(output.stderr.contains(&format!("no token of the calibration text reached {first}")), "{first}");
     let left = context.files("artifact/onnx");
     assert_eq!(left, ["model_q4.onnx", "model_q4.onnx_data"], "nothing but the graph is left");
@@ -49,7 +49,7 @@ fn a_native_graph_is_calibrated_expert_by_expert() {
     assert_eq!(context.run(&native).status, Some(0));
     let weights = || fs::read(context.path("artifact/onnx/native/model_q4.onnx_data")).unwrap();
     let calibrated = weights();
-    assert!(record(&context).unreached.len() < 64, "{:?}", record(&context).unreached);
+    assert!(record(&context).uncalibrated.len() < 64, "{:?}", record(&context).uncalibrated);
     let alone = "jetmoe-export jetmoe-mini --output artifact --precision q4 --profile native";
     context.run(alone).succeeded();
     let rounded = weights();
@@ -97,7 +97,7 @@ fn calibration_that_would_change_nothing_is_refused() {
     for precision in ["f32", "int8", "q4 --keep int8:attention,int8:kv_proj,int8:mlp"] {
         let command = "jetmoe-export jetmoe-mini --output artifact --calibrate text.txt --precision";
         let output = context.run(&format!("{command} {precision}"));
-        assert!(output.refused().contains("choose q4 or q4f16, or export without --calibrate"));
+        assert!(output.refused().contains("choose --precision q4 or q4f16, or leave out --calibrate"));
     }
 }
 

@@ -1,0 +1,87 @@
+//! What to type after an error. Libraries say what is wrong and name no flag and no command; the advice that only a
+//! command line can follow is here, one function per library.
+
+use std::error::Error;
+
+use crate::causes;
+
+/// Finds what to type after an error.
+pub type Hint = fn(&(dyn Error + 'static)) -> Option<String>;
+
+/// What to type after an error of a library, or after one that such an error caused.
+pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    causes(error).find_map(|cause| {
+        None.or_else(|| cause.downcast_ref().and_then(after_conformance))
+            .or_else(|| cause.downcast_ref().and_then(after_runtime))
+            .or_else(|| cause.downcast_ref().and_then(after_graph))
+            .or_else(|| cause.downcast_ref().and_then(after_artifact))
+            .or_else(|| cause.downcast_ref().and_then(after_text))
+            .or_else(|| cause.downcast_ref().and_then(after_checkpoint))
+    })
+}
+
+// A transparent variant hides the error in it from `causes`, so it passes the error on.
+
+fn after_conformance(error: &jetmoe_conformance::Error) -> Option<String> {
+    use jetmoe_conformance::Error;
+    match error {
+        Error::Runtime(error) => hint(error),
+        Error::Artifact(error) => hint(error),
+        Error::Checkpoint(error) => hint(error),
+        Error::Text(error) => hint(error),
+        Error::Graph(error) => hint(error),
+        Error::GoldenOfOtherWeights { .. } => text(
+            "leave --golden out to compare with the reference; `jetmoe eval --baseline` measures the quantization error",
+        ),
+        Error::ReferenceMemory { .. } => {
+            text("`jetmoe eval --baseline` compares two artifacts without the reference")
+        }
+        Error::NoCheckpoint { .. } => text("name the checkpoint with --checkpoint"),
+        _ => None,
+    }
+}
+
+fn after_runtime(error: &jetmoe_rt::Error) -> Option<String> {
+    use jetmoe_rt::Error;
+    match error {
+        Error::Artifact(error) => hint(error),
+        Error::Checkpoint(error) => hint(error),
+        Error::Text(error) => hint(error),
+        _ => None,
+    }
+}
+
+fn after_graph(error: &jetmoe_graph::Error) -> Option<String> {
+    match error {
+        jetmoe_graph::Error::Checkpoint(error) => hint(error),
+        jetmoe_graph::Error::NotRepresentable { .. } => {
+            text("`--override f32:mlp` stores the MLP experts in another format, for instance")
+        }
+        _ => None,
+    }
+}
+
+fn after_artifact(error: &jetmoe_artifact::Error) -> Option<String> {
+    match error {
+        jetmoe_artifact::Error::Checkpoint(error) => hint(error),
+        jetmoe_artifact::Error::NotAnArtifact { .. } => {
+            text("make an artifact with: jetmoe-export MODEL --output DIR")
+        }
+        _ => None,
+    }
+}
+
+fn after_text(error: &jetmoe_text::Error) -> Option<String> {
+    match error {
+        jetmoe_text::Error::File(error) => hint(error),
+        _ => None,
+    }
+}
+
+fn after_checkpoint(_error: &jetmoe_checkpoint::Error) -> Option<String> {
+    None
+}
+
+fn text(hint: &str) -> Option<String> {
+    Some(hint.to_owned())
+}

@@ -1,0 +1,105 @@
+//! Progress bars on standard error. They draw nothing where that is no terminal, and a dropped bar is cleared.
+
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+pub use indicatif::ProgressBar;
+use indicatif::{ProgressFinish, ProgressStyle};
+use jetmoe_checkpoint::{DownloadObserver, DownloadProgress};
+
+/// A bar in bytes, with rate and time left.
+pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {
+    with_template(
+        ProgressBar::new(bytes),
+        "{msg:>12} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
+        what,
+    )
+}
+
+/// A bar of steps, with time left.
+pub fn step_bar(what: impl Into<Cow<'static, str>>, steps: u64) -> ProgressBar {
+    with_template(ProgressBar::new(steps), "{msg:>12} {bar:32} {pos}/{len} {eta} left", what)
+}
+
+/// A spinner, for work of unknown length.
+pub fn spinner(what: &'static str) -> ProgressBar {
+    let spinner = with_template(ProgressBar::new_spinner(), "{msg:>12} {spinner} {elapsed}", what);
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    spinner
+}
+
+fn with_template(bar: ProgressBar, template: &str, what: impl Into<Cow<'static, str>>) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style).with_message(what).with_finish(ProgressFinish::AndClear)
+}
+
+/// The bars of work in several stages, such as an export: each stage replaces the bar of the one before.
+#[derive(Debug, Default)]
+pub struct StageBars(Mutex<Option<(&'static str, ProgressBar)>>);
+
+impl StageBars {
+    /// Advances the bar of a stage by `delta` of `total`; `new_bar` is [`byte_bar`] or [`step_bar`].
+    pub fn advance(
+        &self,
+        stage: &'static str,
+        new_bar: fn(&'static str, u64) -> ProgressBar,
+        delta: u64,
+        total: u64,
+    ) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|(name, _)| *name != stage) {
+            *current = Some((stage, new_bar(stage, total)));
+        }
+        if let Some((_, bar)) = current.as_ref() {
+            bar.inc(delta);
+        }
+    }
+}
+
+/// Draws a download as one bar over all its files.
+#[derive(Debug)]
+pub struct DownloadBar(ProgressBar);
+
+impl Default for DownloadBar {
+    fn default() -> Self {
+        let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        DownloadBar(with_template(ProgressBar::new(0), template, ""))
+    }
+}
+
+impl DownloadObserver for DownloadBar {
+    fn on_progress(&self, progress: &DownloadProgress<'_>) {
+        if progress.is_complete {
+            self.0.finish_and_clear();
+            return;
+        }
+        self.0.set_length(progress.bytes_total);
+        self.0.set_message(match progress.files.as_slice() {
+            [] => String::new(),
+            [name] => (*name).to_owned(),
+            [name, others @ ..] => format!("{name} and {} more", others.len()),
+        });
+        self.0.set_position(progress.bytes_done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_of_a_download_counts_bytes_and_names_a_file() {
+        let bar = DownloadBar(ProgressBar::hidden());
+        let draw = |bytes_done, files: &[&str], is_complete| {
+            let files = files.to_vec();
+            bar.on_progress(&DownloadProgress { bytes_done, bytes_total: 30, files, is_complete });
+            (bar.0.position(), bar.0.message())
+        };
+        assert_eq!(draw(4, &["a", "b", "c"], false), (4, "a and 2 more".to_owned()));
+        assert_eq!(draw(20, &["c"], false), (20, "c".to_owned()));
+        assert_eq!((draw(30, &[], false), bar.0.length()), ((30, String::new()), Some(30)));
+        draw(30, &[], true);
+        assert!(bar.0.is_finished());
+    }
+}
