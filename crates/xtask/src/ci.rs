@@ -15,32 +15,32 @@ pub(crate) struct Arguments {
     stages: Vec<Stage>,
 }
 
-/// In the order in which they run: what fails fast comes first, and what shares a build comes together.
+/// In the order in which they run: fast failures first, and stages that share a build next to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
     /// rustfmt changes nothing
     Format,
     /// Licences, duplicate versions and sources of every dependency, by deny.toml
     Licences,
-    /// clippy is silent
+    /// clippy has no warnings
     Clippy,
     /// The documentation builds without warnings
     Docs,
-    /// Everything compiles with one backend alone, and with none
+    /// clippy has no warnings with one backend alone, and with none
     Features,
-    /// Every cargo test
+    /// All cargo tests
     Tests,
     /// The kernels, whose loads and stores are unsafe, under AddressSanitizer
     Sanitizer,
     /// The conformance suite on OpenVINO, in a process of its own
     Openvino,
-    /// What is said where CUDA and TensorRT cannot be had; with an NVIDIA GPU, that they compute
+    /// The errors without CUDA and TensorRT; with an NVIDIA GPU, that they compute
     Gpu,
     /// The checked-in generated files are up to date
     Generated,
     /// Exported graphs pass the Python packages onnx and onnxruntime
     Interop,
-    /// One layer of JetMoE-8B's widths is exported and run in little memory
+    /// One layer of JetMoE-8B's widths is exported and run within the memory limits
     FullWidth,
     /// `cargo xtask demo`
     Demo,
@@ -48,10 +48,10 @@ enum Stage {
     Examples,
 }
 
-/// Runs every stage, also after one failed, so that one run shows everything there is to mend.
+/// Runs every stage, also after a failure, so that one run shows everything to fix.
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
     let stages = if arguments.stages.is_empty() { Stage::value_variants() } else { &arguments.stages };
-    // Cargo.lock is up to date, and every crate is here: cargo-deny looks at those of all systems, without network
+    // checks Cargo.lock and downloads all crates, because cargo-deny runs offline
     steps.run("lock file", &workspace.root, &CommandLine::cargo(["fetch", "--locked"]))?;
     setup::onnxruntime_library(workspace, steps)?;
 

@@ -1,4 +1,4 @@
-//! `interop`: every graph that the exporter can build, checked with the Python packages `onnx` and `onnxruntime`.
+//! `interop`: checks every kind of exported graph with the Python packages `onnx` and `onnxruntime`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,23 +12,23 @@ use crate::workspace::Workspace;
 
 /// Folders of checkpoints with a `golden.safetensors`.
 const FIXTURES: [&str; 2] = ["tests/fixtures/goldens", "tests/fixtures/models"];
-/// Values of `--outputs`; the empty one leaves the option out.
+/// Values of `--outputs`; empty without the option.
 const OUTPUTS: [&str; 4] = ["", "hidden-states", "router-logits", "hidden-states,router-logits"];
-/// The range of `jetmoe_graph::Opset`. Every case is exported with the default; these cases with every other one.
+/// The range of `jetmoe_graph::Opset`. Every case is exported with the default one, and these cases with all of them.
 const OPSETS: [u32; 6] = [18, 19, 20, 21, 22, 23];
 const OPSET_CASES: [&str; 2] = ["tiny", "classifier"];
 
 /// How the weights of an export are stored.
 #[derive(Debug, PartialEq)]
 struct Storage {
-    /// Precision, options that change it, and the profile where it is not the portable one. `storage.py` reads it.
+    /// Precision, options that change it, and the profile if it is not portable. `storage.py` parses it.
     folder: &'static str,
     arguments: &'static [&'static str],
 }
 
 const FLOAT32: Storage = Storage { folder: "f32", arguments: &[] };
-/// The other ways to store weights, for which these cases are exported with all outputs. The vocabulary of `tiny` is odd,
-/// and the widths of `odd` are no multiples of a group.
+/// The other ways to store weights, with which these cases are exported with all outputs. The vocabulary of `tiny` is an
+/// odd number, and the widths of `odd` are not multiples of the group size.
 const STORAGES: [Storage; 12] = [
     Storage { folder: "f16", arguments: &["--precision", "f16"] },
     Storage { folder: "bf16", arguments: &["--precision", "bf16"] },
@@ -58,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let folder = workspace.target.join("interop");
     let cases = cases(&workspace.root)?;
     let exports: Vec<Export<'_>> = cases.iter().flat_map(Export::all_of).collect();
-    steps.perform(
+    steps.run_step(
         "export every case",
         &format!("{} artifacts in {}", exports.len(), folder.display()),
         || {
@@ -78,7 +78,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.run("interop", &workspace.root, &check)
 }
 
-/// Old artifacts would be checked too, whoever made them.
+/// Removes earlier artifacts, which would be checked too.
 fn clear(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -96,7 +96,7 @@ struct Case {
     tasks: [&'static str; 2],
 }
 
-/// Every case, sorted by name.
+/// All cases, sorted by name.
 fn cases(root: &Path) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for fixtures in FIXTURES {
@@ -116,9 +116,9 @@ fn cases(root: &Path) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// What a checkpoint can be exported for, by its `config.json`.
+/// Tasks that a checkpoint can be exported for, by its `config.json`.
 fn tasks(config: &str) -> [&'static str; 2] {
-    // the one architecture whose name holds this word; a JSON parser would be xtask's largest dependency
+    // only this architecture has the word in its name, and a JSON parser would be xtask's largest dependency
     if config.contains("ForSequenceClassification") {
         ["sequence-classification", "backbone"]
     } else {
@@ -133,7 +133,7 @@ struct Export<'a> {
     checkpoint: &'a Path,
     task: &'static str,
     outputs: &'static str,
-    /// `None` is the exporter's default.
+    /// `None` for the default.
     opset: Option<u32>,
     storage: &'static Storage,
 }
@@ -170,7 +170,7 @@ impl<'a> Export<'a> {
         exports
     }
 
-    /// `check.py` reads what it may expect from this path.
+    /// The folder of the artifact, from which `check.py` derives its expectations.
     fn folder(&self) -> PathBuf {
         let outputs =
             if self.outputs.is_empty() { "plain".to_owned() } else { self.outputs.replace(',', "+") };
@@ -193,8 +193,8 @@ impl<'a> Export<'a> {
         }
         let output = command.output(&workspace.root)?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{}\nrun it alone with\n    {command}\n{said}", output.status);
+            let message = String::from_utf8_lossy(&output.stderr);
+            bail!("{}\nrun it alone with\n    {command}\n{message}", output.status);
         }
         Ok(())
     }
@@ -254,7 +254,7 @@ mod tests {
                 let of_it: Vec<_> = exports.iter().filter(|export| export.storage == storage).collect();
                 assert_eq!(of_it.len(), 1, "{name}, {storage:?}");
                 assert_eq!(of_it[0].task, "causal-lm");
-                // without router logits nobody could tell which tokens went another way
+                // the checks need router logits to find tokens that were routed differently
                 assert!(of_it[0].outputs.contains("router-logits"));
             }
         }

@@ -1,5 +1,5 @@
 //! What a layer is, and which experts its tokens choose: the same in our kernels, in Candle's
-//! (`crates/jetmoe-reference/benches/q4k.rs`) and in the peers' (`crates/xtask/peers/layers.py`).
+//! (`crates/jetmoe-reference/benches/q4k.rs`) and in the baselines (`crates/jetmoe-bench/baselines/layers.py`).
 
 use std::collections::BTreeSet;
 
