@@ -9,14 +9,14 @@ pub(crate) struct Rounds<'a> {
 
 impl<'a> Rounds<'a> {
     /// The results of a target, one per round; none if it was not measured.
-    pub(crate) fn of(&self, target: &str) -> impl Iterator<Item = &'a Value> {
+    pub(crate) fn of(&self, target: &str) -> Vec<&'a Value> {
         let rounds = self.raw["rounds"].as_array().into_iter().flatten();
-        rounds.filter_map(move |round| round.get(target))
+        rounds.filter_map(|round| round.get(target)).collect()
     }
 
     /// Median of a number of a target; `None` if it was not measured.
     pub(crate) fn number(&self, target: &str, pointer: &str) -> Option<f64> {
-        median(self.of(target).filter_map(|result| result.pointer(pointer)?.as_f64()).collect())
+        median(self.of(target).into_iter().filter_map(|result| result.pointer(pointer)?.as_f64()).collect())
     }
 
     /// As [`Rounds::number`], of one of the `runs` of each result.
@@ -26,7 +26,7 @@ impl<'a> Rounds<'a> {
         is_run: impl Fn(&Value) -> bool,
         pointer: &str,
     ) -> Option<f64> {
-        let runs = self.of(target).filter_map(|result| result["runs"].as_array());
+        let runs = self.of(target).into_iter().filter_map(|result| result["runs"].as_array());
         let runs = runs.filter_map(|runs| runs.iter().find(|run| is_run(run)));
         median(runs.filter_map(|run| run.pointer(pointer)?.as_f64()).collect())
     }

@@ -51,7 +51,7 @@ impl Rounds<'_> {
 
     /// A description of the target, with versions.
     pub(super) fn description(&self, target: BenchTarget) -> Option<String> {
-        let result = self.of(&target.name()).next()?;
+        let result = *self.of(&target.name()).first()?;
         match result["instructions"].as_str() {
             Some(isa) => Some(format!("jetmoe-kernels, 4-bit, `{isa}`")),
             None => Some(result["runs"][0]["runtime"].as_str()?.to_owned()),
@@ -60,7 +60,8 @@ impl Rounds<'_> {
 
     /// A limit of the machine. The best round counts, because disturbance only slows down.
     pub(super) fn limit(&self, field: &str) -> Option<f64> {
-        self.of(&BenchTarget::Jetmoe.name()).filter_map(|result| result[field].as_f64()).reduce(f64::max)
+        let results = self.of(&BenchTarget::Jetmoe.name());
+        results.into_iter().filter_map(|result| result[field].as_f64()).reduce(f64::max)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the raw results say of a target.
 
 use clap::ValueEnum;
+use serde_json::Value;
 
 use super::BenchTarget;
 use crate::rounds::Rounds;
@@ -21,7 +22,7 @@ impl<'a> Rounds<'a> {
         (batch, prompt): (usize, usize),
         pointer: &str,
     ) -> Option<f64> {
-        let is_run = |run: &_| run["batch"] == batch && run["prompt_tokens"] == prompt;
+        let is_run = |run: &Value| run["batch"] == batch && run["prompt_tokens"] == prompt;
         self.number_of_run(&target.name(), is_run, pointer)
     }
 
@@ -41,7 +42,7 @@ impl<'a> Rounds<'a> {
 
     /// Backend or baseline, with versions.
     pub(super) fn runtime(&self, target: BenchTarget) -> Option<&'a str> {
-        self.of(&target.name()).next()?["runtime"].as_str()
+        self.of(&target.name()).first()?["runtime"].as_str()
     }
 
     /// The machine. The best round counts, because disturbance only slows down.
