@@ -12,8 +12,11 @@ pub use jetmoe_export as export;
 pub use jetmoe_graph as graph;
 pub use jetmoe_reference as reference;
 pub use jetmoe_rt as rt;
+pub use jetmoe_text as text;
 
-/// Compiles the program in the README with the documentation's other examples.
+/// Compiles the programs in the README and in the guides with the documentation's other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/write-a-service.md")]
+#[doc = include_str!("../docs/debug-a-wrong-logit.md")]
+struct Guides;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
-use jetmoe_kernels::InstructionSet;
+use jetmoe_kernels::Isa;
 #[cfg(feature = "ort")]
 use jetmoe_rt::Error;
 use jetmoe_rt::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, Provider, Runtime};
@@ -52,7 +52,7 @@ struct ProviderReport {
 /// What computes the operators of native graphs.
 #[derive(Serialize)]
 struct KernelReport {
-    /// `None` if the one that the environment names cannot be had.
+    /// `None` if the one that the environment names is not available.
     chosen: Option<String>,
     available: Vec<String>,
     detail: String,
@@ -217,8 +217,8 @@ fn reference_report() -> BackendReport {
 }
 
 fn kernel_report() -> KernelReport {
-    let available: Vec<String> = InstructionSet::available().iter().map(InstructionSet::to_string).collect();
-    match InstructionSet::chosen() {
+    let available: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+    match Isa::from_env_or_best() {
         Ok(chosen) => {
             let detail = format!("has {}; JETMOE_KERNELS forces one", available.join(", "));
             KernelReport { chosen: Some(chosen.to_string()), available, detail }

@@ -11,8 +11,8 @@ use jetmoe_artifact::names::operators::{
     DOMAIN, EXPERT_LINEAR, EXPERT_LINEAR_SUM, EXPERT_MLP, LINEAR, LOOK_UP,
 };
 use jetmoe_kernels::{
-    Activation, Choices, Compute, Element, InstructionSet, Layout, Mlp, RowOrder, Weight, expert_linear,
-    expert_linear_sum, expert_mlp, linear, look_up,
+    Activation, Element, ExecContext, Isa, Layout, Mlp, RowOrder, TopK, Weight, expert_linear,
+    expert_linear_sum, expert_mlp, gather_rows, linear,
 };
 
 /// An operator without its weights.
@@ -121,10 +121,10 @@ fn unknown(name: &str) -> String {
     format!("there is no operator {DOMAIN}.{name}")
 }
 
-/// The instructions of this process, chosen once.
-pub(crate) fn instructions() -> Result<InstructionSet, String> {
-    static CHOSEN: OnceLock<Result<InstructionSet, String>> = OnceLock::new();
-    CHOSEN.get_or_init(|| InstructionSet::chosen().map_err(|error| error.to_string())).clone()
+/// The instruction set of this process, selected once.
+pub(crate) fn isa() -> Result<Isa, String> {
+    static CHOSEN: OnceLock<Result<Isa, String>> = OnceLock::new();
+    CHOSEN.get_or_init(|| Isa::from_env_or_best().map_err(|error| error.to_string())).clone()
 }
 
 impl Operator {
@@ -146,7 +146,7 @@ impl Operator {
             let (hidden, intermediate) = (size("hidden")?, size("intermediate")?);
             let found = attributes.text("activation").unwrap_or_default();
             let activation =
-                Activation::named(&found).ok_or_else(|| format!("unknown activation {found:?}"))?;
+                Activation::from_name(&found).ok_or_else(|| format!("unknown activation {found:?}"))?;
             let gate_and_up = Matrix {
                 outputs: 2 * intermediate,
                 inputs: hidden,
@@ -198,22 +198,22 @@ impl Operator {
     /// Computes the result, of the shape of [`Operator::result_shape`].
     pub(crate) fn compute(
         &self,
-        compute: Compute<'_>,
+        context: ExecContext<'_>,
         operands: &[Operand<'_>],
         result: &mut [f32],
     ) -> Result<(), String> {
         let computed = match self {
             Operator::Linear(matrix) => {
-                linear(compute, floats(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
+                linear(context, floats(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
             }
             Operator::ExpertLinear(matrix) => {
                 let weight = matrix.weight(operands, [2, 3, 4])?;
-                expert_linear(compute, floats(operands, 0)?, choices(operands)?, &weight, result)
+                expert_linear(context, floats(operands, 0)?, top_k(operands)?, &weight, result)
             }
             Operator::ExpertLinearSum(matrix) => {
                 let weight = matrix.weight(operands, [3, 4, 5])?;
                 let (x, gates) = (floats(operands, 0)?, floats(operands, 2)?);
-                expert_linear_sum(compute, x, choices(operands)?, gates, &weight, result)
+                expert_linear_sum(context, x, top_k(operands)?, gates, &weight, result)
             }
             Operator::ExpertMlp { gate_and_up, down, activation } => {
                 let mlp = Mlp {
@@ -222,10 +222,10 @@ impl Operator {
                     activation: *activation,
                 };
                 let (x, gates) = (floats(operands, 0)?, floats(operands, 2)?);
-                expert_mlp(compute, x, choices(operands)?, gates, &mlp, result)
+                expert_mlp(context, x, top_k(operands)?, gates, &mlp, result)
             }
             Operator::LookUp(matrix) => {
-                look_up(ids(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
+                gather_rows(ids(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
             }
         };
         computed.map_err(|error| error.to_string())
@@ -284,7 +284,7 @@ fn ids<'a>(operands: &[Operand<'a>], index: usize) -> Result<&'a [i64], String> 
 }
 
 /// Experts `[tokens, k]` are always the second operand.
-fn choices<'a>(operands: &[Operand<'a>]) -> Result<Choices<'a>, String> {
-    let per_row = operand(operands, 1)?.shape.last().copied().unwrap_or(0);
-    Ok(Choices { experts: ids(operands, 1)?, per_row })
+fn top_k<'a>(operands: &[Operand<'a>]) -> Result<TopK<'a>, String> {
+    let k = operand(operands, 1)?.shape.last().copied().unwrap_or(0);
+    Ok(TopK { experts: ids(operands, 1)?, k })
 }

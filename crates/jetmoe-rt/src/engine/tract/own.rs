@@ -9,7 +9,7 @@ use std::sync::Arc;
 use half::f16;
 use jetmoe_artifact::names::operators::DOMAIN;
 use jetmoe_checkpoint::MappedFile;
-use jetmoe_kernels::{Compute, Threads};
+use jetmoe_kernels::{ExecContext, Threads};
 use rayon::ThreadPool;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -226,10 +226,10 @@ impl EvalOp for OwnOperator {
         let shape = self.operator.result_shape(&shapes(&inputs)).map_err(TractError::msg)?;
         let mut result = Tensor::zero::<f32>(&shape)?;
         let mut elements = result.try_as_plain_ram_mut()?;
-        let instructions = operators::instructions().map_err(TractError::msg)?;
+        let isa = operators::isa().map_err(TractError::msg)?;
         let threads = Pool(current_pool());
-        let compute = Compute { instructions, threads: &threads };
-        self.operator.compute(compute, &inputs, elements.as_slice_mut::<f32>()?).map_err(TractError::msg)?;
+        let context = ExecContext { isa, threads: &threads };
+        self.operator.compute(context, &inputs, elements.as_slice_mut::<f32>()?).map_err(TractError::msg)?;
         Ok(tvec![result.into_tvalue()])
     }
 }

@@ -1,0 +1,133 @@
+//! Random weights, and the definition of their products in float64.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use half::{bf16, f16};
+use jetmoe_kernels::{Activation, Element, Layout, PANEL_ROWS, Weight};
+
+/// Random numbers of a seed.
+pub(crate) struct Random(pub(crate) fastrand::Rng);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(fastrand::Rng::with_seed(seed))
+    }
+
+    /// From −1 to 1.
+    pub(crate) fn float(&mut self) -> f32 {
+        2.0 * self.0.f32() - 1.0
+    }
+
+    pub(crate) fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.float()).collect()
+    }
+
+    /// `count` different experts, in any order.
+    pub(crate) fn experts(&mut self, experts: usize, count: usize) -> Vec<i64> {
+        let mut all: Vec<i64> = (0..experts as i64).collect();
+        self.0.shuffle(&mut all);
+        all.truncate(count);
+        all
+    }
+}
+
+/// A weight with its tensors.
+pub(crate) struct OwnedWeight {
+    pub(crate) layout: Layout,
+    codes: Vec<u8>,
+    scales: Option<Vec<f16>>,
+    zero_points: Option<Vec<u8>>,
+    /// `[experts, outputs, inputs]`
+    elements: Vec<f32>,
+}
+
+impl OwnedWeight {
+    /// Random elements, packed in this layout.
+    pub(crate) fn random(layout: Layout, with_zero_points: bool, random: &mut Random) -> Self {
+        let Layout { experts, outputs, inputs, element, .. } = layout;
+        let mut codes = vec![0; layout.codes_shape().iter().product()];
+        let groups = layout.scales_shape().iter().product();
+        let group_size = element.group_size();
+        let mut scales = vec![f16::ZERO; groups];
+        let mut group_zero_points = vec![element.middle(); groups];
+        let mut elements = vec![0.0; experts * outputs * inputs];
+        for (panel, bytes) in codes.chunks_exact_mut(layout.panel_bytes()).enumerate() {
+            let (expert, within) = (panel / layout.panels(), panel % layout.panels());
+            for place in 0..PANEL_ROWS {
+                let Some(row) = layout.row(within, place) else { continue };
+                let elements = &mut elements[(expert * outputs + row) * inputs..][..inputs];
+                let Some(group_size) = group_size else {
+                    let row: Vec<bf16> = (0..inputs).map(|_| bf16::from_f32(random.float())).collect();
+                    layout.put_elements(bytes, place, &row);
+                    elements.iter_mut().zip(row).for_each(|(element, x)| *element = x.to_f32());
+                    continue;
+                };
+                let max_code = if element.bits() == 4 { 15 } else { 255 };
+                let row: Vec<u8> = (0..inputs).map(|_| random.0.u8(..=max_code)).collect();
+                layout.put_codes(bytes, place, &row);
+                for (index, (element, code)) in elements.iter_mut().zip(row).enumerate() {
+                    let group = (panel * layout.groups() + index / group_size.weights()) * PANEL_ROWS + place;
+                    if index % group_size.weights() == 0 {
+                        scales[group] = f16::from_f32(random.float());
+                        if with_zero_points {
+                            group_zero_points[group] = random.0.u8(..=max_code);
+                        }
+                    }
+                    *element = f32::from(i16::from(code) - i16::from(group_zero_points[group]))
+                        * scales[group].to_f32();
+                }
+            }
+        }
+        let quantized = group_size.is_some();
+        let zero_points = (with_zero_points && quantized).then_some(group_zero_points);
+        OwnedWeight { layout, codes, scales: quantized.then_some(scales), zero_points, elements }
+    }
+
+    pub(crate) fn view(&self) -> Weight<'_> {
+        Weight::new(self.layout, &self.codes, self.scales.as_deref(), self.zero_points.as_deref()).unwrap()
+    }
+
+    /// `[outputs, inputs]`
+    pub(crate) fn matrix(&self, expert: usize) -> &[f32] {
+        let size = self.layout.outputs * self.layout.inputs;
+        &self.elements[expert * size..][..size]
+    }
+}
+
+/// A row quantized to 8 bits, 32 columns at a time, and dequantized.
+fn quantize_and_dequantize(row: &[f32]) -> Vec<f64> {
+    let blocks = row.chunks(32).flat_map(|block| {
+        let largest = block.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+        let scale = largest / 127.0;
+        block.iter().map(move |x| {
+            let inverse = if scale < f32::MIN_POSITIVE { 0.0 } else { 1.0 / scale };
+            f64::from((x * inverse).round_ties_even()) * f64::from(scale)
+        })
+    });
+    blocks.collect()
+}
+
+/// Products of exactly dequantized weights with rows that are quantized as the kernels quantize them.
+pub(crate) fn by_definition(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<f64> {
+    let row = if weight.layout.element == Element::Bf16 {
+        row.iter().map(|x| f64::from(*x)).collect()
+    } else {
+        quantize_and_dequantize(row)
+    };
+    let matrix = weight.matrix(expert);
+    matrix
+        .chunks_exact(weight.layout.inputs)
+        .map(|weights| weights.iter().zip(&row).map(|(w, x)| f64::from(*w) * x).sum())
+        .collect()
+}
+
+pub(crate) fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt())),
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x)).tanh())
+        }
+        Activation::Relu => x.max(0.0),
+    }
+}
