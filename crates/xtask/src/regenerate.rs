@@ -16,7 +16,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
     if arguments.check { check(workspace, steps) } else { rewrite(workspace, steps) }
 }
 
-pub(crate) fn check(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+fn check(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.run("generated files", &workspace.root, &graph_texts())
 }
 
