@@ -1,5 +1,3 @@
-//! Compares the results of a backend with an expectation.
-
 use std::collections::BTreeMap;
 
 use jetmoe_artifact::{OutputName, Task};
@@ -12,46 +10,45 @@ use crate::expectation::{best, greedy};
 use crate::tolerance::Limit;
 use crate::{Backend, Error, Expectation, Result, Tolerance};
 
-/// The results of a backend, compared with an expectation.
+/// Comparison of a backend's results with an expectation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// Name of the backend.
     pub backend: String,
-    /// Backend and version, as in `ort 1.32.0`.
+    /// Backend and version, such as `ort 1.32.0`.
     pub runtime: String,
-    /// The graph file in the artifact; `None` for the reference.
+    /// The graph file inside the artifact; `None` for the reference.
     pub graph: Option<String>,
-    /// Whether everything that was compared is within its tolerance.
+    /// Whether every compared tensor is within its tolerance.
     pub passed: bool,
     /// Number of compared tokens, without padding.
     pub tokens: usize,
     /// Errors per kind of tensor.
     pub tensors: Vec<TensorComparison>,
-    /// Share of tokens with the expected most probable next token, or of sequences with the expected class.
+    /// Share of tokens with the expected top-1 next token, or of sequences with the expected class.
     pub top1_agreement: Option<f64>,
-    /// Share of tokens, over all routers, that were routed to exactly the expected experts.
+    /// Share of tokens, over all routers, with exactly the expected experts.
     pub router_agreement: Option<f64>,
     /// The greedy continuation.
     pub greedy: Option<Greedy>,
-    /// Expected kinds of tensors that the graph does not have.
+    /// Kinds of expected tensors that the graph does not return.
     pub not_compared: Vec<String>,
 }
 
 /// Errors of one kind of tensor, over all layers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TensorComparison {
-    /// The tensors, as in `present.*.key`.
+    /// Kind of tensor, such as `present.*.key`.
     pub name: String,
     /// The tensor with the largest error.
     pub worst: String,
     /// Largest absolute difference. Infinite if a value is NaN.
     pub max_absolute_error: f64,
-    /// Largest absolute difference as a share of the tensor's largest expected value.
+    /// Largest absolute difference, divided by the tensor's largest expected value.
     pub max_relative_error: f64,
-    /// The median, over the tokens, of the root mean square of a token's differences as a share of that of its expected
-    /// values.
+    /// Median over the tokens of the root mean square of a token's differences, divided by that of its expected values.
     pub median_token_error: f64,
-    /// The tolerance in words.
+    /// The tolerance, in words.
     pub tolerance: String,
     /// Whether the error is within the tolerance.
     pub passed: bool,
@@ -73,7 +70,7 @@ pub struct Greedy {
 /// Runs a model on the inputs of an expectation and compares all tensors that both have.
 ///
 /// # Errors
-/// The backend fails, or a tensor has another shape. Differing values are not an error.
+/// An error of the backend, or a tensor of another shape. Differing values are not an error.
 pub fn compare(
     backend: Backend,
     model: &Model,
@@ -169,7 +166,7 @@ fn compare_greedy(
     })
 }
 
-/// A tensor that is compared.
+/// A compared tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Compared {
     /// An output of the first step.
@@ -186,7 +183,7 @@ impl Compared {
         }
     }
 
-    /// The kind of tensor that it is reported as.
+    /// The kind it is reported as.
     fn kind(self) -> &'static str {
         match self {
             Compared::Output(name) => name.family(),
@@ -198,8 +195,8 @@ impl Compared {
         matches!(self, Compared::Output(OutputName::Logits) | Compared::NextLogits)
     }
 
-    /// Whether an element belongs to a token and not to padding. Class logits belong to sequences, and the cached step has
-    /// no padding.
+    /// Whether an element belongs to a token and not to padding. Class logits belong to whole sequences, and the cached
+    /// step has no padding.
     fn counts(self, mask: &Array2<bool>, index: &[usize]) -> bool {
         let place = match (self, index) {
             (Compared::NextLogits, _) => return true,
@@ -224,7 +221,7 @@ struct Measurements {
 }
 
 impl Measurements {
-    /// Adds a tensor to its kind, without the padding by `mask` `[batch, tokens]`.
+    /// Adds a tensor to its kind. Compares only the tokens that the first step's `mask`, `[batch, tokens]`, includes.
     fn add(
         &mut self,
         tensor: Compared,
@@ -291,7 +288,7 @@ impl Measurements {
     }
 }
 
-/// Root of the squared errors as a share of that of the expected values.
+/// Root of the squared errors, divided by that of the squared expected values.
 fn share_of(squared_errors: f64, squares: f64) -> f64 {
     match squared_errors.sqrt() {
         0.0 => 0.0,
@@ -325,7 +322,7 @@ fn agreement(
     (all > 0).then(|| same as f64 / all as f64)
 }
 
-/// The `k` experts with the largest logits, by number.
+/// Indices of the `k` experts with the largest logits, ascending.
 pub(crate) fn chosen_experts(logits: ArrayView1<'_, f32>, k: usize) -> Vec<u32> {
     let mut experts: Vec<u32> = (0..logits.len() as u32).collect();
     experts.sort_by(|left, right| logits[*right as usize].total_cmp(&logits[*left as usize]));

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub struct EvaluationOptions {
     /// Tokens per window of a language model. Default: 256.
     pub window: usize,
-    /// Truncate a classifier's texts to this many tokens, including special ones. Default: 160.
+    /// Tokens to which a classifier's text is truncated, special ones included; 160 by default.
     pub max_tokens: usize,
 }
 
@@ -30,7 +30,7 @@ impl Default for EvaluationOptions {
     }
 }
 
-/// Result of an evaluation; the JSON form is that of `jetmoe eval --format json`.
+/// Result of an evaluation; its JSON form is that of `jetmoe eval --format json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "task", rename_all = "kebab-case")]
 pub enum Quality {
@@ -47,19 +47,19 @@ pub struct LanguageModelQuality {
     pub perplexity: f64,
     /// Mean negative log-likelihood per predicted token, in nats.
     pub negative_log_likelihood: f64,
-    /// Share of tokens that were the most probable.
+    /// Share of tokens predicted by top-1.
     pub next_token_accuracy: f64,
     /// Number of predicted tokens.
     pub predicted_tokens: usize,
-    /// Difference from the predictions of the baseline, if there is one.
+    /// Difference from the baseline's predictions, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
 }
 
-/// Accuracy of a classifier.
+/// Quality of a classifier.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassificationQuality {
-    /// Share of correctly classified passages.
+    /// Share of passages with the correct class.
     pub accuracy: f64,
     /// Number of passages.
     pub passages: usize,
@@ -77,12 +77,12 @@ struct Line {
 /// Evaluates a model on a file with one JSON object per line: `text`, and for a classifier `label` (a number or a name)
 /// and optionally `logits`. A language model can be compared with a baseline, token by token.
 ///
-/// A language model's text is encoded with its special tokens and split into windows without overlap; every token of a
-/// window except the first is predicted. A classifier's text is truncated at its end. `progress` is called with the number
-/// of lines done and of all lines.
+/// A language model's text is encoded with special tokens and split into windows without overlap; every token of a window
+/// except the first is predicted. A classifier's text is truncated at its end. `progress` receives the number of
+/// completed lines and of all lines.
 ///
 /// # Errors
-/// The file or a line is invalid, or the backend fails.
+/// An invalid file or line, or an error of the backend.
 pub fn evaluate(
     model: &Model,
     baseline: Option<&Model>,
@@ -105,7 +105,7 @@ pub fn evaluate(
     }
 }
 
-/// Refuses a baseline that does not read and predict the same tokens.
+/// Checks that both models read and predict the same tokens, so that predictions can be compared.
 fn check_baseline(model: &Model, baseline: &Model) -> Result<()> {
     for model in [model, baseline] {
         if model.task() != Task::CausalLm {
@@ -139,7 +139,7 @@ fn read_lines(path: &Path) -> Result<Vec<(usize, Line)>> {
         .collect()
 }
 
-/// The message of the JSON parser, without its line number, which is always 1.
+/// The parser's error without its line number, which refers to the single line that was parsed.
 fn without_place(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -241,7 +241,7 @@ fn evaluate_classifier(
     Ok(ClassificationQuality { accuracy: correct as f64 / passages as f64, passages, max_logit_error })
 }
 
-/// A label, by number or name.
+/// A label, as a number or a name.
 fn label_index(label: &Value, labels: &[String]) -> Result<usize, String> {
     let index = match label {
         Value::Number(number) => {

@@ -1,5 +1,3 @@
-//! Inputs with the results that every backend must compute.
-
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_rt::engine::TensorMap;
 use jetmoe_rt::{GenerationOptions, Model, TokenBatch, TokenGenerator};
@@ -7,18 +5,18 @@ use ndarray::{Array2, ArrayD};
 
 use crate::Result;
 
-/// Inputs and the expected results.
+/// Expected outputs for a batch.
 #[derive(Debug, Clone)]
 pub struct Expectation {
-    /// Source of the results, for reports: a golden file, or the Candle reference.
+    /// Source, for reports: a golden file, or the Candle reference.
     pub source: String,
-    /// The inputs: several sequences, left-padded.
+    /// The inputs: several sequences, padded on the left.
     pub batch: TokenBatch,
     /// Outputs of the first step, including the cache.
     pub tensors: TensorMap,
-    /// A cached step after it: tokens `[batch]` and expected logits `[batch, 1, vocab_size]`.
+    /// One cached step after it: the tokens, `[batch]`, and the expected logits, `[batch, 1, vocab_size]`.
     pub next: Option<(Vec<u32>, ArrayD<f32>)>,
-    /// Greedy continuation of every sequence, including the end token.
+    /// Greedy continuation of every sequence, including the end-of-sequence token.
     pub greedy: Option<Vec<Vec<u32>>>,
 }
 
@@ -26,18 +24,18 @@ pub struct Expectation {
 const GREEDY_TOKENS: usize = 24;
 
 impl Expectation {
-    /// Runs a model, usually the reference, over a batch of random tokens with sequences of different length.
+    /// Runs another model, usually the reference, on a batch of random sequences of different lengths.
     ///
     /// # Errors
-    /// The backend of the model fails.
+    /// An error of that model's backend.
     pub fn from_model(model: &Model) -> Result<Self> {
         Self::for_batch(model, sample_batch(model.config())?)
     }
 
-    /// As [`Expectation::from_model`], over the given batch.
+    /// [`Expectation::from_model`] for a given batch.
     ///
     /// # Errors
-    /// The backend of the model fails.
+    /// An error of that model's backend.
     pub fn for_batch(model: &Model, batch: TokenBatch) -> Result<Self> {
         let mut session = model.session()?;
         let outputs = session.step(&batch)?;
@@ -57,7 +55,7 @@ impl Expectation {
     }
 }
 
-/// Greedy continuation of every sequence of a batch, including the end token.
+/// Greedy continuation of every sequence of a batch, including the end-of-sequence token.
 pub(crate) fn greedy(model: &Model, batch: &TokenBatch, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let prompts: Vec<Vec<u32>> = batch
         .ids()
@@ -71,7 +69,7 @@ pub(crate) fn greedy(model: &Model, batch: &TokenBatch, tokens: usize) -> Result
     Ok(generated.into_iter().map(|continuation| continuation.token_ids).collect())
 }
 
-/// Index of the largest value; the first one of several equal values.
+/// Index of the largest value; the first of equal ones.
 pub(crate) fn best(values: impl Iterator<Item = f32>) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, value) in values.enumerate() {
@@ -86,7 +84,7 @@ pub(crate) fn best(values: impl Iterator<Item = f32>) -> u32 {
 fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
     const LENGTHS: [usize; 3] = [14, 11, 6];
     let longest = LENGTHS[0].min(config.max_position_embeddings);
-    // a classifier finds the end of a sequence by the padding id, so no token may have it
+    // a classifier finds the end of a sequence by the padding token, so no other token may have its id
     let padding = config.pad_token_id.unwrap_or(0);
     let rows = if config.pad_token_id.is_none()
         && config.architecture == jetmoe_checkpoint::Architecture::SequenceClassification
@@ -100,7 +98,7 @@ fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
     let ids = Array2::from_shape_fn((rows, longest), |(row, column)| {
         let counts = column + LENGTHS[row].min(longest) >= longest;
         mask[[row, column]] = counts;
-        // xorshift64: reproducible ids
+        // xorshift64: any deterministic spread of ids is sufficient
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

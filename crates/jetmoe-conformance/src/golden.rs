@@ -14,7 +14,7 @@ use crate::{Error, Expectation, Result};
 /// Reads a golden file for a model of this configuration.
 ///
 /// # Errors
-/// The file cannot be read, or it lacks a tensor that every golden file has.
+/// A file that cannot be read, or that lacks a required tensor.
 pub fn read_golden(path: &Path, config: &ModelConfig) -> Result<Expectation> {
     let bytes =
         std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
@@ -37,7 +37,7 @@ impl GoldenFile<'_> {
 
         let mut tensors = TensorMap::new();
         let mut names = self.tensors.names();
-        // sorted, so that the error for a file is always the same
+        // the same file is always rejected for the same tensor
         names.sort_unstable();
         for name in names {
             let Some(output) = output_name(name) else { continue };
@@ -107,7 +107,7 @@ fn to_token_ids(ids: Array2<i64>) -> Result<Array2<u32>, String> {
     }
 }
 
-/// The output that a golden tensor belongs to.
+/// The output of a golden tensor.
 fn output_name(golden: &str) -> Option<OutputName> {
     match golden {
         "embeddings" => return Some(OutputName::HiddenState(0)),
@@ -128,7 +128,7 @@ fn output_name(golden: &str) -> Option<OutputName> {
     }
 }
 
-/// A continuation up to its end token; the rest is padding.
+/// A continuation up to and including its end-of-sequence token; the rest is padding.
 fn until_end(ids: impl Iterator<Item = u32>, ends: &[u32]) -> Vec<u32> {
     let mut continuation = Vec::new();
     for id in ids {

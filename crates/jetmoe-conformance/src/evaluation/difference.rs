@@ -1,4 +1,4 @@
-//! The difference between the predictions of two language models on the same text.
+//! Difference between the predictions of two language models on the same text.
 
 use jetmoe_artifact::OutputName;
 use jetmoe_rt::StepOutput;
@@ -10,8 +10,8 @@ use crate::comparison::chosen_experts;
 use crate::expectation::best;
 use crate::{Error, Result};
 
-/// A model against its baseline, usually the same model in float32. Quantization can improve the perplexity by chance, but
-/// not these numbers.
+/// Difference of a model from its baseline, usually the same model in float32. Quantization can lower the perplexity by
+/// chance; these measures cannot improve.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     /// Backend and version of the baseline.
@@ -20,14 +20,13 @@ pub struct Difference {
     pub baseline_perplexity: f64,
     /// Mean of Σ p ln(p / q) over the vocabulary, p the baseline's probabilities and q the model's, in nats per token.
     pub kl_divergence: f64,
-    /// Share of tokens with the same most probable next token.
+    /// Share of tokens with the baseline's top-1 prediction.
     pub top1_agreement: f64,
-    /// Per layer, how often the routers choose the same experts; empty if one of the models does not return router
-    /// logits.
+    /// Agreement of the routers, per layer; empty unless both models return router logits.
     pub routers: Vec<RouterAgreement>,
 }
 
-/// Share of tokens that the routers of a layer send to exactly the same experts.
+/// Share of tokens for which the routers of a layer select exactly the baseline's experts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RouterAgreement {
     /// The layer, from 0.
@@ -51,7 +50,7 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    /// Adds a window: the outputs of both models for its tokens, and the token after each one except the last.
+    /// Adds a window: the outputs of both models for its tokens, and the successor of each token except the last.
     pub(super) fn add(
         &mut self,
         found: &StepOutput,
