@@ -1,3 +1,5 @@
+//! Compares the results of a backend with an expectation.
+
 use std::collections::BTreeMap;
 
 use jetmoe_artifact::{OutputName, Task};

@@ -1,3 +1,5 @@
+//! Inputs with the results that every backend must compute.
+
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_rt::engine::TensorMap;
 use jetmoe_rt::{GenerationOptions, Model, TokenBatch, TokenGenerator};
