@@ -1,3 +1,5 @@
+//! Compares the results of a backend with an expectation.
+
 use std::collections::BTreeMap;
 
 use jetmoe_artifact::{OutputName, Task};
@@ -59,15 +61,15 @@ pub struct TensorComparison {
 pub struct Greedy {
     /// Whether all continuations are identical.
     pub identical: bool,
-    /// Whether they must be. Where arithmetic is coarser than float32, a close decision may fall otherwise.
+    /// Whether they must be. With arithmetic coarser than float32, a near-tie may be decided differently.
     pub required: bool,
-    /// Tokens that were expected.
+    /// Number of expected tokens.
     pub tokens: usize,
     /// The first difference, in words.
     pub first_difference: Option<String>,
 }
 
-/// Runs a model over an expectation's inputs and compares everything that both have.
+/// Runs a model on the inputs of an expectation and compares all tensors that both have.
 ///
 /// # Errors
 /// An error of the backend, or a tensor of another shape. Differing values are not an error.

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// Options of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EvaluationOptions {
-    /// Tokens of a window of a language model's text, 256 by default.
+    /// Tokens per window of a language model. Default: 256.
     pub window: usize,
     /// Tokens to which a classifier's text is truncated, special ones included; 160 by default.
     pub max_tokens: usize,
@@ -61,7 +61,7 @@ pub struct LanguageModelQuality {
 pub struct ClassificationQuality {
     /// Share of passages with the correct class.
     pub accuracy: f64,
-    /// Passages with a label.
+    /// Number of passages.
     pub passages: usize,
     /// Largest absolute difference from the logits in the file, if it has any.
     pub max_logit_error: Option<f64>,
@@ -192,7 +192,7 @@ fn evaluate_language_model(
     })
 }
 
-/// ln Σ exp(scores), in double precision.
+/// ln Σ exp(scores) in float64.
 fn log_sum_exp(scores: ArrayView1<'_, f32>) -> f64 {
     let largest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let sum: f64 = scores.iter().map(|score| (f64::from(*score) - largest).exp()).sum();

@@ -1,3 +1,5 @@
+//! Inputs with the results that every backend must compute.
+
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_rt::engine::TensorMap;
 use jetmoe_rt::{GenerationOptions, Model, TokenBatch, TokenGenerator};
@@ -80,7 +82,7 @@ pub(crate) fn best(values: impl Iterator<Item = f32>) -> u32 {
     best.0
 }
 
-/// Three sequences of 14, 11 and 6 tokens, padded on the left, with ids spread over the whole vocabulary.
+/// Three left-padded sequences of 14, 11 and 6 tokens, with ids from the whole vocabulary.
 fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
     const LENGTHS: [usize; 3] = [14, 11, 6];
     let longest = LENGTHS[0].min(config.max_position_embeddings);

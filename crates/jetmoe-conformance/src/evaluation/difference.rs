@@ -124,7 +124,7 @@ impl Differences {
     }
 }
 
-/// scores − ln Σ exp(scores), in double precision.
+/// scores − ln Σ exp(scores) in float64.
 fn log_probabilities(scores: ArrayView1<'_, f32>) -> Vec<f64> {
     let shift = log_sum_exp(scores);
     scores.iter().map(|score| f64::from(*score) - shift).collect()

@@ -1,48 +1,19 @@
-//! What the project wants to be, against what was measured.
+//! What the project wants to reach against the baselines.
 
-use super::Peer::{
+use super::BenchTarget::{
     JetmoeBf16, JetmoeF32, JetmoeQ4, JetmoeQ4Onnxruntime, JetmoeQ4Tract, TransformersBf16, TransformersOnnx,
 };
-use super::rounds::Rounds;
-
-/// A number that the project cares about.
-pub(super) struct Goal {
-    pub(super) what: &'static str,
-    /// `None` if who is needed for it was not measured.
-    pub(super) measured: Option<f64>,
-    pub(super) target: Target,
-    pub(super) is_share: bool,
-}
-
-/// What it should be.
-#[derive(Clone, Copy)]
-pub(super) enum Target {
-    AtLeast(f64),
-    Below(f64),
-    /// Nobody said.
-    Open,
-}
-
-impl Goal {
-    /// Whether the target was reached; `None` where that cannot be said.
-    pub(super) fn is_reached(&self) -> Option<bool> {
-        match (self.target, self.measured?) {
-            (Target::AtLeast(target), measured) => Some(measured >= target),
-            (Target::Below(target), measured) => Some(measured < target),
-            (Target::Open, _) => None,
-        }
-    }
-}
+use crate::goal::{Goal, Target, Unit};
+use crate::rounds::Rounds;
 
 pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
     let ratio = |above: Option<f64>, below: Option<f64>| Some(above? / below?);
-    let goal = |what, measured, target| Goal { what, measured, target, is_share: false };
-    let share = |what, measured, target| Goal { what, measured, target, is_share: true };
-    let decode = |peer, shape| rounds.decode(peer, shape);
-    let seconds_per_byte =
-        |seconds, bytes: Option<f64>| ratio(rounds.number(seconds, "/load_seconds"), bytes);
-    let first_token =
-        |peer| Some(rounds.number(peer, "/load_seconds")? * 1e3 + rounds.prefill(peer, (1, 128))?);
+    let goal =
+        |what: &str, measured, target| Goal { what: what.to_owned(), measured, target, unit: Unit::Ratio };
+    let share = |what, measured, target| Goal { unit: Unit::Percent, ..goal(what, measured, target) };
+    let decode = |target, shape| rounds.decode(target, shape);
+    let seconds_per_byte = |target, bytes: Option<f64>| ratio(rounds.load_seconds(target), bytes);
+    let first_token = |target| Some(rounds.load_seconds(target)? * 1e3 + rounds.prefill(target, (1, 128))?);
     vec![
         goal(
             "decode, q4: times as fast as transformers in bfloat16",
@@ -59,7 +30,7 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
             ratio(decode(TransformersOnnx, (1, 128)), decode(JetmoeF32, (1, 128))),
             Target::AtLeast(1.5),
         ),
-        // the checkpoint's weights are bfloat16, so this computes with the same numbers, in float32
+        // the checkpoint's weights are bfloat16, so this computes with the same values, in float32
         goal(
             "the same, with the weights as the checkpoint has them in bfloat16",
             ratio(decode(TransformersOnnx, (1, 128)), decode(JetmoeBf16, (1, 128))),
@@ -92,23 +63,20 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
         ),
         share(
             "decode, q4: share of a step outside ONNX Runtime",
-            rounds.of_run(JetmoeQ4, (1, 128), "/decode/runtime_overhead"),
+            rounds.of_shape(JetmoeQ4, (1, 128), "/decode/runtime_overhead"),
             Target::Below(0.03),
         ),
         goal(
             "load, q4: seconds per GB of weights as a multiple of transformers' in bfloat16",
             ratio(
-                seconds_per_byte(JetmoeQ4, rounds.number(JetmoeQ4, "/data_bytes")),
+                seconds_per_byte(JetmoeQ4, rounds.number(&JetmoeQ4.name(), "/data_bytes")),
                 seconds_per_byte(TransformersBf16, rounds.raw["checkpoint_bytes"].as_f64()),
             ),
             Target::Below(1.0),
         ),
         goal(
             "load, q4: times as fast as with ONNX Runtime's own operators",
-            ratio(
-                rounds.number(JetmoeQ4Onnxruntime, "/load_seconds"),
-                rounds.number(JetmoeQ4, "/load_seconds"),
-            ),
+            ratio(rounds.load_seconds(JetmoeQ4Onnxruntime), rounds.load_seconds(JetmoeQ4)),
             Target::AtLeast(5.0),
         ),
         // transformers maps its weights and reads them when they are first used
@@ -119,65 +87,16 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
         ),
         share(
             "decode, q4: share of the machine's read bandwidth",
-            rounds.of_run(JetmoeQ4, (1, 128), "/decode/share_of_read_bandwidth"),
+            rounds.of_shape(JetmoeQ4, (1, 128), "/decode/share_of_read_bandwidth"),
             Target::AtLeast(0.5),
         ),
         share(
             "the same with ONNX Runtime's own operators",
-            rounds.of_run(JetmoeQ4Onnxruntime, (1, 128), "/decode/share_of_read_bandwidth"),
+            rounds.of_shape(JetmoeQ4Onnxruntime, (1, 128), "/decode/share_of_read_bandwidth"),
             Target::AtLeast(0.5),
         ),
     ]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::rounds::tests::raw;
-    use super::*;
-
-    #[test]
-    fn goals_compare_times_and_say_which_are_missed() {
-        let raw = raw();
-        let goals = goals(&Rounds::new(&raw));
-        let measured: Vec<Option<f64>> = goals.iter().map(|goal| goal.measured).collect();
-        let expected = [
-            Some(3.0),
-            None,
-            None,
-            None,
-            Some(3.0),
-            None,
-            None,
-            Some(2.0),
-            Some(2.0),
-            Some(0.01),
-            Some(1.0),
-            None,
-            Some(8090.0 / 2030.0),
-            Some(0.4),
-            None,
-        ];
-        assert_eq!(measured, expected);
-        let reached: Vec<Option<bool>> = goals.iter().map(Goal::is_reached).collect();
-        assert_eq!(
-            reached,
-            [
-                Some(false),
-                None,
-                None,
-                None,
-                Some(true),
-                None,
-                None,
-                None,
-                Some(true),
-                Some(true),
-                Some(false),
-                None,
-                None,
-                Some(false),
-                None
-            ]
-        );
-    }
-}
+mod tests;
