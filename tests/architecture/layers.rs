@@ -71,6 +71,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-export",
         ],
     ),
+    ("jetmoe-bench", &[]),
     ("xtask", &[]),
     (TESTING, &[]),
 ];
@@ -89,8 +90,8 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("minijinja", &["jetmoe-text"]),
     ("memmap2", &["jetmoe-checkpoint"]),
     ("hf-hub", &["jetmoe-checkpoint"]),
-    ("anyhow", &["jetmoe", "jetmoe-console", "jetmoe-export", "xtask"]),
-    ("clap", &["jetmoe", "jetmoe-export", "xtask"]),
+    ("anyhow", &["jetmoe", "jetmoe-bench", "jetmoe-console", "jetmoe-export", "xtask"]),
+    ("clap", &["jetmoe", "jetmoe-bench", "jetmoe-export", "xtask"]),
     ("comfy-table", &["jetmoe-console"]),
     ("ctrlc", &["jetmoe-console"]),
     ("tracing-subscriber", &["jetmoe-console"]),

@@ -1,6 +1,6 @@
 """Measures one MLP layer of a mixture of experts in what jetmoe-kernels is compared with. Prints one JSON object.
 
-`cargo xtask bench --kernels` calls it, once for each peer and round, so that a peer's memory and threads are gone when
+`cargo xtask bench --kernels` calls it, once per baseline and round, so that the memory and threads of one are released before
 the next begins. Which experts a token chooses is computed as `crates/jetmoe-kernels/benches/layers/layer.rs` computes it.
 """
 
@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-PEERS = ["onnxruntime", "openvino", "transformers-bf16"]
+BASELINES = ["onnxruntime", "openvino", "transformers-bf16"]
 HIDDEN, INTERMEDIATE, EXPERTS, PER_TOKEN, GROUP = 2048, 5632, 8, 2, 32
 WEIGHTS = 3 * HIDDEN * INTERMEDIATE
 
@@ -221,7 +221,7 @@ def measure(model, tokens, arguments):
             y = model.run(layer, prepared)
         times.append((time.perf_counter() - begun) / len(layers))
         if not np.isfinite(y).all():
-            sys.exit(f"{arguments.peer} computed results that are no numbers")
+            sys.exit(f"{arguments.baseline} computed results with NaN")
     return {
         "tokens": tokens,
         "milliseconds": 1e3 * statistics.median(times[1:]),
@@ -236,7 +236,7 @@ def runs(model, arguments):
 
 
 def all_runs(arguments):
-    match arguments.peer:
+    match arguments.baseline:
         case "onnxruntime":
             return runs(OnnxRuntime(arguments), arguments)
         case "transformers-bf16":
@@ -259,7 +259,7 @@ def counts(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer", choices=PEERS, required=True)
+    parser.add_argument("--baseline", choices=BASELINES, required=True)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--repetitions", type=int, default=3)

@@ -1,6 +1,6 @@
 """Measures what jetmoe is compared with, on the same checkpoint. Prints one JSON object in the fields of `jetmoe bench`.
 
-`cargo xtask bench` calls it, once for each peer and round, so that a peer's memory and threads are gone when the next
+`cargo xtask bench` calls it, once per baseline and round, so that the memory and threads of one are released before the next
 begins. `--export DIR` writes transformers' own ONNX graph instead of measuring.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-PEERS = ["transformers-bf16", "transformers-f32", "transformers-onnx", "openvino"]
+BASELINES = ["transformers-bf16", "transformers-f32", "transformers-onnx", "openvino"]
 
 
 class Transformers:
@@ -130,7 +130,7 @@ def vocab_size(checkpoint):
 
 def load(arguments):
     """The model, and how many milliseconds it took to load it, the import of its library aside."""
-    match arguments.peer:
+    match arguments.baseline:
         case "transformers-onnx":
             import onnxruntime  # noqa: F401
         case "openvino":
@@ -142,7 +142,7 @@ def load(arguments):
 
 
 def construct(arguments):
-    match arguments.peer:
+    match arguments.baseline:
         case "transformers-bf16":
             return Transformers(arguments, "bfloat16")
         case "transformers-f32":
@@ -173,7 +173,7 @@ def measure(model, batch, prompt_tokens, arguments):
         prompt = random.integers(0, model.vocab_size, (batch, prompt_tokens))
         logits, milliseconds = timed(lambda: model.step(prompt))
         if not np.isfinite(logits).all():
-            sys.exit(f"{arguments.peer} computed logits that are no numbers")
+            sys.exit(f"{arguments.baseline} computed logits with NaN")
         times = [
             timed(lambda: model.step(random.integers(0, model.vocab_size, (batch, 1))))[1]
             for _ in range(arguments.new_tokens)
@@ -216,8 +216,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--export", metavar="DIR")
-    parser.add_argument("--peer", choices=PEERS)
-    parser.add_argument("--graph", help="the ONNX file, for a peer that takes one")
+    parser.add_argument("--baseline", choices=BASELINES)
+    parser.add_argument("--graph", help="the ONNX file, for a baseline that needs one")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--shapes", type=shapes, default=[(1, 128)], metavar="BATCHxPROMPT,...")
     parser.add_argument("--new-tokens", type=int, default=16)
@@ -226,8 +226,8 @@ def main():
     if arguments.export:
         export(arguments.checkpoint, arguments.export)
         return
-    if not arguments.peer:
-        parser.error("--peer or --export is needed")
+    if not arguments.baseline:
+        parser.error("--baseline or --export is needed")
     model, milliseconds = load(arguments)
     runs = [measure(model, batch, prompt_tokens, arguments) for batch, prompt_tokens in arguments.shapes]
     print(json.dumps({"runtime": model.runtime, "load_seconds": milliseconds / 1e3, "runs": runs}))
