@@ -13,12 +13,11 @@ mod shared;
 mod stored;
 mod weights;
 
-use std::path::{Path, PathBuf};
-
-use jetmoe_artifact::{Kept, Precision, Profile, Task, WeightPlan};
+use jetmoe_artifact::{Precision, Profile, Scheme, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_graph::onnx::{Graph, Model, Tensor};
 use jetmoe_graph::{GraphOptions, Quantizer, Result, Rounding, build, read, write};
+use jetmoe_testing::fixtures;
 
 use crate::restored::{Matrix, matrices};
 
@@ -63,22 +62,23 @@ struct Way {
     profile: Profile,
     group_size: usize,
     zero_points: bool,
-    /// Values of `--keep`.
-    kept: Vec<&'static str>,
+    /// Values of `--override`.
+    overrides: Vec<&'static str>,
 }
 
 impl Way {
     fn new(precision: Precision, profile: Profile) -> Self {
         let WeightPlan { group_size, zero_points, .. } = WeightPlan::default();
-        Way { precision, profile, group_size, zero_points, kept: Vec::new() }
+        Way { precision, profile, group_size, zero_points, overrides: Vec::new() }
     }
 
     fn options(&self, task: Task) -> GraphOptions {
-        let kept: Vec<Kept> = self.kept.iter().map(|kept| kept.parse().unwrap()).collect();
+        let overrides: Vec<StorageOverride> =
+            self.overrides.iter().map(|text| text.parse().unwrap()).collect();
         GraphOptions {
             precision: self.precision,
             profile: self.profile,
-            weights: WeightPlan { group_size: self.group_size, zero_points: self.zero_points, kept },
+            weights: WeightPlan { group_size: self.group_size, zero_points: self.zero_points, overrides },
             ..GraphOptions::for_task(task)
         }
     }
@@ -101,12 +101,12 @@ fn every_way() -> Vec<Way> {
     for precision in QUANTIZED {
         for profile in profiles_of(precision) {
             for zero_points in [false, true] {
-                for group_size in WeightPlan::GROUP_SIZES {
+                for group_size in Scheme::GROUP_SIZES {
                     let group_size = *group_size;
                     let way = Way { group_size, zero_points, ..Way::new(precision, profile) };
                     ways.push(way.clone());
                     if precision != Precision::Int8 {
-                        ways.push(Way { kept: vec!["int4:lm_head"], ..way });
+                        ways.push(Way { overrides: vec!["int4:lm_head"], ..way });
                     }
                 }
             }
@@ -115,22 +115,16 @@ fn every_way() -> Vec<Way> {
     ways
 }
 
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens")
-}
-
 fn golden(name: &str) -> Checkpoint {
-    Checkpoint::open(goldens().join(name)).unwrap()
+    Checkpoint::open(fixtures::checkpoint(name)).unwrap()
 }
 
 /// Every golden checkpoint that has a head for the next token.
 fn golden_language_models() -> Vec<(String, Checkpoint)> {
-    let folders = std::fs::read_dir(goldens()).unwrap().map(|entry| entry.unwrap().path());
-    let mut names: Vec<String> = folders
-        .filter(|folder| folder.join("config.json").is_file() && !folder.ends_with("classifier"))
-        .map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
+    let cases = fixtures::golden_cases();
+    let cases = cases.iter().filter(|case| case.parent().is_some_and(|group| group.ends_with("goldens")));
+    let names = cases.map(|case| case.file_name().unwrap().to_string_lossy().into_owned());
+    let names: Vec<String> = names.filter(|name| name != "classifier").collect();
     assert!(names.len() >= 9, "{names:?}");
     names.into_iter().map(|name| (name.clone(), golden(&name))).collect()
 }
