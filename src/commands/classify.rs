@@ -3,7 +3,7 @@ use std::io::{self, BufRead, IsTerminal};
 use anyhow::Context;
 use clap::Args;
 use jetmoe_artifact::Task;
-use jetmoe_conformance::Backend;
+use jetmoe_conformance::BackendName;
 use jetmoe_rt::{Classification, ClassificationOptions, TextClassifier};
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub(crate) struct Classify {
     model: ModelArguments,
     /// Runtime; ONNX Runtime for an artifact (tract where there is none), the reference for a checkpoint.
     #[arg(long, value_name = "ort|tract|reference")]
-    backend: Option<Backend>,
+    backend: Option<BackendName>,
     /// Cut longer texts at this many tokens; without it they are an error.
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,

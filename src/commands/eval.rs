@@ -4,7 +4,9 @@ use anyhow::Context;
 use clap::Args;
 use comfy_table::{Table, presets};
 use jetmoe_artifact::{Precision, Task};
-use jetmoe_conformance::{Backend, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
+use jetmoe_conformance::{
+    BackendName, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate,
+};
 use jetmoe_export::step_bar;
 use jetmoe_rt::Model;
 use serde::Serialize;
@@ -28,7 +30,7 @@ pub(crate) struct Eval {
     text: PathBuf,
     /// Backends to measure; by default ONNX Runtime for an artifact and the reference for a checkpoint.
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
-    backend: Vec<Backend>,
+    backend: Vec<BackendName>,
     /// Compare a language model's predictions with those of this artifact or checkpoint: KL divergence, the most probable
     /// token, and the experts that the routers choose, where both were exported with --outputs router-logits.
     #[arg(long, value_name = "DIR", help_heading = BASELINE)]
@@ -75,7 +77,7 @@ impl Eval {
         // before a large model is loaded
         std::fs::metadata(&self.text).with_context(|| format!("cannot read {}", self.text.display()))?;
         let opened = self.model.open()?;
-        let backends: Vec<Option<Backend>> = if self.backend.is_empty() {
+        let backends: Vec<Option<BackendName>> = if self.backend.is_empty() {
             vec![None]
         } else {
             self.backend.iter().copied().map(Some).collect()
@@ -86,14 +88,14 @@ impl Eval {
             .map(|backend| {
                 let model = self.model.load(&opened, backend)?;
                 self.check_length(&model)?;
-                let bar = step_bar(format!("evaluating {}", model.runtime()), 0);
+                let bar = step_bar(format!("evaluating {}", model.backend()), 0);
                 let quality =
                     evaluate(&model, baseline.as_ref(), &self.text, &options, &mut |done, lines| {
                         bar.set_length(lines as u64);
                         bar.set_position(done as u64);
                     })?;
                 bar.finish_and_clear();
-                Ok(Measured { runtime: model.runtime(), quality })
+                Ok(Measured { runtime: model.backend(), quality })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         match self.format {

@@ -4,6 +4,7 @@ mod bench;
 mod classify;
 mod devices;
 mod eval;
+mod hint;
 mod inspect;
 mod model;
 mod run;
@@ -28,7 +29,7 @@ pub(crate) enum Command {
 
 impl Command {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
-        match self {
+        let result = match self {
             Command::Run(command) => command.execute(),
             Command::Classify(command) => command.execute(),
             Command::Verify(command) => command.execute(),
@@ -37,7 +38,8 @@ impl Command {
             Command::Inspect(command) => command.execute(),
             Command::Devices(command) => command.execute(),
             Command::Synth(command) => command.execute(),
-        }
+        };
+        result.map_err(hint::with_hint)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
-use jetmoe_conformance::Backend;
+use jetmoe_conformance::BackendName;
 use jetmoe_export::console;
 use jetmoe_rt::{
     ChatMessage, FinishReason, GenerationOptions, Model, Prompt, PromptLookup, Sampling, TextGenerator,
@@ -30,7 +30,7 @@ pub(crate) struct Run {
     model: ModelArguments,
     /// Runtime; ONNX Runtime for an artifact (tract where there is none), the reference for a checkpoint.
     #[arg(long, value_name = "ort|tract|reference")]
-    backend: Option<Backend>,
+    backend: Option<BackendName>,
     /// The text to continue; standard input by default.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
@@ -158,7 +158,7 @@ impl Run {
                 prompt_tokens: generated.prompt_tokens,
                 drafted_tokens: generated.statistics.drafted_tokens,
                 accepted_tokens: generated.statistics.accepted_tokens,
-                runtime: model.runtime(),
+                runtime: model.backend(),
             })?,
             _ if self.stream => print(&format!("{before}\n"))?,
             _ => print(&format!("{before}{}\n", generated.text))?,
@@ -186,7 +186,7 @@ impl Run {
     /// Has the model write the trace that was asked for, where something can.
     fn request_trace(&mut self, opened: &Opened) -> anyhow::Result<()> {
         let is_reference = match self.backend {
-            Some(backend) => backend == Backend::Reference,
+            Some(backend) => backend == BackendName::REFERENCE,
             None => matches!(opened, Opened::Checkpoint(_)),
         };
         anyhow::ensure!(

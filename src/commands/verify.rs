@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jetmoe_artifact::Artifact;
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_conformance::{Backend, VerificationReport, Verifier, read_golden};
+use jetmoe_conformance::{BackendName, VerificationReport, Verifier, read_golden};
 use jetmoe_export::spinner;
 
 use super::model::{ModelArguments, Opened, checkpoint_of};
@@ -29,7 +29,7 @@ pub(crate) struct Verify {
     golden: Option<PathBuf>,
     /// Backends to verify; all of this build by default.
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
-    backend: Vec<Backend>,
+    backend: Vec<BackendName>,
     /// Print tables or JSON.
     #[arg(long, default_value = "table")]
     format: Format,
@@ -73,16 +73,16 @@ impl Verify {
     fn checkpoint(
         &self,
         artifact: &Artifact,
-        backends: &mut Vec<Backend>,
+        backends: &mut Vec<BackendName>,
     ) -> anyhow::Result<Option<Checkpoint>> {
-        if self.golden.is_some() && !backends.contains(&Backend::Reference) {
+        if self.golden.is_some() && !backends.contains(&BackendName::REFERENCE) {
             return Ok(None);
         }
         match checkpoint_of(artifact, self.checkpoint.as_deref(), "name it with --checkpoint") {
             Ok(checkpoint) => Ok(Some(checkpoint)),
             Err(error) if self.golden.is_some() && self.checkpoint.is_none() && self.backend.is_empty() => {
                 note(&format!("the reference is left out: {error}"));
-                backends.retain(|backend| *backend != Backend::Reference);
+                backends.retain(|backend| *backend != BackendName::REFERENCE);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -90,18 +90,18 @@ impl Verify {
     }
 
     /// Without a golden file the reference is the judge, and comparing it with itself would prove nothing.
-    fn backends(&self) -> anyhow::Result<Vec<Backend>> {
+    fn backends(&self) -> anyhow::Result<Vec<BackendName>> {
         let asked = if self.backend.is_empty() { self.model.backends() } else { self.backend.clone() };
         if self.golden.is_some() {
             return Ok(asked);
         }
-        let judged: Vec<Backend> =
-            asked.iter().copied().filter(|backend| *backend != Backend::Reference).collect();
+        let judged: Vec<BackendName> =
+            asked.iter().copied().filter(|backend| *backend != BackendName::REFERENCE).collect();
         anyhow::ensure!(
             !judged.is_empty(),
             "the reference is what verify compares with; give --golden FILE to verify the reference itself"
         );
-        if self.backend.contains(&Backend::Reference) {
+        if self.backend.contains(&BackendName::REFERENCE) {
             note("the reference is what the others are compared with; --golden FILE verifies it too");
         }
         Ok(judged)

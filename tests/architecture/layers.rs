@@ -11,7 +11,19 @@ const SEES: &[(&str, &[&str])] = &[
     ("jetmoe-quantize", &[]),
     ("jetmoe-kernels", &[]),
     ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"]),
-    ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels"]),
+    ("jetmoe-backend", &["jetmoe-artifact", "jetmoe-kernels"]),
+    ("jetmoe-backend-ort", &["jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    ("jetmoe-backend-tract", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    (
+        "jetmoe-rt",
+        &[
+            "jetmoe-checkpoint",
+            "jetmoe-artifact",
+            "jetmoe-backend",
+            "jetmoe-backend-ort",
+            "jetmoe-backend-tract",
+        ],
+    ),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
@@ -54,10 +66,10 @@ const SEES: &[(&str, &[&str])] = &[
 
 /// Crates from outside that have a home: nothing but the crates named here may depend on them.
 const HOMES: &[(&str, &[&str])] = &[
-    ("ort", &["jetmoe-rt"]),
-    ("libloading", &["jetmoe-rt"]),
-    ("tract-linalg", &["jetmoe-rt"]),
-    ("tract-onnx", &["jetmoe-rt"]),
+    ("ort", &["jetmoe-backend-ort"]),
+    ("libloading", &["jetmoe-backend-ort"]),
+    ("tract-linalg", &["jetmoe-backend-tract"]),
+    ("tract-onnx", &["jetmoe-backend-tract"]),
     ("candle-core", &["jetmoe-reference", "jetmoe-conformance"]),
     ("candle-nn", &["jetmoe-reference"]),
     ("prost", &["jetmoe-graph"]),

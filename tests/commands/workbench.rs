@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use jetmoe_rt::engine::library;
+use jetmoe_rt::cache_folder;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -20,7 +20,7 @@ pub(crate) struct Workbench {
 impl Workbench {
     pub(crate) fn new() -> Self {
         let bench = Workbench { folder: tempfile::tempdir().unwrap() };
-        if let Some(libraries) = library::cache_folder().filter(|folder| folder.is_dir()) {
+        if let Some(libraries) = cache_folder().filter(|folder| folder.is_dir()) {
             fs::create_dir_all(bench.path("home/.cache/jetmoe")).unwrap();
             symlink(&libraries, &bench.path("home/.cache/jetmoe/onnxruntime"));
         }

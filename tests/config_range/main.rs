@@ -1,4 +1,4 @@
-//! The whole range of the configuration: random checkpoints, each of another shape, through every runtime and
+//! The whole range of the configuration: random checkpoints, each of another shape, through every backend and
 //! compared with the Candle reference. The golden cases say that the reference is right; these say that the graph
 //! follows it where no golden case goes.
 
@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 
 use jetmoe_artifact::{Artifact, OptionalOutput, Task};
 use jetmoe_checkpoint::{Checkpoint, Dtype, SyntheticOptions, write_synthetic};
-use jetmoe_conformance::{Backend, Expectation, Tolerance, compare, load, reference_model};
+use jetmoe_conformance::{BackendName, Expectation, Tolerance, compare, load, reference_model};
 use jetmoe_export::{ExportOptions, export};
 use jetmoe_rt::LoadOptions;
 use serde_json::{Value, json};
 
-/// Exports a random checkpoint of the small default configuration, changed by `change`, and compares every runtime
+/// Exports a random checkpoint of the small default configuration, changed by `change`, and compares every backend
 /// with the reference, for every task that the checkpoint can serve.
-fn every_runtime_agrees(dtype: Dtype, change: Value) {
+fn every_backend_agrees(dtype: Dtype, change: Value) {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint_folder = folder.path().join("checkpoint");
     let options = SyntheticOptions { dtype, ..SyntheticOptions::default() };
@@ -36,7 +36,9 @@ fn every_runtime_agrees(dtype: Dtype, change: Value) {
         )
         .unwrap();
         let artifact = Artifact::open(&output).unwrap();
-        for backend in Backend::built_in().into_iter().filter(|backend| *backend != Backend::Reference) {
+        for backend in
+            BackendName::built_in().into_iter().filter(|backend| *backend != BackendName::REFERENCE)
+        {
             let model = load(backend, &artifact, None, &LoadOptions::default()).unwrap();
             let comparison = compare(backend, &model, &expectation, Tolerance::Float32).unwrap();
             assert!(comparison.passed, "{change}, {task}, {backend}: {comparison:#?}");
@@ -65,7 +67,7 @@ fn config(change: &Value) -> Value {
 #[test]
 fn weights_of_every_type() {
     for dtype in [Dtype::F16, Dtype::Bf16] {
-        every_runtime_agrees(dtype, json!({}));
+        every_backend_agrees(dtype, json!({}));
     }
 }
 
@@ -73,7 +75,7 @@ macro_rules! cases {
     ($($name:ident: $change:tt),+ $(,)?) => {
         $(#[test]
         fn $name() {
-            every_runtime_agrees(Dtype::F32, json!($change));
+            every_backend_agrees(Dtype::F32, json!($change));
         })+
     };
 }

@@ -1,12 +1,11 @@
 //! Calibrated 4-bit weights on held-out text. What they are calibrated with the model wrote itself.
 
 use jetmoe::artifact::{Artifact, Precision, Profile};
-use jetmoe::conformance::{Backend, EvaluationOptions, Quality, evaluate, load};
+use jetmoe::conformance::{EvaluationOptions, Quality, evaluate, load};
 use jetmoe::export::{Calibration, ExportOptions, export};
-use jetmoe::rt::Runtime;
 use tempfile::TempDir;
 
-use crate::fixtures::{Case, load_options};
+use crate::fixtures::{Case, ORT, load_options, named};
 
 /// Perplexity may rise by that much with 4-bit weights that were calibrated.
 const CALIBRATED: f64 = 0.012;
@@ -22,7 +21,7 @@ fn perplexity(case: &Case, profile: Profile, calibration: Option<Calibration>) -
     };
     export(&case.checkpoint(), &options).unwrap();
     let artifact = Artifact::open(folder.path()).unwrap();
-    let model = load(Backend::Ort, &artifact, None, &load_options(Backend::Ort)).unwrap();
+    let model = load(named(ORT), &artifact, None, &load_options(named(ORT))).unwrap();
     let text = case.folder.join("eval.jsonl");
     let quality = evaluate(&model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();
     let Quality::CausalLm(quality) = quality else { panic!("a language model has a perplexity") };
@@ -36,7 +35,7 @@ fn calibration_keeps_the_perplexity_of_4_bit_weights_near_that_of_float32() {
     let rise = |profile, calibration| perplexity(&case, profile, calibration) / expected - 1.0;
     let calibration = || Some(Calibration::new(case.folder.join("calibration.txt")));
     let alone = rise(Profile::Portable, None);
-    for &profile in Runtime::Ort.profiles() {
+    for &profile in Profile::ALL {
         let calibrated = rise(profile, calibration());
         let (shown, shown_alone) = (100.0 * calibrated, 100.0 * alone);
         println!("{profile}: perplexity rises by {shown_alone:.2} %, calibrated by {shown:.2} %");

@@ -2,8 +2,8 @@
 
 use jetmoe::artifact::OutputName;
 use jetmoe::conformance::Tolerance;
+use jetmoe::rt::TensorMap;
 use jetmoe::rt::TokenBatch;
-use jetmoe::rt::engine::TensorMap;
 use ndarray::{ArrayView1, ArrayViewD, Axis, Slice};
 
 /// The sums are the same; their order depends on how many rows a kernel gets at once.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jetmoe::artifact::{Artifact, GraphRecord, OptionalOutput, Precision, Profile, Task};
 use jetmoe::checkpoint::{Checkpoint, Dtype as StoredType, names};
-use jetmoe::conformance::{Backend, Expectation, load, read_golden, reference_model_of_graph};
+use jetmoe::conformance::{BackendName, Expectation, load, read_golden, reference_model_of_graph};
 use jetmoe::export::{ExportOptions, export};
 use jetmoe::rt::{Device, LoadOptions, Model};
 use safetensors::tensor::TensorView;
@@ -19,22 +19,30 @@ use tempfile::TempDir;
 const FIXTURES: [&str; 2] = ["tests/fixtures/goldens", "tests/fixtures/models"];
 const GOLDEN: &str = "golden.safetensors";
 
+pub(crate) const ORT: &str = "ort";
+pub(crate) const TRACT: &str = "tract";
+
+/// The backend of a name.
+pub(crate) fn named(backend: &str) -> BackendName {
+    backend.parse().unwrap()
+}
+
 /// What a case is run on: a backend, and of the case's graphs the one of a profile and a precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subject {
-    pub(crate) backend: Backend,
+    backend: &'static str,
     profile: Profile,
     precision: Precision,
 }
 
 impl Subject {
-    pub(crate) const ORT: Subject = Subject::exact(Backend::Ort, Profile::Portable);
-    pub(crate) const ORT_OWN_OPERATORS: Subject = Subject::exact(Backend::Ort, Profile::OnnxRuntime);
-    pub(crate) const ORT_KERNELS: Subject = Subject::kernels(Backend::Ort);
-    pub(crate) const TRACT: Subject = Subject::exact(Backend::Tract, Profile::Portable);
-    pub(crate) const TRACT_KERNELS: Subject = Subject::kernels(Backend::Tract);
+    pub(crate) const ORT: Subject = Subject::exact(ORT, Profile::Portable);
+    pub(crate) const ORT_OWN_OPERATORS: Subject = Subject::exact(ORT, Profile::OnnxRuntime);
+    pub(crate) const ORT_KERNELS: Subject = Subject::kernels(ORT);
+    pub(crate) const TRACT: Subject = Subject::exact(TRACT, Profile::Portable);
+    pub(crate) const TRACT_KERNELS: Subject = Subject::kernels(TRACT);
     /// It runs no graph.
-    pub(crate) const REFERENCE: Subject = Subject::exact(Backend::Reference, Profile::Portable);
+    pub(crate) const REFERENCE: Subject = Subject::exact(BackendName::REFERENCE.as_str(), Profile::Portable);
 
     const ALL: [Subject; 6] = [
         Self::ORT,
@@ -45,27 +53,30 @@ impl Subject {
         Self::REFERENCE,
     ];
 
-    const fn exact(backend: Backend, profile: Profile) -> Subject {
+    const fn exact(backend: &'static str, profile: Profile) -> Subject {
         Subject { backend, profile, precision: Precision::F32 }
     }
 
     /// Our kernels compute bfloat16 weights with float32 rows, to float32's tolerance. What they do with rounded ones is
     /// held to the answers in `native.rs`.
-    const fn kernels(backend: Backend) -> Subject {
+    const fn kernels(backend: &'static str) -> Subject {
         Subject { backend, profile: Profile::Native, precision: Precision::Bf16 }
     }
 
     /// Those of this build; with a device, those of ONNX Runtime alone that compute on it.
     pub(crate) fn built_in() -> Vec<Subject> {
         let has_device = std::env::var_os(DEVICE_VARIABLE).is_some();
-        let is_here = |subject: &Subject| match subject.backend {
-            Backend::Ort => {
-                // our kernels are the processor's
-                Backend::Ort.is_built_in() && (!has_device || subject.profile != Profile::Native)
-            }
-            other => other.is_built_in() && !has_device,
+        let built_in = BackendName::built_in();
+        let is_here = |subject: &Subject| {
+            // the custom operators compute on the processor
+            let has_it = !has_device || (subject.backend == ORT && subject.profile != Profile::Native);
+            built_in.contains(&subject.backend()) && has_it
         };
         Self::ALL.into_iter().filter(is_here).collect()
+    }
+
+    pub(crate) fn backend(self) -> BackendName {
+        named(self.backend)
     }
 }
 
@@ -149,9 +160,9 @@ impl Export {
         let options = LoadOptions {
             profile: Some(subject.profile),
             precision: Some(subject.precision),
-            ..load_options(subject.backend)
+            ..load_options(subject.backend())
         };
-        load(subject.backend, &self.artifact, Some(&self.checkpoint), &options).unwrap()
+        load(subject.backend(), &self.artifact, Some(&self.checkpoint), &options).unwrap()
     }
 
     /// Whether a subject computes with the checkpoint's weights as they are.
@@ -181,15 +192,15 @@ impl Export {
 const DEVICE_VARIABLE: &str = "JETMOE_TEST_DEVICE";
 
 /// The device under test, with its default options.
-pub(crate) fn device(backend: Backend) -> Device {
+pub(crate) fn device(backend: BackendName) -> Device {
     match std::env::var(DEVICE_VARIABLE) {
-        Ok(device) if backend == Backend::Ort => device.parse().unwrap(),
+        Ok(device) if backend == named(ORT) => device.parse().unwrap(),
         _ => Device::Cpu,
     }
 }
 
 /// How a backend is loaded on the device under test.
-pub(crate) fn load_options(backend: Backend) -> LoadOptions {
+pub(crate) fn load_options(backend: BackendName) -> LoadOptions {
     LoadOptions { device: device(backend), ..LoadOptions::default() }
 }
 

@@ -13,7 +13,7 @@ static TINY: LazyLock<Export> = LazyLock::new(|| Case::named("tiny").export());
 /// Compares a model in which something is wrong with what must come out of the right one.
 fn compare_with_golden(wrong: &Export, subject: Subject) -> Comparison {
     let expectation = TINY.expectation(subject, Case::named("tiny").golden());
-    compare(subject.backend, &wrong.load(subject), &expectation, Tolerance::Float32).unwrap()
+    compare(subject.backend(), &wrong.load(subject), &expectation, Tolerance::Float32).unwrap()
 }
 
 /// Checks that every backend finds a mistake in a copy of the case `tiny`.
@@ -188,7 +188,7 @@ fn the_configured_epsilon_in_the_norms_of_the_layers_is_found() {
         for subject in Subject::built_in().into_iter().filter(|subject| *subject != Subject::REFERENCE) {
             let expectation = export.expectation(subject, case.golden());
             let comparison =
-                compare(subject.backend, &export.load(subject), &expectation, Tolerance::Float32).unwrap();
+                compare(subject.backend(), &export.load(subject), &expectation, Tolerance::Float32).unwrap();
             assert!(!comparison.passed, "{comparison:#?}");
         }
     }

@@ -2,9 +2,9 @@
 //! worth on held-out text. `Subject::ORT_KERNELS` and `Subject::TRACT_KERNELS` go through the rest of the suite.
 
 use jetmoe::artifact::{Precision, Profile, WeightPlan};
-use jetmoe::conformance::{Backend, StoredWeights, Verifier};
+use jetmoe::conformance::{BackendName, StoredWeights, Verifier};
 
-use crate::fixtures::Case;
+use crate::fixtures::{Case, ORT, TRACT, named};
 use crate::precisions::{Exports, mini_perplexity, options, plan};
 
 /// By how much the perplexity of quantized weights may differ from that of the portable graph. Both round what meets a
@@ -34,7 +34,7 @@ fn precisions() -> impl Iterator<Item = Precision> {
 }
 
 /// Compares every case in every precision, and stored in every way, with the reference over the same weights.
-fn verify_every_case(backend: Backend) {
+fn verify_every_case(backend: BackendName) {
     let mut problems = Vec::new();
     for case in Case::all() {
         let exports = Exports::of(&case.name);
@@ -63,13 +63,13 @@ fn verify_every_case(backend: Backend) {
 
 #[test]
 fn in_onnx_runtime_every_case_is_computed_as_by_the_reference_over_the_same_weights() {
-    verify_every_case(Backend::Ort);
+    verify_every_case(named(ORT));
 }
 
 /// The portable graph is always ONNX Runtime's.
-fn check_perplexity(backend: Backend) {
+fn check_perplexity(backend: BackendName) {
     for precision in [Precision::Int8, Precision::Q4] {
-        let portable = mini_perplexity(Backend::Ort, precision, Profile::Portable);
+        let portable = mini_perplexity(named(ORT), precision, Profile::Portable);
         let native = mini_perplexity(backend, precision, Profile::Native);
         let difference = native / portable - 1.0;
         println!("{precision} on {backend}: {portable} portable, {native} native, {difference:+.5}");
@@ -79,12 +79,12 @@ fn check_perplexity(backend: Backend) {
 
 #[test]
 fn in_onnx_runtime_perplexity_is_that_of_the_portable_graph() {
-    check_perplexity(Backend::Ort);
+    check_perplexity(named(ORT));
 }
 
 #[test]
 fn in_tract_perplexity_is_that_of_the_portable_graph() {
-    check_perplexity(Backend::Tract);
+    check_perplexity(named(TRACT));
 }
 
 /// Scales of native graphs are float16, as those of `q4f16` are, so both round alike; and bfloat16 is bfloat16.

@@ -5,16 +5,16 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use jetmoe::artifact::{Artifact, OptionalOutput, Precision, Profile, WeightPlan};
 use jetmoe::conformance::{
-    Backend, EvaluationOptions, Expectation, Quality, Tolerance, Verifier, compare, evaluate, load,
+    BackendName, EvaluationOptions, Expectation, Quality, Tolerance, Verifier, compare, evaluate, load,
     reference_model,
 };
 use jetmoe::export::{ExportOptions, export};
-use jetmoe::rt::{Error, LoadOptions, Model, Runtime, TokenBatch};
+use jetmoe::rt::{Error, LoadOptions, Model, TokenBatch, backends};
 use ndarray::Slice;
 use tempfile::TempDir;
 
 use crate::closeness::token_axis;
-use crate::fixtures::{Case, device, load_options};
+use crate::fixtures::{Case, ORT, TRACT, device, load_options, named};
 
 /// A case exported in several ways into one artifact.
 pub(crate) struct Exports {
@@ -51,7 +51,7 @@ pub(crate) fn plan(kept: &[&str], zero_points: bool) -> WeightPlan {
     WeightPlan { kept, zero_points, ..WeightPlan::default() }
 }
 
-pub(crate) fn options(backend: Backend, precision: Precision, profile: Profile) -> LoadOptions {
+pub(crate) fn options(backend: BackendName, precision: Precision, profile: Profile) -> LoadOptions {
     LoadOptions {
         device: device(backend),
         precision: Some(precision),
@@ -62,7 +62,7 @@ pub(crate) fn options(backend: Backend, precision: Precision, profile: Profile) 
 }
 
 /// Verifies every graph of `tiny` in one artifact that a runtime can run, and answers how many there were.
-fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
+fn verify_every_graph(backend: BackendName) -> usize {
     let exports = Exports::of("tiny");
     let checkpoint = exports.case.checkpoint();
     let mut verified = 0;
@@ -79,17 +79,12 @@ fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
         artifact.check_digests().unwrap();
         for graph in &artifact.manifest().graphs {
             let options = options(backend, graph.precision, graph.profile);
-            let mut verifier = Verifier::new(&artifact, Some(&checkpoint), options, None);
+            let mut verifier = Verifier::new(&artifact, Some(&checkpoint), options.clone(), None);
             let result = verifier.verify(backend);
-            if !runtime.can_run(graph) || !device(backend).runs(graph.precision, graph.profile) {
+            if !backend.backend().unwrap().supports(graph, &options).is_yes() {
                 let refused = result.unwrap_err();
                 assert!(
-                    matches!(
-                        &refused,
-                        jetmoe::conformance::Error::Runtime(
-                            Error::CannotRun { .. } | Error::DeviceCannotRun { .. }
-                        )
-                    ),
+                    matches!(&refused, jetmoe::conformance::Error::Model(Error::Unsupported { .. })),
                     "{refused}"
                 );
                 continue;
@@ -106,11 +101,10 @@ fn verify_every_graph(runtime: Runtime, backend: Backend) -> usize {
 #[test]
 fn onnx_runtime_runs_every_precision_and_profile_as_the_reference_does() {
     let runs = |precision| {
-        let profiles = profiles_of(precision).filter(|profile| Runtime::Ort.profiles().contains(profile));
-        profiles.filter(|profile| device(Backend::Ort).runs(precision, *profile)).count()
+        profiles_of(precision).filter(|profile| device(named(ORT)).runs(precision, *profile)).count()
     };
     let graphs = Precision::ALL.iter().map(|precision| runs(*precision)).sum::<usize>();
-    assert_eq!(verify_every_graph(Runtime::Ort, Backend::Ort), 2 * graphs);
+    assert_eq!(verify_every_graph(named(ORT)), 2 * graphs);
 }
 
 #[cfg(feature = "tract")]
@@ -118,7 +112,7 @@ fn onnx_runtime_runs_every_precision_and_profile_as_the_reference_does() {
 fn tract_runs_every_precision_of_its_profiles_as_the_reference_does() {
     let native = [Precision::Bf16, Precision::Int8, Precision::Q4].len();
     let portable = Precision::ALL.iter().filter(|precision| **precision != Precision::Bf16).count();
-    assert_eq!(verify_every_graph(Runtime::Tract, Backend::Tract), 2 * (native + portable));
+    assert_eq!(verify_every_graph(named(TRACT)), 2 * (native + portable));
 }
 
 #[test]
@@ -129,9 +123,9 @@ fn rounded_weights_are_no_excuse_for_wrong_arithmetic() {
     let graph = artifact.graph(None, None).unwrap();
     let own = reference_model(&exports.case.checkpoint(), graph.task).unwrap();
     let expectation = Expectation::from_model(&own).unwrap();
-    let options = options(Backend::Ort, Precision::Q4, Profile::Portable);
-    let model = load(Backend::Ort, &artifact, None, &options).unwrap();
-    let comparison = compare(Backend::Ort, &model, &expectation, Tolerance::Float32).unwrap();
+    let options = options(named(ORT), Precision::Q4, Profile::Portable);
+    let model = load(named(ORT), &artifact, None, &options).unwrap();
+    let comparison = compare(named(ORT), &model, &expectation, Tolerance::Float32).unwrap();
     assert!(comparison.tensors.iter().all(|tensor| !tensor.passed || tensor.name == "hidden_states.*"));
     assert!(!comparison.passed);
 }
@@ -140,9 +134,9 @@ fn rounded_weights_are_no_excuse_for_wrong_arithmetic() {
 fn a_golden_file_is_not_held_against_rounded_weights() {
     let exports = Exports::of("tiny");
     let artifact = exports.add(Precision::Int8, Profile::Portable, WeightPlan::default());
-    let options = options(Backend::Ort, Precision::Int8, Profile::Portable);
+    let options = options(named(ORT), Precision::Int8, Profile::Portable);
     let mut verifier = Verifier::new(&artifact, None, options, Some(exports.case.golden()));
-    let error = verifier.verify(Backend::Ort).unwrap_err();
+    let error = verifier.verify(named(ORT)).unwrap_err();
     assert!(error.to_string().contains("the int8 graph holds rounded ones"), "{error}");
 }
 
@@ -161,8 +155,8 @@ static MINI: LazyLock<(Exports, Artifact)> = LazyLock::new(|| {
 });
 
 /// Perplexity of jetmoe-mini on held-out text, measured once for all tests.
-pub(crate) fn mini_perplexity(backend: Backend, precision: Precision, profile: Profile) -> f64 {
-    type Measured = Vec<((Backend, Precision, Profile), Arc<OnceLock<f64>>)>;
+pub(crate) fn mini_perplexity(backend: BackendName, precision: Precision, profile: Profile) -> f64 {
+    type Measured = Vec<((BackendName, Precision, Profile), Arc<OnceLock<f64>>)>;
     static MEASURED: Mutex<Measured> = Mutex::new(Vec::new());
     let key = (backend, precision, profile);
     let place = {
@@ -183,7 +177,7 @@ pub(crate) fn mini_perplexity(backend: Backend, precision: Precision, profile: P
 }
 
 /// Perplexity on held-out text.
-fn perplexity(case: &Case, artifact: &Artifact, backend: Backend, options: &LoadOptions) -> f64 {
+fn perplexity(case: &Case, artifact: &Artifact, backend: BackendName, options: &LoadOptions) -> f64 {
     let model = load(backend, artifact, None, options).unwrap();
     let text = case.folder.join("eval.jsonl");
     let quality = evaluate(&model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();
@@ -204,7 +198,7 @@ fn allowed(precision: Precision) -> f64 {
     }
 }
 
-fn check_quality(backend: Backend, precisions: &[Precision]) {
+fn check_quality(backend: BackendName, precisions: &[Precision]) {
     let runs = |precision: &&Precision| device(backend).runs(**precision, Profile::Portable);
     for precision in precisions.iter().filter(runs) {
         let rise = rise(&MINI.0.case, mini_perplexity(backend, *precision, Profile::Portable));
@@ -216,7 +210,7 @@ fn check_quality(backend: Backend, precisions: &[Precision]) {
 #[test]
 fn in_onnx_runtime_no_precision_costs_more_quality_than_it_may() {
     check_quality(
-        Backend::Ort,
+        named(ORT),
         &[Precision::F16, Precision::Bf16, Precision::Int8, Precision::Q4, Precision::Q4F16],
     );
 }
@@ -224,7 +218,7 @@ fn in_onnx_runtime_no_precision_costs_more_quality_than_it_may() {
 #[cfg(feature = "tract")]
 #[test]
 fn in_tract_no_precision_costs_more_quality_than_it_may() {
-    check_quality(Backend::Tract, &[Precision::F16, Precision::Int8, Precision::Q4]);
+    check_quality(named(TRACT), &[Precision::F16, Precision::Int8, Precision::Q4]);
 }
 
 #[test]
@@ -234,8 +228,8 @@ fn with_zero_points_and_groups_of_16_the_head_takes_4_bits_too() {
     let artifact = exports.add(Precision::Q4, Profile::OnnxRuntime, weights);
     let graph = artifact.graph(None, None).unwrap();
     assert!(graph.stored.keys().all(|storage| storage.to_string() != "int8"), "{:?}", graph.stored);
-    let options = LoadOptions { precision: Some(Precision::Q4), ..load_options(Backend::Ort) };
-    let rise = rise(&exports.case, perplexity(&exports.case, &artifact, Backend::Ort, &options));
+    let options = LoadOptions { precision: Some(Precision::Q4), ..load_options(named(ORT)) };
+    let rise = rise(&exports.case, perplexity(&exports.case, &artifact, named(ORT), &options));
     assert!(rise <= allowed(Precision::Q4), "{rise}");
 }
 
@@ -250,13 +244,12 @@ fn a_cache_of_any_precision_is_truncated_to_its_first_tokens() {
     }
     let artifact = artifact.unwrap();
     for graph in &artifact.manifest().graphs {
-        for (runtime, backend) in [(Runtime::Ort, Backend::Ort), (Runtime::Tract, Backend::Tract)] {
-            let runs = runtime.can_run(graph) && device(backend).runs(graph.precision, graph.profile);
-            if !runtime.is_built_in() || !runs {
+        for &backend in backends() {
+            let options = options(named(backend.name()), graph.precision, graph.profile);
+            if !backend.supports(graph, &options).is_yes() {
                 continue;
             }
-            let options = options(backend, graph.precision, graph.profile);
-            let options = LoadOptions { runtime: Some(runtime), ..options };
+            let options = LoadOptions { backend: Some(backend), ..options };
             let mut session = Model::load_artifact(&artifact, &options).unwrap().session().unwrap();
             let prompts = [vec![5, 6, 7, 8, 9], vec![10, 11]];
             session.step(&TokenBatch::left_padded(&prompts, 0).unwrap()).unwrap();
@@ -266,7 +259,7 @@ fn a_cache_of_any_precision_is_truncated_to_its_first_tokens() {
             assert!(kept.keys().eq(whole.keys()) && !kept.is_empty());
             for (name, tensor) in &whole {
                 let first = tensor.slice_axis(token_axis(*name), Slice::from(..3));
-                assert!(kept[name] == first, "{name} of {} on {runtime}", graph.precision);
+                assert!(kept[name] == first, "{name} of {} on {}", graph.precision, backend.name());
             }
             let next = session.step(&TokenBatch::next_tokens(&[12, 13])).unwrap();
             assert!(next.last_logits(1).unwrap().iter().all(|logit| logit.is_finite()));

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use jetmoe::artifact::OutputName;
-use jetmoe::rt::engine::TensorMap;
+use jetmoe::rt::TensorMap;
 use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
 use ndarray::{Array2, ArrayD, Slice, concatenate, s};
 

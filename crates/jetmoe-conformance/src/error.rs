@@ -1,3 +1,5 @@
+//! Why a comparison could not be made.
+
 use std::path::PathBuf;
 
 use jetmoe_artifact::Precision;
@@ -11,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The model could not be loaded or run.
     #[error(transparent)]
-    Runtime(#[from] jetmoe_rt::Error),
+    Model(#[from] jetmoe_rt::Error),
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
@@ -24,8 +26,7 @@ pub enum Error {
     /// A golden file holds results of the checkpoint's own weights, and the graph holds rounded ones.
     #[error(
         "a golden file says what the checkpoint's own weights give, and the {precision} graph holds rounded ones\n  \
-             compare with the reference on the graph's weights: leave --golden out; measure what rounding costs with: \
-             jetmoe eval --baseline"
+             compare with the reference on the graph's weights, or measure what quantization costs with an evaluation"
     )]
     GoldenOfOtherWeights {
         /// Precision of the graph.
@@ -42,7 +43,7 @@ pub enum Error {
     },
     /// The reference does not fit in memory.
     #[error("the reference holds every weight as float32, which takes {:.1} GB, and {:.1} GB of memory are left\n  \
-             use a machine with more memory; jetmoe eval compares two artifacts without the reference",
+             use a machine with more memory, or compare two artifacts without the reference",
             *needed as f64 / 1e9, *available as f64 / 1e9)]
     ReferenceMemory {
         /// What it takes, in bytes.
@@ -119,11 +120,14 @@ pub enum Error {
         /// What the model gives.
         found: Vec<usize>,
     },
+    /// A name that no backend has.
+    #[error("unknown backend {name:?}; known: {}, {}", jetmoe_rt::BACKEND_NAMES.join(", "), crate::BackendName::REFERENCE)]
+    UnknownBackend {
+        /// The name.
+        name: String,
+    },
     /// The reference was chosen as a backend without a checkpoint.
-    #[error(
-        "the reference needs the checkpoint, which was not found{}\n  name it with --checkpoint",
-        remembered(source_name)
-    )]
+    #[error("the reference needs the checkpoint, which was not found{}", remembered(source_name))]
     NoCheckpoint {
         /// Where the manifest says it came from.
         source_name: Option<String>,

@@ -1,6 +1,5 @@
 use jetmoe_checkpoint::ModelConfig;
-use jetmoe_rt::engine::TensorMap;
-use jetmoe_rt::{GenerationOptions, Model, TokenBatch, TokenGenerator};
+use jetmoe_rt::{GenerationOptions, Model, TensorMap, TokenBatch, TokenGenerator};
 use ndarray::{Array2, ArrayD};
 
 use crate::Result;
@@ -51,7 +50,7 @@ impl Expectation {
         } else {
             (None, None)
         };
-        Ok(Expectation { source: model.runtime(), batch, tensors, next, greedy })
+        Ok(Expectation { source: model.backend(), batch, tensors, next, greedy })
     }
 }
 
@@ -120,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::spoilt::{folder, spoilt};
-    use crate::{Backend, Tolerance, compare};
+    use crate::{BackendName, Tolerance, compare};
 
     #[test]
     fn a_model_meets_its_own_expectation_exactly() {
@@ -132,7 +131,8 @@ mod tests {
             let model = spoilt(fixture, task, |_, _| ());
             let expectation = Expectation::from_model(&model).unwrap();
             assert_eq!(expectation.source, "spoilt 1.0");
-            let comparison = compare(Backend::Reference, &model, &expectation, Tolerance::Float32).unwrap();
+            let comparison =
+                compare(BackendName::REFERENCE, &model, &expectation, Tolerance::Float32).unwrap();
             assert!(comparison.passed && comparison.not_compared.is_empty(), "{comparison:#?}");
             assert!(comparison.tensors.iter().all(|tensor| tensor.max_absolute_error == 0.0));
             assert_eq!(comparison.tokens, 14 + 11 + 6);
@@ -145,7 +145,7 @@ mod tests {
         let expectation =
             Expectation::from_model(&spoilt("goldens/tiny", Task::CausalLm, |_, _| ())).unwrap();
         let other = spoilt("goldens/yarn-rope", Task::CausalLm, |_, _| ());
-        let comparison = compare(Backend::Reference, &other, &expectation, Tolerance::Float32).unwrap();
+        let comparison = compare(BackendName::REFERENCE, &other, &expectation, Tolerance::Float32).unwrap();
         assert!(!comparison.passed);
         assert!(comparison.tensors.iter().all(|tensor| !tensor.passed), "{comparison:#?}");
         assert!(!comparison.greedy.unwrap().identical);

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use jetmoe_artifact::{OutputName, Signature, Task};
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
-use jetmoe_rt::{Model, Result};
+use jetmoe_rt::{BackendError, GraphSession, LoadedGraph, Model, StepInputs, TensorMap};
 
 use crate::reference_model;
 
@@ -53,7 +52,7 @@ struct SpoiltSession {
 }
 
 impl LoadedGraph for SpoiltGraph {
-    fn runtime(&self) -> String {
+    fn backend(&self) -> String {
         "spoilt 1.0".to_owned()
     }
 
@@ -61,27 +60,27 @@ impl LoadedGraph for SpoiltGraph {
         self.model.graph().signature()
     }
 
-    fn start(&self) -> Result<Box<dyn GraphSession>> {
+    fn start(&self) -> Result<Box<dyn GraphSession>, BackendError> {
         let session = self.model.graph().start()?;
         Ok(Box::new(SpoiltSession { session, spoil: Arc::clone(&self.spoil) }))
     }
 }
 
 impl GraphSession for SpoiltSession {
-    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap, BackendError> {
         let cached = inputs.attention_mask.ncols() - inputs.input_ids.ncols();
         let mut tensors = self.session.run(inputs)?;
         (self.spoil)(cached, &mut tensors);
         Ok(tensors)
     }
 
-    fn cache(&self) -> Result<TensorMap> {
+    fn cache(&self) -> Result<TensorMap, BackendError> {
         let mut tensors = self.session.cache()?;
         (self.spoil)(0, &mut tensors);
         Ok(tensors)
     }
 
-    fn truncate(&mut self, tokens: usize) -> Result<()> {
+    fn truncate(&mut self, tokens: usize) -> Result<(), BackendError> {
         self.session.truncate(tokens)
     }
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use jetmoe_artifact::{Artifact, GraphRecord, WeightStorage};
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_rt::LoadOptions;
+use jetmoe_rt::{LoadOptions, choose_graph};
 
 use crate::reference::{reference_model, reference_model_of_graph};
-use crate::{Backend, Comparison, Error, Expectation, Result, Tolerance, compare, load};
+use crate::{BackendName, Comparison, Error, Expectation, Result, Tolerance, compare, load};
 
 /// Verifies an artifact, backend by backend.
 #[derive(Debug)]
@@ -35,28 +35,32 @@ impl<'a> Verifier<'a> {
     /// Compares what one backend makes of the graph that the options take for it.
     ///
     /// # Errors
-    /// A graph that cannot be had or loaded, a golden file for weights that the graph does not hold, or nothing in
+    /// A graph that is missing or cannot be loaded, a golden file for weights that the graph does not hold, or nothing in
     /// common between graph and expectation.
-    pub fn verify(&mut self, backend: Backend) -> Result<Comparison> {
-        let Some(runtime) = backend.runtime() else { return self.verify_reference() };
-        let record = self.options.choose_graph(self.artifact, runtime)?;
-        let tolerance = Tolerance::of(record, runtime, self.options.int8_activations);
+    pub fn verify(&mut self, name: BackendName) -> Result<Comparison> {
+        if name == BackendName::REFERENCE {
+            return self.verify_reference();
+        }
+        let backend = name.backend()?;
+        let record = choose_graph(self.artifact, backend, &self.options)?;
+        let tolerance = Tolerance::of(record, backend, &self.options);
         if self.golden.is_some() && !holds_the_checkpoints_weights(record) {
             return Err(Error::GoldenOfOtherWeights { precision: record.precision });
         }
         self.compute(record)?;
-        let model = load(backend, self.artifact, self.checkpoint, &self.options)?;
-        let mut comparison = compare(backend, &model, self.expectation(record)?, tolerance)?;
+        let model = load(name, self.artifact, self.checkpoint, &self.options)?;
+        let mut comparison = compare(name, &model, self.expectation(record)?, tolerance)?;
         comparison.graph = Some(record.graph.path.clone());
-        self.something_in_common(comparison, record)
+        self.ensure_outputs_overlap(comparison, record)
     }
 
     /// The reference against the golden file.
     fn verify_reference(&mut self) -> Result<Comparison> {
         let record = self.artifact.graph(self.options.precision, self.options.profile)?;
-        let model = load(Backend::Reference, self.artifact, self.checkpoint, &self.options)?;
-        let comparison = compare(Backend::Reference, &model, self.expectation(record)?, Tolerance::Float32)?;
-        self.something_in_common(comparison, record)
+        let model = load(BackendName::REFERENCE, self.artifact, self.checkpoint, &self.options)?;
+        let comparison =
+            compare(BackendName::REFERENCE, &model, self.expectation(record)?, Tolerance::Float32)?;
+        self.ensure_outputs_overlap(comparison, record)
     }
 
     /// Who says what must come out.
@@ -65,7 +69,7 @@ impl<'a> Verifier<'a> {
         self.golden.iter().chain(computed).next().map_or(String::new(), |found| found.source.clone())
     }
 
-    fn something_in_common(&self, comparison: Comparison, record: &GraphRecord) -> Result<Comparison> {
+    fn ensure_outputs_overlap(&self, comparison: Comparison, record: &GraphRecord) -> Result<Comparison> {
         if comparison.tensors.is_empty() {
             let source = self.expectation(record)?.source.clone();
             return Err(Error::NothingCompared { expected_by: source, expected: comparison.not_compared });

@@ -8,11 +8,11 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use jetmoe_artifact::{Artifact, Kept, OptionalOutput, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
-use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
+use jetmoe_conformance::{Comparison, VerificationReport, Verifier};
 use jetmoe_export::console::{self, ExitStatus, note, print, print_table};
 use jetmoe_export::{Calibration, ExportOptions, Exported, export, record_verification, spinner};
 use jetmoe_graph::{Opset, Rounding};
-use jetmoe_rt::LoadOptions;
+use jetmoe_rt::{LoadOptions, backends};
 
 const QUANTIZATION: &str = "Quantization";
 
@@ -178,16 +178,16 @@ fn verify(checkpoint: &Checkpoint, exported: &Exported) -> anyhow::Result<Verifi
         int8_activations: false,
         ..LoadOptions::default()
     };
-    let mut verifier = Verifier::new(&artifact, Some(checkpoint), options, None);
-    let comparisons = Backend::built_in()
-        .into_iter()
-        .filter(|backend| backend.runtime().is_some_and(|runtime| runtime.can_run(record)))
-        .map(|backend| Ok(verifier.verify(backend)?))
+    let mut verifier = Verifier::new(&artifact, Some(checkpoint), options.clone(), None);
+    let comparisons = backends()
+        .iter()
+        .filter(|backend| backend.supports(record, &options).is_yes())
+        .map(|backend| Ok(verifier.verify(backend.name().parse()?)?))
         .collect::<anyhow::Result<Vec<_>>>()?;
     spinner.finish_and_clear();
     anyhow::ensure!(
         !comparisons.is_empty(),
-        "this build has no runtime that can verify a {} graph of the {} profile; build with `ort` or `tract`",
+        "this build has no backend that can verify a {} graph of the {} profile; build with `ort` or `tract`",
         record.precision,
         record.profile
     );

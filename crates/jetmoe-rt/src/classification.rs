@@ -72,7 +72,7 @@ impl TextClassifier {
     /// * [`Error::EmptyPrompt`]: a text that is empty.
     /// * [`Error::TooLong`]: a text with more tokens than the model has positions, after cutting.
     /// * [`Error::Checkpoint`]: what the tokenizer refuses.
-    /// * [`Error::Run`]: the runtime failed, or computed logits that are no numbers.
+    /// * [`Error::Backend`]: the backend failed. [`Error::Logits`]: it computed NaN.
     /// * [`Error::Shape`]: the graph returns another number of classes than the configuration names.
     pub fn classify<S: AsRef<str>>(
         &self,
@@ -126,9 +126,9 @@ impl TextClassifier {
     /// `logits`: `[labels]`
     fn classification(&self, index: usize, logits: ArrayView1<'_, f32>) -> Result<Classification> {
         if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err(Error::Run {
-                runtime: self.model.runtime(),
-                message: format!("the logits of text {index} are not all finite numbers: {logits}"),
+            return Err(Error::Logits {
+                backend: self.model.backend(),
+                problem: format!("those of text {index} are not all finite: {logits}"),
             });
         }
         let mut best = (0, f32::NEG_INFINITY);

@@ -1,11 +1,13 @@
+//! A session: one batch of sequences, its key/value cache, and the outputs of its steps.
+
 use std::ops::Range;
 use std::time::Duration;
 
 use jetmoe_artifact::OutputName;
+use jetmoe_backend::{GraphSession, LogitsToKeep, StepInputs, TensorMap};
 use jetmoe_checkpoint::ModelConfig;
 use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, Ix2, Ix3, concatenate, s};
 
-use crate::engine::{GraphSession, StepInputs, TensorMap, WantedLogits};
 use crate::{Error, Result, TokenBatch};
 
 /// One batch of sequences: its cache, and which of its tokens count.
@@ -28,10 +30,10 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::TokenOutOfRange`], [`Error::TooLong`], [`Error::Shape`] for another batch size than before, or what
-    /// the runtime reports. The session is then as it was before.
+    /// the backend reports. The session is then as it was before.
     pub fn step(&mut self, tokens: &TokenBatch) -> Result<StepOutput> {
         let mask = self.mask_with(tokens)?;
-        self.run(tokens, 0..tokens.sequence_length(), &mask, WantedLogits::All)
+        self.run(tokens, 0..tokens.sequence_length(), &mask, LogitsToKeep::All)
     }
 
     /// As [`Session::step`], in as many steps of at most `chunk` tokens per sequence as it takes, at least 1: what a step
@@ -68,11 +70,11 @@ impl Session {
         let mut done = 0;
         if self.has_cache {
             while length - done > chunk {
-                self.run(tokens, done..done + chunk, mask, WantedLogits::Last)?;
+                self.run(tokens, done..done + chunk, mask, LogitsToKeep::Last)?;
                 done += chunk;
             }
         }
-        self.run(tokens, done..length, mask, WantedLogits::Last)
+        self.run(tokens, done..length, mask, LogitsToKeep::Last)
     }
 
     /// Keeps the first `tokens` cached tokens per sequence, padding included, and forgets the rest, as if it had never
@@ -80,7 +82,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Truncation`] for more tokens than [`Session::past_length`], [`Error::NoCache`] for a task without a
-    /// cache, or what the runtime reports. The session is then as it was before.
+    /// cache, or what the backend reports. The session is then as it was before.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
         if !self.has_cache {
             return Err(Error::NoCache);
@@ -147,7 +149,7 @@ impl Session {
         tokens: &TokenBatch,
         columns: Range<usize>,
         mask: &Array2<bool>,
-        logits: WantedLogits,
+        logits: LogitsToKeep,
     ) -> Result<StepOutput> {
         let before = mask.ncols() - tokens.sequence_length();
         let mask = mask.slice(s![.., ..before + columns.end]);
@@ -169,17 +171,17 @@ impl Session {
         }
     }
 
-    /// How long the last step was in the runtime itself, see [`GraphSession::engine_time`].
-    pub fn engine_time(&self) -> Option<Duration> {
-        self.graph.engine_time()
+    /// How long the last step took in the engine itself, see [`GraphSession::backend_time`].
+    pub fn backend_time(&self) -> Option<Duration> {
+        self.graph.backend_time()
     }
 
     /// A copy of the cache, see [`GraphSession::cache`].
     ///
     /// # Errors
-    /// What the runtime refuses.
+    /// What the backend refuses.
     pub fn cache(&self) -> Result<TensorMap> {
-        self.graph.cache()
+        Ok(self.graph.cache()?)
     }
 }
 

@@ -57,7 +57,7 @@ pub struct GenerationOptions {
     /// Tokens that end the continuation, in place of the model's own; an empty list ends it by none. `None`, the
     /// default, takes those of `generation_config.json`, or where it names none those of `config.json`.
     pub end_token_ids: Option<Vec<u32>>,
-    /// Decides the draws of [`Sampling::Random`]: the same seed, prompts and runtime give the same continuations, and
+    /// Decides the draws of [`Sampling::Random`]: the same seed, prompts and backend give the same continuations, and
     /// every sequence of a batch has its own stream of draws. `None`, the default, takes another seed each time.
     pub seed: Option<u64>,
     /// Most tokens of a prompt that one step reads, at least 1; 512 by default. A longer prompt takes several steps, and

@@ -123,7 +123,7 @@ impl TextGenerator {
     /// * [`Error::EmptyPrompt`]: no text, no message or no token. A text of spaces is not empty.
     /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that the model cannot take.
     /// * [`Error::Checkpoint`]: what the tokenizer or the chat template refuses, or no chat template.
-    /// * [`Error::Run`]: the runtime failed, or computed logits that are no numbers.
+    /// * [`Error::Backend`]: the backend failed. [`Error::Logits`]: it computed NaN.
     pub fn generate<'p>(
         &self,
         prompt: impl Into<Prompt<'p>>,

@@ -128,7 +128,7 @@ impl TokenGenerator {
     /// * [`Error::Option`]: a value in `options` that makes no sense, or a stop string, which needs a tokenizer.
     /// * [`Error::EmptyPrompt`], [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that the model cannot take.
     ///   A continuation that reaches the end of the positions is no error but [`FinishReason::MaxPositions`].
-    /// * [`Error::Run`]: the runtime failed, or computed logits that are no numbers.
+    /// * [`Error::Backend`]: the backend failed. [`Error::Logits`]: it computed NaN.
     pub fn generate<S: AsRef<[u32]>>(
         &self,
         prompts: &[S],
@@ -304,12 +304,9 @@ impl TokenGenerator {
     }
 
     fn no_numbers(&self, index: usize) -> Error {
-        Error::Run {
-            runtime: self.model.runtime(),
-            message: format!(
-                "the next-token logits of sequence {index} hold NaN or no finite maximum, so no token can be chosen; \
-                 the weights or the precision are not usable"
-            ),
+        Error::Logits {
+            backend: self.model.backend(),
+            problem: format!("those of sequence {index} hold NaN or no finite maximum"),
         }
     }
 }
