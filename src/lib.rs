@@ -1,9 +1,9 @@
-//! JetMoE outside PyTorch: export to ONNX, inference in several runtimes, and proof that they agree.
+//! JetMoE outside PyTorch: export to ONNX, inference with several backends, and proof that they agree.
 //!
-//! This crate holds the `jetmoe` command and gathers the workspace's libraries under one name. A service that only runs
-//! models depends on [`rt`], the crate `jetmoe-rt`, alone. From a checkpoint to text, a model goes through
-//! [`checkpoint`], [`graph`] and [`artifact`] into [`rt`]; [`export`] makes that one call. [`mod@reference`]
-//! computes the same in Candle, and [`conformance`] compares the two.
+//! This crate contains the `jetmoe` command and re-exports the libraries of the workspace. A service that only runs models
+//! depends on [`rt`], the crate `jetmoe-rt`, alone. A model goes from a [`checkpoint`] through [`graph`] and [`artifact`]
+//! into [`rt`]; [`export`] does that in one call. [`mod@reference`] computes the same model in Candle, and
+//! [`conformance`] compares the two.
 
 pub use jetmoe_artifact as artifact;
 pub use jetmoe_checkpoint as checkpoint;
@@ -13,7 +13,9 @@ pub use jetmoe_graph as graph;
 pub use jetmoe_reference as reference;
 pub use jetmoe_rt as rt;
 
-/// The program in the README, compiled with the documentation's other examples.
+/// Compiles the programs in the README and in the guides with the documentation's other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/write-a-service.md")]
+#[doc = include_str!("../docs/debug-a-wrong-logit.md")]
+struct Guides;

@@ -1,3 +1,5 @@
+//! `jetmoe classify`.
+
 use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::Context;
@@ -12,25 +14,25 @@ use super::{ExitStatus, Format, note, print};
 
 /// Classify texts.
 ///
-/// Texts are the arguments, or the lines of standard input.
+/// The texts are the arguments, or the lines of standard input.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  jetmoe classify --model artifact \"In the beginning was the Word\"")]
 pub(crate) struct Classify {
     #[command(flatten)]
     model: ModelArguments,
-    /// Runtime; ONNX Runtime for an artifact (tract where there is none), the reference for a checkpoint.
+    /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
     #[arg(long, value_name = "ort|tract|reference")]
     backend: Option<BackendName>,
-    /// Cut longer texts at this many tokens; without it they are an error.
+    /// Truncate longer texts to this many tokens; without it they are an error.
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Texts that go through the model at a time.
+    /// Texts per step.
     #[arg(long, value_name = "N", default_value_t = ClassificationOptions::default().batch_size)]
     batch_size: usize,
-    /// One line per text: probability, label and text; or a JSON object.
+    /// Print one line per text: probability, label and text, or a JSON object.
     #[arg(long, default_value = "table")]
     format: Format,
-    /// The texts; standard input, one a line, by default.
+    /// The texts [default: standard input, one per line]
     texts: Vec<String>,
 }
 
@@ -51,7 +53,7 @@ const SCHEMA: u32 = 1;
 impl Classify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         let options = ClassificationOptions { max_tokens: self.max_tokens, batch_size: self.batch_size };
-        options.validate().map_err(super::typed)?;
+        options.validate().map_err(super::as_cli_error)?;
         let opened = self.model.open()?;
         self.model.require_task(&opened, Task::SequenceClassification)?;
         let texts = self.read_texts()?;
@@ -71,7 +73,7 @@ impl Classify {
             return Ok(self.texts.clone());
         }
         if io::stdin().is_terminal() {
-            note("Type one text a line and end with Ctrl-D.");
+            note("Type one text per line and end with Ctrl-D.");
         }
         let lines: Vec<String> = io::stdin()
             .lock()
@@ -81,7 +83,7 @@ impl Classify {
         let texts: Vec<String> = lines.into_iter().filter(|line| !line.trim().is_empty()).collect();
         anyhow::ensure!(
             !texts.is_empty(),
-            "there is no text to classify\n  give it as argument, or on standard input, one text a line"
+            "there is no text to classify\n  give texts as arguments, or on standard input, one per line"
         );
         Ok(texts)
     }

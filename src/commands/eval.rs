@@ -1,13 +1,12 @@
+//! `jetmoe eval`.
+
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use comfy_table::{Table, presets};
 use jetmoe_artifact::{Precision, Task};
-use jetmoe_conformance::{
-    BackendName, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate,
-};
-use jetmoe_export::step_bar;
+use jetmoe_conformance::{BackendName, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
+use jetmoe_console::{new_table, step_bar};
 use jetmoe_rt::Model;
 use serde::Serialize;
 
@@ -18,9 +17,9 @@ const BASELINE: &str = "Baseline";
 
 /// Measure quality on held-out text: perplexity, or a classifier's accuracy.
 ///
-/// The file holds one JSON object a line: "text", and for a classifier "label" (a number or a name) and perhaps
-/// "logits" to compare with. A language model's text is encoded with its begin token and cut into windows without
-/// overlap; every token of a window but the first is predicted.
+/// The file holds one JSON object per line: "text", and for a classifier "label" (a number or a name) and optionally
+/// "logits" to compare with. For a language model, text is encoded with the begin token and split into windows without
+/// overlap; every token of a window except the first is predicted.
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
     #[command(flatten)]
@@ -28,20 +27,20 @@ pub(crate) struct Eval {
     /// The held-out text.
     #[arg(long, value_name = "FILE.jsonl")]
     text: PathBuf,
-    /// Backends to measure; by default ONNX Runtime for an artifact and the reference for a checkpoint.
+    /// Backends to measure [default: ort for an artifact, reference for a checkpoint]
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
     backend: Vec<BackendName>,
-    /// Compare a language model's predictions with those of this artifact or checkpoint: KL divergence, the most probable
-    /// token, and the experts that the routers choose, where both were exported with --outputs router-logits.
+    /// Artifact or checkpoint to compare a language model's predictions with: KL divergence, the most probable token, and
+    /// the experts that the routers choose, if both were exported with --outputs router-logits.
     #[arg(long, value_name = "DIR", help_heading = BASELINE)]
     baseline: Option<String>,
-    /// Which of the baseline's graphs; by default the most exact one.
+    /// Graph of the baseline [default: its most precise one]
     #[arg(long, value_name = "PRECISION", requires = "baseline", help_heading = BASELINE)]
     baseline_precision: Option<Precision>,
-    /// Tokens of a language model's window, at least 2.
+    /// Tokens per window of a language model, at least 2.
     #[arg(long, value_name = "N", default_value_t = EvaluationOptions::default().window)]
     window: usize,
-    /// Tokens at which a classifier's text is cut, at least 1.
+    /// Truncate a classifier's texts to this many tokens, at least 1.
     #[arg(long, value_name = "N", default_value_t = EvaluationOptions::default().max_tokens)]
     max_tokens: usize,
     /// Print a table or JSON.
@@ -74,7 +73,7 @@ impl Eval {
         for (flag, value, least) in [("window", self.window, 2), ("max-tokens", self.max_tokens, 1)] {
             anyhow::ensure!(value >= least, "--{flag} is {value}, expected at least {least}");
         }
-        // before a large model is loaded
+        // fails before a large model is loaded
         std::fs::metadata(&self.text).with_context(|| format!("cannot read {}", self.text.display()))?;
         let opened = self.model.open()?;
         let backends: Vec<Option<BackendName>> = if self.backend.is_empty() {
@@ -94,12 +93,11 @@ impl Eval {
                         bar.set_length(lines as u64);
                         bar.set_position(done as u64);
                     })?;
-                bar.finish_and_clear();
                 Ok(Measured { runtime: model.backend(), quality })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         match self.format {
-            Format::Table => print_table(&table(&results))?,
+            Format::Table => print_table(&results_text(&results))?,
             Format::Json => print_json(&Report {
                 schema_version: SCHEMA,
                 model: self.model.model,
@@ -110,15 +108,15 @@ impl Eval {
         Ok(ExitStatus::Success)
     }
 
-    /// The baseline, in the backend that suits it.
+    /// The baseline, in its default backend.
     fn baseline(&self) -> anyhow::Result<Option<Model>> {
         let Some(baseline) = &self.baseline else { return Ok(None) };
-        let arguments = self.model.of_another(baseline.clone(), self.baseline_precision);
+        let arguments = self.model.with_model(baseline.clone(), self.baseline_precision);
         let opened = arguments.open().context("--baseline")?;
         Ok(Some(arguments.load(&opened, None).context("--baseline")?))
     }
 
-    /// Refuses windows that the model has no positions for, before it says so of some text.
+    /// Refuses windows that are longer than the positions of the model.
     fn check_length(&self, model: &Model) -> anyhow::Result<()> {
         let (flag, tokens) = match model.task() {
             Task::SequenceClassification => ("max-tokens", self.max_tokens),
@@ -135,9 +133,8 @@ impl Eval {
     }
 }
 
-fn table(results: &[Measured]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+fn results_text(results: &[Measured]) -> String {
+    let mut table = new_table();
     for result in results {
         match &result.quality {
             Quality::CausalLm(quality) => {
@@ -180,16 +177,15 @@ fn table(results: &[Measured]) -> String {
 
 fn difference_text(runtime: &str, perplexity: f64, difference: &Difference) -> String {
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut differences = new_table();
     let change = perplexity / difference.baseline_perplexity - 1.0;
-    table.add_row(["perplexity".to_owned(), format!("{:+.3} %", change * 100.0)]);
-    table.add_row(["KL divergence".to_owned(), format!("{:.6} nats per token", difference.kl_divergence)]);
-    table.add_row(["same best token".to_owned(), percent(difference.top1_agreement)]);
-    let mut text = format!("\n{runtime} against {}\n{table}\n", difference.baseline);
+    differences.add_row(["perplexity".to_owned(), format!("{:+.3} %", change * 100.0)]);
+    differences
+        .add_row(["KL divergence".to_owned(), format!("{:.6} nats per token", difference.kl_divergence)]);
+    differences.add_row(["same best token".to_owned(), percent(difference.top1_agreement)]);
+    let mut text = format!("\n{runtime} against {}\n{differences}\n", difference.baseline);
     if !difference.routers.is_empty() {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
+        let mut table = new_table();
         table.set_header(["same experts", "attention", "mlp"]);
         for router in &difference.routers {
             table.add_row([

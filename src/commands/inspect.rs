@@ -1,12 +1,13 @@
+//! `jetmoe inspect`.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
-use indicatif::HumanBytes;
 use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
+use jetmoe_console::{CellAlignment, HumanBytes, new_table};
 use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
 use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
@@ -34,7 +35,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<CheckpointFacts>,
     graphs: Vec<GraphFacts>,
-    /// What the graphs of an artifact will take, in every runtime that can run them.
+    /// Memory that the graphs of an artifact take in every backend that can run them.
     memory: Vec<MemoryFacts>,
 }
 
@@ -59,7 +60,7 @@ struct CheckpointFacts {
     vocab_size: usize,
     positions: usize,
     parameters: u64,
-    /// Parameters that one token uses: of the experts only those it is sent to.
+    /// Parameters that one token uses: of the experts, only those it is routed to.
     parameters_per_token: u64,
     bytes: u64,
 }
@@ -72,7 +73,7 @@ struct GraphFacts {
     producer: String,
     inputs: Vec<TensorFacts>,
     outputs: Vec<TensorFacts>,
-    /// How often each operator occurs; outside the standard domain with the domain in front.
+    /// Number of nodes per operator. Operators outside the standard domain have their domain as prefix.
     operators: BTreeMap<String, usize>,
     nodes: usize,
     parameters: u64,
@@ -87,7 +88,7 @@ struct TensorFacts {
     shape: Vec<Size>,
 }
 
-/// Size of a dimension: a number, the name of one that a run decides, or null where the graph does not say.
+/// Size of a dimension: a number, the name of a dynamic one, or null if the graph does not say.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Size {
@@ -144,7 +145,7 @@ impl Inspect {
     }
 }
 
-/// What every graph of an artifact will take in memory, in the backends that support it.
+/// Memory that every graph of an artifact takes in the backends that can run it.
 fn memory_facts(manifest: &Manifest) -> Vec<MemoryFacts> {
     let options = LoadOptions::default();
     let facts = manifest.graphs.iter().flat_map(|graph| {
@@ -179,7 +180,7 @@ fn checkpoint_facts(checkpoint: &Checkpoint) -> CheckpointFacts {
     }
 }
 
-/// Parameters of the experts that a token is not sent to.
+/// Parameters of the experts that a token is not routed to.
 fn unused_expert_parameters(config: &ModelConfig) -> u64 {
     let per_expert = config.hidden_size * (2 * config.kv_width() + 3 * config.intermediate_size);
     let unused = config.num_local_experts - config.num_experts_per_token;
@@ -286,7 +287,7 @@ fn text(report: &Report) -> String {
             let memory = report.memory.iter().filter(|memory| memory.graph == graph.graph.path);
             let memory: Vec<String> =
                 memory.map(|memory| format!("{} in {}", HumanBytes(memory.bytes), memory.backend)).collect();
-            text.push_str(&format!("  will take about {} of memory\n", memory.join(", ")));
+            text.push_str(&format!("  estimated memory: {}\n", memory.join(", ")));
         }
     }
     for graph in &report.graphs {
@@ -296,7 +297,7 @@ fn text(report: &Report) -> String {
 }
 
 fn checkpoint_text(facts: &CheckpointFacts) -> String {
-    let mut table = table();
+    let mut table = new_table();
     for (name, value) in [
         ("trained for", facts.task.to_string()),
         ("layers", facts.layers.to_string()),
@@ -331,7 +332,7 @@ fn graph_text(graph: &GraphFacts) -> String {
         HumanBytes(graph.external_bytes),
     );
     for (title, tensors) in [("inputs", &graph.inputs), ("outputs", &graph.outputs)] {
-        let mut table = table();
+        let mut table = new_table();
         table.set_header([title, "type", "shape"]);
         for tensor in tensors {
             let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
@@ -339,7 +340,7 @@ fn graph_text(graph: &GraphFacts) -> String {
         }
         text.push_str(&format!("\n{table}\n"));
     }
-    let mut table = table();
+    let mut table = new_table();
     table.set_header(["operator", "nodes"]);
     for (operator, uses) in &graph.operators {
         table.add_row([operator.clone(), uses.to_string()]);
@@ -352,13 +353,7 @@ fn graph_text(graph: &GraphFacts) -> String {
     text
 }
 
-fn table() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table
-}
-
-/// A large number as a reader says it: 4.6 M, 8.5 B.
+/// A large number in short form: 4.6 M, 8.5 B.
 fn count(number: u64) -> String {
     let number = number as f64;
     match number {

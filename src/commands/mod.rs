@@ -1,10 +1,9 @@
-//! The subcommands, one file each, and what they share.
+//! The subcommands, one file each.
 
 mod bench;
 mod classify;
 mod devices;
 mod eval;
-mod hint;
 mod inspect;
 mod model;
 mod run;
@@ -12,9 +11,9 @@ mod synth;
 mod verify;
 
 use clap::{Subcommand, ValueEnum};
-use jetmoe_export::console::{ExitStatus, note, print, print_json, print_table};
+use jetmoe_console::{ExitStatus, note, print, print_json, print_table};
 
-/// What the command does.
+/// The subcommand.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(run::Run),
@@ -29,7 +28,7 @@ pub(crate) enum Command {
 
 impl Command {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
-        let result = match self {
+        match self {
             Command::Run(command) => command.execute(),
             Command::Classify(command) => command.execute(),
             Command::Verify(command) => command.execute(),
@@ -38,22 +37,21 @@ impl Command {
             Command::Inspect(command) => command.execute(),
             Command::Devices(command) => command.execute(),
             Command::Synth(command) => command.execute(),
-        };
-        result.map_err(hint::with_hint)
+        }
     }
 }
 
-/// How results are printed.
+/// How to print results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// A table, for people.
     Table,
-    /// For programs; the fields are documented in docs/json.md and stable.
+    /// JSON, for programs. The fields are stable and documented in docs/json.md.
     Json,
 }
 
-/// What was typed and makes no sense, by the name of its flag.
-pub(crate) fn typed(error: jetmoe_rt::Error) -> anyhow::Error {
+/// An invalid option of a library, as an error that names the flag.
+pub(crate) fn as_cli_error(error: jetmoe_rt::Error) -> anyhow::Error {
     match error {
         jetmoe_rt::Error::Option { option, found, expected } => {
             anyhow::anyhow!("--{} is {found}, expected {expected}", option.replace('_', "-"))

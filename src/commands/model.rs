@@ -9,7 +9,8 @@ use directories::ProjectDirs;
 use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
 use jetmoe_checkpoint::{Checkpoint, Digest, HubOptions, ModelSource};
 use jetmoe_conformance::{BackendName, load, reference_model};
-use jetmoe_export::{ExportOptions, export};
+use jetmoe_console::{StageBars, byte_bar};
+use jetmoe_export::{ExportOptions, export_with_progress};
 use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption, backends};
 
 use super::note;
@@ -97,7 +98,7 @@ impl ModelArguments {
             "{} is a file\n  give the folder of an artifact or of a checkpoint",
             path.display()
         );
-        let folder = folder_of(&self.model, self.revision.clone())?;
+        let folder = model_folder(&self.model, self.revision.clone())?;
         if Artifact::is_artifact(&folder) {
             return Ok(Opened::Artifact(Box::new(Artifact::open(&folder)?)));
         }
@@ -112,7 +113,7 @@ impl ModelArguments {
     }
 
     /// The same way of loading, for another model.
-    pub(crate) fn of_another(&self, model: String, precision: Option<Precision>) -> Self {
+    pub(crate) fn with_model(&self, model: String, precision: Option<Precision>) -> Self {
         ModelArguments { model, precision, profile: None, revision: None, ..self.clone() }
     }
 
@@ -136,7 +137,7 @@ impl ModelArguments {
     /// Loads the model: an artifact into ONNX Runtime, or tract where there is none; a checkpoint into the reference,
     /// or, when another backend is asked for, exported to the cache first.
     pub(crate) fn load(&self, opened: &Opened, backend: Option<BackendName>) -> anyhow::Result<Model> {
-        // a checkpoint runs in the reference, unless the device rules it out
+        // a checkpoint runs in the reference, unless the device says that it cannot be meant
         let backend = backend.or_else(|| self.other_device().and_then(|_| self.backends().first().copied()));
         if let Some(backend) = backend {
             self.require_device_of(backend)?;
@@ -145,7 +146,7 @@ impl ModelArguments {
             (Opened::Artifact(artifact), None) => Ok(Model::load_artifact(artifact, &self.load_options()?)?),
             (Opened::Artifact(artifact), Some(backend)) => {
                 let checkpoint = (backend == BackendName::REFERENCE)
-                    .then(|| checkpoint_of(artifact, None, "give that checkpoint as --model"))
+                    .then(|| resolve_checkpoint(artifact, None, "give that checkpoint as --model"))
                     .transpose()?;
                 self.load_into(backend, artifact, checkpoint.as_ref())
             }
@@ -194,7 +195,11 @@ impl ModelArguments {
             force: true,
             ..ExportOptions::new(ModelSource::parse(&self.model)?.permanent_name(), &folder)
         };
-        export(checkpoint, &options).context(CACHE_ADVICE)?;
+        let bars = StageBars::default();
+        export_with_progress(checkpoint, &options, &|progress| {
+            bars.advance(progress.stage.name(), byte_bar, progress.delta, progress.total);
+        })
+        .context(CACHE_ADVICE)?;
         Ok(Artifact::open(&folder)?)
     }
 
@@ -256,7 +261,7 @@ impl ModelArguments {
 }
 
 /// The folder that an argument means; a hub id is downloaded first.
-fn folder_of(model: &str, revision: Option<String>) -> anyhow::Result<PathBuf> {
+fn model_folder(model: &str, revision: Option<String>) -> anyhow::Result<PathBuf> {
     let source = ModelSource::parse(model)?;
     let options = HubOptions { revision, progress: true, ..HubOptions::default() };
     match &source {
@@ -270,14 +275,14 @@ fn folder_of(model: &str, revision: Option<String>) -> anyhow::Result<PathBuf> {
 
 /// The checkpoint that an artifact was made from: the one that is named, else the one that the manifest remembers. It
 /// must be the very same. `advice` says how to name another.
-pub(crate) fn checkpoint_of(
+pub(crate) fn resolve_checkpoint(
     artifact: &Artifact,
     named: Option<&str>,
     advice: &str,
 ) -> anyhow::Result<Checkpoint> {
     let remembered = &artifact.manifest().checkpoint;
     let source = named.unwrap_or(&remembered.source);
-    let checkpoint = folder_of(source, None).and_then(|folder| Ok(Checkpoint::open(&folder)?));
+    let checkpoint = model_folder(source, None).and_then(|folder| Ok(Checkpoint::open(&folder)?));
     let checkpoint = match named {
         Some(_) => checkpoint?,
         None => checkpoint.with_context(|| {
@@ -300,10 +305,8 @@ fn load_reference(checkpoint: &Checkpoint) -> anyhow::Result<Model> {
 }
 
 fn digest_of(checkpoint: &Checkpoint) -> anyhow::Result<Digest> {
-    let bar = jetmoe_export::byte_bar("hashing", checkpoint.tensors().size_in_bytes());
-    let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
-    bar.finish_and_clear();
-    Ok(digest)
+    let bar = byte_bar("hashing", checkpoint.tensors().size_in_bytes());
+    Ok(checkpoint.digest(&|bytes| bar.inc(bytes))?)
 }
 
 const CACHE_ADVICE: &str = "this backend runs artifacts only, and the checkpoint cannot be exported to the cache\n  \

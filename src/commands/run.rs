@@ -1,3 +1,5 @@
+//! `jetmoe run`.
+
 use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -6,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
 use jetmoe_conformance::BackendName;
-use jetmoe_export::console;
+use jetmoe_console::{finish_on_interrupt, is_interrupted};
 use jetmoe_rt::{
     ChatMessage, FinishReason, GenerationOptions, Model, Prompt, PromptLookup, Sampling, TextGenerator,
 };
@@ -17,8 +19,8 @@ use super::{ExitStatus, note, print, print_json};
 
 /// Continue a text.
 ///
-/// The prompt is --prompt or standard input. Without options for sampling, the checkpoint's generation_config.json
-/// decides, and without one the most probable token is taken.
+/// The prompt is --prompt or standard input. Without sampling options, the generation_config.json of the checkpoint
+/// applies; if there is none, generation is greedy.
 #[derive(Debug, Args)]
 #[command(
     allow_negative_numbers = true,
@@ -28,62 +30,62 @@ use super::{ExitStatus, note, print, print_json};
 pub(crate) struct Run {
     #[command(flatten)]
     model: ModelArguments,
-    /// Runtime; ONNX Runtime for an artifact (tract where there is none), the reference for a checkpoint.
+    /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
     #[arg(long, value_name = "ort|tract|reference")]
     backend: Option<BackendName>,
-    /// The text to continue; standard input by default.
+    /// Text to continue [default: standard input]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Treat the prompt as a user's turn and answer it by the model's chat template.
+    /// Treat the prompt as the user's turn and answer it with the model's chat template.
     #[arg(long)]
     chat: bool,
-    /// A system turn in front of the prompt.
+    /// System turn before the prompt.
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    /// Longest continuation in tokens; by default as the checkpoint says, else 256.
+    /// Most tokens to generate [default: as the checkpoint says, otherwise 256]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// End the continuation where this text begins; may be given several times.
+    /// Stop before this text. Can be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Print the prompt in front of its continuation; with --chat, as the template renders it.
+    /// Print the prompt before its continuation; with --chat, as the template renders it.
     #[arg(long)]
     echo: bool,
-    /// Write what the runtime does when to this file, for ui.perfetto.dev: of ort every operator, of tract every step.
-    #[arg(long, value_name = "FILE.json")]
-    profile_trace: Option<PathBuf>,
-    /// Print pieces as they are made.
+    /// Write a trace for ui.perfetto.dev: every operator with ort, every step with tract.
+    #[arg(long, alias = "profile-trace", value_name = "FILE.json")]
+    trace: Option<PathBuf>,
+    /// Print text as it is generated.
     #[arg(long, conflicts_with = "format")]
     stream: bool,
     /// Print the continuation as text, or as JSON with its tokens [default: text]
     #[arg(long)]
     format: Option<Format>,
-    /// Sample, with the logits divided by this; 0 takes the most probable token.
+    /// Temperature: divides the logits before sampling. 0 takes the most probable token.
     #[arg(long, value_name = "T", help_heading = SAMPLING)]
     temperature: Option<f32>,
-    /// Sample from the K most probable tokens only; 0 for all.
+    /// Sample from the K most probable tokens; 0 for all.
     #[arg(long, value_name = "K", help_heading = SAMPLING)]
     top_k: Option<usize>,
-    /// Sample from the fewest tokens that together have this probability.
+    /// Sample from the smallest set of tokens that together have this probability.
     #[arg(long, value_name = "P", help_heading = SAMPLING)]
     top_p: Option<f32>,
-    /// Sample from tokens with at least this share of the best one's probability.
+    /// Sample from tokens with at least this share of the most probable token's probability.
     #[arg(long, value_name = "P", help_heading = SAMPLING)]
     min_p: Option<f32>,
-    /// Divide the logits of tokens that occurred before; 1 changes nothing.
+    /// Penalty for tokens that occurred before; 1 for none.
     #[arg(long, value_name = "R", help_heading = SAMPLING)]
     repetition_penalty: Option<f32>,
-    /// Makes sampling repeatable: the same seed, prompt and runtime give the same text.
+    /// Seed of the sampling: the same seed, prompt and backend give the same text.
     #[arg(long, value_name = "N", help_heading = SAMPLING)]
     seed: Option<u64>,
-    /// Guess up to N next tokens from where the latest ones occurred before, and check them in one step; the text stays
-    /// the same. It pays where text repeats; 0, the default, guesses nothing.
+    /// Prompt-lookup speculation: draft up to N tokens from an earlier occurrence of the latest ones and verify them in one
+    /// step. The text stays the same; repetitive text is generated faster [default: 0, off]
     #[arg(long, value_name = "N", help_heading = STEPS)]
     speculate: Option<usize>,
-    /// How many of the latest tokens must have occurred before, for --speculate; 2 by default.
+    /// Length of the n-gram that --speculate looks up [default: 2]
     #[arg(long, value_name = "N", requires = "speculate", help_heading = STEPS)]
     ngram_tokens: Option<usize>,
-    /// Read the prompt in pieces of N tokens, which bounds the memory that a long one takes; 512 by default.
+    /// Process the prompt in chunks of N tokens, which bounds the memory of a long one [default: 512]
     #[arg(long, value_name = "N", help_heading = STEPS)]
     prefill_chunk: Option<usize>,
 }
@@ -93,9 +95,9 @@ const STEPS: &str = "Steps";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people.
+    /// Text, for people.
     Text,
-    /// For programs; the fields are documented in docs/json.md and stable.
+    /// JSON, for programs. The fields are stable and documented in docs/json.md.
     Json,
 }
 
@@ -131,15 +133,15 @@ impl Run {
         let conversation = self.conversation(&prompt);
         let shown = self.rendered(&model, &conversation)?.unwrap_or_else(|| prompt.clone());
         let prompt = if self.chat { Prompt::Chat(&conversation) } else { Prompt::Text(&prompt) };
-        // what is still to be printed in front of the next piece
+        // printed before the next piece of text
         let mut before = if self.echo { shown.as_str() } else { "" };
         let mut printed = Ok(());
-        console::finish_on_interrupt();
+        finish_on_interrupt();
         let generated = generator.stream(prompt, &options, |piece| {
             if self.stream {
                 printed = print(&format!("{}{piece}", std::mem::take(&mut before)));
             }
-            if printed.is_err() || console::is_interrupted() {
+            if printed.is_err() || is_interrupted() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -172,7 +174,7 @@ impl Run {
         })
     }
 
-    /// Refuses what was typed and makes no sense, before a model is loaded.
+    /// Refuses invalid options before a model is loaded.
     fn check_options(&self) -> anyhow::Result<()> {
         if let Some(temperature) = self.temperature {
             anyhow::ensure!(
@@ -180,24 +182,24 @@ impl Run {
                 "--temperature is {temperature}, expected a finite number above 0, or 0 for the most probable token"
             );
         }
-        self.options(GenerationOptions::default()).validate().map_err(super::typed)
+        self.options(GenerationOptions::default()).validate().map_err(super::as_cli_error)
     }
 
-    /// Has the model write the trace that was asked for, where something can.
+    /// Passes --trace on to the model; the reference has no trace.
     fn request_trace(&mut self, opened: &Opened) -> anyhow::Result<()> {
         let is_reference = match self.backend {
             Some(backend) => backend == BackendName::REFERENCE,
             None => matches!(opened, Opened::Checkpoint(_)),
         };
         anyhow::ensure!(
-            self.profile_trace.is_none() || !is_reference,
-            "--profile-trace: the reference writes no trace\n  choose --backend ort or --backend tract"
+            self.trace.is_none() || !is_reference,
+            "--trace: the reference writes no trace\n  choose --backend ort or --backend tract"
         );
-        self.model.trace = self.profile_trace.take();
+        self.model.trace = self.trace.take();
         Ok(())
     }
 
-    /// Standard input without the line break that `echo` puts behind it.
+    /// The prompt. A line break at the end of standard input, as `echo` adds, is removed.
     fn read_prompt(&self) -> anyhow::Result<String> {
         let prompt = match &self.prompt {
             Some(prompt) => prompt.clone(),
@@ -228,7 +230,7 @@ impl Run {
         system.into_iter().chain([turn("user", prompt)]).collect()
     }
 
-    /// The text that the model is given for a conversation, if this is one and the model has a chat template.
+    /// The conversation as the chat template renders it, with --chat.
     fn rendered(&self, model: &Model, conversation: &[ChatMessage]) -> anyhow::Result<Option<String>> {
         let template = model.tokenizer().and_then(|tokenizer| tokenizer.chat_template());
         let template = template.filter(|_| self.chat);
@@ -241,7 +243,7 @@ impl Run {
         Some(PromptLookup { draft_tokens, ngram_tokens: self.ngram_tokens.unwrap_or(defaults.ngram_tokens) })
     }
 
-    /// Options, changed by what was typed.
+    /// Options, overridden by the arguments.
     fn options(&self, mut options: GenerationOptions) -> GenerationOptions {
         if let Some(tokens) = self.max_new_tokens {
             options.max_new_tokens = tokens;
@@ -253,13 +255,13 @@ impl Run {
         options.stop.clone_from(&self.stop);
         options.prefill_chunk = self.prefill_chunk.unwrap_or(options.prefill_chunk);
         options.prompt_lookup = self.prompt_lookup();
-        let asked = self.temperature.is_some()
+        let samples = self.temperature.is_some()
             || self.top_k.is_some()
             || self.top_p.is_some()
             || self.min_p.is_some();
         if self.temperature == Some(0.0) {
             options.sampling = Sampling::Greedy;
-        } else if asked {
+        } else if samples {
             let (temperature, top_k, top_p, min_p) = match options.sampling {
                 Sampling::Greedy => (1.0, None, None, None),
                 Sampling::Random { temperature, top_k, top_p, min_p } => (temperature, top_k, top_p, min_p),

@@ -1,3 +1,5 @@
+//! `jetmoe synth`.
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -7,16 +9,16 @@ use serde_json::Value;
 
 use super::{ExitStatus, print};
 
-/// Write a checkpoint with random weights, so that any size can be tested anywhere.
+/// Write a checkpoint with random weights, to test any size anywhere.
 #[derive(Debug, Args)]
 pub(crate) struct Synth {
-    /// The configuration: jetmoe-8b, or a folder with config.json, whose tokenizer is taken over too.
+    /// Configuration: jetmoe-8b, or a folder with config.json, whose tokenizer is copied too.
     #[arg(long, value_name = "jetmoe-8b|DIR")]
     like: String,
-    /// A folder whose tokenizer is taken over, instead of that of the configuration. Its ids must lie in the vocabulary.
+    /// Folder to copy the tokenizer from instead. Its ids must be in the vocabulary.
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
-    /// Number of layers, instead of the configuration's.
+    /// Number of layers [default: as the configuration says]
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
     /// Type of the weights.
@@ -25,10 +27,10 @@ pub(crate) struct Synth {
     /// The same seed gives the same weights.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Largest size of a shard in bytes.
+    /// Maximum size of a shard in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = SyntheticOptions::default().shard_bytes)]
     shard_bytes: u64,
-    /// The checkpoint's folder: new or empty.
+    /// Folder of the checkpoint: new or empty.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
 }
@@ -65,9 +67,9 @@ impl Synth {
             SyntheticOptions { dtype: self.dtype.into(), seed: self.seed, shard_bytes: self.shard_bytes };
         let bytes = ModelConfig::from_json(&config).map_or(0, |config| config.parameters())
             * options.dtype.size() as u64;
-        let bar = jetmoe_export::byte_bar("writing", bytes);
+        let bar = jetmoe_console::byte_bar("writing", bytes);
         write_synthetic(&config, &self.output, &options, &mut |bytes| bar.inc(bytes))?;
-        bar.finish_and_clear();
+        drop(bar);
         self.copy_tokenizer()?;
         print(&format!("{}\n", self.output.display()))?;
         Ok(ExitStatus::Success)

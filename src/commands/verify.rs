@@ -1,3 +1,5 @@
+//! `jetmoe verify`.
+
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
@@ -5,29 +7,28 @@ use clap::Args;
 use jetmoe_artifact::Artifact;
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_conformance::{BackendName, VerificationReport, Verifier, read_golden};
-use jetmoe_export::spinner;
+use jetmoe_console::{spinner, verification_table};
 
-use super::model::{ModelArguments, Opened, checkpoint_of};
+use super::model::{ModelArguments, Opened, resolve_checkpoint};
 use super::{ExitStatus, Format, note, print_json, print_table};
 
-/// Compare a model's results with the Candle reference, or with a golden file.
+/// Compare the results of a model with the Candle reference, or with a golden file.
 ///
-/// A graph is compared with the reference on the very weights it holds, so that what is found is wrong arithmetic and not
-/// the rounding of weights; `jetmoe eval --baseline` measures that. Quantized weights are multiplied with float32
-/// activations here, where the graph leaves the choice.
+/// The reference computes with the weights that the graph stores, so quantization error is not part of the comparison;
+/// `jetmoe eval --baseline` measures it. Activations are not quantized, unless the graph itself quantizes them.
 ///
 /// Exit status: 0 if everything is within tolerance, 1 if something is not, 2 if the comparison could not be made.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
     model: ModelArguments,
-    /// The checkpoint that the artifact was made from; the one the manifest remembers by default.
+    /// Checkpoint that the artifact was made from [default: the one that the manifest names]
     #[arg(long, value_name = "MODEL")]
     checkpoint: Option<String>,
-    /// Compare with this file, which holds results of transformers, instead of the reference.
+    /// Compare with this file of results of transformers instead of the reference.
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
-    /// Backends to verify; all of this build by default.
+    /// Backends to verify [default: all of this build]
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
     backend: Vec<BackendName>,
     /// Print tables or JSON.
@@ -54,22 +55,20 @@ impl Verify {
         let comparisons = backends
             .into_iter()
             .map(|backend| {
-                let spinner = spinner("verifying");
-                let comparison = verifier.verify(backend)?;
-                spinner.finish_and_clear();
-                Ok(comparison)
+                let _spinner = spinner("verifying");
+                Ok(verifier.verify(backend)?)
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let report = VerificationReport::new(self.model.model.clone(), verifier.expected_by(), comparisons);
         match self.format {
-            Format::Table => print_table(&report.to_table(io::stdout().is_terminal()))?,
+            Format::Table => print_table(&verification_table(&report, io::stdout().is_terminal()))?,
             Format::Json => print_json(&report)?,
         }
         Ok(if report.passed { ExitStatus::Success } else { ExitStatus::CheckFailed })
     }
 
-    /// The checkpoint, where it is needed. With a golden file only the reference needs it, which is left out if nobody
-    /// asked for it and the checkpoint is gone.
+    /// The checkpoint, if it is needed. With a golden file only the reference needs it; if the checkpoint is missing and the
+    /// reference was not asked for, the reference is left out.
     fn checkpoint(
         &self,
         artifact: &Artifact,
@@ -78,7 +77,7 @@ impl Verify {
         if self.golden.is_some() && !backends.contains(&BackendName::REFERENCE) {
             return Ok(None);
         }
-        match checkpoint_of(artifact, self.checkpoint.as_deref(), "name it with --checkpoint") {
+        match resolve_checkpoint(artifact, self.checkpoint.as_deref(), "name it with --checkpoint") {
             Ok(checkpoint) => Ok(Some(checkpoint)),
             Err(error) if self.golden.is_some() && self.checkpoint.is_none() && self.backend.is_empty() => {
                 note(&format!("the reference is left out: {error}"));
@@ -89,21 +88,21 @@ impl Verify {
         }
     }
 
-    /// Without a golden file the reference is the judge, and comparing it with itself would prove nothing.
+    /// The backends to verify. Without a golden file the reference is the expectation, so it is left out.
     fn backends(&self) -> anyhow::Result<Vec<BackendName>> {
         let asked = if self.backend.is_empty() { self.model.backends() } else { self.backend.clone() };
         if self.golden.is_some() {
             return Ok(asked);
         }
-        let judged: Vec<BackendName> =
+        let compared: Vec<BackendName> =
             asked.iter().copied().filter(|backend| *backend != BackendName::REFERENCE).collect();
         anyhow::ensure!(
-            !judged.is_empty(),
-            "the reference is what verify compares with; give --golden FILE to verify the reference itself"
+            !compared.is_empty(),
+            "the reference is the expectation, so it cannot be verified against itself\n  verify it against a golden file: --golden FILE"
         );
         if self.backend.contains(&BackendName::REFERENCE) {
-            note("the reference is what the others are compared with; --golden FILE verifies it too");
+            note("the reference is the expectation and is left out; --golden FILE verifies it too");
         }
-        Ok(judged)
+        Ok(compared)
     }
 }

@@ -37,6 +37,10 @@ const SEES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "jetmoe-console",
+        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"],
+    ),
+    (
         "jetmoe-export",
         &[
             "jetmoe-checkpoint",
@@ -46,6 +50,7 @@ const SEES: &[(&str, &[&str])] = &[
             "jetmoe-rt",
             "jetmoe-reference",
             "jetmoe-conformance",
+            "jetmoe-console",
         ],
     ),
     (
@@ -58,6 +63,7 @@ const SEES: &[(&str, &[&str])] = &[
             "jetmoe-rt",
             "jetmoe-reference",
             "jetmoe-conformance",
+            "jetmoe-console",
             "jetmoe-export",
         ],
     ),
@@ -78,10 +84,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("minijinja", &["jetmoe-checkpoint"]),
     ("memmap2", &["jetmoe-checkpoint"]),
     ("hf-hub", &["jetmoe-checkpoint"]),
-    ("anyhow", &["jetmoe", "jetmoe-export", "xtask"]),
+    ("anyhow", &["jetmoe", "jetmoe-console", "jetmoe-export", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-export", "xtask"]),
-    ("ctrlc", &["jetmoe-export"]),
-    ("tracing-subscriber", &["jetmoe-export"]),
+    ("comfy-table", &["jetmoe-console"]),
+    ("ctrlc", &["jetmoe-console"]),
+    ("tracing-subscriber", &["jetmoe-console"]),
 ];
 
 #[test]

@@ -241,8 +241,7 @@ fn a_value_of_the_checkpoint_that_makes_no_sense_is_no_mistake_of_the_user() {
 fn a_trace_says_what_the_runtime_did_when() {
     let bench = Workbench::with_artifact("jetmoe-mini");
     for (backend, named) in [("ort", "MatMul"), ("tract", "decode 2")] {
-        let line =
-            "jetmoe run --model artifact --prompt x --max-new-tokens 3 --profile-trace trace.json --backend";
+        let line = "jetmoe run --model artifact --prompt x --max-new-tokens 3 --trace trace.json --backend";
         bench.run(&format!("{line} {backend}")).succeeded();
         let text = fs::read_to_string(bench.path("trace.json")).unwrap();
         let trace: Value = serde_json::from_str(&text).unwrap();
@@ -255,12 +254,19 @@ fn a_trace_says_what_the_runtime_did_when() {
 }
 
 #[test]
+fn the_old_spelling_of_trace_still_works() {
+    let bench = Workbench::with_artifact("jetmoe-mini");
+    let ended = bench.run("jetmoe run --model artifact --prompt x --profile-trace nothing/trace.json");
+    assert!(ended.refused().contains("cannot write the trace nothing/trace.json"), "{}", ended.refused());
+}
+
+#[test]
 fn a_trace_that_cannot_be_written_is_refused() {
     let bench = Workbench::with_artifact("jetmoe-mini");
     let lines = [
-        "jetmoe run --model artifact --prompt x --profile-trace nothing/trace.json",
-        "jetmoe run --model artifact --prompt x --profile-trace trace.json --backend reference",
-        "jetmoe run --model jetmoe-mini --prompt x --profile-trace trace.json",
+        "jetmoe run --model artifact --prompt x --trace nothing/trace.json",
+        "jetmoe run --model artifact --prompt x --trace trace.json --backend reference",
+        "jetmoe run --model jetmoe-mini --prompt x --trace trace.json",
     ];
     let ended = lines.map(|line| bench.run(line));
     for ended in &ended {

@@ -25,8 +25,7 @@ pub enum Error {
     Reference(#[from] jetmoe_reference::Error),
     /// A golden file holds results of the checkpoint's own weights, and the graph holds rounded ones.
     #[error(
-        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds rounded ones\n  \
-             compare with the reference on the graph's weights, or measure what quantization costs with an evaluation"
+        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds quantized ones"
     )]
     GoldenOfOtherWeights {
         /// Precision of the graph.
@@ -43,7 +42,7 @@ pub enum Error {
     },
     /// The reference does not fit in memory.
     #[error("the reference holds every weight as float32, which takes {:.1} GB, and {:.1} GB of memory are left\n  \
-             use a machine with more memory, or compare two artifacts without the reference",
+             use a machine with more memory",
             *needed as f64 / 1e9, *available as f64 / 1e9)]
     ReferenceMemory {
         /// What it takes, in bytes.

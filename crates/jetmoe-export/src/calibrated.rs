@@ -1,4 +1,4 @@
-//! Calibrated weights: found layer by layer, kept in a file until the graph is written.
+//! Calibrated weights: quantized layer by layer and kept in a temporary file until the graph is written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -6,7 +6,6 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use indicatif::ProgressBar;
 use jetmoe_artifact::{ModelPart, Precision};
 use jetmoe_checkpoint::names::{self, Mixture};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig, convert_to_f32};
@@ -16,34 +15,32 @@ use jetmoe_reference::{LayerwiseReference, Observer};
 use rayon::prelude::*;
 
 use crate::calibration::CalibrationText;
-use crate::progress::step_bar;
+use crate::progress::{OnProgress, Progress, Stage};
 use crate::{Error, Result};
 
-/// What is added to the mean square of every input, as a share of their mean: 0.01 by custom.
+/// Added to the mean square of every input, as a share of their mean. 0.01 is the usual value for GPTQ.
 const DAMPING: f32 = 0.01;
 
-/// A tied head is also the embedding table, whose rows are used whole: there every error weighs alike.
-const DAMPING_OF_TABLE: f32 = 1.0;
+/// Damping of a tied head, which is also the embedding: its rows are used as they are, so every error counts the same.
+const EMBEDDING_DAMPING: f32 = 1.0;
 
-/// Rows of a matrix that are quantized together: enough to be worth reading the tables for, and of all cores each gets
-/// some.
-const ROWS: usize = 64;
+/// Rows of a matrix that one task quantizes: enough to pay for reading the factors, few enough to keep all cores busy.
+const ROWS_PER_TASK: usize = 64;
 
-/// A weight as the reference names it: the tensor, and which expert's matrix of it.
-type Place = (String, Option<usize>);
+/// A weight as the reference names it: the tensor, and the expert whose matrix it is.
+type WeightKey = (String, Option<usize>);
 
-/// The weights of a graph that calibration found codes for; the others are rounded by themselves. The codes lie in a
-/// file without a name, so that memory does not grow with the model.
+/// The calibrated weights of a graph. The codes are in a temporary file, so that memory does not grow with the model.
 pub(crate) struct Calibrated {
     rounding: Rounding,
     folder: PathBuf,
     file: Mutex<File>,
-    /// Where in the file a weight begins.
+    /// Where a weight begins in the file.
     offsets: HashMap<Weight, u64>,
     end: u64,
 }
 
-/// The matrices of a graph that are worth calibrating: with 8 bits, rounding alone is exact enough.
+/// The matrices of a graph that calibration improves: those with 4 bits. With 8 bits, rounding is exact enough.
 pub(crate) fn calibrated_weights(graph: &Graph) -> Vec<Weight> {
     let four_bits = |weight: &&Weight| weight.scheme().is_some_and(|scheme| scheme.bits == Bits::Four);
     graph.weights().filter(four_bits).flat_map(Weight::matrices).collect()
@@ -58,14 +55,15 @@ pub(crate) fn check_precision(graph: &Graph, precision: Precision) -> Result<()>
 }
 
 impl Calibrated {
-    /// Runs the text through the model and quantizes the graph's weights by what their products read, one layer at a
-    /// time. `folder` takes the file.
+    /// Runs the text through the model and quantizes the graph's weights for the inputs of their products, one layer at a
+    /// time. The temporary file is in `folder`.
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         graph: &Graph,
         text: &CalibrationText,
         rounding: Rounding,
         folder: &Path,
+        on_progress: OnProgress<'_>,
     ) -> Result<Self> {
         let file = tempfile::tempfile_in(folder).map_err(|source| Error::Io {
             action: "write into",
@@ -79,59 +77,59 @@ impl Calibrated {
             offsets: HashMap::new(),
             end: 0,
         };
-        let place = |weight: &Weight| (weight.tensor().to_owned(), weight.expert());
-        let weights: HashMap<Place, Weight> =
-            calibrated_weights(graph).into_iter().map(|weight| (place(&weight), weight)).collect();
+        let key = |weight: &Weight| (weight.tensor().to_owned(), weight.expert());
+        let weights: HashMap<WeightKey, Weight> =
+            calibrated_weights(graph).into_iter().map(|weight| (key(&weight), weight)).collect();
         let passes = (checkpoint.config().num_hidden_layers + 1) * text.windows.len();
-        let bar = step_bar("calibrating", (passes + weights.len()) as u64);
-        let mut seen = Seen { weights: &weights, statistics: BTreeMap::new(), bar: &bar };
+        let total = (passes + weights.len()) as u64;
+        let step = || on_progress(Progress { stage: Stage::Calibrating, delta: 1, total });
+        let mut inputs = InputRecorder { weights: &weights, statistics: BTreeMap::new(), step: &step };
         let mut model = LayerwiseReference::new(checkpoint, &text.windows)?;
-        while model.next_layer(&mut seen)?.is_some() {
-            calibrated.quantize_all(checkpoint, &mut seen)?;
+        while model.next_layer(&mut inputs)?.is_some() {
+            calibrated.quantize_recorded(checkpoint, &mut inputs)?;
         }
-        model.last_hidden_states(&mut seen)?;
-        calibrated.quantize_all(checkpoint, &mut seen)?;
-        bar.finish_and_clear();
+        model.last_hidden_states(&mut inputs)?;
+        calibrated.quantize_recorded(checkpoint, &mut inputs)?;
         Ok(calibrated)
     }
 
-    /// Experts that no token reached, as in `layers.3.mlp.experts.5`.
-    pub(crate) fn unreached(&self, graph: &Graph, config: &ModelConfig) -> Vec<String> {
-        let missed = |weight: &Weight| !self.offsets.contains_key(weight);
-        let missed: Vec<_> = calibrated_weights(graph).into_iter().filter(missed).collect();
-        let mut unreached = Vec::new();
+    /// Experts that no token of the text was routed to, as in `layers.3.mlp.experts.5`.
+    pub(crate) fn uncalibrated_experts(&self, graph: &Graph, config: &ModelConfig) -> Vec<String> {
+        let is_missing = |weight: &Weight| !self.offsets.contains_key(weight);
+        let missing: Vec<_> = calibrated_weights(graph).into_iter().filter(is_missing).collect();
+        let mut uncalibrated = Vec::new();
         for layer in 0..config.num_hidden_layers {
             for (mixture, part) in
                 [(Mixture::Attention, ModelPart::Attention), (Mixture::Mlp, ModelPart::Mlp)]
             {
                 let tensors = [names::expert_input(layer, mixture), names::expert_output(layer, mixture)];
                 for expert in 0..config.num_local_experts {
-                    let is_its = |weight: &Weight| {
+                    let is_of_expert = |weight: &Weight| {
                         weight.expert() == Some(expert) && tensors.iter().any(|name| name == weight.tensor())
                     };
-                    if missed.iter().any(is_its) {
-                        unreached.push(format!("layers.{layer}.{part}.experts.{expert}"));
+                    if missing.iter().any(is_of_expert) {
+                        uncalibrated.push(format!("layers.{layer}.{part}.experts.{expert}"));
                     }
                 }
             }
         }
-        unreached
+        uncalibrated
     }
 
-    /// Quantizes what was seen since the last call, and forgets it.
-    fn quantize_all(&mut self, checkpoint: &Checkpoint, seen: &mut Seen<'_>) -> Result<()> {
-        for (place, statistics) in std::mem::take(&mut seen.statistics) {
-            if let Some(weight) = seen.weights.get(&place)
+    /// Quantizes the weights whose inputs were recorded since the last call, and drops those statistics.
+    fn quantize_recorded(&mut self, checkpoint: &Checkpoint, inputs: &mut InputRecorder<'_>) -> Result<()> {
+        for (key, statistics) in std::mem::take(&mut inputs.statistics) {
+            if let Some(weight) = inputs.weights.get(&key)
                 && let (Some(scheme), Some(matrix)) = (weight.scheme(), weight.matrix())
             {
-                let damping = if place.0 == names::EMBEDDING { DAMPING_OF_TABLE } else { DAMPING };
+                let damping = if key.0 == names::EMBEDDING { EMBEDDING_DAMPING } else { DAMPING };
                 let gptq = Gptq::new(&statistics, damping)
                     .map_err(|source| Error::Statistics { weight: weight.name(), source })?;
                 drop(statistics);
                 let rows = quantize(checkpoint, weight, matrix, &scheme, self.rounding, &gptq)?;
                 self.store(weight, &rows)?;
             }
-            seen.bar.inc(1);
+            (inputs.step)();
         }
         Ok(())
     }
@@ -196,23 +194,24 @@ impl Quantizer for Calibrated {
     }
 }
 
-/// Takes down what the products of one layer read.
-struct Seen<'a> {
-    weights: &'a HashMap<Place, Weight>,
-    statistics: BTreeMap<Place, InputStatistics>,
-    bar: &'a ProgressBar,
+/// Accumulates statistics of the inputs of one layer's products.
+struct InputRecorder<'a> {
+    weights: &'a HashMap<WeightKey, Weight>,
+    statistics: BTreeMap<WeightKey, InputStatistics>,
+    /// Reports one step of progress.
+    step: &'a dyn Fn(),
 }
 
-impl Observer for Seen<'_> {
+impl Observer for InputRecorder<'_> {
     fn observe(&mut self, tensor: &str, expert: Option<usize>, rows: &[f32]) {
-        let place = (tensor.to_owned(), expert);
-        if let Some([_, inputs]) = self.weights.get(&place).and_then(|weight| weight.matrix()) {
-            self.statistics.entry(place).or_insert_with(|| InputStatistics::new(inputs)).add(rows);
+        let key = (tensor.to_owned(), expert);
+        if let Some([_, inputs]) = self.weights.get(&key).and_then(|weight| weight.matrix()) {
+            self.statistics.entry(key).or_insert_with(|| InputStatistics::new(inputs)).add(rows);
         }
     }
 
     fn sequence_done(&mut self) {
-        self.bar.inc(1);
+        (self.step)();
     }
 }
 
@@ -233,21 +232,21 @@ fn quantize(
         scales: vec![0.0; outputs * groups],
         zero_points: vec![0; outputs * groups],
     };
-    let bytes = tensor.bytes.par_chunks(ROWS * inputs * tensor.dtype.size());
-    let codes = rows.codes.par_chunks_mut(ROWS * inputs);
-    let scales = rows.scales.par_chunks_mut(ROWS * groups);
-    let zero_points = rows.zero_points.par_chunks_mut(ROWS * groups);
-    let tiles = bytes.zip(codes).zip(scales.zip(zero_points)).enumerate();
-    tiles.try_for_each(|(tile, ((bytes, codes), (scales, zero_points)))| {
+    let bytes = tensor.bytes.par_chunks(ROWS_PER_TASK * inputs * tensor.dtype.size());
+    let codes = rows.codes.par_chunks_mut(ROWS_PER_TASK * inputs);
+    let scales = rows.scales.par_chunks_mut(ROWS_PER_TASK * groups);
+    let zero_points = rows.zero_points.par_chunks_mut(ROWS_PER_TASK * groups);
+    let tasks = bytes.zip(codes).zip(scales.zip(zero_points)).enumerate();
+    tasks.try_for_each(|(task, ((bytes, codes), (scales, zero_points)))| {
         let mut weights = vec![0.0; codes.len()];
         convert_to_f32(tensor.dtype, bytes, &mut weights);
         gptq.quantize_rows(scheme, rounding, &weights, codes, scales, zero_points)
-            .map_err(|source| not_quantizable(weight, tile * ROWS, inputs, source))
+            .map_err(|source| not_quantizable(weight, task * ROWS_PER_TASK, inputs, source))
     })?;
     Ok(rows)
 }
 
-/// The error of a place that is counted through the rows from `first`.
+/// An error with its row and column, where `first` is the first row of the task.
 fn not_quantizable(
     weight: &Weight,
     first: usize,

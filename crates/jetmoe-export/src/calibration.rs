@@ -1,4 +1,4 @@
-//! The text that quantization is calibrated with.
+//! The text that calibrates the quantization.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -9,24 +9,24 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// Calibration of 4-bit weights: text is run through the model in float32, and weights are rounded so that what the
-/// products make of *these* inputs changes least (GPTQ).
+/// Calibration of 4-bit weights (GPTQ): runs text through the model in float32 and quantizes each weight so that its
+/// product with these inputs changes least.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calibration {
-    /// A file of text like what the model will read: with the extension `jsonl` one JSON object with a field `text` a
-    /// line, else plain text with blank lines between the texts.
+    /// A file of text like what the model will read: with the extension `jsonl`, one JSON object with a field `text` per
+    /// line; otherwise plain text with blank lines between the texts.
     pub text: PathBuf,
-    /// Tokens after which no more of it is read.
+    /// Most tokens to read.
     pub max_tokens: usize,
 }
 
-/// Tokens that are attended over at once. Attention costs their square.
-const WINDOW: usize = 512;
+/// Tokens of one sequence. The cost of attention grows with the square.
+const WINDOW_TOKENS: usize = 512;
 
-/// A text of that many bytes a token surely holds all the tokens that are asked for.
-const BYTES_PER_TOKEN: usize = 64;
+/// Upper bound for the bytes of a token: text of this size per token holds enough tokens.
+const MAX_BYTES_PER_TOKEN: usize = 64;
 
-/// What calibration reads.
+/// The encoded text.
 #[derive(Debug)]
 pub(crate) struct CalibrationText {
     /// Digest of the file.
@@ -36,15 +36,15 @@ pub(crate) struct CalibrationText {
 }
 
 impl Calibration {
-    /// Tokens that are read if nobody says otherwise: with 2 of 8 experts a token, each expert sees some 4000.
+    /// Default number of tokens: with 2 of 8 experts per token, each expert sees about 4000.
     pub const DEFAULT_TOKENS: usize = 16384;
 
-    /// Calibration with the default number of tokens of a file.
+    /// Calibration with a file and the default number of tokens.
     pub fn new(text: impl Into<PathBuf>) -> Self {
         Calibration { text: text.into(), max_tokens: Self::DEFAULT_TOKENS }
     }
 
-    /// Reads and encodes as much text as is asked for.
+    /// Reads and encodes up to `max_tokens` tokens.
     pub(crate) fn read(&self, checkpoint: &Checkpoint) -> Result<CalibrationText> {
         let path = &self.text;
         let failed = |source| Error::Io { action: "read", path: path.clone(), source };
@@ -53,18 +53,18 @@ impl Calibration {
             file: names::TOKENIZER,
         })?;
         let file = File::open(path).map_err(failed)?;
-        let window = WINDOW.min(checkpoint.config().max_position_embeddings).max(1);
+        let window = WINDOW_TOKENS.min(checkpoint.config().max_position_embeddings).max(1);
         let mut windows =
-            Windows { tokenizer: &tokenizer, window, left: self.max_tokens, windows: Vec::new() };
+            Windows { tokenizer: &tokenizer, window, remaining: self.max_tokens, windows: Vec::new() };
         let is_json = path.extension().is_some_and(|extension| extension == "jsonl");
         let mut text = String::new();
         for (index, line) in BufReader::new(file).lines().enumerate() {
             let line = line.map_err(failed)?;
-            if windows.left == 0 {
+            if windows.remaining == 0 {
                 break;
             } else if is_json {
-                windows.add(&text_of(&line, path, index + 1)?)?;
-            } else if line.trim().is_empty() || text.len() / BYTES_PER_TOKEN > windows.left {
+                windows.add(&parse_line(&line, path, index + 1)?)?;
+            } else if line.trim().is_empty() || text.len() / MAX_BYTES_PER_TOKEN > windows.remaining {
                 windows.add(&std::mem::take(&mut text))?;
             }
             if !is_json && !line.trim().is_empty() {
@@ -88,8 +88,8 @@ impl CalibrationText {
     }
 }
 
-/// The text of a line; an empty one of an empty line.
-fn text_of(line: &str, path: &Path, number: usize) -> Result<String> {
+/// The text of a JSON line; empty for an empty line.
+fn parse_line(line: &str, path: &Path, number: usize) -> Result<String> {
     #[derive(Deserialize)]
     struct Line {
         text: String,
@@ -105,12 +105,12 @@ fn text_of(line: &str, path: &Path, number: usize) -> Result<String> {
     Ok(line.text)
 }
 
-/// Texts, each cut into windows.
+/// Texts, each split into windows.
 struct Windows<'a> {
     tokenizer: &'a Tokenizer,
     window: usize,
     /// Tokens that may still be added.
-    left: usize,
+    remaining: usize,
     windows: Vec<Vec<u32>>,
 }
 
@@ -120,8 +120,8 @@ impl Windows<'_> {
             return Ok(());
         }
         let mut ids = self.tokenizer.encode(text, true)?;
-        ids.truncate(self.left);
-        self.left -= ids.len();
+        ids.truncate(self.remaining);
+        self.remaining -= ids.len();
         self.windows.extend(ids.chunks(self.window).map(<[u32]>::to_vec));
         Ok(())
     }

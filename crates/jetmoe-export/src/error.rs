@@ -1,7 +1,8 @@
+//! Why an export failed.
+
 use std::io;
 use std::path::{Path, PathBuf};
 
-use indicatif::DecimalBytes;
 use jetmoe_artifact::{CheckpointRecord, Precision, Task};
 use jetmoe_checkpoint::Digest;
 
@@ -25,14 +26,14 @@ pub enum Error {
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
     /// The output folder holds something else.
-    #[error("{} is not empty and no artifact\n  choose another folder, or pass --force to write into it", folder.display())]
+    #[error("{} is not empty and is not an artifact", folder.display())]
     OutputInUse {
         /// The folder.
         folder: PathBuf,
     },
     /// The output folder holds an artifact of another checkpoint.
     #[error(
-        "{} holds an artifact of another checkpoint, {} ({}; this one is {expected})\n  choose another folder, or pass --force to replace it",
+        "{} holds an artifact of another checkpoint, {} ({}; this one is {expected})",
         folder.display(), found.source, found.digest
     )]
     OtherCheckpoint {
@@ -45,7 +46,7 @@ pub enum Error {
     },
     /// The output folder holds an artifact for another task.
     #[error(
-        "{} holds an artifact for {found}; an artifact has one task, and this one is for {expected}\n  choose another folder, or pass --force to replace it",
+        "{} holds an artifact for {found}; an artifact has one task, and this one is for {expected}",
         folder.display()
     )]
     OtherTask {
@@ -57,12 +58,12 @@ pub enum Error {
         expected: Task,
     },
     /// The output folder has a manifest that cannot be read.
-    #[error("{} holds an artifact that cannot be read: {why}\n  choose another folder, or pass --force to replace it", folder.display())]
+    #[error("{} holds an artifact that cannot be read", folder.display())]
     OutputDamaged {
         /// The folder.
         folder: PathBuf,
         /// What is wrong with the manifest.
-        why: String,
+        source: jetmoe_artifact::Error,
     },
     /// The output folder is the checkpoint's.
     #[error("{} is the checkpoint itself, whose files an artifact would overwrite\n  choose another folder", folder.display())]
@@ -71,7 +72,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The output path is a file.
-    #[error("{} is a file\n  choose a folder for the artifact", path.display())]
+    #[error("{} is a file, not a folder for the artifact", path.display())]
     OutputIsFile {
         /// The path.
         path: PathBuf,
@@ -83,7 +84,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The disk is full.
-    #[error("no space left for the artifact in {}: it takes {}\n  free some space, or choose a folder on another disk", folder.display(), DecimalBytes(*needed))]
+    #[error("no space left for the artifact in {}: it takes {:.2} MB\n  free some space, or choose a folder on another disk", folder.display(), *needed as f64 / 1e6)]
     NoSpace {
         /// The folder.
         folder: PathBuf,
@@ -104,7 +105,7 @@ pub enum Error {
     },
     /// Text cannot be encoded.
     #[error(
-        "{} has no {file}, which the calibration text is encoded with\n  put it beside the weights, or export without --calibrate",
+        "{} has no {file}, which calibration needs",
         folder.display()
     )]
     NoTokenizer {
@@ -119,8 +120,8 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A line of the calibration file is not what it should be.
-    #[error("{}, line {line}: {source}\n  expected a JSON object with a field \"text\"; plain text needs another extension than jsonl", path.display())]
+    /// A line of the calibration file is invalid.
+    #[error("{}, line {line}: {source}\n  expected a JSON object with a field \"text\"; plain text needs another extension than .jsonl", path.display())]
     CalibrationLine {
         /// The file.
         path: PathBuf,
@@ -131,17 +132,14 @@ pub enum Error {
     },
     /// No weight would be calibrated.
     #[error(
-        "{precision} as it is asked for stores no weights in 4 bits, and others gain nothing from calibration\n  \
-             choose q4 or q4f16, or export without --calibrate"
+        "{precision} with these options stores no 4-bit weights, and calibration does not improve others"
     )]
     NothingToCalibrate {
         /// The precision.
         precision: Precision,
     },
-    /// The model computed something else than numbers for the calibration text.
-    #[error(
-        "{weight}: {source}\n  the checkpoint itself makes no numbers of this text: look at it with `jetmoe run --backend reference`"
-    )]
+    /// The model computed NaN or infinity for the calibration text.
+    #[error("{weight}: {source}\n  the checkpoint itself computes NaN or infinity for this text")]
     Statistics {
         /// The weight whose inputs they are.
         weight: String,
@@ -169,7 +167,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A full disk, whichever file it was that did not fit any more.
+    /// [`Error::NoSpace`] if the cause is a full disk, whichever file did not fit.
     pub(crate) fn or_no_space(self, folder: &Path, needed: u64) -> Self {
         let mut cause: Option<&dyn std::error::Error> = Some(&self);
         while let Some(error) = cause {

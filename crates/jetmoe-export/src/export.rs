@@ -1,3 +1,5 @@
+//! The export pipeline.
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
@@ -14,38 +16,38 @@ use crate::calibrated::{Calibrated, check_precision};
 use crate::calibration::{Calibration, CalibrationText};
 use crate::client_files::{ClientFile, client_files};
 use crate::output::OutputFolder;
-use crate::progress::byte_bar;
+use crate::progress::{OnProgress, Progress, Stage};
 use crate::{Error, Result};
 
-/// What to export, and how.
+/// Options of an export.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
     /// Where the checkpoint came from, for the manifest: a folder or a hub id.
     pub source: String,
     /// The artifact's folder.
     pub output: PathBuf,
-    /// What the graph computes; what the checkpoint was trained for if `None`.
+    /// Task of the graph. Default: the task that the checkpoint was trained for.
     pub task: Option<Task>,
     /// Element types of weights and arithmetic.
     pub precision: Precision,
-    /// Operators the graph may use.
+    /// Operators that the graph may use.
     pub profile: Profile,
     /// Version of the standard operator set.
     pub opset: Opset,
     /// Outputs beyond the task's own.
     pub optional_outputs: BTreeSet<OptionalOutput>,
-    /// How the products' weights are stored.
+    /// How the quantized weights are stored.
     pub weights: WeightPlan,
     /// How the scales of quantized weights are chosen.
     pub rounding: Rounding,
-    /// What 4-bit weights are calibrated with; each is rounded by itself if `None`.
+    /// Text that calibrates 4-bit weights. Default: none.
     pub calibration: Option<Calibration>,
-    /// Whether to write into a folder that holds something else.
+    /// Write into a folder that holds something else. Default: false.
     pub force: bool,
 }
 
 impl ExportOptions {
-    /// The checkpoint's own task in float32, portable, at the default operator set, without optional outputs.
+    /// Options with the defaults: the task of the checkpoint, float32, portable, without optional outputs.
     pub fn new(source: impl Into<String>, output: impl Into<PathBuf>) -> Self {
         ExportOptions {
             source: source.into(),
@@ -63,7 +65,7 @@ impl ExportOptions {
     }
 }
 
-/// What an export has made.
+/// A completed export.
 #[derive(Debug, Clone)]
 pub struct Exported {
     /// The artifact's folder.
@@ -72,13 +74,25 @@ pub struct Exported {
     pub record: GraphRecord,
 }
 
-/// Exports a checkpoint. Progress is drawn on standard error where that is a terminal.
+/// Exports a checkpoint.
 ///
 /// # Errors
-/// A task the checkpoint has no head for, a calibration text that cannot be used, an output folder in use, or what the
-/// file system refuses. A failed export
-/// leaves the folder as it was; where it failed while replacing files, nothing that looks like an artifact.
+/// The checkpoint has no head for the task, the calibration text is unusable, the output folder holds something else, or
+/// the file system refuses. A failed export leaves the folder as it was; if it failed while replacing files, the folder
+/// holds no manifest and so no artifact.
 pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Exported> {
+    export_with_progress(checkpoint, options, &|_| ())
+}
+
+/// As [`export`], calling back as it advances.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_with_progress(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    on_progress: OnProgress<'_>,
+) -> Result<Exported> {
     let config = checkpoint.config();
     let task = options.task.unwrap_or_else(|| Task::of_architecture(config.architecture));
     check_head(config, task)?;
@@ -102,19 +116,20 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
         }
     };
 
-    let bar = byte_bar("hashing", checkpoint.tensors().size_in_bytes());
-    let digest = checkpoint.digest(&|bytes| bar.inc(bytes))?;
-    bar.finish_and_clear();
+    let total = checkpoint.tensors().size_in_bytes();
+    let digest = checkpoint.digest(&|delta| on_progress(Progress { stage: Stage::Hashing, delta, total }))?;
 
     OutputFolder::prepare(&options.output, digest, task, options.force)
-        .and_then(|output| write_artifact(checkpoint, options, &graph, text.as_ref(), digest, output))
+        .and_then(|output| {
+            write_artifact(checkpoint, options, &graph, text.as_ref(), digest, output, on_progress)
+        })
         .map_err(|error| error.or_no_space(&options.output, graph.weight_bytes()))
 }
 
-/// Writes what a verification found, one record per backend, into the manifest of an artifact.
+/// Records a verification of a graph, one record per backend, in the manifest of an artifact.
 ///
 /// # Errors
-/// A manifest that cannot be read or written, or that lost the graph meanwhile.
+/// The manifest cannot be read or written.
 pub fn record_verification(
     folder: &Path,
     record: &GraphRecord,
@@ -136,30 +151,30 @@ fn write_artifact(
     text: Option<&CalibrationText>,
     digest: Digest,
     mut output: OutputFolder,
+    on_progress: OnProgress<'_>,
 ) -> Result<Exported> {
     let graph_file = names::graph_file(graph.profile, graph.precision);
     let data_file = names::data_file(&graph_file);
-    // the graph names the data, so the data comes first
+    // created before the graph, which refers to it
     let (data_path, graph_path) = (output.file(&data_file)?, output.file(&graph_file)?);
     let calibrated = text.map(|text| {
         let folder = data_path.parent().unwrap_or(&options.output);
-        Calibrated::new(checkpoint, graph, text, options.rounding, folder)
+        Calibrated::new(checkpoint, graph, text, options.rounding, folder, on_progress)
     });
     let calibrated = calibrated.transpose()?;
     let quantizer: &dyn Quantizer = match &calibrated {
         Some(calibrated) => calibrated,
         None => &options.rounding,
     };
-    let bar = byte_bar("writing", graph.weight_bytes());
-    let written = jetmoe_graph::write(graph, checkpoint, quantizer, &graph_path, &data_path, &mut |bytes| {
-        bar.inc(bytes);
+    let total = graph.weight_bytes();
+    let written = jetmoe_graph::write(graph, checkpoint, quantizer, &graph_path, &data_path, &mut |delta| {
+        on_progress(Progress { stage: Stage::Writing, delta, total });
     })?;
-    bar.finish_and_clear();
     let mut record = graph_record(graph, options, graph_file, data_file, &written);
     record.calibration = text.zip(calibrated.as_ref()).map(|(text, calibrated)| CalibrationRecord {
         text_sha256: text.digest,
         tokens: text.tokens(),
-        unreached: calibrated.unreached(graph, checkpoint.config()),
+        unreached: calibrated.uncalibrated_experts(graph, checkpoint.config()),
     });
 
     let mut graphs = output.existing().map(|manifest| manifest.graphs.clone()).unwrap_or_default();
@@ -218,8 +233,8 @@ fn write_client_file(output: &mut OutputFolder, file: &ClientFile) -> Result<Art
     })
 }
 
-/// Refuses a task whose head the checkpoint lacks. Every checkpoint has the backbone, and with tied embeddings the
-/// language-model head.
+/// Refuses a task whose head the checkpoint lacks. Every checkpoint has the backbone; with tied embeddings it has the
+/// language-model head too.
 fn check_head(config: &ModelConfig, task: Task) -> Result<()> {
     let can = |task| match task {
         Task::Backbone => true,

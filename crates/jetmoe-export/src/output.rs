@@ -1,8 +1,8 @@
-//! The output folder: whether it may be written to, how an export gets into it, and what becomes of what lies there.
+//! The output folder: whether an export may write to it, and how files get into it.
 //!
-//! An export gathers its files in a folder of its own inside the output folder, and moves them to their places when all
-//! of them are whole. Whenever it is interrupted, the output folder holds the old artifact, or the new one, or no
-//! manifest and so nothing that looks like an artifact.
+//! An export writes its files to a staging folder inside the output folder, and moves them into place when all of them
+//! are complete. Whenever it is interrupted, the output folder holds the old artifact, or the new one, or no manifest and
+//! so no artifact.
 
 use std::fs;
 use std::io;
@@ -11,95 +11,99 @@ use std::path::{Path, PathBuf};
 use jetmoe_artifact::{Manifest, Task, names};
 use jetmoe_checkpoint::Digest;
 
-use crate::gathering::{Gathering, begun};
+use crate::staging::{StagingDir, lock_pending};
 use crate::{Error, Result};
 
-/// An output folder that one export may write to. Dropped before it is committed, it leaves the folder as it was.
+/// An output folder that one export may write to. Dropping it without a commit leaves the folder as it was.
 #[derive(Debug)]
 pub(crate) struct OutputFolder {
     folder: PathBuf,
-    gathering: Gathering,
-    /// Files that were gathered, relative, in the order of [`OutputFolder::file`].
+    staging: StagingDir,
+    /// Staged files, relative, in the order of [`OutputFolder::file`].
     files: Vec<String>,
     /// The manifest of an artifact of the same checkpoint and task, whose other graphs are kept.
     existing: Option<Manifest>,
 }
 
 impl OutputFolder {
-    /// Refuses a folder that may not be written to, as far as that shows without the checkpoint's digest, which takes
-    /// its time.
+    /// Refuses a folder that an export may not write to, as far as that is known without the checkpoint's digest, which
+    /// is slow to compute.
     pub(crate) fn check(folder: &Path, checkpoint: &Path, task: Task, force: bool) -> Result<()> {
-        let place = folder.canonicalize().ok();
-        if place.is_some() && place == checkpoint.canonicalize().ok() {
+        if folder.canonicalize().is_ok_and(|path| checkpoint.canonicalize().is_ok_and(|other| path == other))
+        {
             return Err(Error::OutputIsCheckpoint { folder: folder.to_owned() });
         }
         if folder.exists() && !folder.is_dir() {
             return Err(Error::OutputIsFile { path: folder.to_owned() });
         }
-        if force { Ok(()) } else { Contents::of(folder)?.permit(folder, None, task) }
+        match if force { None } else { read_existing(folder)? } {
+            Some(manifest) => check_same(&manifest, folder, None, task),
+            None => Ok(()),
+        }
     }
 
-    /// Takes the folder for one export; it is created if need be. Without `force` it must be empty or hold an artifact
-    /// of the same checkpoint and task. With `force`, the files of another artifact that lies there are removed; unknown
-    /// files stay. What an interrupted export left counts as what it was about to become.
+    /// Locks the folder for one export and creates it if it does not exist. Without `force` it must be empty or hold an
+    /// artifact of the same checkpoint and task. With `force`, the files of another artifact are removed; unknown files
+    /// stay. The files of an interrupted export count as the artifact that they were to become.
     pub(crate) fn prepare(folder: &Path, digest: Digest, task: Task, force: bool) -> Result<Self> {
-        let gathering = Gathering::begin(folder)?;
-        let contents = Contents::of(folder)?;
-        let permitted = contents.permit(folder, Some(digest), task);
-        let existing = match (contents, permitted) {
-            (contents, Ok(())) => contents.into_artifact(),
-            (_, Err(error)) if !force => return Err(error),
-            (contents, Err(_)) => {
-                if let Some(other) = contents.into_artifact() {
-                    remove_files(folder, &other)?;
+        let staging = StagingDir::create(folder)?;
+        let existing = match read_existing(folder) {
+            Ok(Some(manifest)) => match check_same(&manifest, folder, Some(digest), task) {
+                Ok(()) => Some(manifest),
+                Err(_) if force => {
+                    remove_files(folder, &manifest)?;
+                    None
                 }
-                None
-            }
+                Err(error) => return Err(error),
+            },
+            Ok(None) => None,
+            Err(Error::OutputInUse { .. } | Error::OutputDamaged { .. }) if force => None,
+            Err(error) => return Err(error),
         };
-        Ok(OutputFolder { folder: folder.to_owned(), gathering, files: Vec::new(), existing })
+        Ok(OutputFolder { folder: folder.to_owned(), staging, files: Vec::new(), existing })
     }
 
-    /// The manifest of an artifact of the same checkpoint, if one lies here.
+    /// The manifest of an artifact of the same checkpoint, if the folder holds one.
     pub(crate) fn existing(&self) -> Option<&Manifest> {
         self.existing.as_ref()
     }
 
-    /// Where to write a file of the artifact until [`OutputFolder::commit`]; its folder is created.
+    /// The path to write a file of the artifact to until [`OutputFolder::commit`]. Creates its folder.
     pub(crate) fn file(&mut self, relative: &str) -> Result<PathBuf> {
-        let path = self.gathering.folder().join(relative);
+        let path = self.staging.path().join(relative);
         create_parent(&path)?;
         self.files.push(relative.to_owned());
         Ok(path)
     }
 
-    /// Has `other`, a file of the artifact that holds the same bytes as the new file `relative`, share them on disk. Where
-    /// the file system has no hard links, both stay files of their own.
+    /// Makes `other`, a file of the artifact with the same bytes as the new file `relative`, a hard link to it. On a file
+    /// system without hard links, both stay separate files.
     pub(crate) fn share(&mut self, relative: &str, other: &str) -> Result<()> {
-        let shared = self.gathering.folder().join(other);
+        let shared = self.staging.path().join(other);
         create_parent(&shared)?;
-        match fs::hard_link(self.gathering.folder().join(relative), &shared) {
+        match fs::hard_link(self.staging.path().join(relative), &shared) {
             Ok(()) => self.files.push(other.to_owned()),
-            Err(error) => tracing::debug!("{other} stays a file of its own: {error}"),
+            Err(error) => tracing::debug!("{other} stays a separate file: {error}"),
         }
         Ok(())
     }
 
-    /// Moves every file to its place, the manifest last. While files are replaced there is no manifest that would accept
-    /// a mixture of old and new ones, and for clients that read none, no old graph beside new data.
+    /// Moves every file into place, the manifest last. While files are replaced there is no manifest that would accept a
+    /// mix of old and new files, and for clients that read no manifest, no old graph next to new data.
     pub(crate) fn commit(self, manifest: &Manifest) -> Result<()> {
-        // from here on it tells whose files lie in the folder, should this be interrupted
-        manifest.write(self.gathering.folder())?;
-        let _uninterrupted = begun();
+        // says whose files the folder holds if the commit is interrupted
+        manifest.write(self.staging.path())?;
+        let _no_interrupt = lock_pending();
         remove_if_there(&self.folder.join(names::MANIFEST))?;
         for file in &self.files {
             remove_if_there(&self.folder.join(file))?;
         }
         for file in self.files.iter().map(String::as_str).chain([names::MANIFEST]) {
-            let place = self.folder.join(file);
-            create_parent(&place)?;
-            fs::rename(self.gathering.folder().join(file), &place).map_err(|source| Error::Io {
+            let path = self.folder.join(file);
+            create_parent(&path)?;
+            fs::rename(self.staging.path().join(file), &path).map_err(|source| Error::Io {
                 action: "move the new file to",
-                path: place,
+                path,
                 source,
             })?;
         }
@@ -107,71 +111,41 @@ impl OutputFolder {
     }
 }
 
-/// What an output folder holds, apart from what an unfinished export gathered.
-enum Contents {
-    Nothing,
-    /// An artifact, or one that was being put in place when its export was interrupted.
-    Artifact(Box<Manifest>),
-    /// A manifest that cannot be read, and why.
-    Damaged(String),
-    Foreign,
+/// The manifest of the artifact in an output folder, or of the one that was being moved into it when its export was
+/// interrupted; `None` for a folder that is empty or does not exist.
+fn read_existing(output: &Path) -> Result<Option<Manifest>> {
+    for folder in [output, &output.join(names::UNFINISHED)] {
+        match Manifest::read(folder) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(jetmoe_artifact::Error::NotAnArtifact { .. }) => {}
+            Err(source) => return Err(Error::OutputDamaged { folder: output.to_owned(), source }),
+        }
+    }
+    if !output.exists() {
+        return Ok(None);
+    }
+    let failed = |source| Error::Io { action: "read", path: output.to_owned(), source };
+    for entry in output.read_dir().map_err(failed)? {
+        if entry.map_err(failed)?.file_name() != names::UNFINISHED {
+            return Err(Error::OutputInUse { folder: output.to_owned() });
+        }
+    }
+    Ok(None)
 }
 
-impl Contents {
-    fn of(folder: &Path) -> Result<Self> {
-        let unfinished = folder.join(names::UNFINISHED);
-        for place in [folder, &unfinished] {
-            match Manifest::read(place) {
-                Ok(manifest) => return Ok(Contents::Artifact(Box::new(manifest))),
-                Err(jetmoe_artifact::Error::NotAnArtifact { .. }) => {}
-                Err(error) => {
-                    // the advice in its other lines is for who wants to run the artifact
-                    let why = error.to_string().lines().next().unwrap_or_default().to_owned();
-                    return Ok(Contents::Damaged(why));
-                }
-            }
-        }
-        if !folder.exists() {
-            return Ok(Contents::Nothing);
-        }
-        let failed = |source| Error::Io { action: "read", path: folder.to_owned(), source };
-        for entry in folder.read_dir().map_err(failed)? {
-            if entry.map_err(failed)?.file_name() != names::UNFINISHED {
-                return Ok(Contents::Foreign);
-            }
-        }
-        Ok(Contents::Nothing)
+/// Refuses an artifact of another checkpoint or task. Without a digest, any checkpoint is accepted.
+fn check_same(existing: &Manifest, folder: &Path, digest: Option<Digest>, task: Task) -> Result<()> {
+    let (folder, found) = (folder.to_owned(), &existing.checkpoint);
+    if let Some(expected) = digest.filter(|digest| *digest != found.digest) {
+        return Err(Error::OtherCheckpoint { folder, found: found.clone(), expected });
     }
-
-    fn into_artifact(self) -> Option<Manifest> {
-        match self {
-            Contents::Artifact(manifest) => Some(*manifest),
-            Contents::Nothing | Contents::Damaged(_) | Contents::Foreign => None,
-        }
-    }
-
-    /// Refuses what only `force` may overwrite. Without a digest, an artifact of any checkpoint will do.
-    fn permit(&self, folder: &Path, digest: Option<Digest>, task: Task) -> Result<()> {
-        let folder = folder.to_owned();
-        match self {
-            Contents::Nothing => Ok(()),
-            Contents::Foreign => Err(Error::OutputInUse { folder }),
-            Contents::Damaged(why) => Err(Error::OutputDamaged { folder, why: why.clone() }),
-            Contents::Artifact(manifest) => {
-                let checkpoint = manifest.checkpoint.clone();
-                if let Some(expected) = digest.filter(|digest| *digest != checkpoint.digest) {
-                    return Err(Error::OtherCheckpoint { folder, found: checkpoint, expected });
-                }
-                match manifest.graphs.iter().find(|graph| graph.task != task) {
-                    Some(graph) => Err(Error::OtherTask { folder, found: graph.task, expected: task }),
-                    None => Ok(()),
-                }
-            }
-        }
+    match existing.graphs.iter().find(|graph| graph.task != task) {
+        Some(graph) => Err(Error::OtherTask { folder, found: graph.task, expected: task }),
+        None => Ok(()),
     }
 }
 
-/// Removes what another artifact's manifest names, the manifest first: without it nothing looks whole.
+/// Removes the files that another artifact's manifest names, the manifest first: without it there is no artifact.
 fn remove_files(folder: &Path, manifest: &Manifest) -> Result<()> {
     let unfinished = format!("{}/{}", names::UNFINISHED, names::MANIFEST);
     let named = manifest.all_files().map(|file| file.path.as_str());
@@ -179,7 +153,7 @@ fn remove_files(folder: &Path, manifest: &Manifest) -> Result<()> {
         let path = folder.join(file);
         remove_if_there(&path)?;
         if let Some(parent) = path.parent().filter(|parent| *parent != folder) {
-            // a folder that still holds something stays
+            // fails for a folder that is not empty, which stays
             let _ = fs::remove_dir(parent);
         }
     }

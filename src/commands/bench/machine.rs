@@ -1,4 +1,4 @@
-//! What the machine can do: bytes read and arithmetic done per second, measured here and now.
+//! The limits of the machine, measured: read bandwidth and peak arithmetic.
 
 use std::hint::black_box;
 use std::thread;
@@ -9,32 +9,32 @@ use pulp::{Arch, Simd, WithSimd};
 use serde::Serialize;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-/// The machine, and what it was measured to do with [`Machine::threads`] threads at once.
+/// The machine and its limits with [`Machine::threads`] threads.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
-    /// The processor's name for itself.
+    /// Name of the processor.
     pub(crate) processor: String,
-    /// Threads that measured.
+    /// Threads of the measurement.
     pub(crate) threads: usize,
     /// Memory in bytes.
     pub(crate) memory_bytes: u64,
-    /// Bytes per second, read one after the other from more memory than any cache holds.
+    /// Sequential read bandwidth from memory, beyond all caches.
     pub(crate) read_bytes_per_second: f64,
-    /// Float32 operations per second in registers; a multiply-add is two. On x86 with vectors of at most 256 bits.
+    /// Float32 operations per second in registers, where a multiply-add counts as two. At most 256-bit vectors on x86.
     pub(crate) operations_per_second: f64,
 }
 
-/// Larger than the last level of any processor's cache.
+/// Larger than any last-level cache.
 const BUFFER_BYTES: u64 = 1 << 30;
-/// The best of these counts: whatever disturbs makes slower.
+/// The fastest attempt counts, because disturbance only slows down.
 const ATTEMPTS: usize = 5;
-/// Multiply-adds of every accumulator per attempt, some 50 ms.
+/// Multiply-adds per accumulator and attempt, about 50 ms.
 const ROUNDS: usize = 1 << 24;
-/// Independent sums. Four cycles of latency in two units need 8; AVX has 16 registers.
+/// Independent sums. A latency of four cycles in two units needs 8; AVX has 16 registers.
 const ACCUMULATORS: usize = 12;
 
 impl Machine {
-    /// Measures with so many threads, by default as many as the system says there are processors.
+    /// Measures with this many threads [default: the number of processors].
     pub(crate) fn measure(threads: Option<usize>) -> anyhow::Result<Self> {
         let threads = match threads {
             Some(threads) => threads,
@@ -55,7 +55,7 @@ impl Machine {
     }
 }
 
-/// How long the fastest attempt takes to have `work` done once by each of several threads.
+/// Seconds of the fastest attempt to run `work` once per part, each part on a thread of its own.
 fn fastest<T: Sync>(parts: &[T], work: impl Fn(&T) + Sync) -> f64 {
     let attempts = (0..ATTEMPTS).map(|_| {
         let begun = Instant::now();
@@ -70,10 +70,10 @@ fn fastest<T: Sync>(parts: &[T], work: impl Fn(&T) + Sync) -> f64 {
 }
 
 fn read_bytes_per_second(threads: usize) -> f64 {
-    // a machine that is nearly full gives up a quarter of what is left
+    // at most a quarter of the available memory
     let bytes = available_memory().map_or(BUFFER_BYTES, |available| BUFFER_BYTES.min(available / 4));
     let words = (bytes / 8) as usize;
-    // written, so that every page is there and not the one page of zeros
+    // written, so that every page is resident and none is the shared zero page
     let buffer: Vec<u64> = (0..words as u64).collect();
     let parts: Vec<&[u64]> = buffer.chunks(words.div_ceil(threads).max(1)).collect();
     let seconds = fastest(&parts, |part| {
@@ -103,7 +103,7 @@ impl WithSimd for Lanes {
     }
 }
 
-/// Multiply-adds that wait for nothing but registers.
+/// Multiply-adds on registers only.
 struct MultiplyAdds {
     start: f32,
 }
@@ -113,7 +113,7 @@ impl WithSimd for MultiplyAdds {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        // stays between the start and its limit 1, so no number becomes slow by being denormal or infinite
+        // sums stay between the start and the limit 1, because denormal and infinite numbers are slow
         let (factor, summand) = (simd.splat_f32s(0.5), simd.splat_f32s(self.start));
         let mut sums = [simd.splat_f32s(self.start); ACCUMULATORS];
         for _ in 0..ROUNDS {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_says_what_it_is_and_does_something() {
+    fn a_machine_has_a_name_and_limits() {
         let machine = Machine::measure(Some(1)).unwrap();
         assert_eq!(machine.threads, 1);
         assert!(!machine.processor.is_empty() && machine.memory_bytes > 0, "{machine:?}");

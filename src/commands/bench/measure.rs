@@ -1,9 +1,9 @@
-//! Runs a model and looks at the clock.
+//! Runs a model and measures its time.
 
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
 use jetmoe_artifact::Artifact;
+use jetmoe_console::ProgressBar;
 use jetmoe_rt::{Backend, GenerationOptions, LoadOptions, Model, Session, TokenBatch, choose_graph};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -14,7 +14,7 @@ use super::report::{Decode, Measured, Prefill, Run};
 use super::spread::Spread;
 use super::traffic::{Step, Traffic};
 
-/// What is measured of each model.
+/// What to measure of each model.
 pub(crate) struct Plan<'a> {
     pub(crate) batches: &'a [usize],
     pub(crate) prompt_tokens: &'a [usize],
@@ -24,13 +24,13 @@ pub(crate) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Prompts that go through the model with their continuations, those that only warm up included.
+    /// Number of prompts, each with its continuation, including those that warm up.
     pub(crate) fn rounds(&self) -> usize {
         self.batches.len() * self.prompt_tokens.len() * (self.repetitions + 1)
     }
 }
 
-/// How long the parts of one round took.
+/// Times of one prompt and its continuation.
 struct Round {
     prefill: Duration,
     steps: Vec<StepTime>,
@@ -39,11 +39,11 @@ struct Round {
 #[derive(Clone, Copy)]
 struct StepTime {
     whole: Duration,
-    /// Within the engine, where the backend reports it.
+    /// Time inside the backend, if it reports that.
     engine: Option<Duration>,
 }
 
-/// Loads a graph, measures it by the plan and forgets it again.
+/// Loads a graph, measures it and drops it.
 pub(crate) fn measure(
     artifact: &Artifact,
     options: &LoadOptions,
@@ -68,7 +68,7 @@ pub(crate) fn measure(
                 rounds.push(round(&model, batch, prompt_tokens, plan.new_tokens, &mut random)?);
                 bar.inc(1);
             }
-            // the first round of a shape allocates what the others find
+            // the first round of a shape warms up: it allocates
             rounds.remove(0);
             runs.push(Run {
                 batch,
@@ -91,8 +91,8 @@ pub(crate) fn measure(
     })
 }
 
-/// A prompt of random tokens and a continuation of random tokens: what is computed does not depend on which they are, but
-/// for the experts that they choose.
+/// Measures a prompt and a continuation of random tokens. The work does not depend on which tokens they are, except for
+/// the experts that they choose.
 fn round(
     model: &Model,
     batch: usize,
@@ -113,7 +113,7 @@ fn round(
     Ok(Round { prefill, steps: steps.collect::<anyhow::Result<_>>()? })
 }
 
-/// One step up to the last token's logits.
+/// One step, including the last token's logits.
 fn step(session: &mut Session, tokens: &TokenBatch) -> anyhow::Result<StepTime> {
     let begun = Instant::now();
     let output = session.step(tokens)?;
@@ -148,7 +148,7 @@ fn decode(
 ) -> Decode {
     let steps: Vec<StepTime> = rounds.iter().flat_map(|round| round.steps.iter().copied()).collect();
     let seconds = Spread::of_seconds(&steps.iter().map(|step| step.whole).collect::<Vec<_>>());
-    // the cache grows while it is measured; this is its middle
+    // the cache grows during the measurement; take its average length
     let new_tokens = rounds.first().map_or(0, |round| round.steps.len());
     let step = Step { batch, new_tokens: 1, past_tokens: prompt_tokens + new_tokens / 2 };
     let (weights, cache) = (traffic.weight_bytes(step), traffic.cache_bytes(step));
@@ -164,7 +164,7 @@ fn decode(
     }
 }
 
-/// Median share of a step that is spent outside the runtime underneath: checks, mask, positions, tensors in and out.
+/// Median share of a step outside the backend: checks, mask, positions, copying tensors.
 fn overhead(steps: &[StepTime]) -> Option<f64> {
     let shares = steps.iter().map(|step| {
         let outside = step.whole.saturating_sub(step.engine?);
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_overhead_is_what_the_engine_did_not_take() {
+    fn overhead_is_the_share_outside_the_backend() {
         let step = |whole, engine| StepTime {
             whole: Duration::from_secs(whole),
             engine: Some(Duration::from_secs(engine)),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_does_not_say_leaves_the_overhead_open() {
+    fn overhead_is_unknown_if_the_backend_reports_no_time() {
         let step = StepTime { whole: Duration::from_millis(1), engine: None };
         assert_eq!(overhead(&[step]), None);
     }

@@ -1,4 +1,4 @@
-//! How much memory this process takes, where the system has `/proc`.
+//! Memory of this process, on systems with `/proc`.
 
 use std::fs;
 
@@ -7,19 +7,19 @@ use serde::Serialize;
 /// Memory of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
-    /// The most that was resident, mapped files included, in bytes.
+    /// Peak resident memory in bytes, including mapped files.
     pub(crate) peak_bytes: u64,
-    /// What no file stands behind, when everything was measured, in bytes.
+    /// Anonymous memory in bytes, which no file backs, at the end.
     pub(crate) anonymous_bytes: u64,
 }
 
-/// Has the peak begin again at what is resident now, so that it does not show what went before. Says whether that worked.
+/// Resets the peak to the memory that is resident now. Returns whether that worked.
 pub(crate) fn reset_peak() -> bool {
-    // the kernel's number for it, see proc_pid_clear_refs(5)
+    // see proc_pid_clear_refs(5)
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// Memory since [`reset_peak`]; `None` where the system does not say.
+/// Memory since [`reset_peak`]; `None` if the system does not report it.
 pub(crate) fn used() -> Option<Memory> {
     from_status(&fs::read_to_string("/proc/self/status").ok()?)
 }
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_that_does_not_say_has_no_answer() {
+    fn missing_fields_give_none() {
         assert_eq!(from_status("Name:\tx\n"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! `bench`: what a model takes, and how near it comes to what the machine can do.
+//! `jetmoe bench`: load time, memory and speed of a model, compared with the limits of the machine.
 
 mod machine;
 mod measure;
@@ -10,7 +10,7 @@ mod traffic;
 use anyhow::Context;
 use clap::Args;
 use jetmoe_artifact::{Artifact, Task};
-use jetmoe_export::step_bar;
+use jetmoe_console::step_bar;
 use jetmoe_rt::{Backend, LoadOptions, choose_graph};
 
 use self::machine::Machine;
@@ -19,30 +19,30 @@ use self::report::{Measured, Report, SCHEMA};
 use super::model::{ModelArguments, Opened};
 use super::{ExitStatus, Format, print_json, print_table};
 
-/// Measure load time, memory and tokens per second, and what share of the machine that is.
+/// Measure load time, memory and tokens per second, and compare them with the limits of the machine.
 ///
-/// Prompts are random tokens, so no tokenizer is needed. The machine's read bandwidth and arithmetic peak are measured
-/// first, with the same number of threads. Weights are counted as they are stored, those that a step reads: routers,
-/// projections, head, and the experts that its tokens are expected to choose if they choose independently and evenly.
+/// Prompts are random tokens, so no tokenizer is needed. Read bandwidth and peak arithmetic of the machine are measured
+/// first, with the same number of threads. The bytes of a step are those of the stored weights that it reads: routers,
+/// projections, head, and the experts that its tokens choose on average if they choose independently and evenly.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  jetmoe bench --model artifact --precision q4\n  \
                         jetmoe bench --model artifact --backend ort,tract --prompt-tokens 64,2048 --batch 1,8")]
 pub(crate) struct Bench {
     #[command(flatten)]
     model: ModelArguments,
-    /// Backends to measure, one at a time.
+    /// Backends to measure, in turn.
     #[arg(long, value_name = "ort,tract", value_delimiter = ',', default_value = "ort", value_parser = jetmoe_rt::backend)]
     backend: Vec<&'static dyn Backend>,
-    /// Lengths of the prompts.
+    /// Lengths of the prompts in tokens.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "128,512")]
     prompt_tokens: Vec<usize>,
-    /// Tokens that are decoded after each prompt, one a step.
+    /// Tokens to decode after each prompt, one per step.
     #[arg(long, value_name = "N", default_value_t = 32)]
     new_tokens: usize,
-    /// Sequences that go through the model at a time.
+    /// Batch sizes.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
     batch: Vec<usize>,
-    /// How often each prompt and its continuation are measured, after one round that only warms up.
+    /// Measurements of each prompt and its continuation, after one to warm up.
     #[arg(long, value_name = "N", default_value_t = 3)]
     repetitions: usize,
     /// The same seed gives the same prompts.
@@ -59,13 +59,13 @@ impl Bench {
         let opened = self.model.open()?;
         let Opened::Artifact(artifact) = &opened else {
             anyhow::bail!(
-                "{0} is a checkpoint, and what is measured is an artifact\n  export it: jetmoe-export {0} --output DIR",
+                "{0} is a checkpoint, and bench measures artifacts\n  export it: jetmoe-export {0} --output DIR",
                 self.model.model
             );
         };
         self.model.require_task(&opened, Task::CausalLm)?;
         self.check_positions(artifact)?;
-        // a graph that one of the backends cannot load is refused before the first is measured
+        // refuses a missing graph of any backend before the first one is measured
         for backend in &self.backend {
             choose_graph(artifact, *backend, &self.load_options(*backend)?)?;
         }
@@ -93,13 +93,13 @@ impl Bench {
         Ok(())
     }
 
-    /// Refuses what the model has no positions for, before it is loaded.
+    /// Refuses more tokens than the model has positions, before it is loaded.
     fn check_positions(&self, artifact: &Artifact) -> anyhow::Result<()> {
         let positions = artifact.config().max_position_embeddings;
         let longest = self.prompt_tokens.iter().copied().max().unwrap_or(0);
         let fits = longest.checked_add(self.new_tokens).is_some_and(|tokens| tokens <= positions);
-        let advice = match positions.checked_sub(self.new_tokens).filter(|room| *room > 0) {
-            Some(room) => format!("give --prompt-tokens {room} or less, or fewer --new-tokens"),
+        let advice = match positions.checked_sub(self.new_tokens).filter(|most| *most > 0) {
+            Some(most) => format!("give --prompt-tokens {most} or less, or fewer --new-tokens"),
             None => format!("give --new-tokens {} or less", positions.saturating_sub(1)),
         };
         anyhow::ensure!(
@@ -115,12 +115,7 @@ impl Bench {
         Ok(LoadOptions { backend: Some(backend), ..self.model.load_options()? })
     }
 
-    fn measure(
-        &self,
-        artifact: &Artifact,
-        backend: &'static dyn Backend,
-        machine: &Machine,
-    ) -> anyhow::Result<Measured> {
+    fn measure(&self, artifact: &Artifact, backend: &'static dyn Backend, machine: &Machine) -> anyhow::Result<Measured> {
         let name = backend.name();
         let plan = Plan {
             batches: &self.batch,
@@ -130,10 +125,7 @@ impl Bench {
             seed: self.seed,
         };
         let bar = step_bar(format!("measuring {name}"), plan.rounds() as u64);
-        let measured =
-            measure::measure(artifact, &self.load_options(backend)?, backend, &plan, machine, &bar)
-                .with_context(|| format!("{name} could not be measured"))?;
-        bar.finish_and_clear();
-        Ok(measured)
+        measure::measure(artifact, &self.load_options(backend)?, backend, &plan, machine, &bar)
+            .with_context(|| format!("{name} could not be measured"))
     }
 }

@@ -1,7 +1,7 @@
-//! What was measured, as JSON and as a table.
+//! The results, as JSON and as a table.
 
-use comfy_table::{Table, presets};
 use jetmoe_artifact::{Precision, Profile};
+use jetmoe_console::{Table, new_table};
 use serde::Serialize;
 
 use super::machine::Machine;
@@ -20,7 +20,7 @@ pub(crate) struct Report {
     pub(crate) results: Vec<Measured>,
 }
 
-/// One graph in one runtime.
+/// One graph in one backend.
 #[derive(Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) runtime: String,
@@ -33,7 +33,7 @@ pub(crate) struct Measured {
     pub(crate) runs: Vec<Run>,
 }
 
-/// One batch size and length of prompt.
+/// One batch size and prompt length.
 #[derive(Debug, Serialize)]
 pub(crate) struct Run {
     pub(crate) batch: usize,
@@ -63,7 +63,7 @@ pub(crate) struct Decode {
 }
 
 impl Report {
-    /// For people: the machine, and per graph what it took and a table of its runs.
+    /// The report as text: the machine, and per graph its load time, its memory and a table of its runs.
     pub(crate) fn table(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
@@ -80,7 +80,7 @@ impl Report {
                 measured.graph,
                 measured.load_seconds,
                 measured.memory.map_or(String::new(), |memory| format!(
-                    ", {} MiB of memory at most, of it {} MiB not in files at the end",
+                    ", peak memory {} MiB, anonymous memory {} MiB at the end",
                     memory.peak_bytes >> 20,
                     memory.anonymous_bytes >> 20
                 )),
@@ -92,8 +92,7 @@ impl Report {
 }
 
 fn runs(runs: &[Run]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = new_table();
     table.set_header([
         "batch",
         "prompt",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// The middle of several measurements and how far they lie apart.
+/// Median and quartiles of several measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -13,21 +13,21 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of numbers in any order; between two of them it is interpolated. Zero of none.
+    /// The spread of numbers in any order, with linear interpolation; zero if there are none.
     pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
-            let place = share * values.len().saturating_sub(1) as f64;
-            let (below, above) = (place.floor() as usize, place.ceil() as usize);
+            let index = share * values.len().saturating_sub(1) as f64;
+            let (below, above) = (index.floor() as usize, index.ceil() as usize);
             match (values.get(below), values.get(above)) {
-                (Some(low), Some(high)) => low + (high - low) * place.fract(),
+                (Some(low), Some(high)) => low + (high - low) * index.fract(),
                 _ => 0.0,
             }
         };
         Spread { median: at(0.5), lower_quartile: at(0.25), upper_quartile: at(0.75) }
     }
 
-    /// Seconds of durations.
+    /// The spread of durations in seconds.
     pub(crate) fn of_seconds(durations: &[Duration]) -> Self {
         Self::of(durations.iter().map(Duration::as_secs_f64).collect())
     }
@@ -41,7 +41,7 @@ impl Spread {
         }
     }
 
-    /// How much is done per second, if this is how long `amount` takes: the slower quartile becomes the lower one.
+    /// Amount per second, where `self` is the time that `amount` takes. The slower quartile becomes the lower one.
     pub(crate) fn rate(self, amount: f64) -> Self {
         Spread {
             median: amount / self.median,
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quartiles_lie_between_the_numbers_around_them() {
+    fn quartiles_are_interpolated() {
         let spread = Spread::of(vec![4.0, 1.0, 3.0, 2.0]);
         assert_eq!(spread, Spread { lower_quartile: 1.75, median: 2.5, upper_quartile: 3.25 });
     }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_turns_the_quartiles_around() {
+    fn a_rate_swaps_the_quartiles() {
         let rate = Spread { lower_quartile: 1.0, median: 2.0, upper_quartile: 4.0 }.rate(8.0);
         assert_eq!(rate, Spread { lower_quartile: 2.0, median: 4.0, upper_quartile: 8.0 });
     }

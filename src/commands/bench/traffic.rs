@@ -1,9 +1,9 @@
-//! What one step must read and compute, by the configuration and by how the graph's weights are stored.
+//! Bytes and operations of one step, from the configuration and the storage of the graph's weights.
 
 use jetmoe_artifact::{ElementType, GraphRecord, ModelPart, Storage, WeightPlan, WeightStorage};
 use jetmoe_checkpoint::ModelConfig;
 
-/// A step: the model sees `new_tokens` of each of `batch` sequences, after `past_tokens` that are cached.
+/// A step with `new_tokens` of each of `batch` sequences, after `past_tokens` that are cached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
     pub(crate) batch: usize,
@@ -11,7 +11,7 @@ pub(crate) struct Step {
     pub(crate) past_tokens: usize,
 }
 
-/// A graph, as far as reading and computing go.
+/// Memory traffic and arithmetic of a graph.
 pub(crate) struct Traffic<'a> {
     config: &'a ModelConfig,
     record: &'a GraphRecord,
@@ -23,9 +23,9 @@ impl<'a> Traffic<'a> {
         Traffic { config, record, plan: record.weights.clone().unwrap_or_default() }
     }
 
-    /// Bytes of weights that a step reads, as they are stored: routers, projections to keys and values, the head, and the
-    /// experts that some token is expected to choose. Not the embedding, of which a token reads one row, nor norms and
-    /// biases, which are vectors.
+    /// Bytes of the stored weights that a step reads: routers, key/value projections, the head, and the expected number of
+    /// experts that its tokens choose. Leaves out the embedding, of which a token reads one row, and norms and biases,
+    /// which are vectors.
     pub(crate) fn weight_bytes(&self, step: Step) -> f64 {
         let config = self.config;
         let (hidden, kv_width) = (config.hidden_size, config.kv_width());
@@ -45,14 +45,14 @@ impl<'a> Traffic<'a> {
         layers.sum::<f64>() + self.part_bytes(ModelPart::LmHead, None, config.vocab_size * hidden)
     }
 
-    /// Bytes of the cache that a step reads: keys and values of the tokens before it.
+    /// Bytes of the key/value cache that a step reads.
     pub(crate) fn cache_bytes(&self, step: Step) -> f64 {
         let per_token = 2 * self.config.num_hidden_layers * self.config.kv_width();
         (per_token * step.batch * step.past_tokens) as f64 * self.activation_bytes()
     }
 
-    /// Float32 operations of a step's products, a multiply-add being two: those with the weights, the head for every
-    /// token, and those of queries with the keys and values that they may see.
+    /// Float32 operations of a step's products, where a multiply-add counts as two: those with the weights, including the
+    /// head for every token, and those of queries with the keys and values they attend to.
     pub(crate) fn operations(&self, step: Step) -> f64 {
         let config = self.config;
         let (hidden, kv_width) = (config.hidden_size, config.kv_width());
@@ -62,10 +62,10 @@ impl<'a> Traffic<'a> {
             + config.num_experts_per_token * expert;
         let weights = config.num_hidden_layers * layer + config.vocab_size * hidden;
         let tokens = (step.batch * step.new_tokens) as f64;
-        // the first new token sees the past and itself, the last one all new ones too
-        let seen = step.past_tokens as f64 + (step.new_tokens as f64 + 1.0) / 2.0;
+        // the first new token attends to the past and itself, the last one to all new tokens too
+        let attended = step.past_tokens as f64 + (step.new_tokens as f64 + 1.0) / 2.0;
         let heads = config.num_hidden_layers * config.num_attention_heads() * config.kv_channels;
-        tokens * (2.0 * weights as f64 + 4.0 * heads as f64 * seen)
+        tokens * (2.0 * weights as f64 + 4.0 * heads as f64 * attended)
     }
 
     fn part_bytes(&self, part: ModelPart, layer: Option<usize>, weights: usize) -> f64 {
@@ -89,7 +89,7 @@ impl<'a> Traffic<'a> {
     }
 }
 
-/// Bytes of a stored weight with its share of the group's scale, which has the activations' type, and zero point.
+/// Bytes of a stored weight, including its share of the group's zero point and scale, which has the activations' type.
 fn bytes_per_weight(storage: Storage, scale_bytes: f64) -> f64 {
     let code = match storage.weights {
         WeightStorage::F32 => return 4.0,
@@ -101,8 +101,8 @@ fn bytes_per_weight(storage: Storage, scale_bytes: f64) -> f64 {
     code + (scale_bytes + zero_point) / storage.group_size as f64
 }
 
-/// How many of `experts` are expected to be chosen by at least one of several tokens, if each chooses `chosen` of them
-/// independently of the others and all alike: E · (1 − (1 − k/E)ⁿ).
+/// Expected number of experts that at least one token chooses, if each token chooses `chosen` of `experts` independently
+/// and evenly: E · (1 − (1 − k/E)ⁿ).
 fn expected_experts(experts: usize, chosen: usize, tokens: usize) -> f64 {
     let (experts, chosen) = (experts as f64, chosen as f64);
     experts * (1.0 - (1.0 - chosen / experts).powf(tokens as f64))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use jetmoe_console::setup_command;
 use jetmoe_rt::{
     BackendError, ExecutionProvider, LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary,
     try_device,
@@ -11,7 +12,6 @@ use jetmoe_rt::{
 use serde::{Deserialize, Serialize};
 
 use super::{BackendReport, LibraryReport, ProviderReport};
-use crate::commands::hint::setup_command;
 
 /// The backend that these libraries are.
 const NAME: &str = "ort";

@@ -96,7 +96,7 @@ fn calibration_that_would_change_nothing_is_refused() {
     for precision in ["f32", "int8", "q4 --keep int8:attention,int8:kv_proj,int8:mlp"] {
         let command = "jetmoe-export jetmoe-mini --output artifact --calibrate text.txt --precision";
         let ended = bench.run(&format!("{command} {precision}"));
-        assert!(ended.refused().contains("choose q4 or q4f16, or export without --calibrate"));
+        assert!(ended.refused().contains("choose --precision q4 or q4f16, or leave out --calibrate"));
     }
 }
 

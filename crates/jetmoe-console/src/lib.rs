@@ -1,0 +1,23 @@
+//! What the commands `jetmoe` and `jetmoe-export` share: exit status, errors and hints, logging, tables, progress bars
+//! and Ctrl-C.
+//!
+//! Results go to standard output; notes, warnings, errors and progress go to standard error. The libraries print
+//! nothing and name no flag: they return errors, which [`hint`] completes with what to type, and call back with their
+//! progress.
+
+mod exit;
+mod hints;
+mod interrupt;
+mod logging;
+mod output;
+mod progress;
+mod report;
+mod verification;
+
+pub use exit::{ExitStatus, run};
+pub use hints::{Hint, hint, setup_command};
+pub use interrupt::{finish_on_interrupt, is_interrupted};
+pub use output::{CellAlignment, HumanBytes, Table, new_table, note, print, print_json, print_table};
+pub use progress::{ProgressBar, StageBars, byte_bar, spinner, step_bar};
+pub use report::causes;
+pub use verification::verification_table;

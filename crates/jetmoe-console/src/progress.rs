@@ -1,0 +1,57 @@
+//! Progress bars on standard error. They draw nothing where that is no terminal, and a dropped bar is cleared.
+
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+pub use indicatif::ProgressBar;
+use indicatif::{ProgressFinish, ProgressStyle};
+
+/// A bar in bytes, with rate and time left.
+pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {
+    with_template(
+        ProgressBar::new(bytes),
+        "{msg:>12} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
+        what,
+    )
+}
+
+/// A bar of steps, with time left.
+pub fn step_bar(what: impl Into<Cow<'static, str>>, steps: u64) -> ProgressBar {
+    with_template(ProgressBar::new(steps), "{msg:>12} {bar:32} {pos}/{len} {eta} left", what)
+}
+
+/// A spinner, for work of unknown length.
+pub fn spinner(what: &'static str) -> ProgressBar {
+    let spinner = with_template(ProgressBar::new_spinner(), "{msg:>12} {spinner} {elapsed}", what);
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    spinner
+}
+
+fn with_template(bar: ProgressBar, template: &str, what: impl Into<Cow<'static, str>>) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style).with_message(what).with_finish(ProgressFinish::AndClear)
+}
+
+/// The bars of work in several stages, such as an export: each stage replaces the bar of the one before.
+#[derive(Debug, Default)]
+pub struct StageBars(Mutex<Option<(&'static str, ProgressBar)>>);
+
+impl StageBars {
+    /// Advances the bar of a stage by `delta` of `total`; `new_bar` is [`byte_bar`] or [`step_bar`].
+    pub fn advance(
+        &self,
+        stage: &'static str,
+        new_bar: fn(&'static str, u64) -> ProgressBar,
+        delta: u64,
+        total: u64,
+    ) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|(name, _)| *name != stage) {
+            *current = Some((stage, new_bar(stage, total)));
+        }
+        if let Some((_, bar)) = current.as_ref() {
+            bar.inc(delta);
+        }
+    }
+}
