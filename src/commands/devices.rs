@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use jetmoe_conformance::BackendName;
-use jetmoe_kernels::InstructionSet;
+use jetmoe_kernels::Isa;
 use jetmoe_rt::{BACKEND_NAMES, backend};
 use serde::Serialize;
 
@@ -123,8 +123,8 @@ impl BackendReport {
 }
 
 fn kernel_report() -> KernelReport {
-    let available: Vec<String> = InstructionSet::available().iter().map(InstructionSet::to_string).collect();
-    match InstructionSet::chosen() {
+    let available: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+    match Isa::from_env_or_best() {
         Ok(chosen) => {
             let detail = format!("has {}; JETMOE_KERNELS forces one", available.join(", "));
             KernelReport { chosen: Some(chosen.to_string()), available, detail }

@@ -6,7 +6,7 @@ use jetmoe_artifact::names::operators::DOMAIN;
 use jetmoe_backend::operator::{
     self, ALL, Attributes, Elements, Operand, OperandType, Specification, shapes,
 };
-use jetmoe_kernels::{Compute, InstructionSet, Threads};
+use jetmoe_kernels::{ExecContext, Isa, Threads};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
@@ -16,11 +16,11 @@ use crate::graph::sizes;
 
 /// The domain with all of its operators.
 pub(crate) fn domain(threads: Option<usize>) -> ort::Result<OperatorDomain> {
-    let instructions = operator::instructions().map_err(ort::Error::wrap)?;
+    let isa = operator::isa().map_err(ort::Error::wrap)?;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let mut domain = OperatorDomain::new(DOMAIN)?;
     for specification in ALL {
-        domain = domain.add(Registered { specification, instructions, threads })?;
+        domain = domain.add(Registered { specification, isa, threads })?;
     }
     Ok(domain)
 }
@@ -28,7 +28,7 @@ pub(crate) fn domain(threads: Option<usize>) -> ort::Result<OperatorDomain> {
 /// One operator as it is registered.
 struct Registered {
     specification: &'static Specification,
-    instructions: InstructionSet,
+    isa: Isa,
     threads: usize,
 }
 
@@ -52,7 +52,7 @@ impl Operator for Registered {
     fn create_kernel<'attr>(&self, node: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let operator = operator::Operator::new(self.specification.name, &NodeAttributes(node))
             .map_err(ort::Error::wrap)?;
-        let (types, instructions, threads) = (self.specification.types(), self.instructions, self.threads);
+        let (types, isa, threads) = (self.specification.types(), self.isa, self.threads);
         Ok(Box::new(move |context: &ComputeContext| {
             let count = context.num_inputs()?.min(types.len());
             let values: Vec<Option<ValueRef<'_>>> =
@@ -66,8 +66,8 @@ impl Operator for Registered {
             let mut output = context.output(0, shape)?.ok_or_else(missing)?;
             let (_, result) = output.try_extract_tensor_mut::<f32>()?;
             let threads = SessionThreads { context, count: threads };
-            let compute = Compute { instructions, threads: &threads };
-            operator.compute(compute, &operands, result).map_err(ort::Error::wrap)
+            let exec_context = ExecContext { isa, threads: &threads };
+            operator.compute(exec_context, &operands, result).map_err(ort::Error::wrap)
         }))
     }
 }

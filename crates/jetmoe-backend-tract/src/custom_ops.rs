@@ -12,7 +12,7 @@ use jetmoe_backend::operator::{
     self, Attributes, Elements, Operand, OperandType, Operator, Specification, shapes,
 };
 use jetmoe_checkpoint::MappedFile;
-use jetmoe_kernels::Compute;
+use jetmoe_kernels::ExecContext;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -224,10 +224,10 @@ impl EvalOp for CustomOp {
         let shape = self.operator.result_shape(&shapes(&inputs))?;
         let mut result = Tensor::zero::<f32>(&shape)?;
         let mut elements = result.try_as_plain_ram_mut()?;
-        let instructions = operator::instructions()?;
+        let isa = operator::isa()?;
         let threads = StepThreads::current();
-        let compute = Compute { instructions, threads: &threads };
-        self.operator.compute(compute, &inputs, elements.as_slice_mut::<f32>()?)?;
+        let exec_context = ExecContext { isa, threads: &threads };
+        self.operator.compute(exec_context, &inputs, elements.as_slice_mut::<f32>()?)?;
         Ok(tvec![result.into_tvalue()])
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, GraphRecord, Profile};
-use jetmoe_kernels::InstructionSet;
+use jetmoe_kernels::Isa;
 
 use crate::{Device, LoadOptions, LoadedGraph, Result};
 
@@ -72,7 +72,7 @@ impl Support {
         // the operators of the other profiles have the rounding of activations built in
         let rounds = !options.int8_activations && graph.precision.storage().is_quantized() && !is_portable;
         // the custom operators gain nothing where the processor has only the generic kernels
-        let is_slow = graph.profile == Profile::Native && InstructionSet::best() == InstructionSet::PLAIN;
+        let is_slow = graph.profile == Profile::Native && Isa::best() == Isa::Generic;
         // of the operators of the other profiles OpenVINO takes only some
         let is_split = matches!(options.device, Device::OpenVino(_)) && !is_portable;
         let penalty = place + if is_slow || is_split { 10 } else { 0 } + if rounds { 100 } else { 0 };

@@ -11,8 +11,8 @@ use jetmoe_artifact::names::operators::{
     DOMAIN, EXPERT_LINEAR, EXPERT_LINEAR_SUM, EXPERT_MLP, LINEAR, LOOK_UP,
 };
 use jetmoe_kernels::{
-    Activation, Choices, Compute, Element, InstructionSet, Layout, Mlp, RowOrder, Weight, expert_linear,
-    expert_linear_sum, expert_mlp, linear, look_up,
+    Activation, Element, ExecContext, Isa, Layout, Mlp, RowOrder, TopK, Weight, expert_linear,
+    expert_linear_sum, expert_mlp, gather_rows, linear,
 };
 
 use crate::{Error, Result};
@@ -150,16 +150,16 @@ fn problem(operator: &str, problem: impl Into<String>) -> Error {
     Error::Operator { operator: operator.to_owned(), problem: problem.into() }
 }
 
-/// The instruction set of this process, chosen once.
+/// The instruction set of this process, selected once.
 ///
 /// # Errors
 /// One that the environment names and that is not usable here.
-pub fn instructions() -> Result<InstructionSet> {
-    static CHOSEN: OnceLock<InstructionSet> = OnceLock::new();
+pub fn isa() -> Result<Isa> {
+    static CHOSEN: OnceLock<Isa> = OnceLock::new();
     if let Some(chosen) = CHOSEN.get() {
         return Ok(*chosen);
     }
-    let chosen = InstructionSet::chosen()?;
+    let chosen = Isa::from_env_or_best()?;
     Ok(*CHOSEN.get_or_init(|| chosen))
 }
 
@@ -184,7 +184,7 @@ impl Operator {
         if name == EXPERT_MLP {
             let (hidden, intermediate) = (size("hidden")?, size("intermediate")?);
             let found = attributes.text("activation").unwrap_or_default();
-            let activation = Activation::named(&found)
+            let activation = Activation::from_name(&found)
                 .ok_or_else(|| problem(name, format!("unknown activation {found:?}")))?;
             let gate_and_up = Matrix {
                 outputs: 2 * intermediate,
@@ -238,19 +238,19 @@ impl Operator {
     ///
     /// # Errors
     /// [`Error::Operator`] for an operand that is missing or of another type, [`Error::Kernels`] for sizes that do not fit.
-    pub fn compute(&self, compute: Compute<'_>, operands: &[Operand<'_>], result: &mut [f32]) -> Result<()> {
+    pub fn compute(&self, context: ExecContext<'_>, operands: &[Operand<'_>], result: &mut [f32]) -> Result<()> {
         match self {
             Operator::Linear(matrix) => {
-                linear(compute, floats(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
+                linear(context, floats(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
             }
             Operator::ExpertLinear(matrix) => {
                 let weight = matrix.weight(operands, [2, 3, 4])?;
-                expert_linear(compute, floats(operands, 0)?, choices(operands)?, &weight, result)
+                expert_linear(context, floats(operands, 0)?, top_k(operands)?, &weight, result)
             }
             Operator::ExpertLinearSum(matrix) => {
                 let weight = matrix.weight(operands, [3, 4, 5])?;
                 let (x, gates) = (floats(operands, 0)?, floats(operands, 2)?);
-                expert_linear_sum(compute, x, choices(operands)?, gates, &weight, result)
+                expert_linear_sum(context, x, top_k(operands)?, gates, &weight, result)
             }
             Operator::ExpertMlp { gate_and_up, down, activation } => {
                 let mlp = Mlp {
@@ -259,10 +259,10 @@ impl Operator {
                     activation: *activation,
                 };
                 let (x, gates) = (floats(operands, 0)?, floats(operands, 2)?);
-                expert_mlp(compute, x, choices(operands)?, gates, &mlp, result)
+                expert_mlp(context, x, top_k(operands)?, gates, &mlp, result)
             }
             Operator::LookUp(matrix) => {
-                look_up(ids(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
+                gather_rows(ids(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)
             }
         }
         .map_err(Error::from)
@@ -325,7 +325,7 @@ fn ids<'a>(operands: &[Operand<'a>], index: usize) -> Result<&'a [i64]> {
 }
 
 /// Experts `[tokens, k]` are always the second operand.
-fn choices<'a>(operands: &[Operand<'a>]) -> Result<Choices<'a>> {
-    let per_row = operand(operands, 1)?.shape.last().copied().unwrap_or(0);
-    Ok(Choices { experts: ids(operands, 1)?, per_row })
+fn top_k<'a>(operands: &[Operand<'a>]) -> Result<TopK<'a>> {
+    let k = operand(operands, 1)?.shape.last().copied().unwrap_or(0);
+    Ok(TopK { experts: ids(operands, 1)?, k })
 }

@@ -1,11 +1,13 @@
+//! The errors of products and of weights.
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a product cannot be computed.
+/// Why a weight cannot be read or a product cannot be computed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A size of a weight that no layout has.
+    /// A weight without elements.
     #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs has no elements")]
     Empty {
         /// Matrices.
@@ -15,8 +17,8 @@ pub enum Error {
         /// Columns of each.
         inputs: usize,
     },
-    /// Sizes of a weight that no memory holds.
-    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs fits into no memory")]
+    /// A weight that is larger than the address space.
+    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs does not fit in memory")]
     TooLarge {
         /// Matrices.
         experts: usize,
@@ -25,32 +27,32 @@ pub enum Error {
         /// Columns of each.
         inputs: usize,
     },
-    /// A weight whose rows are in another order than the product takes them.
+    /// A weight with interleaved halves, where the rows must be in their stored order.
     #[error("a weight whose halves are interleaved can only be the first of an MLP")]
     Interleaved,
-    /// A width of codes that no kernel reads.
-    #[error("weights of {found} bits cannot be multiplied with; 4, 8 and 16 can")]
+    /// A code width without a kernel.
+    #[error("{found}-bit weights are not supported; 4, 8 and 16 bits are")]
     Bits {
-        /// What was asked for.
+        /// Requested width.
         found: i64,
     },
-    /// A size of groups that no kernel reads.
-    #[error("groups of {found} weights cannot be multiplied with; those of 16, 32, 64 and 128 can")]
+    /// A group size without a kernel.
+    #[error("groups of {found} weights are not supported; 16, 32, 64 and 128 are")]
     GroupSize {
-        /// What was asked for.
+        /// Requested size.
         found: i64,
     },
-    /// A tensor with another number of elements than the sizes of the product say.
+    /// A tensor whose length does not match the sizes of the product.
     #[error("{tensor} has {found} elements and should have {expected}")]
     Length {
         /// Which.
         tensor: &'static str,
-        /// Elements it has.
+        /// Actual number of elements.
         found: usize,
-        /// Elements it should have.
+        /// Expected number of elements.
         expected: usize,
     },
-    /// A weight in groups comes without its scales, or one that has no groups with some.
+    /// A quantized weight without scales, or a floating-point weight with scales.
     #[error("{bits}-bit weights {have} scales")]
     Scales {
         /// Bits of an element.
@@ -60,40 +62,40 @@ pub enum Error {
     },
     /// A row chose an expert that the weight does not have.
     #[error("row {row} chose expert {found}; there are {experts}")]
-    NoSuchExpert {
+    ExpertOutOfRange {
         /// Which row.
         row: usize,
-        /// What it chose.
+        /// The expert it chose.
         found: i64,
-        /// How many there are.
+        /// Number of experts.
         experts: usize,
     },
-    /// A row of the table that does not exist.
-    #[error("row {found} was asked for; the table has {rows}")]
-    NoSuchRow {
-        /// Which row.
+    /// A row index that the table does not have.
+    #[error("row {found} is out of range; the table has {rows}")]
+    RowOutOfRange {
+        /// The index.
         found: i64,
-        /// How many there are.
+        /// Number of rows.
         rows: usize,
     },
-    /// The two weights of an MLP do not fit together.
+    /// The two weights of an MLP do not match.
     #[error("the second product takes {found} inputs, and the first gives {expected}")]
     Mlp {
         /// Inputs of the second product.
         found: usize,
-        /// Halves of the first one's outputs.
+        /// Half of the first product's outputs.
         expected: usize,
     },
-    /// An instruction set that was asked for and cannot be had.
+    /// An unknown instruction set, or one that this processor does not support.
     #[error(
-        "kernels {name:?} cannot be had on this processor\n  there are {known}, of which it has {available}; JETMOE_KERNELS names one, and without it the best is taken"
+        "instruction set {name:?} is not available\n  known: {known}\n  supported by this processor: {available}\n  JETMOE_KERNELS selects one of these; unset it to use the fastest"
     )]
-    InstructionSet {
-        /// What was asked for.
+    UnsupportedIsa {
+        /// The name.
         name: String,
         /// All names.
         known: String,
-        /// Those that this processor has.
+        /// The names that this processor supports.
         available: String,
     },
 }

@@ -1,34 +1,34 @@
 //! A mixture of gated MLPs.
 
 use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
-use crate::linear::{as_stored, prepare, sum};
-use crate::product::{self, multiply};
-use crate::rounded::Rows;
-use crate::routes::Routes;
-use crate::sharing::share;
+use crate::linear::{multiply_and_sum, pack_input, require_stored_order};
+use crate::matmul::{self, multiply};
+use crate::packed_input::PackedInput;
+use crate::parallel::parallel_for_each;
+use crate::token_permutation::TokenPermutation;
 use crate::weight::length;
-use crate::{Activation, Choices, Compute, Error, Result, RowOrder, Weight};
+use crate::{Activation, Error, ExecContext, Result, RowOrder, TopK, Weight};
 
-/// The weights of a gated MLP per expert.
+/// The weights of one gated MLP per expert.
 #[derive(Debug, Clone, Copy)]
 pub struct Mlp<'a> {
-    /// Gates above, what they gate below: `[2 · intermediate, hidden]`, in the order [`RowOrder::Halves`].
+    /// The gate projection above the up projection, `[2 · intermediate, hidden]`, in the order [`RowOrder::Halves`].
     pub gate_and_up: Weight<'a>,
-    /// `[hidden, intermediate]`
+    /// The down projection, `[hidden, intermediate]`.
     pub down: Weight<'a>,
     /// The activation of the gate.
     pub activation: Activation,
 }
 
 /// `Σ gate · (activation(x · gateᵀ) ⊙ (x · upᵀ)) · downᵀ` over the experts of each row: from `[rows, hidden]` with gates
-/// `[rows, per_row]` to `[rows, hidden]`. What stands between the two products is never written as a whole in float32.
+/// `[rows, k]` to `[rows, hidden]`. The intermediate values are never stored in float32 as a whole.
 ///
 /// # Errors
-/// Sizes that do not fit together, and a choice of an expert that the weights do not have.
+/// Mismatched sizes, or an expert that is out of range.
 pub fn expert_mlp(
-    compute: Compute<'_>,
+    context: ExecContext<'_>,
     x: &[f32],
-    choices: Choices<'_>,
+    top_k: TopK<'_>,
     gates: &[f32],
     mlp: &Mlp<'_>,
     y: &mut [f32],
@@ -38,61 +38,71 @@ pub fn expert_mlp(
     if up.order != RowOrder::Halves || down.inputs != expected {
         return Err(Error::Mlp { found: down.inputs, expected });
     }
-    as_stored(&mlp.down)?;
+    require_stored_order(&mlp.down)?;
     length("the second product's experts", down.experts, up.experts)?;
-    length("x", x.len(), choices.rows() * up.inputs)?;
-    length("the gates", gates.len(), choices.experts.len())?;
-    length("y", y.len(), choices.rows() * down.outputs)?;
-    let routes = choices.routes(&mlp.gate_and_up)?;
-    let rows = prepare(compute, x, up.inputs, routes.slots(), choices.per_row, &mlp.gate_and_up);
-    let gated = gated(compute, &rows, &routes, mlp);
-    sum(compute, &gated, &routes, choices.per_row, gates, &mlp.down, y);
+    length("x", x.len(), top_k.rows() * up.inputs)?;
+    length("the gates", gates.len(), top_k.experts.len())?;
+    length("y", y.len(), top_k.rows() * down.outputs)?;
+    let permutation = top_k.permutation(&mlp.gate_and_up)?;
+    let input = pack_input(context, x, up.inputs, permutation.assignments(), top_k.k, &mlp.gate_and_up);
+    let gated = multiply_and_gate(context, &input, &permutation, mlp);
+    multiply_and_sum(context, &gated, &permutation, top_k.k, gates, &mlp.down, y);
     Ok(())
 }
 
-/// What the second product takes, in the form that it takes: two panels of the first make a block of it.
-fn gated(compute: Compute<'_>, rows: &Rows, routes: &Routes, mlp: &Mlp<'_>) -> Rows {
-    let slots = routes.slots().len();
-    let mut gated = Rows::new(&mlp.down, slots);
-    if slots == 0 {
-        return gated;
+/// The intermediate values, packed for the second product: two panels of the first product make one block of it.
+fn multiply_and_gate(
+    context: ExecContext<'_>,
+    input: &PackedInput,
+    permutation: &TokenPermutation,
+    mlp: &Mlp<'_>,
+) -> PackedInput {
+    let assignments = permutation.assignments().len();
+    let mut packed = PackedInput::new(&mlp.down, assignments);
+    if assignments == 0 {
+        return packed;
     }
-    let block = |block: usize| {
+    // One block of the intermediate values of all assignments, [assignments, 32].
+    let compute_block = |block: usize| {
         let panels = 2 * block..(2 * block + 2).min(mlp.gate_and_up.layout().panels());
-        let mut products = vec![0.0; panels.len() * slots * PANEL_ROWS]; // [panels, slots, 32]
-        // an expert's panels follow each other in memory
-        for (expert, first, count) in routes.busy() {
-            for (products, panel) in products.chunks_exact_mut(slots * PANEL_ROWS).zip(panels.clone()) {
+        let mut products = vec![0.0; panels.len() * assignments * PANEL_ROWS]; // [panels, assignments, 32]
+        // Expert by expert, because the panels of an expert are contiguous in memory.
+        for (expert, first, count) in permutation.nonempty_experts() {
+            for (products, panel) in products.chunks_exact_mut(assignments * PANEL_ROWS).zip(panels.clone()) {
                 let products = &mut products[first * PANEL_ROWS..][..count * PANEL_ROWS];
-                let place = (expert, panel);
-                multiply(compute.instructions, &mlp.gate_and_up, place, rows, (first, count), products);
+                let panel = (expert, panel);
+                multiply(context.isa, &mlp.gate_and_up, panel, input, (first, count), products);
             }
         }
-        let mut gated = vec![0.0; slots * BLOCK_INPUTS];
-        for (half, products) in products.chunks_exact(slots * PANEL_ROWS).enumerate() {
+        // A panel has 16 rows of the gate and the same 16 of the up projection, so it gives half a block.
+        let mut gated = vec![0.0; assignments * BLOCK_INPUTS];
+        for (half, products) in products.chunks_exact(assignments * PANEL_ROWS).enumerate() {
             let first = half * BLOCK_INPUTS / 2;
-            product::gate(compute.instructions, mlp.activation, products, &mut gated, first);
+            matmul::gate(context.isa, mlp.activation, products, &mut gated, first);
         }
         gated
     };
-    match &mut gated {
-        Rows::Rounded(rounded) => {
-            share(compute.threads, rounded.blocks().enumerate(), |(index, mut target)| {
-                product::round(compute.instructions, &block(index), &mut target);
-            })
+    match &mut packed {
+        PackedInput::Quantized(activations) => {
+            parallel_for_each(context.threads, activations.tiles_mut().enumerate(), |(index, mut tile)| {
+                matmul::quantize(context.isa, &compute_block(index), &mut tile);
+            });
         }
-        Rows::Floats(floats) => {
+        PackedInput::Float(floats) => {
+            // Compute [blocks, assignments, 32] in parallel, then transpose to [assignments, blocks, 32].
             let columns = floats.columns;
             let mut by_block = vec![0.0; floats.values.len()];
-            let targets = by_block.chunks_exact_mut(slots * BLOCK_INPUTS).enumerate();
-            share(compute.threads, targets, |(index, target)| target.copy_from_slice(&block(index)));
-            for (slot, row) in floats.values.chunks_exact_mut(columns).enumerate() {
+            let targets = by_block.chunks_exact_mut(assignments * BLOCK_INPUTS).enumerate();
+            parallel_for_each(context.threads, targets, |(index, target)| {
+                target.copy_from_slice(&compute_block(index));
+            });
+            for (assignment, row) in floats.values.chunks_exact_mut(columns).enumerate() {
                 for (index, target) in row.chunks_exact_mut(BLOCK_INPUTS).enumerate() {
-                    target
-                        .copy_from_slice(&by_block[(index * slots + slot) * BLOCK_INPUTS..][..BLOCK_INPUTS]);
+                    let first = (index * assignments + assignment) * BLOCK_INPUTS;
+                    target.copy_from_slice(&by_block[first..][..BLOCK_INPUTS]);
                 }
             }
         }
     }
-    gated
+    packed
 }

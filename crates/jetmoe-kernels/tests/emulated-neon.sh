@@ -1,11 +1,11 @@
 #!/bin/sh
-# The kernels' tests on an emulated AArch64: with the dot product instruction (kernels `neon`) and without it (`plain`).
+# Runs the kernels' tests on an emulated AArch64: with the dot product instruction (kernels `neon`) and without it (`generic`).
 #
 #     sudo crates/jetmoe-kernels/tests/emulated-neon.sh [FOLDER]
 #
 # Needs Linux on x86-64, root for chroot, debootstrap, git, and network to deb.debian.org and crates.io. FOLDER, by default
 # /tmp/jetmoe-neon, gets a Debian sid of 2 GB whose rustc has AArch64's standard library, a linker and qemu-user; a second run
-# uses it again. Ends with other than 0 if a test failed, or if the kernels that were to be tested were not.
+# reuses it. Exits with an error if a test fails, or if the tests did not cover the expected kernels.
 set -eu
 
 root=$(cd "$(dirname "$0")/../../.." && pwd)
@@ -16,7 +16,7 @@ packages="rustc cargo libstd-rust-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm6
 if [ ! -x "$sid/usr/bin/qemu-aarch64" ]; then
     mkdir -p "$sid"
     debootstrap --variant=minbase --include=ca-certificates sid "$sid" http://deb.debian.org/debian
-    # a mirror that lags is good enough
+    # an outdated mirror is good enough
     chroot "$sid" sh -ec "
         dpkg --add-architecture arm64
         apt-get -o Acquire::Check-Valid-Until=false update
@@ -25,14 +25,14 @@ fi
 
 # a copy, so that nothing is mounted into the chroot
 cp /etc/resolv.conf "$sid/etc/resolv.conf"
-# it trusts whom this machine trusts, such as a company's proxy
+# the certificates that this machine trusts, such as those of a company's proxy
 [ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt "$sid/etc/ssl/certs/"
 rm -rf "$sid/source"
 mkdir "$sid/source"
 (cd "$root" && git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- --file=-) |
     tar --extract --no-same-owner --directory="$sid/source" --file=-
 
-# run PROCESSOR KERNELS: the tests of all kernels that it has, of which these must be the best
+# run PROCESSOR KERNELS: tests all kernels that the processor supports, of which these must be the best
 run() {
     processor=$1
     kernels=$2
@@ -46,12 +46,12 @@ run() {
         echo "== failed"
         exit 1
     }
-    sets=$(sed -n 's/.*this processor has //p' "$folder/output")
-    echo "kernels:" $sets
+    isas=$(sed -n 's/.*this processor has //p' "$folder/output")
+    echo "kernels:" $isas
     grep '^test result' "$folder/output"
-    best=$(echo "$sets" | tail -1)
+    best=$(echo "$isas" | tail -1)
     [ "$best" = "$kernels" ] || { echo "== the best kernels here are '$best', not '$kernels'"; exit 1; }
 }
 
 run max neon
-run cortex-a53 plain
+run cortex-a53 generic

@@ -6,7 +6,7 @@
 
 #![allow(clippy::print_stdout)] // what a benchmark found
 
-#[path = "../../jetmoe-kernels/benches/layer/mod.rs"]
+#[path = "../../jetmoe-kernels/benches/layers/layer.rs"]
 mod layer;
 
 use std::time::Instant;
@@ -14,7 +14,7 @@ use std::time::Instant;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Result, Tensor};
 
-use self::layer::{EXPERTS, HIDDEN, INTERMEDIATE, PER_TOKEN};
+use self::layer::{EXPERTS, HIDDEN, INTERMEDIATE, TOP_K};
 
 /// Bytes of a super-block of 256 weights.
 const BLOCK_BYTES: usize = 144;
@@ -49,7 +49,7 @@ fn grouped(tokens: usize) -> Result<Vec<(usize, Tensor)>> {
     let choices = layer::choices(tokens);
     let rows = |expert: usize| {
         let uses = choices.iter().enumerate().filter(move |(_, chosen)| **chosen == expert as i64);
-        uses.map(|(index, _)| (index / PER_TOKEN) as u32).collect::<Vec<_>>()
+        uses.map(|(index, _)| (index / TOP_K) as u32).collect::<Vec<_>>()
     };
     let groups = (0..EXPERTS).map(|expert| (expert, rows(expert))).filter(|(_, rows)| !rows.is_empty());
     groups.map(|(expert, rows)| Ok((expert, Tensor::new(rows, &Device::Cpu)?))).collect()

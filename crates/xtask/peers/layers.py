@@ -1,7 +1,7 @@
 """Measures one MLP layer of a mixture of experts in what jetmoe-kernels is compared with. Prints one JSON object.
 
 `cargo xtask bench --kernels` calls it, once for each peer and round, so that a peer's memory and threads are gone when
-the next begins. Which experts a token chooses is computed as `crates/jetmoe-kernels/benches/layers.rs` computes it.
+the next begins. Which experts a token chooses is computed as `crates/jetmoe-kernels/benches/layers/layer.rs` computes it.
 """
 
 import argparse

@@ -156,7 +156,7 @@ fn panels_of<'a>(written: &'a Written, node: &Node) -> Vec<Panels<'a>> {
         "ExpertMlp" => {
             assert_eq!(node.attribute.len(), 7, "{node:?}");
             let activation = node.attribute.iter().find_map(|attribute| attribute.s.clone()).unwrap();
-            assert!(Activation::named(std::str::from_utf8(&activation).unwrap()).is_some());
+            assert!(Activation::from_name(std::str::from_utf8(&activation).unwrap()).is_some());
             let (hidden, intermediate) = (size("hidden"), size("intermediate"));
             let up = layout(2 * intermediate, hidden, "up_", RowOrder::Halves);
             let down = layout(hidden, intermediate, "down_", RowOrder::AsStored);

@@ -1,23 +1,23 @@
-//! Products of any shape: every instruction set computes what the definition says where sizes fit together, and where they
-//! do not, they are refused.
+//! Products of any shape: every instruction set computes what the definition says for matching sizes, and refuses mismatched
+//! ones.
 #![no_main]
 
-#[path = "../../tests/weights/mod.rs"]
+#[path = "../../tests/products/weights.rs"]
 mod weights;
 
-mod fitting;
-mod sizes;
+mod any_shapes;
+mod valid_shapes;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug, Arbitrary)]
 enum Input {
-    Fitting(fitting::Fitting),
-    Sizes(sizes::Sizes),
+    Valid(valid_shapes::ValidCase),
+    Any(any_shapes::AnyShapes),
 }
 
 fuzz_target!(|input: Input| match input {
-    Input::Fitting(fitting) => fitting.test(),
-    Input::Sizes(sizes) => sizes.test(),
+    Input::Valid(case) => case.test(),
+    Input::Any(shapes) => shapes.test(),
 });

@@ -37,7 +37,7 @@ impl Contender {
         Contender::Forced("avx512vnni"),
         Contender::Forced("avx2"),
         Contender::Forced("neon"),
-        Contender::Forced("plain"),
+        Contender::Forced("generic"),
         Contender::OnnxRuntime,
         Contender::Openvino,
         Contender::TransformersBf16,
@@ -65,9 +65,9 @@ impl Contender {
         !self.is_ours() && self != Contender::Candle
     }
 
-    /// Numbers of tokens that it is measured with; the plain path would take minutes for many.
+    /// Numbers of tokens that it is measured with; `generic` would take minutes for many.
     fn tokens(self) -> &'static [usize] {
-        if self == Contender::Forced("plain") { &TOKENS[..2] } else { TOKENS }
+        if self == Contender::Forced("generic") { &TOKENS[..2] } else { TOKENS }
     }
 }
 
@@ -77,7 +77,7 @@ const LAYERS: &str = "4";
 /// How often each number of tokens is measured in a turn.
 const REPETITIONS: &str = "3";
 const PEERS_PROGRAM: &str = "crates/xtask/peers/layers.py";
-/// Forces a set of instructions; `jetmoe-kernels/src/instructions.rs` reads it.
+/// Forces a set of instructions; `jetmoe-kernels/src/isa.rs` reads it.
 const INSTRUCTIONS_VARIABLE: &str = "JETMOE_KERNELS";
 const OUTPUT: &str = "docs/kernels";
 
@@ -209,16 +209,16 @@ mod tests {
 
     #[test]
     fn instructions_are_forced_only_where_that_gives_another_row() {
-        let ours = json!({ "instructions": "avx2", "available": ["plain", "avx2"] });
-        assert!(is_another(&ours, "plain"));
+        let ours = json!({ "instructions": "avx2", "available": ["generic", "avx2"] });
+        assert!(is_another(&ours, "generic"));
         assert!(!is_another(&ours, "avx2"));
         assert!(!is_another(&ours, "amx"));
     }
 
     #[test]
     fn the_command_of_forced_instructions_can_be_typed() {
-        let shown = command(Contender::Forced("plain"), "2").to_string();
-        assert!(shown.starts_with("JETMOE_KERNELS=plain cargo bench"), "{shown}");
+        let shown = command(Contender::Forced("generic"), "2").to_string();
+        assert!(shown.starts_with("JETMOE_KERNELS=generic cargo bench"), "{shown}");
         assert!(shown.ends_with("--rounds 3 --threads 2 --layers 4 --tokens 1,16"), "{shown}");
     }
 }

@@ -14,7 +14,7 @@ const TEXT: (&str, i32) = ("sans-serif", 14);
 fn color(contender: Contender) -> RGBColor {
     match contender {
         Contender::Jetmoe => RGBColor(31, 98, 160),
-        Contender::Forced("plain") => RGBColor(160, 190, 220),
+        Contender::Forced("generic") => RGBColor(160, 190, 220),
         Contender::Forced(_) => RGBColor(95, 150, 200),
         Contender::OnnxRuntime => RGBColor(200, 90, 40),
         Contender::Openvino => RGBColor(120, 80, 160),

@@ -1,49 +1,38 @@
-//! Random weights, and what the definition makes of them.
+//! Random weights, and the definition of their products in float64.
 
-#![allow(clippy::unwrap_used)] // as in every test
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use half::{bf16, f16};
 use jetmoe_kernels::{Activation, Element, Layout, PANEL_ROWS, Weight};
 
-/// SplitMix64.
-pub(crate) struct Random(u64);
+/// Random numbers of a seed.
+pub(crate) struct Random(pub(crate) fastrand::Rng);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Random(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        Random(fastrand::Rng::with_seed(seed))
     }
 
     /// From −1 to 1.
     pub(crate) fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+        2.0 * self.0.f32() - 1.0
     }
 
     pub(crate) fn floats(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.float()).collect()
     }
 
-    /// Different experts.
-    pub(crate) fn choice(&mut self, experts: usize, count: usize) -> Vec<i64> {
+    /// `count` different experts, in any order.
+    pub(crate) fn experts(&mut self, experts: usize, count: usize) -> Vec<i64> {
         let mut all: Vec<i64> = (0..experts as i64).collect();
-        for index in 0..count {
-            let other = index + self.next() as usize % (experts - index);
-            all.swap(index, other);
-        }
+        self.0.shuffle(&mut all);
         all.truncate(count);
         all
     }
 }
 
-/// A weight and its tensors.
-pub(crate) struct Owned {
+/// A weight with its tensors.
+pub(crate) struct OwnedWeight {
     pub(crate) layout: Layout,
     codes: Vec<u8>,
     scales: Option<Vec<f16>>,
@@ -52,45 +41,46 @@ pub(crate) struct Owned {
     elements: Vec<f32>,
 }
 
-impl Owned {
-    /// Random elements of the layout, put where the layout says.
-    pub(crate) fn random(layout: Layout, zero_points: bool, random: &mut Random) -> Self {
+impl OwnedWeight {
+    /// Random elements, packed in this layout.
+    pub(crate) fn random(layout: Layout, with_zero_points: bool, random: &mut Random) -> Self {
         let Layout { experts, outputs, inputs, element, .. } = layout;
         let mut codes = vec![0; layout.codes_shape().iter().product()];
         let groups = layout.scales_shape().iter().product();
-        let quantized = element.group_size();
+        let group_size = element.group_size();
         let mut scales = vec![f16::ZERO; groups];
-        let mut points = vec![element.middle(); groups];
+        let mut group_zero_points = vec![element.middle(); groups];
         let mut elements = vec![0.0; experts * outputs * inputs];
         for (panel, bytes) in codes.chunks_exact_mut(layout.panel_bytes()).enumerate() {
             let (expert, within) = (panel / layout.panels(), panel % layout.panels());
             for place in 0..PANEL_ROWS {
                 let Some(row) = layout.row(within, place) else { continue };
                 let elements = &mut elements[(expert * outputs + row) * inputs..][..inputs];
-                let Some(group_size) = quantized else {
+                let Some(group_size) = group_size else {
                     let row: Vec<bf16> = (0..inputs).map(|_| bf16::from_f32(random.float())).collect();
                     layout.put_elements(bytes, place, &row);
                     elements.iter_mut().zip(row).for_each(|(element, x)| *element = x.to_f32());
                     continue;
                 };
-                let largest = if matches!(element, Element::Int4(_)) { 16 } else { 256 };
-                let row: Vec<u8> = (0..inputs).map(|_| (random.next() % largest) as u8).collect();
+                let max_code = if element.bits() == 4 { 15 } else { 255 };
+                let row: Vec<u8> = (0..inputs).map(|_| random.0.u8(..=max_code)).collect();
                 layout.put_codes(bytes, place, &row);
                 for (index, (element, code)) in elements.iter_mut().zip(row).enumerate() {
                     let group = (panel * layout.groups() + index / group_size.weights()) * PANEL_ROWS + place;
                     if index % group_size.weights() == 0 {
                         scales[group] = f16::from_f32(random.float());
-                        if zero_points {
-                            points[group] = (random.next() % largest) as u8;
+                        if with_zero_points {
+                            group_zero_points[group] = random.0.u8(..=max_code);
                         }
                     }
-                    *element = f32::from(i16::from(code) - i16::from(points[group])) * scales[group].to_f32();
+                    *element = f32::from(i16::from(code) - i16::from(group_zero_points[group]))
+                        * scales[group].to_f32();
                 }
             }
         }
-        let quantized = quantized.is_some();
-        let zero_points = (zero_points && quantized).then_some(points);
-        Owned { layout, codes, scales: quantized.then_some(scales), zero_points, elements }
+        let quantized = group_size.is_some();
+        let zero_points = (with_zero_points && quantized).then_some(group_zero_points);
+        OwnedWeight { layout, codes, scales: quantized.then_some(scales), zero_points, elements }
     }
 
     pub(crate) fn view(&self) -> Weight<'_> {
@@ -104,8 +94,8 @@ impl Owned {
     }
 }
 
-/// A row rounded to 8 bits, 32 columns at a time.
-pub(crate) fn rounded(row: &[f32]) -> Vec<f64> {
+/// A row quantized to 8 bits, 32 columns at a time, and dequantized.
+fn quantize_and_dequantize(row: &[f32]) -> Vec<f64> {
     let blocks = row.chunks(32).flat_map(|block| {
         let largest = block.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
         let scale = largest / 127.0;
@@ -117,12 +107,12 @@ pub(crate) fn rounded(row: &[f32]) -> Vec<f64> {
     blocks.collect()
 }
 
-/// Products of weights that are restored exactly with rows that are rounded as the kernels round them.
-pub(crate) fn by_definition(weight: &Owned, expert: usize, row: &[f32]) -> Vec<f64> {
+/// Products of exactly dequantized weights with rows that are quantized as the kernels quantize them.
+pub(crate) fn by_definition(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<f64> {
     let row = if weight.layout.element == Element::Bf16 {
         row.iter().map(|x| f64::from(*x)).collect()
     } else {
-        rounded(row)
+        quantize_and_dequantize(row)
     };
     let matrix = weight.matrix(expert);
     matrix

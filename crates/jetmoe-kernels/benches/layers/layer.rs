@@ -1,20 +1,21 @@
-//! What a layer is, and which experts its tokens choose: the same in our kernels, in Candle's
-//! (`crates/jetmoe-reference/benches/q4k.rs`) and in the peers' (`crates/xtask/peers/layers.py`).
+//! The sizes of the layer and the experts that its tokens choose. The benchmark of Candle's kernels
+//! (`crates/jetmoe-reference/benches/q4k.rs`) uses this file; that of the other runtimes (`crates/xtask/peers/layers.py`)
+//! computes the same.
 
 use std::collections::BTreeSet;
 
 pub(crate) const HIDDEN: usize = 2048;
 pub(crate) const INTERMEDIATE: usize = 5632;
 pub(crate) const EXPERTS: usize = 8;
-pub(crate) const PER_TOKEN: usize = 2;
-/// Weights of an expert.
+pub(crate) const TOP_K: usize = 2;
+/// Weights of one expert.
 pub(crate) const WEIGHTS: usize = 3 * HIDDEN * INTERMEDIATE;
-/// Numbers of tokens that take so long that two layers are enough.
+/// More tokens than these take so long that two layers are enough.
 const MANY: usize = 64;
 
 pub(crate) const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 
-pub(crate) fn random(state: &mut u64) -> u64 {
+fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
@@ -32,17 +33,17 @@ pub(crate) fn choices(tokens: usize) -> Vec<i64> {
     pairs.collect()
 }
 
-/// Different experts among the choices, whose weights are read.
+/// Number of different experts among the choices: their weights are read.
 pub(crate) fn chosen_experts(tokens: usize) -> usize {
     choices(tokens).into_iter().collect::<BTreeSet<_>>().len()
 }
 
 /// Operations of a layer; a multiply-add is two.
 pub(crate) fn operations(tokens: usize) -> usize {
-    2 * tokens * PER_TOKEN * WEIGHTS
+    2 * tokens * TOP_K * WEIGHTS
 }
 
-/// How many of the layers are measured.
+/// Number of layers that are measured.
 pub(crate) fn layers_of(tokens: usize, layers: usize) -> usize {
     if tokens > MANY { 2.min(layers) } else { layers }
 }

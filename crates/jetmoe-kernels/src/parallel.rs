@@ -1,10 +1,11 @@
+//! Distributes tasks over the caller's threads.
+
 use std::sync::{Mutex, PoisonError};
 
 use crate::Threads;
 
-/// Does all tasks, each on whichever thread is free: a thread that the machine takes away keeps the others waiting for one
-/// task only.
-pub(crate) fn share<T>(
+/// Runs all tasks, each on the next free thread, so that a thread that the system suspends delays one task only.
+pub(crate) fn parallel_for_each<T>(
     threads: &dyn Threads,
     tasks: impl ExactSizeIterator<Item = T> + Send,
     work: impl Fn(T) + Sync,

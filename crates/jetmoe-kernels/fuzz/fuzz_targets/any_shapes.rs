@@ -1,19 +1,19 @@
-//! Any sizes at all: those that do not fit together are refused, and nothing panics.
+//! Any sizes: mismatched ones are refused, and nothing panics.
 
 use arbitrary::{Arbitrary, Unstructured};
 use half::f16;
 use jetmoe_kernels::*;
 
 #[derive(Debug, Arbitrary)]
-pub(crate) struct Sizes {
+pub(crate) struct AnyShapes {
     first: Matrices,
     second: Matrices,
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| Ok((0..bytes.int_in_range(0..=12)?).map(|_| expert(bytes)).collect()))]
     experts: Vec<i64>,
-    per_row: Size,
-    x: Off,
-    gates: Off,
-    y: Off,
+    k: Size,
+    x: LengthError,
+    gates: LengthError,
+    y: LengthError,
     operation: Operation,
 }
 
@@ -24,12 +24,12 @@ struct Matrices {
     inputs: Size,
     bits: Bits,
     halves: bool,
-    codes: Off,
-    scales: Option<Off>,
-    zero_points: Option<Off>,
+    codes: LengthError,
+    scales: Option<LengthError>,
+    zero_points: Option<LengthError>,
 }
 
-/// Mostly what has a kernel.
+/// Mostly widths that have a kernel.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Bits {
     Four(GroupOf),
@@ -54,14 +54,11 @@ enum Size {
     Any(usize),
 }
 
-/// By how much a length is wrong, mostly by nothing.
+/// The error of a length, mostly none.
 #[derive(Debug, Clone, Copy, Arbitrary)]
-enum Off {
-    No,
-    Not,
-    Neither,
-    By(i8),
-}
+struct LengthError(
+    #[arbitrary(with = |bytes: &mut Unstructured<'_>| if bytes.ratio(1, 4)? { i8::arbitrary(bytes) } else { Ok(0) })] i8,
+);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
 enum Operation {
@@ -69,10 +66,10 @@ enum Operation {
     ExpertLinear,
     ExpertLinearSum,
     ExpertMlp,
-    LookUp,
+    GatherRows,
 }
 
-/// Mostly one that a weight has.
+/// Mostly an expert that a weight has.
 fn expert(bytes: &mut Unstructured<'_>) -> i64 {
     match bytes.int_in_range(0..=15) {
         Ok(0) => i64::arbitrary(bytes).unwrap_or(0),
@@ -90,17 +87,14 @@ impl Size {
     }
 }
 
-impl Off {
+impl LengthError {
     fn of(self, length: usize) -> usize {
-        match self {
-            Off::By(by) => length.saturating_add_signed(by.into()),
-            Off::No | Off::Not | Off::Neither => length,
-        }
+        length.saturating_add_signed(self.0.into())
     }
 }
 
-/// Elements of the largest tensor that is made.
-const MOST: usize = 1 << 18;
+/// Elements of the largest tensor that is allocated.
+const MAX_ELEMENTS: usize = 1 << 18;
 
 /// The tensors of a weight.
 struct Tensors {
@@ -111,7 +105,7 @@ struct Tensors {
 }
 
 impl Matrices {
-    /// Tensors about as long as the layout says; of no layout where there is no such element.
+    /// Tensors about as long as the layout says; `None` for an unsupported element.
     fn tensors(&self) -> Option<Tensors> {
         let group = |of| match of {
             GroupOf::Sixteen => 16,
@@ -127,10 +121,10 @@ impl Matrices {
         let order = if self.halves { RowOrder::Halves } else { RowOrder::AsStored };
         let (experts, outputs, inputs) = (self.experts.get(), self.outputs.get(), self.inputs.get());
         let layout = Layout { experts, outputs, inputs, element: element.ok()?, order };
-        // sizes of tensors that can be made, in numbers that have no end
+        // Only small tensors are allocated; in floats, because the products may overflow.
         let count = |sizes: [usize; 4]| sizes.iter().map(|size| *size as f64).product::<f64>();
-        let small = [experts, outputs, inputs].iter().all(|size| *size <= MOST)
-            && count(layout.codes_shape()).max(count(layout.scales_shape())) <= MOST as f64;
+        let small = [experts, outputs, inputs].iter().all(|size| *size <= MAX_ELEMENTS)
+            && count(layout.codes_shape()).max(count(layout.scales_shape())) <= MAX_ELEMENTS as f64;
         let (codes, groups) = if small {
             (layout.codes_shape().iter().product(), layout.scales_shape().iter().product())
         } else {
@@ -152,43 +146,43 @@ impl Tensors {
             Weight::new(self.layout, &self.codes, self.scales.as_deref(), self.zero_points.as_deref());
         let empty = experts == 0 || outputs == 0 || inputs == 0;
         let elements = [experts, outputs, inputs].iter().map(|size| *size as f64).product::<f64>();
-        // a code of 4 bits is the smallest element
+        // A 4-bit code is the smallest element.
         let enough = self.codes.len() as f64 * 2.0 >= elements;
         let scales = element.group_size().is_some() == self.scales.is_some();
-        assert!(weight.is_err() || !empty && enough && scales, "{:?} was taken", self.layout);
+        assert!(weight.is_err() || !empty && enough && scales, "{:?} was accepted", self.layout);
         weight.ok()
     }
 }
 
-impl Sizes {
+impl AnyShapes {
     pub(crate) fn test(&self) {
         let (Some(first), Some(second)) = (self.first.tensors(), self.second.tensors()) else { return };
         let (Some(weight), Some(down)) = (first.weight(), second.weight()) else { return };
         let Layout { experts, outputs, inputs, order, .. } = first.layout;
-        let (experts_of_rows, per_row) = (self.experts.as_slice(), self.per_row.get());
-        let slots = experts_of_rows.len();
-        let rows = slots / per_row.max(1);
+        let (chosen, k) = (self.experts.as_slice(), self.k.get());
+        let assignments = chosen.len();
+        let rows = assignments / k.max(1);
         let (x_rows, x_columns, y_rows, y_columns) = match self.operation {
-            Operation::Linear => (slots, inputs, slots, outputs),
-            Operation::ExpertLinear => (rows, inputs, slots, outputs),
-            Operation::ExpertLinearSum => (slots, inputs, rows, outputs),
+            Operation::Linear => (assignments, inputs, assignments, outputs),
+            Operation::ExpertLinear => (rows, inputs, assignments, outputs),
+            Operation::ExpertLinearSum => (assignments, inputs, rows, outputs),
             Operation::ExpertMlp => (rows, inputs, rows, second.layout.outputs),
-            Operation::LookUp => (0, 0, slots, inputs),
+            Operation::GatherRows => (0, 0, assignments, inputs),
         };
         let x = vec![0.5; self.x.of(x_rows * x_columns)];
-        let gates = vec![1.0; self.gates.of(slots)];
+        let gates = vec![1.0; self.gates.of(assignments)];
         let mut y = vec![0.0; self.y.of(y_rows * y_columns)];
         let fits = y.len() == y_rows * y_columns
             && match self.operation {
-                Operation::LookUp => experts_of_rows.iter().all(|id| (0..outputs as i64).contains(id)),
+                Operation::GatherRows => chosen.iter().all(|id| (0..outputs as i64).contains(id)),
                 Operation::Linear => experts == 1 && x.len() == x_rows * x_columns,
                 _ => {
-                    rows * per_row == slots
+                    rows * k == assignments
                         && x.len() == x_rows * x_columns
-                        && experts_of_rows.iter().all(|expert| (0..experts as i64).contains(expert))
+                        && chosen.iter().all(|expert| (0..experts as i64).contains(expert))
                 }
             }
-            && (gates.len() == slots
+            && (gates.len() == assignments
                 || !matches!(self.operation, Operation::ExpertLinearSum | Operation::ExpertMlp))
             && if self.operation == Operation::ExpertMlp {
                 order == RowOrder::Halves
@@ -196,23 +190,23 @@ impl Sizes {
                     && second.layout.inputs == outputs / 2
                     && second.layout.experts == experts
             } else {
-                // rows whose halves are interleaved are an MLP's alone
+                // Only an MLP takes interleaved halves.
                 order == RowOrder::AsStored
             };
-        for instructions in InstructionSet::available() {
-            let compute = Compute { instructions, threads: &CallingThread };
-            let choices = Choices { experts: experts_of_rows, per_row };
+        for isa in Isa::available() {
+            let context = ExecContext { isa, threads: &CallingThread };
+            let top_k = TopK { experts: chosen, k };
             let result = match self.operation {
-                Operation::Linear => linear(compute, &x, &weight, &mut y),
-                Operation::ExpertLinear => expert_linear(compute, &x, choices, &weight, &mut y),
+                Operation::Linear => linear(context, &x, &weight, &mut y),
+                Operation::ExpertLinear => expert_linear(context, &x, top_k, &weight, &mut y),
                 Operation::ExpertLinearSum => {
-                    expert_linear_sum(compute, &x, choices, &gates, &weight, &mut y)
+                    expert_linear_sum(context, &x, top_k, &gates, &weight, &mut y)
                 }
                 Operation::ExpertMlp => {
                     let mlp = Mlp { gate_and_up: weight, down, activation: Activation::Silu };
-                    expert_mlp(compute, &x, choices, &gates, &mlp, &mut y)
+                    expert_mlp(context, &x, top_k, &gates, &mlp, &mut y)
                 }
-                Operation::LookUp => look_up(experts_of_rows, &weight, &mut y),
+                Operation::GatherRows => gather_rows(chosen, &weight, &mut y),
             };
             assert_eq!(result.is_ok(), fits, "{result:?}");
         }

@@ -1,33 +1,33 @@
-//! Sizes that fit together, with what makes a kernel stumble: few or odd columns, experts that nobody or everybody chose,
-//! tiny numbers, and what is no number.
+//! Matching sizes, with the edge cases of a kernel: few or odd columns, experts with no rows or with all of them, subnormal
+//! numbers, infinities and NaN.
 
 use arbitrary::{Arbitrary, Unstructured};
 use jetmoe_kernels::*;
 
-use crate::weights::{Owned, Random, activate, by_definition};
+use crate::weights::{OwnedWeight, Random, activate, by_definition};
 
 #[derive(Debug, Arbitrary)]
-pub(crate) struct Fitting {
+pub(crate) struct ValidCase {
     operation: Operation,
     seed: u64,
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.int_in_range(1..=4))]
     experts: usize,
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.int_in_range(1..=4))]
-    per_row: usize,
+    k: usize,
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.int_in_range(0..=40))]
     rows: usize,
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.int_in_range(1..=72))]
     outputs: usize,
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.int_in_range(1..=160))]
     inputs: usize,
-    weight: Kind,
-    /// Every row chose this expert and those behind it.
+    weight: WeightKind,
+    /// Every row chose this expert and the following ones.
     hot: Option<u8>,
-    /// Power of two that the rows are multiplied with; below −126 some numbers lose places.
+    /// Power of two that the input is multiplied with; below −126 some numbers are subnormal.
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.int_in_range(-140..=16))]
     exponent: i32,
-    /// Places of a row's elements that are no numbers.
-    odd: Vec<(u16, Odd)>,
+    /// Elements of the input that are replaced.
+    special_values: Vec<(u16, SpecialValue)>,
     several_threads: bool,
 }
 
@@ -39,13 +39,13 @@ enum Operation {
     ExpertMlp {
         #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.choose(Activation::NAMES).map(|(_, named)| *named))]
         activation: Activation,
-        down: Kind,
+        down: WeightKind,
     },
-    LookUp,
+    GatherRows,
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
-struct Kind {
+struct WeightKind {
     #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.choose(&ELEMENTS).copied())]
     element: Element,
     zero_points: bool,
@@ -64,17 +64,17 @@ const ELEMENTS: [Element; 9] = [
 ];
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
-enum Odd {
-    NotANumber,
+enum SpecialValue {
+    Nan,
     Infinity,
-    MinusInfinity,
+    NegativeInfinity,
     Zero,
 }
 
-/// More than one thread, without what threads cost: their calls one after the other.
-struct InTurn;
+/// Two threads without their cost: the calls run sequentially.
+struct Sequential;
 
-impl Threads for InTurn {
+impl Threads for Sequential {
     fn count(&self) -> usize {
         2
     }
@@ -85,16 +85,16 @@ impl Threads for InTurn {
     }
 }
 
-/// A result, no number where none may come out, and by how much one may differ from it.
+/// An expected result, NaN where the result must not be finite, and the largest permitted difference.
 #[derive(Debug, Clone, Copy)]
 struct Expected {
     value: f64,
     bound: f64,
 }
 
-/// Share of a sum's terms, taken without signs, that the order of float32 additions may change.
+/// The share of a sum's terms, in magnitude, that the order of float32 additions may change.
 const ORDER: f64 = 3e-5;
-/// What lies below is rounded to zero by rows whose scale is no normal number.
+/// Smaller results may be zero: rows with a subnormal scale are quantized to zeros.
 const TINY: f64 = 1e-30;
 
 impl Expected {
@@ -107,7 +107,7 @@ impl Expected {
 
     fn check(self, found: f32, what: &str) {
         if self.value.is_nan() {
-            assert!(!found.is_finite(), "{what}: {found}, where no number may come out");
+            assert!(!found.is_finite(), "{what}: {found}, which must not be finite");
         } else {
             let difference = (f64::from(found) - self.value).abs();
             assert!(difference <= self.bound, "{what}: {found}, not {self:?}");
@@ -115,11 +115,11 @@ impl Expected {
     }
 }
 
-impl Fitting {
+impl ValidCase {
     pub(crate) fn test(&self) {
         let mut random = Random::new(self.seed);
         let experts = match self.operation {
-            Operation::Linear | Operation::LookUp => 1,
+            Operation::Linear | Operation::GatherRows => 1,
             _ => self.experts,
         };
         let order = match self.operation {
@@ -128,42 +128,42 @@ impl Fitting {
         };
         let outputs = if order == RowOrder::Halves { 2 * self.outputs } else { self.outputs };
         let layout = Layout { experts, outputs, inputs: self.inputs, element: self.weight.element, order };
-        let weight = Owned::random(layout, self.weight.zero_points, &mut random);
+        let weight = OwnedWeight::random(layout, self.weight.zero_points, &mut random);
 
-        let per_row = self.per_row.min(experts);
+        let k = self.k.min(experts);
         let chosen: Vec<i64> = match self.hot {
-            Some(hot) => (0..self.rows * per_row)
-                .map(|slot| ((usize::from(hot) + slot % per_row) % experts) as i64)
+            Some(hot) => (0..self.rows * k)
+                .map(|assignment| ((usize::from(hot) + assignment % k) % experts) as i64)
                 .collect(),
-            None => (0..self.rows).flat_map(|_| random.choice(experts, per_row)).collect(),
+            None => (0..self.rows).flat_map(|_| random.experts(experts, k)).collect(),
         };
         let gates = random.floats(chosen.len());
-        let choices = Choices { experts: &chosen, per_row };
+        let top_k = TopK { experts: &chosen, k };
         let view = weight.view();
-        let slots = chosen.iter().map(|expert| *expert as usize).enumerate();
+        let assignments = chosen.iter().map(|expert| *expert as usize).enumerate();
         match &self.operation {
             Operation::Linear => {
                 let x = self.x(self.rows, &mut random);
                 let expected =
                     x.chunks_exact(self.inputs).flat_map(|row| products(&weight, 0, row)).collect();
-                self.everywhere(expected, |compute, y| linear(compute, &x, &view, y));
+                self.check_every_isa(expected, |context, y| linear(context, &x, &view, y));
             }
             Operation::ExpertLinear => {
                 let x = self.x(self.rows, &mut random);
-                let row = |slot: usize| &x[slot / per_row * self.inputs..][..self.inputs];
+                let row = |assignment: usize| &x[assignment / k * self.inputs..][..self.inputs];
                 let expected =
-                    slots.flat_map(|(slot, expert)| products(&weight, expert, row(slot))).collect();
-                self.everywhere(expected, |compute, y| expert_linear(compute, &x, choices, &view, y));
+                    assignments.flat_map(|(assignment, expert)| products(&weight, expert, row(assignment))).collect();
+                self.check_every_isa(expected, |context, y| expert_linear(context, &x, top_k, &view, y));
             }
             Operation::ExpertLinearSum => {
                 let x = self.x(chosen.len(), &mut random);
                 let mut expected = vec![Expected::ZERO; self.rows * outputs];
-                for (slot, expert) in slots {
-                    let products = products(&weight, expert, &x[slot * self.inputs..][..self.inputs]);
-                    add(&mut expected[slot / per_row * outputs..], gates[slot], products);
+                for (assignment, expert) in assignments {
+                    let products = products(&weight, expert, &x[assignment * self.inputs..][..self.inputs]);
+                    add(&mut expected[assignment / k * outputs..], gates[assignment], products);
                 }
-                self.everywhere(expected, |compute, y| {
-                    expert_linear_sum(compute, &x, choices, &gates, &view, y)
+                self.check_every_isa(expected, |context, y| {
+                    expert_linear_sum(context, &x, top_k, &gates, &view, y)
                 });
             }
             Operation::ExpertMlp { activation, down } => {
@@ -174,25 +174,25 @@ impl Fitting {
                     order: RowOrder::AsStored,
                     ..layout
                 };
-                let down = Owned::random(layout, down.zero_points, &mut random);
+                let down = OwnedWeight::random(layout, down.zero_points, &mut random);
                 let x = self.x(self.rows, &mut random);
                 let mut expected = vec![Expected::ZERO; self.rows * self.inputs];
-                for (slot, expert) in slots {
-                    let row = &x[slot / per_row * self.inputs..][..self.inputs];
+                for (assignment, expert) in assignments {
+                    let row = &x[assignment / k * self.inputs..][..self.inputs];
                     let products = gated(&weight, &down, *activation, expert, row);
-                    add(&mut expected[slot / per_row * self.inputs..], gates[slot], products);
+                    add(&mut expected[assignment / k * self.inputs..], gates[assignment], products);
                 }
                 let mlp = Mlp { gate_and_up: view, down: down.view(), activation: *activation };
-                self.everywhere(expected, |compute, y| expert_mlp(compute, &x, choices, &gates, &mlp, y));
+                self.check_every_isa(expected, |context, y| expert_mlp(context, &x, top_k, &gates, &mlp, y));
             }
-            Operation::LookUp => {
-                let ids: Vec<i64> = (0..self.rows).map(|_| random.next() as i64 % 8).collect();
-                let fits = ids.iter().all(|id| (0..outputs as i64).contains(id));
+            Operation::GatherRows => {
+                let row_indices: Vec<i64> = (0..self.rows).map(|_| random.0.i64(-7..8)).collect();
+                let fits = row_indices.iter().all(|row| (0..outputs as i64).contains(row));
                 let mut y = vec![0.0; self.rows * self.inputs];
-                assert_eq!(look_up(&ids, &view, &mut y).is_ok(), fits);
+                assert_eq!(gather_rows(&row_indices, &view, &mut y).is_ok(), fits);
                 if fits {
-                    for (id, y) in ids.iter().zip(y.chunks_exact(self.inputs)) {
-                        assert_eq!(*y, weight.matrix(0)[*id as usize * self.inputs..][..self.inputs]);
+                    for (row, y) in row_indices.iter().zip(y.chunks_exact(self.inputs)) {
+                        assert_eq!(*y, weight.matrix(0)[*row as usize * self.inputs..][..self.inputs]);
                     }
                 }
             }
@@ -203,34 +203,34 @@ impl Fitting {
         let scale = 2f64.powi(self.exponent);
         let mut x: Vec<f32> =
             random.floats(rows * self.inputs).into_iter().map(|x| (f64::from(x) * scale) as f32).collect();
-        for (place, odd) in &self.odd {
+        for (place, value) in &self.special_values {
             let place = usize::from(*place) % x.len().max(1);
             if let Some(x) = x.get_mut(place) {
-                *x = match odd {
-                    Odd::NotANumber => f32::NAN,
-                    Odd::Infinity => f32::INFINITY,
-                    Odd::MinusInfinity => f32::NEG_INFINITY,
-                    Odd::Zero => 0.0,
+                *x = match value {
+                    SpecialValue::Nan => f32::NAN,
+                    SpecialValue::Infinity => f32::INFINITY,
+                    SpecialValue::NegativeInfinity => f32::NEG_INFINITY,
+                    SpecialValue::Zero => 0.0,
                 };
             }
         }
         x
     }
 
-    /// Holds the plain path to the definition, and the others to the plain path.
-    fn everywhere(
+    /// Compares `Isa::Generic` with the definition, and the other instruction sets with `Isa::Generic`.
+    fn check_every_isa(
         &self,
         mut expected: Vec<Expected>,
-        operate: impl Fn(Compute<'_>, &mut [f32]) -> Result<()>,
+        operate: impl Fn(ExecContext<'_>, &mut [f32]) -> Result<()>,
     ) {
-        let threads: &dyn Threads = if self.several_threads { &InTurn } else { &CallingThread };
-        for instructions in InstructionSet::available() {
-            // what was there before counts for nothing
+        let threads: &dyn Threads = if self.several_threads { &Sequential } else { &CallingThread };
+        for isa in Isa::available() {
+            // Every element must be written.
             let mut y = vec![f32::NAN; expected.len()];
-            operate(Compute { instructions, threads }, &mut y).unwrap();
+            operate(ExecContext { isa, threads }, &mut y).unwrap();
             for (expected, y) in expected.iter_mut().zip(y) {
-                expected.check(y, &instructions.to_string());
-                if instructions == InstructionSet::PLAIN && y.is_finite() {
+                expected.check(y, &isa.to_string());
+                if isa == Isa::Generic && y.is_finite() {
                     expected.value = f64::from(y);
                 }
             }
@@ -244,8 +244,8 @@ fn add(sums: &mut [Expected], gate: f32, products: Vec<Expected>) {
     }
 }
 
-/// Sizes of the terms that the products of a row are sums of. A number is rounded to at most twice its size.
-fn magnitudes(weight: &Owned, expert: usize, row: &[f32]) -> Vec<f64> {
+/// The magnitudes of the terms of each product of a row. Quantization at most doubles a number.
+fn magnitudes(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<f64> {
     let matrix = weight.matrix(expert).chunks_exact(weight.layout.inputs);
     let terms = |weights: &[f32]| {
         weights.iter().zip(row).map(|(w, x)| 2.0 * f64::from(w.abs()) * f64::from(x.abs())).sum()
@@ -253,7 +253,7 @@ fn magnitudes(weight: &Owned, expert: usize, row: &[f32]) -> Vec<f64> {
     matrix.map(terms).collect()
 }
 
-fn products(weight: &Owned, expert: usize, row: &[f32]) -> Vec<Expected> {
+fn products(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<Expected> {
     if !row.iter().all(|x| x.is_finite()) {
         return vec![Expected { value: f64::NAN, bound: 0.0 }; weight.layout.outputs];
     }
@@ -262,7 +262,7 @@ fn products(weight: &Owned, expert: usize, row: &[f32]) -> Vec<Expected> {
     values.zip(magnitudes(weight, expert, row)).map(expected).collect()
 }
 
-fn gated(up: &Owned, down: &Owned, activation: Activation, expert: usize, row: &[f32]) -> Vec<Expected> {
+fn gated(up: &OwnedWeight, down: &OwnedWeight, activation: Activation, expert: usize, row: &[f32]) -> Vec<Expected> {
     let products = products(up, expert, row);
     if products.iter().any(|product| product.value.is_nan()) {
         return vec![Expected { value: f64::NAN, bound: 0.0 }; down.layout.outputs];
@@ -275,7 +275,7 @@ fn gated(up: &Owned, down: &Owned, activation: Activation, expert: usize, row: &
             (activate(activation, gate) * up) as f32
         })
         .collect();
-    // a gated value that lies between two of its 255 steps may be rounded either way
+    // A gated value between two of its 255 steps may be rounded either way.
     let step = if down.layout.element == Element::Bf16 { 0.0 } else { 0.01 };
     let bounds: Vec<f64> = (0..intermediate)
         .map(|column| {

@@ -1,0 +1,149 @@
+//! Instruction sets: which ones there are kernels for, which ones this processor has, and which one is used.
+
+use std::fmt;
+
+use crate::{Error, Result};
+
+/// An instruction set that there are kernels for.
+///
+/// A value of this type is a proof that the processor has the instructions: code outside this crate can name
+/// [`Isa::Generic`] only, and gets the others from [`Isa::available`] and its neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Plain Rust for any processor. It defines what the others compute.
+    Generic,
+    /// AVX2, FMA and F16C.
+    #[non_exhaustive]
+    Avx2,
+    /// AMX-INT8 for experts with many rows, AVX-512 with VNNI for the others.
+    #[non_exhaustive]
+    Amx,
+    /// AVX-512 F, BW, VL and VNNI.
+    #[non_exhaustive]
+    Avx512Vnni,
+    /// NEON with the dot product of ARMv8.2.
+    #[non_exhaustive]
+    Neon,
+}
+
+/// The environment variable that selects an instruction set.
+const VARIABLE: &str = "JETMOE_KERNELS";
+
+/// The former name of `generic`, which [`Isa::from_name`] still accepts.
+const GENERIC_ALIAS: &str = "plain";
+
+impl Isa {
+    /// From the slowest to the fastest. AVX-512 VNNI comes after AMX because it is faster for every number of rows
+    /// (`docs/kernels.md`).
+    const ALL: [Isa; 5] = [Isa::Generic, Isa::Avx2, Isa::Amx, Isa::Avx512Vnni, Isa::Neon];
+
+    fn name(self) -> &'static str {
+        match self {
+            Isa::Generic => "generic",
+            Isa::Avx2 => "avx2",
+            Isa::Amx => "amx",
+            Isa::Avx512Vnni => "avx512vnni",
+            Isa::Neon => "neon",
+        }
+    }
+
+    /// Whether this processor, and the operating system, support it.
+    fn is_supported(self) -> bool {
+        match self {
+            Isa::Generic => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                std::is_x86_feature_detected!("avx2")
+                    && std::is_x86_feature_detected!("fma")
+                    && std::is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => {
+                Isa::Avx2.is_supported()
+                    && std::is_x86_feature_detected!("avx512f")
+                    && std::is_x86_feature_detected!("avx512bw")
+                    && std::is_x86_feature_detected!("avx512vl")
+                    && std::is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512Vnni.is_supported() && amx_int8_is_supported(),
+            // The kernels load 16-bit and 32-bit numbers as bytes, in little-endian order.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => cfg!(target_endian = "little") && std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[allow(unreachable_patterns, reason = "the instruction sets of other architectures")]
+            _ => false,
+        }
+    }
+
+    /// The instruction sets that this processor supports, the fastest last.
+    pub fn available() -> Vec<Isa> {
+        Self::ALL.into_iter().filter(|isa| isa.is_supported()).collect()
+    }
+
+    /// The fastest instruction set that this processor supports.
+    pub fn best() -> Isa {
+        Self::available().last().copied().unwrap_or(Isa::Generic)
+    }
+
+    /// The instruction set that the environment variable `JETMOE_KERNELS` names, otherwise the fastest.
+    ///
+    /// # Errors
+    /// An unknown name, or an instruction set that this processor does not support.
+    pub fn from_env_or_best() -> Result<Isa> {
+        match std::env::var(VARIABLE) {
+            Ok(name) if !name.is_empty() => Self::from_name(&name),
+            _ => Ok(Self::best()),
+        }
+    }
+
+    /// The instruction set of a name; `plain` is another name of `generic`.
+    ///
+    /// # Errors
+    /// An unknown name, or an instruction set that this processor does not support.
+    pub fn from_name(name: &str) -> Result<Isa> {
+        let wanted = if name == GENERIC_ALIAS { Isa::Generic.name() } else { name };
+        let available = Self::available();
+        let list = |isas: &[Isa]| isas.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
+        available.iter().copied().find(|isa| isa.name() == wanted).ok_or_else(|| Error::UnsupportedIsa {
+            name: name.to_owned(),
+            known: list(&Self::ALL),
+            available: list(&available),
+        })
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whether the processor multiplies tiles of 8-bit integers and the system lets this process use them.
+#[cfg(target_arch = "x86_64")]
+fn amx_int8_is_supported() -> bool {
+    use std::arch::x86_64::__cpuid_count;
+
+    // CPUID leaf 7, EDX: AMX-TILE and AMX-INT8. The standard library's detection of them is not stable yet.
+    const AMX_TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    __cpuid_count(0, 0).eax >= 7
+        && __cpuid_count(7, 0).edx & AMX_TILE_AND_INT8 == AMX_TILE_AND_INT8
+        && request_tile_permission()
+}
+
+/// Asks Linux to save this process's tiles when it switches threads. Without permission the first tile instruction ends
+/// the process.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn request_tile_permission() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: this system call takes two numbers and touches no memory of the process.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn request_tile_permission() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests;

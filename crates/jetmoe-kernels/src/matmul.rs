@@ -1,0 +1,123 @@
+//! The innermost loops: one panel of a weight times some rows, for each instruction set.
+//!
+//! All kernels see a block of a panel as *lane groups*: [`LANE_GROUP_BYTES`] bytes with one 4-byte lane for each row of the
+//! panel. An instruction set with vectors of n lanes works on n rows of the panel at a time. Integer products are exact, so
+//! instruction sets differ by the order of float32 additions only.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+mod generic;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+use crate::layout::{BLOCK_INPUTS, Layout, PANEL_ROWS};
+use crate::packed_input::{ActivationRows, ActivationTileMut, PackedInput};
+use crate::weight::Panel;
+use crate::{Activation, Isa, Weight};
+
+/// Calls the function of this name in the module of an instruction set.
+macro_rules! dispatch_isa {
+    ($isa:expr, $function:ident $arguments:tt) => {
+        match $isa {
+            Isa::Generic => generic::$function $arguments,
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an Isa exists only where the processor supports it.
+            Isa::Avx2 => unsafe { avx2::$function $arguments },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512Vnni => unsafe { avx512vnni::$function $arguments },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Amx => unsafe { amx::$function $arguments },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => unreachable!("not an instruction set of this processor"),
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::Neon => unsafe { neon::$function $arguments },
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon => unreachable!("not an instruction set of this processor"),
+        }
+    };
+}
+
+/// Calls a function that is compiled for the bits of a code, the groups that share a block, and whether there are zero
+/// points.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! dispatch_code_width {
+    ($weight:expr, $function:ident $arguments:tt) => {{
+        let element = $weight.layout.element;
+        let groups = $crate::packed_input::groups_per_block(element);
+        match (element.bits(), groups, $weight.panel.zero_points.is_some()) {
+            (4, 1, false) => $function::<4, 1, false> $arguments,
+            (4, 1, true) => $function::<4, 1, true> $arguments,
+            (4, _, false) => $function::<4, 2, false> $arguments,
+            (4, _, true) => $function::<4, 2, true> $arguments,
+            (_, 1, false) => $function::<8, 1, false> $arguments,
+            (_, 1, true) => $function::<8, 1, true> $arguments,
+            (_, _, false) => $function::<8, 2, false> $arguments,
+            (_, _, true) => $function::<8, 2, true> $arguments,
+        }
+    }};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use dispatch_code_width;
+
+/// Columns that a lane holds: the operands of one dot product instruction.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const LANE_COLUMNS: usize = 4;
+
+/// Bytes of a lane group: one lane of 4 bytes for each row of the panel.
+const LANE_GROUP_BYTES: usize = 4 * PANEL_ROWS;
+
+/// Lane groups of a block whose codes take a byte each.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const LANE_GROUPS: usize = BLOCK_INPUTS / LANE_COLUMNS;
+
+/// One panel of a quantized weight.
+#[derive(Debug, Clone, Copy)]
+struct QuantizedPanel<'a> {
+    panel: Panel<'a>,
+    layout: &'a Layout,
+    /// Blocks that share a group; 1 also where two groups share a block.
+    blocks_per_group: usize,
+}
+
+/// Computes the `[count, 32]` products of `count` rows, from `first` on, with one panel of an expert's matrix.
+pub(crate) fn multiply(
+    isa: Isa,
+    weight: &Weight<'_>,
+    (expert, panel): (usize, usize),
+    input: &PackedInput,
+    (first, count): (usize, usize),
+    products: &mut [f32],
+) {
+    let layout = weight.layout();
+    let panel = weight.panel(expert, panel);
+    match input {
+        PackedInput::Float(floats) => {
+            let x = &floats.values[first * floats.columns..][..count * floats.columns];
+            dispatch_isa!(isa, multiply_bf16(panel.codes, x, floats.columns, products))
+        }
+        PackedInput::Quantized(activations) => {
+            let blocks_per_group =
+                layout.element.group_size().map_or(1, |size| size.weights().div_ceil(BLOCK_INPUTS));
+            let panel = QuantizedPanel { panel, layout, blocks_per_group };
+            let rows = ActivationRows { activations, first, count };
+            dispatch_isa!(isa, multiply_codes(&panel, &rows, products))
+        }
+    }
+}
+
+/// Quantizes one block of columns of all rows, `[rows, 32]`.
+pub(crate) fn quantize(isa: Isa, x: &[f32], tile: &mut ActivationTileMut<'_>) {
+    dispatch_isa!(isa, quantize(x, tile))
+}
+
+/// Calls [`Activation::gate`].
+pub(crate) fn gate(isa: Isa, activation: Activation, products: &[f32], gated: &mut [f32], first: usize) {
+    dispatch_isa!(isa, gate(activation, products, gated, first))
+}
