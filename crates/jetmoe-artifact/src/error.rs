@@ -1,6 +1,8 @@
+//! The error of this crate.
+
 use std::path::PathBuf;
 
-use crate::{Kept, Precision, Profile, WeightPlan, names};
+use crate::{Precision, Profile, StorageOverride, names};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,7 +18,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The folder has no manifest.
-    #[error("{} holds no {}\n  make an artifact with: jetmoe-export MODEL --output DIR", folder.display(), names::MANIFEST)]
+    #[error("{} holds no {}", folder.display(), names::MANIFEST)]
     NotAnArtifact {
         /// The folder.
         folder: PathBuf,
@@ -31,12 +33,12 @@ pub enum Error {
         /// The newest version that can be read.
         supported: u32,
     },
-    /// The manifest names a file that does not lie in the artifact.
+    /// The manifest names a file outside the artifact.
     #[error("{} names the file {file:?}, which lies outside of the artifact\n  the manifest was tampered with or is damaged: export again", path.display())]
     FileOutside {
         /// The manifest.
         path: PathBuf,
-        /// What it names.
+        /// The path in the manifest.
         file: String,
     },
     /// A file of the manifest is missing.
@@ -61,17 +63,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A group size that runtimes have no kernels for.
-    #[error("groups of {found} weights are not supported; choose one of {:?}", WeightPlan::GROUP_SIZES)]
-    GroupSize {
+    /// Weights cannot be stored as requested.
+    #[error(transparent)]
+    Format(#[from] jetmoe_format::Error),
+    /// An override for a layer that the model does not have.
+    #[error("cannot store {storage}: the model has {layers} layers, numbered from 0")]
+    NoSuchLayer {
         /// What was asked for.
-        found: usize,
-    },
-    /// A part is to be kept in a layer that the model does not have.
-    #[error("cannot keep {kept}: the model has {layers} layers, numbered from 0")]
-    KeptLayer {
-        /// What was asked for.
-        kept: Kept,
+        storage: StorageOverride,
         /// Layers of the model.
         layers: usize,
     },
@@ -86,6 +85,12 @@ pub enum Error {
         profile: Option<Profile>,
         /// Precision and profile of every graph there is.
         available: Vec<String>,
+    },
+    /// No graph has an output of this name.
+    #[error("{name:?} is no output of a JetMoE graph")]
+    UnknownOutput {
+        /// The name.
+        name: String,
     },
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
@@ -105,7 +110,7 @@ pub enum Error {
         /// What the parser said.
         source: serde_json::Error,
     },
-    /// The configuration or the tokenizer cannot be used.
+    /// The configuration or the generation defaults cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
 }

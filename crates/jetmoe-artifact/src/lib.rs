@@ -1,8 +1,19 @@
 //! The contract between exporter and runtime.
 //!
-//! An artifact is a folder with ONNX graphs, their weights, the tokenizer, and a manifest that says what each graph
-//! is for and what its files must hold. This crate knows the folder's layout, the manifest, and the names, types and
-//! shapes of every graph's inputs and outputs. It neither builds nor runs a graph.
+//! An artifact is a folder with ONNX graphs, their weights, the tokenizer, and a manifest with the task, files and digests of
+//! each graph. This crate defines the folder's layout, the [`Manifest`], and names, types and shapes of the inputs and
+//! outputs of every graph ([`Signature`]). It neither builds nor runs a graph.
+//!
+//! ```no_run
+//! use jetmoe_artifact::{Artifact, Precision};
+//!
+//! let artifact = Artifact::open("path/to/artifact")?;
+//! let graph = artifact.graph(Some(Precision::Q4), None)?;
+//! for input in artifact.signature(graph).inputs {
+//!     println!("{}: {:?}", input.name, input.shape);
+//! }
+//! # Ok::<(), jetmoe_artifact::Error>(())
+//! ```
 
 mod artifact;
 mod error;
@@ -14,10 +25,11 @@ mod signature;
 
 pub use artifact::Artifact;
 pub use error::{Error, Result};
+pub use jetmoe_format::{ElementType, Scheme, WeightFormat};
 pub use kind::{CacheUpdate, OptionalOutput, Precision, Profile, Task};
 pub use manifest::{
     ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, TensorRecord, VerificationRecord,
 };
 pub use names::{InputName, OutputName};
-pub use quantization::{CalibrationRecord, Kept, ModelPart, Storage, WeightPlan, WeightStorage};
-pub use signature::{Axis, ElementType, InputSpec, OutputSpec, Signature};
+pub use quantization::{CalibrationRecord, ModelPart, OverrideError, StorageOverride, WeightPlan};
+pub use signature::{Axis, InputSpec, OutputSpec, Signature};

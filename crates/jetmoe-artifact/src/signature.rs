@@ -1,28 +1,18 @@
-//! Inputs and outputs of a graph: names, element types and shapes, in the order of the contract.
+//! Inputs and outputs of a graph: names, element types and shapes, in order.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use jetmoe_checkpoint::ModelConfig;
+use jetmoe_format::ElementType;
 
 use crate::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
 use crate::{CacheUpdate, InputName, OptionalOutput, OutputName, Precision, Profile, Task};
 
-/// Element type of an input or output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ElementType {
-    /// 64-bit signed integers.
-    Int64,
-    /// 32-bit floating point.
-    Float32,
-    /// 16-bit floating point.
-    Float16,
-}
-
 /// Size of one dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Axis {
-    /// Always the same.
+    /// A constant.
     Fixed(usize),
     /// Number of sequences.
     BatchSize,
@@ -76,21 +66,20 @@ pub struct OutputSpec {
 pub struct Signature {
     /// The inputs.
     pub inputs: Vec<InputSpec>,
-    /// Inputs that a client need not give: the graph holds zeros for them.
+    /// Inputs that default to zeros.
     pub optional_inputs: Vec<InputSpec>,
     /// The outputs.
     pub outputs: Vec<OutputSpec>,
-    /// What a step does with the cache, if there is one.
+    /// How a step updates the cache, if there is one.
     pub cache_update: CacheUpdate,
 }
 
-/// ONNX Runtime's GroupQueryAttention takes heads whose width is a multiple of this.
+/// ONNX Runtime's GroupQueryAttention requires a head width that is a multiple of this.
 const GROUPED_QUERY_WIDTH: usize = 8;
 
 impl Signature {
-    /// The contract for a task: what a graph of this configuration takes and returns. All profiles but
-    /// `portable` return only the logits that are asked for, and update the cache in place where ONNX Runtime can, which
-    /// is where `kv_channels` is a multiple of 8.
+    /// Inputs and outputs of a graph for a configuration. All profiles except `portable` return only the requested logits,
+    /// and update the cache in place if `kv_channels` is a multiple of 8, which ONNX Runtime requires.
     pub fn new(
         config: &ModelConfig,
         task: Task,
@@ -167,7 +156,7 @@ impl Signature {
     }
 }
 
-/// A classifier without a padding token cannot tell where a padded sequence ends, so it takes one at a time.
+/// A classifier without a padding token cannot find the end of a padded sequence, so it takes one sequence at a time.
 fn batch_axis(config: &ModelConfig, task: Task) -> Axis {
     match task {
         Task::SequenceClassification if config.pad_token_id.is_none() => Axis::Fixed(1),

@@ -14,7 +14,7 @@ mod providers;
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord, Profile, WeightStorage};
+use jetmoe_artifact::{Artifact, GraphRecord, Profile, WeightFormat};
 use jetmoe_backend::{BASE_MEMORY, Backend, Device, LoadOptions, LoadedGraph, Result, Support};
 
 pub use self::library::{
@@ -53,8 +53,8 @@ impl Backend for OrtBackend {
     }
 
     fn estimate_memory(&self, graph: &GraphRecord, options: &LoadOptions) -> u64 {
-        let weights = graph.stored.iter().map(|(storage, bytes)| {
-            (*bytes as f64 * memory_per_byte(*storage, graph.profile, options.low_memory)) as u64
+        let weights = graph.stored.iter().map(|(format, bytes)| {
+            (*bytes as f64 * memory_per_byte(*format, graph.profile, options.low_memory)) as u64
         });
         BASE_MEMORY + weights.sum::<u64>()
     }
@@ -70,17 +70,17 @@ impl Backend for OrtBackend {
 }
 
 /// Memory per byte of weights in the data file. `docs/memory.md` has the measurements.
-fn memory_per_byte(storage: WeightStorage, profile: Profile, low_memory: bool) -> f64 {
-    match (storage, profile) {
+fn memory_per_byte(format: WeightFormat, profile: Profile, low_memory: bool) -> f64 {
+    match (format, profile) {
         // multiplied in another layout, which is a copy
-        (WeightStorage::F32, _) => 1.05,
+        (WeightFormat::F32, _) => 1.05,
         // the custom operators read it where it is mapped; what was measured is less than what every process takes
         (_, Profile::Native) => 0.0,
         // multiplied in float32; or taken from the file and converted again in each step
-        (WeightStorage::F16 | WeightStorage::Bf16, _) if low_memory => 0.1,
-        (WeightStorage::F16 | WeightStorage::Bf16, _) => 2.35,
+        (WeightFormat::F16 | WeightFormat::Bf16, _) if low_memory => 0.1,
+        (WeightFormat::F16 | WeightFormat::Bf16, _) => 2.35,
         // a copy in another layout, with sums of each group; DequantizeLinear is rewritten on the way there
-        (WeightStorage::Int8 | WeightStorage::Int4, Profile::OnnxRuntime) => 1.25,
-        (WeightStorage::Int8 | WeightStorage::Int4, Profile::Portable) => 1.6,
+        (WeightFormat::Int8 | WeightFormat::Int4, Profile::OnnxRuntime) => 1.25,
+        (WeightFormat::Int8 | WeightFormat::Int4, Profile::Portable) => 1.6,
     }
 }

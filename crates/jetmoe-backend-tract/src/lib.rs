@@ -14,7 +14,7 @@ mod threads;
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, WeightStorage};
+use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, WeightFormat};
 use jetmoe_backend::{BASE_MEMORY, Backend, LoadOptions, LoadedGraph, Result, Support};
 
 use self::graph::TractGraph;
@@ -54,7 +54,7 @@ impl Backend for TractBackend {
         let weights = graph
             .stored
             .iter()
-            .map(|(storage, bytes)| (*bytes as f64 * memory_per_byte(*storage, graph.profile)) as u64);
+            .map(|(format, bytes)| (*bytes as f64 * memory_per_byte(*format, graph.profile)) as u64);
         BASE_MEMORY + weights.sum::<u64>()
     }
 
@@ -69,13 +69,13 @@ impl Backend for TractBackend {
 }
 
 /// Memory per byte of weights in the data file. `docs/memory.md` has the measurements.
-fn memory_per_byte(storage: WeightStorage, profile: Profile) -> f64 {
-    match storage {
-        WeightStorage::F32 => 1.25,
+fn memory_per_byte(format: WeightFormat, profile: Profile) -> f64 {
+    match format {
+        WeightFormat::F32 => 1.25,
         // the custom operators read it where it is mapped; what was measured is less than what every process takes
         _ if profile == Profile::Native => 0.0,
-        WeightStorage::F16 | WeightStorage::Bf16 => 1.9,
-        WeightStorage::Int8 | WeightStorage::Int4 => 1.15,
+        WeightFormat::F16 | WeightFormat::Bf16 => 1.9,
+        WeightFormat::Int8 | WeightFormat::Int4 => 1.15,
     }
 }
 

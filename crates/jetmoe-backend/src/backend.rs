@@ -70,7 +70,7 @@ impl Support {
         };
         let is_portable = graph.profile == Profile::Portable;
         // the operators of the other profiles have the rounding of activations built in
-        let rounds = !options.int8_activations && graph.precision.storage().is_quantized() && !is_portable;
+        let rounds = !options.int8_activations && graph.precision.format().is_quantized() && !is_portable;
         // the custom operators gain nothing where the processor has only the generic kernels
         let is_slow = graph.profile == Profile::Native && Isa::best() == Isa::Generic;
         // of the operators of the other profiles OpenVINO takes only some

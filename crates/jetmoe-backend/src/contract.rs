@@ -14,7 +14,7 @@ pub fn check_names(signature: &Signature, inputs: &[String], outputs: &[String])
     compare("input", &expected, inputs)?;
     let expected: Vec<String> = signature.outputs.iter().map(|output| output.name.to_string()).collect();
     compare("output", &expected, outputs)?;
-    let unknown = |problem: String| Error::Contract { problem };
+    let unknown = |error: jetmoe_artifact::Error| Error::Contract { problem: error.to_string() };
     outputs.iter().map(|name| name.parse().map_err(unknown)).collect()
 }
 

@@ -1,21 +1,23 @@
+//! Inputs with the results that every backend must compute.
+
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_rt::{GenerationOptions, Model, TensorMap, TokenBatch, TokenGenerator};
 use ndarray::{Array2, ArrayD};
 
 use crate::Result;
 
-/// What must come out for certain inputs.
+/// Expected outputs for a batch.
 #[derive(Debug, Clone)]
 pub struct Expectation {
-    /// Who says so, for reports: a golden file, or the Candle reference.
+    /// Source, for reports: a golden file, or the Candle reference.
     pub source: String,
-    /// The inputs, several sequences with padding on the left.
+    /// The inputs: several sequences, padded on the left.
     pub batch: TokenBatch,
-    /// Outputs of the first step, the cache among them.
+    /// Outputs of the first step, including the cache.
     pub tensors: TensorMap,
-    /// One cached step after it: the tokens, `[batch]`, and the logits that must come out, `[batch, 1, vocab_size]`.
+    /// One cached step after it: the tokens, `[batch]`, and the expected logits, `[batch, 1, vocab_size]`.
     pub next: Option<(Vec<u32>, ArrayD<f32>)>,
-    /// Greedy continuation of every sequence, the end token included.
+    /// Greedy continuation of every sequence, including the end-of-sequence token.
     pub greedy: Option<Vec<Vec<u32>>>,
 }
 
@@ -23,18 +25,18 @@ pub struct Expectation {
 const GREEDY_TOKENS: usize = 24;
 
 impl Expectation {
-    /// Runs another model, the reference by intention, over a batch of random tokens of unequal length.
+    /// Runs another model, usually the reference, on a batch of random sequences of different lengths.
     ///
     /// # Errors
-    /// What that model's backend refuses.
+    /// An error of that model's backend.
     pub fn from_model(model: &Model) -> Result<Self> {
         Self::for_batch(model, sample_batch(model.config())?)
     }
 
-    /// [`Expectation::from_model`] over a batch of the caller's.
+    /// [`Expectation::from_model`] for a given batch.
     ///
     /// # Errors
-    /// What that model's backend refuses.
+    /// An error of that model's backend.
     pub fn for_batch(model: &Model, batch: TokenBatch) -> Result<Self> {
         let mut session = model.session()?;
         let outputs = session.step(&batch)?;
@@ -54,7 +56,7 @@ impl Expectation {
     }
 }
 
-/// Greedy continuation of every sequence of a batch, the end token included.
+/// Greedy continuation of every sequence of a batch, including the end-of-sequence token.
 pub(crate) fn greedy(model: &Model, batch: &TokenBatch, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let prompts: Vec<Vec<u32>> = batch
         .ids()
@@ -68,7 +70,7 @@ pub(crate) fn greedy(model: &Model, batch: &TokenBatch, tokens: usize) -> Result
     Ok(generated.into_iter().map(|continuation| continuation.token_ids).collect())
 }
 
-/// Index of the largest value, the first of equal ones.
+/// Index of the largest value; the first of equal ones.
 pub(crate) fn best(values: impl Iterator<Item = f32>) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, value) in values.enumerate() {
@@ -79,11 +81,11 @@ pub(crate) fn best(values: impl Iterator<Item = f32>) -> u32 {
     best.0
 }
 
-/// Three sequences of 14, 11 and 6 tokens, padded on the left, with ids spread over the whole vocabulary.
+/// Three left-padded sequences of 14, 11 and 6 tokens, with ids from the whole vocabulary.
 fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
     const LENGTHS: [usize; 3] = [14, 11, 6];
     let longest = LENGTHS[0].min(config.max_position_embeddings);
-    // a classifier finds a sequence's end by the padding token, so no other token may have its id
+    // a classifier finds the end of a sequence by the padding token, so no other token may have its id
     let padding = config.pad_token_id.unwrap_or(0);
     let rows = if config.pad_token_id.is_none()
         && config.architecture == jetmoe_checkpoint::Architecture::SequenceClassification
@@ -97,7 +99,7 @@ fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
     let ids = Array2::from_shape_fn((rows, longest), |(row, column)| {
         let counts = column + LENGTHS[row].min(longest) >= longest;
         mask[[row, column]] = counts;
-        // xorshift64: any spread of ids does, and the same every time
+        // xorshift64: any deterministic spread of ids is sufficient
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

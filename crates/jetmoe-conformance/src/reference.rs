@@ -11,6 +11,7 @@ use jetmoe_rt::{
     Backend, BackendError, BoxError, GraphSession, LoadOptions, LoadedGraph, Model, StepInputs, Support,
     TensorMap, available_memory,
 };
+use jetmoe_text::Tokenizer;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::{Error, Result, StoredWeights};
@@ -107,7 +108,7 @@ fn wrap(reference: Reference, checkpoint: &Checkpoint, task: Task) -> Result<Mod
         Arc::new(graph),
         checkpoint.config().clone(),
         task,
-        checkpoint.tokenizer()?,
+        Tokenizer::open(checkpoint.folder())?,
         checkpoint.generation_config()?,
     ))
 }

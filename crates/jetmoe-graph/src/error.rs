@@ -1,8 +1,9 @@
+//! The error of this crate.
+
 use std::path::PathBuf;
 
 use jetmoe_artifact::{Precision, Profile};
-
-use crate::ElementType;
+use jetmoe_format::ElementType;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -11,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An operator was given operands that do not fit it.
+    /// An operator does not accept its operands.
     #[error("{node}: {operator} cannot take {}: {message}", operands.join(", "))]
     Operands {
         /// Where in the graph.
@@ -20,7 +21,7 @@ pub enum Error {
         operator: &'static str,
         /// Element type and shape of every operand.
         operands: Vec<String>,
-        /// What does not fit.
+        /// The reason.
         message: String,
     },
     /// A size cannot be computed from the graph's inputs.
@@ -31,17 +32,17 @@ pub enum Error {
         /// The symbol.
         symbol: String,
     },
-    /// An output of the contract was produced with another type or shape.
+    /// An output has another type or shape than the signature.
     #[error("output {output} must be {expected}, but the graph makes {found}")]
     Output {
         /// Name of the output.
         output: String,
-        /// Element type and shape by the contract.
+        /// Element type and shape in the signature.
         expected: String,
-        /// What the graph makes.
+        /// Element type and shape of the value.
         found: String,
     },
-    /// An output of the contract was not produced.
+    /// An output of the signature is missing.
     #[error("the graph does not make the output {output}")]
     NoOutput {
         /// Name of the output.
@@ -58,7 +59,7 @@ pub enum Error {
     /// The operator set has no operator for quantized weights.
     #[error("opset {found} cannot read weights in groups of 4 or 8 bits; choose {needed} or a later one")]
     OpsetForQuantized {
-        /// The version that was asked for.
+        /// The requested version.
         found: u32,
         /// The first that can.
         needed: u32,
@@ -71,28 +72,25 @@ pub enum Error {
     NoSuchGraph {
         /// The profile.
         profile: Profile,
-        /// The precision that was asked for.
+        /// The requested precision.
         precision: Precision,
     },
-    /// Our own operators cannot read a weight that is stored so.
-    #[error(transparent)]
-    Kernels(#[from] jetmoe_kernels::Error),
     /// The plan for the weights does not fit the model.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
-    /// A weight that its type cannot hold.
+    /// A weight that its format cannot hold.
     #[error(
         "{tensor}: the weight at {place:?} is {value}, beyond what {element} can hold\n  \
-             keep the part it belongs to in another type, as in --keep f32:mlp, or choose another precision"
+             store the part it belongs to in another format, or choose another precision"
     )]
     NotRepresentable {
         /// The tensor.
         tensor: String,
-        /// Its place in the tensor.
+        /// Its index in the tensor.
         place: Vec<usize>,
-        /// What it is.
+        /// Its value.
         value: f32,
-        /// What it should become.
+        /// The type it is converted to.
         element: ElementType,
     },
     /// A weight that cannot be quantized.
@@ -100,15 +98,23 @@ pub enum Error {
     Quantize {
         /// The tensor.
         tensor: String,
-        /// The row: its place in the tensor.
+        /// The row's index in the tensor.
         row: Vec<usize>,
-        /// Why.
+        /// The reason.
         source: jetmoe_quantize::Error,
+    },
+    /// An operator-set version that is not a number.
+    #[error("{text:?} is not a number")]
+    OpsetNumber {
+        /// The text.
+        text: String,
+        /// The reason.
+        source: std::num::ParseIntError,
     },
     /// The operator-set version is outside the supported range.
     #[error("opset {found} is not supported; choose one from {minimum} to {maximum}")]
     Opset {
-        /// The version that was asked for.
+        /// The requested version.
         found: u32,
         /// The oldest.
         minimum: u32,
@@ -131,20 +137,20 @@ pub enum Error {
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The action, as a verb.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is no ONNX model.
-    #[error("{} is no ONNX model: {message}", path.display())]
+    /// A file is not an ONNX model.
+    #[error("{} is no ONNX model: {}", path.display(), source.as_ref().map_or("it holds no graph".to_owned(), |source| source.to_string()))]
     NotOnnx {
         /// The file.
         path: PathBuf,
-        /// What the decoder said.
-        message: String,
+        /// The decoder's error; `None` if the file decodes but has no graph.
+        source: Option<prost::DecodeError>,
     },
 }
 

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::ElementType;
+use jetmoe_format::ElementType;
+
 use crate::graph::{Attribute, Elements, Graph, ValueId};
 
 /// Renders a graph: inputs, outputs, weights, then one line per node in the order of execution, grouped by scope.
-/// Constants stand in place, results with their type and shape:
+/// Constants are inline; results have their type and shape:
 ///
 /// ```text
 /// layers.0/self_attention/router
@@ -20,7 +21,7 @@ pub fn render(graph: &Graph) -> String {
     );
     section(&mut text, "inputs", graph, &graph.inputs);
     section(&mut text, "outputs", graph, &graph.outputs);
-    let weights: Vec<ValueId> = graph.weights.iter().flat_map(|stored| stored.parts.clone()).collect();
+    let weights: Vec<ValueId> = graph.weights.iter().flat_map(|stored| stored.tensors.clone()).collect();
     section(&mut text, "weights", graph, &weights);
     let views: Vec<ValueId> =
         graph.weights.iter().flat_map(|stored| stored.views.iter().map(|(value, _)| *value)).collect();

@@ -19,9 +19,12 @@ pub enum Error {
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
-    /// The tokenizer, chat template or configuration cannot be used.
+    /// A file of weights cannot be mapped.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
+    /// The tokenizer or the chat template cannot be used.
+    #[error(transparent)]
+    Text(#[from] jetmoe_text::Error),
     /// A name that no backend has.
     #[error("unknown backend {name:?}; known: {}", BACKEND_NAMES.join(", "))]
     UnknownBackend {

@@ -11,7 +11,8 @@ use std::sync::{Arc, LazyLock};
 
 use jetmoe_artifact::{OutputName, Precision, Profile, Signature, Task};
 use jetmoe_backend::{Error, GraphSession, LoadedGraph, LogitsToKeep, Result, StepInputs, TensorMap};
-use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
+use jetmoe_checkpoint::{GenerationConfig, ModelConfig};
+use jetmoe_text::Tokenizer;
 use ndarray::{Array2, Array3, Axis, concatenate, s};
 
 use crate::Model;

@@ -32,8 +32,8 @@ pub use batch::TokenBatch;
 pub use classification::{Classification, ClassificationOptions, TextClassifier};
 pub use error::{Error, Result};
 pub use generation::{
-    FinishReason, Generated, GeneratedText, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
-    PromptLookup, Sampling, TextGenerator, TextStream, TokenEvent, TokenGenerator,
+    FinishReason, GeneratedText, Generation, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
+    PromptLookup, Sampling, TextGenerator, TokenEvent, TokenGenerator,
 };
 pub use graph_choice::choose_graph;
 pub use jetmoe_backend::{
@@ -46,7 +46,7 @@ pub use jetmoe_backend_ort::{
     LIBRARY_PATH_VARIABLE, LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, cache_folder,
     try_device,
 };
-pub use jetmoe_checkpoint::ChatMessage;
+pub use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
 pub use model::Model;
 pub use registry::{BACKEND_NAMES, backend, backends};
 pub use session::{Session, StepOutput};

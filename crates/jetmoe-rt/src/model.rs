@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, Task};
 use jetmoe_backend::{Backend, LoadOptions, LoadedGraph};
-use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
+use jetmoe_checkpoint::{GenerationConfig, ModelConfig};
+use jetmoe_text::Tokenizer;
 
 use crate::{Error, Result, Session, fallback};
 
@@ -53,7 +54,7 @@ impl Model {
         graph: Arc<dyn LoadedGraph>,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let tokenizer = artifact.tokenizer()?;
+        let tokenizer = Tokenizer::open(artifact.folder())?;
         let generation_config = artifact.generation_config()?;
         let mut config = artifact.config().clone();
         if let Some(limit) = options.max_sequence_length {

@@ -1,6 +1,6 @@
 //! Bytes and operations of one step, from the configuration and the storage of the graph's weights.
 
-use jetmoe_artifact::{ElementType, GraphRecord, ModelPart, Storage, WeightPlan, WeightStorage};
+use jetmoe_artifact::{GraphRecord, ModelPart, WeightPlan};
 use jetmoe_checkpoint::ModelConfig;
 
 /// A step with `new_tokens` of each of `batch` sequences, after `past_tokens` that are cached.
@@ -69,36 +69,20 @@ impl<'a> Traffic<'a> {
     }
 
     fn part_bytes(&self, part: ModelPart, layer: Option<usize>, weights: usize) -> f64 {
-        let storage = self.plan.storage(self.record.precision, part, layer);
-        weights as f64 * bytes_per_weight(storage, self.activation_bytes())
+        weights as f64 * self.plan.scheme(self.record.precision, part, layer).bytes_per_weight()
     }
 
     fn activation_bytes(&self) -> f64 {
-        match self.record.precision.activations() {
-            ElementType::Float16 => 2.0,
-            ElementType::Float32 | ElementType::Int64 => 4.0,
-        }
+        self.record.precision.activations().bytes(1) as f64
     }
 
     /// Bytes of a weight that is never quantized.
     fn plain_bytes(&self) -> f64 {
-        match self.record.precision.storage() {
-            WeightStorage::F16 | WeightStorage::Bf16 => 2.0,
-            WeightStorage::F32 | WeightStorage::Int8 | WeightStorage::Int4 => self.activation_bytes(),
+        match self.record.precision.format() {
+            format if format.is_quantized() => self.activation_bytes(),
+            format => format.bits() as f64 / 8.0,
         }
     }
-}
-
-/// Bytes of a stored weight, including its share of the group's zero point and scale, which has the activations' type.
-fn bytes_per_weight(storage: Storage, scale_bytes: f64) -> f64 {
-    let code = match storage.weights {
-        WeightStorage::F32 => return 4.0,
-        WeightStorage::F16 | WeightStorage::Bf16 => return 2.0,
-        WeightStorage::Int8 => 1.0,
-        WeightStorage::Int4 => 0.5,
-    };
-    let zero_point = if storage.zero_points { code } else { 0.0 };
-    code + (scale_bytes + zero_point) / storage.group_size as f64
 }
 
 /// Expected number of experts that at least one token chooses, if each token chooses `chosen` of `experts` independently
@@ -109,69 +93,4 @@ fn expected_experts(experts: usize, chosen: usize, tokens: usize) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use jetmoe_checkpoint::jetmoe_8b_config;
-    use serde_json::json;
-
-    use super::*;
-
-    fn record(precision: &str) -> GraphRecord {
-        let file = json!({ "path": "x", "size": 0, "sha256": "0".repeat(64) });
-        let record = json!({
-            "task": "causal-lm", "precision": precision, "profile": "portable", "opset": 23,
-            "optional_outputs": [], "graph": file, "data": file, "verification": [],
-        });
-        serde_json::from_value(record).unwrap()
-    }
-
-    fn jetmoe_8b() -> ModelConfig {
-        ModelConfig::from_json(&jetmoe_8b_config()).unwrap()
-    }
-
-    const ONE_TOKEN: Step = Step { batch: 1, new_tokens: 1, past_tokens: 0 };
-
-    #[test]
-    fn one_token_reaches_the_experts_it_chooses_and_many_reach_all() {
-        assert_eq!(expected_experts(8, 2, 1), 2.0);
-        assert_eq!(expected_experts(8, 2, 2), 3.5);
-        assert!((expected_experts(8, 2, 1000) - 8.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_token_of_jetmoe_8b_reads_2_3_billion_weights() {
-        let (config, record) = (jetmoe_8b(), record("f32"));
-        let traffic = Traffic::new(&config, &record);
-        let weights = 24_u64 * (2 * 2048 * 2048 + 2 * 8 * 2048 + 2 * (2 * 2048 * 2048 + 3 * 5632 * 2048))
-            + 32000 * 2048;
-        assert_eq!(traffic.weight_bytes(ONE_TOKEN), 4.0 * weights as f64);
-        assert_eq!(weights, 2_331_246_592);
-    }
-
-    #[test]
-    fn four_bits_with_a_scale_per_32_take_five_and_the_head_nine() {
-        let storage = |weights| Storage { weights, group_size: 32, zero_points: false };
-        assert_eq!(bytes_per_weight(storage(WeightStorage::Int4), 4.0), 5.0 / 8.0);
-        assert_eq!(bytes_per_weight(storage(WeightStorage::Int8), 4.0), 9.0 / 8.0);
-        let with_zero_points = Storage { zero_points: true, ..storage(WeightStorage::Int4) };
-        assert_eq!(bytes_per_weight(with_zero_points, 4.0), 5.0 / 8.0 + 1.0 / 64.0);
-    }
-
-    #[test]
-    fn the_cache_is_read_for_every_token_before() {
-        let (config, record) = (jetmoe_8b(), record("f32"));
-        let step = Step { batch: 2, new_tokens: 1, past_tokens: 10 };
-        let bytes = Traffic::new(&config, &record).cache_bytes(step);
-        assert_eq!(bytes, (2 * 10 * 24 * 2 * 2048 * 4) as f64);
-    }
-
-    #[test]
-    fn a_prompt_attends_to_half_of_itself() {
-        let (config, record) = (jetmoe_8b(), record("f32"));
-        let traffic = Traffic::new(&config, &record);
-        let one = traffic.operations(ONE_TOKEN);
-        let three = traffic.operations(Step { new_tokens: 3, ..ONE_TOKEN });
-        let later: f64 =
-            (0..3).map(|past_tokens| traffic.operations(Step { past_tokens, ..ONE_TOKEN })).sum();
-        assert!((three - later).abs() < one * 1e-9, "{three} and {later}");
-    }
-}
+mod tests;

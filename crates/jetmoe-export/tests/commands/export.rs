@@ -3,6 +3,7 @@
 use std::fs;
 
 use jetmoe_artifact::{Artifact, OptionalOutput, Task};
+use jetmoe_text::Tokenizer;
 
 use crate::workbench::{Ended, Workbench, assert_text, assert_transcript};
 
@@ -88,7 +89,7 @@ fn a_checkpoint_without_a_tokenizer_can_be_exported() {
     bench.fixture("tiny");
     bench.run("jetmoe-export tiny --output artifact").succeeded();
     assert!(!bench.files("artifact").iter().any(|file| file.contains("tokenizer")));
-    assert!(Artifact::open(bench.path("artifact")).unwrap().tokenizer().unwrap().is_none());
+    assert!(Tokenizer::open(&bench.path("artifact")).unwrap().is_none());
 }
 
 #[test]
@@ -166,4 +167,19 @@ fn a_reader_that_went_away_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
     Artifact::open(bench.path("artifact")).unwrap();
+}
+
+/// `--keep` is the old spelling of `--override`.
+#[test]
+fn both_spellings_store_a_part_in_another_format() {
+    let bench = Workbench::new();
+    bench.fixture("tiny");
+    for flag in ["--override", "--keep"] {
+        let command = "jetmoe-export tiny --output artifact --precision int8";
+        bench.run(&format!("{command} {flag} f32:lm_head")).succeeded();
+        let artifact = Artifact::open(bench.path("artifact")).unwrap();
+        let plan = artifact.manifest().graphs[0].weights.clone().unwrap();
+        let overrides: Vec<String> = plan.overrides.iter().map(|found| found.to_string()).collect();
+        assert_eq!(overrides, ["f32:lm_head"], "{flag}");
+    }
 }

@@ -1,23 +1,23 @@
-//! ONNX Runtime's own operators of attention.
+//! ONNX Runtime's contrib operators for attention.
 
 use super::{Builder, Value};
 use crate::graph::Attribute;
 use crate::{Dimension, ElementType, Result, Shape};
 
-/// Queries, keys and values of new tokens, side by side per token, and the cache they join.
+/// Queries, keys and values of the new tokens, and the cache they are appended to.
 pub(crate) struct GroupedQueries<'a> {
-    /// `[batch, sequence, kv_heads * group * channels]`, the heads of a group behind each other.
+    /// `[batch, sequence, kv_heads * group * channels]`, the heads of a group consecutive.
     pub(crate) queries: &'a Value,
     /// `[batch, sequence, kv_heads * channels]`
     pub(crate) keys: &'a Value,
     /// `[batch, sequence, kv_heads * channels]`
     pub(crate) values: &'a Value,
-    /// `[batch, kv_heads, room, channels]`
+    /// `[batch, kv_heads, capacity, channels]`
     pub(crate) past_key: &'a Value,
-    /// `[batch, kv_heads, room, channels]`
+    /// `[batch, kv_heads, capacity, channels]`
     pub(crate) past_value: &'a Value,
-    /// Place of the last token of each sequence, int32 `[batch]`.
-    pub(crate) last_places: &'a Value,
+    /// Position of the last token of each sequence, int32 `[batch]`.
+    pub(crate) last_positions: &'a Value,
     /// Cached and new tokens of the longest sequence, int32 `[]`.
     pub(crate) longest: &'a Value,
 }
@@ -35,9 +35,10 @@ impl Builder {
         present_length: &Dimension,
     ) -> Result<(Value, Value, Value)> {
         const OPERATOR: &str = "GroupQueryAttention";
-        let GroupedQueries { queries, keys, values, past_key, past_value, last_places, longest } = operands;
+        let GroupedQueries { queries, keys, values, past_key, past_value, last_positions, longest } =
+            operands;
         self.require_float(OPERATOR, &[queries, keys, values, past_key, past_value])?;
-        self.require_element(OPERATOR, &[last_places, longest], ElementType::Int32)?;
+        self.require_element(OPERATOR, &[last_positions, longest], ElementType::Int32)?;
         let width = |value: &Value| value.shape.0.last().and_then(Dimension::fixed).unwrap_or(0) as usize;
         let kv_width = kv_heads * channels;
         if (width(queries), width(keys), width(values)) != (group * kv_width, kv_width, kv_width) {
@@ -57,7 +58,7 @@ impl Builder {
             ("kv_num_heads", integer(kv_heads)),
             ("scale", Attribute::Float((channels as f64).powf(-0.5) as f32)),
         ];
-        let inputs = [*queries, *keys, *values, *past_key, *past_value, *last_places, *longest];
+        let inputs = [*queries, *keys, *values, *past_key, *past_value, *last_positions, *longest];
         let results = vec![
             (queries.element, queries.shape.clone()),
             (queries.element, present.clone()),
@@ -71,7 +72,7 @@ impl Builder {
     }
 
     /// Rotary embedding in its half-split form of `heads`, `[batch, sequence, heads * channels]`. `rows` `[batch,
-    /// sequence]` tells each token's row in the tables of cosines and sines, `[rows, channels / 2]`.
+    /// sequence]` holds each token's row in the tables of cosines and sines, `[rows, channels / 2]`.
     ///
     /// By the definition of `com.microsoft.RotaryEmbedding`.
     pub(crate) fn rotary_embedding(

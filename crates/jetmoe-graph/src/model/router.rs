@@ -1,3 +1,6 @@
+//! The router of a mixture: which experts a token uses, and which rows each expert computes. After
+//! `JetMoeTopKGating` of transformers' `modeling_jetmoe.py`.
+
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
 
@@ -13,13 +16,13 @@ pub(super) struct Choice {
     pub(super) logits: Value,
     /// The best experts of each token, `[tokens, k]`.
     pub(super) experts: Value,
-    /// Weight of each of them, `[tokens, k]`.
+    /// Gate of each of them, `[tokens, k]`.
     pub(super) gates: Value,
 }
 
 /// Which rows each expert works on.
 pub(super) struct Routes {
-    /// Weight of each chosen expert, `[tokens, k]`.
+    /// Gate of each selected expert, `[tokens, k]`.
     gates: Value,
     /// Per expert, the slots that chose it, ascending: `[slots of this expert]`. Together they are all slots.
     pub(super) slots_of_expert: Vec<Value>,
@@ -39,8 +42,8 @@ impl Choice {
     ) -> Result<Self> {
         let experts = config.num_local_experts;
         let weight = Weight::new(names::router(layer, mixture), vec![experts, config.hidden_size]);
-        let storage = builder.unquantized_storage();
-        let logits = builder.linear(hidden, weight, storage)?; // [tokens, experts]
+        let scheme = builder.unquantized_scheme();
+        let logits = builder.linear(hidden, weight, scheme)?; // [tokens, experts]
         let logits = builder.cast(&logits, ElementType::Float32);
         let (best, experts) = builder.top_k(&logits, config.num_experts_per_token)?; // [tokens, k] each
         let gates = builder.softmax(&best)?; // [tokens, k]
@@ -82,7 +85,7 @@ impl Routes {
         Ok(Routes { gates: choice.gates.clone(), slots_of_expert, tokens_of_expert })
     }
 
-    /// Brings the experts' results back into the order of the slots. `results` holds per expert one row for each of
+    /// Scatters the experts' results back into the order of the slots. `results` holds per expert one row for each of
     /// its slots, `[slots of this expert, width]`; the result is `[slots, width]`. Every slot belongs to exactly one
     /// expert, so one scatter without addition does it.
     pub(super) fn scatter(&self, builder: &mut Builder, results: &[Value], sizes: &Sizes) -> Result<Value> {
@@ -104,8 +107,7 @@ impl Routes {
     }
 }
 
-/// What every expert makes of its rows: `compute` gets the number of the expert and the rows of `source` that
-/// `rows_of_expert` names for it, and works in a scope of its own.
+/// Applies `compute` to every expert and its rows of `source`, given by `rows_of_expert`, each in its own scope.
 pub(super) fn per_expert(
     builder: &mut Builder,
     source: &Value,

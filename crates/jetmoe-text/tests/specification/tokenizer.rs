@@ -1,0 +1,75 @@
+use jetmoe_text::Tokenizer;
+use proptest::prelude::*;
+
+use crate::fixtures;
+
+fn mini() -> Tokenizer {
+    Tokenizer::open(&fixtures::mini()).unwrap().unwrap()
+}
+
+#[test]
+fn prompts_become_the_ids_that_transformers_gives() {
+    let tokenizer = mini();
+    for case in fixtures::expected()["greedy"].as_array().unwrap() {
+        let prompt = case["prompt"].as_str().unwrap();
+        let ids: Vec<u32> = serde_json::from_value(case["prompt_ids"].clone()).unwrap();
+        assert_eq!(tokenizer.encode(prompt, true).unwrap(), ids);
+        assert_eq!(tokenizer.encode(prompt, false).unwrap(), ids[1..], "without <s>");
+    }
+}
+
+#[test]
+fn ids_become_the_text_that_transformers_gives() {
+    let tokenizer = mini();
+    for case in fixtures::expected()["greedy"].as_array().unwrap() {
+        let ids = |key: &str| serde_json::from_value::<Vec<u32>>(case[key].clone()).unwrap();
+        let all = [ids("prompt_ids"), ids("generated_ids")].concat();
+        assert_eq!(tokenizer.decode(&all).unwrap(), case["text"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn tokens_are_found_by_their_text() {
+    let tokenizer = mini();
+    assert_eq!(tokenizer.token_id("</s>"), Some(2));
+    assert_eq!(tokenizer.token_id("no such token"), None);
+    assert_eq!(tokenizer.vocab_size(), 2048);
+}
+
+#[test]
+fn ids_beyond_the_vocabulary_decode_to_nothing() {
+    assert_eq!(mini().decode(&[u32::MAX]).unwrap(), "");
+}
+
+#[test]
+fn a_folder_without_tokenizer_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Tokenizer::open(folder.path()).unwrap().is_none());
+}
+
+#[test]
+fn a_sentencepiece_model_alone_is_refused_with_the_way_to_convert_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.model"), "").unwrap();
+    let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+    assert!(error.starts_with("tokenizer.json is missing in "), "{error}");
+    assert!(error.contains("AutoTokenizer.from_pretrained"), "{error}");
+}
+
+#[test]
+fn a_damaged_tokenizer_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokenizer.json");
+    std::fs::write(&file, r#"{ "version": "1.0" }"#).unwrap();
+    let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{} cannot be used as a tokenizer: ", file.display())), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_decodes_to_itself(text in "[ -~]{0,40}|\\PC{0,20}") {
+        let tokenizer = mini();
+        let ids = tokenizer.encode(&text, false).unwrap();
+        prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+    }
+}
