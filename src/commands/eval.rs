@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use jetmoe_artifact::{Precision, Task};
-use jetmoe_conformance::{BackendName, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
+use jetmoe_conformance::{
+    BackendName, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate,
+};
 use jetmoe_console::{new_table, step_bar};
 use jetmoe_rt::Model;
 use serde::Serialize;

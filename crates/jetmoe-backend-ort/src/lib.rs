@@ -71,16 +71,16 @@ impl Backend for OrtBackend {
 
 /// Memory per byte of weights in the data file. `docs/memory.md` has the measurements.
 fn memory_per_byte(format: WeightFormat, profile: Profile, low_memory: bool) -> f64 {
-    match (format, profile) {
+    match (format.bits(), profile) {
         // multiplied in another layout, which is a copy
-        (WeightFormat::F32, _) => 1.05,
+        (32, _) => 1.05,
         // the custom operators read it where it is mapped; what was measured is less than what every process takes
         (_, Profile::Native) => 0.0,
         // multiplied in float32; or taken from the file and converted again in each step
-        (WeightFormat::F16 | WeightFormat::Bf16, _) if low_memory => 0.1,
-        (WeightFormat::F16 | WeightFormat::Bf16, _) => 2.35,
+        (16, _) if low_memory => 0.1,
+        (16, _) => 2.35,
         // a copy in another layout, with sums of each group; DequantizeLinear is rewritten on the way there
-        (WeightFormat::Int8 | WeightFormat::Int4, Profile::OnnxRuntime) => 1.25,
-        (WeightFormat::Int8 | WeightFormat::Int4, Profile::Portable) => 1.6,
+        (_, Profile::OnnxRuntime) => 1.25,
+        (_, Profile::Portable) => 1.6,
     }
 }

@@ -70,12 +70,12 @@ impl Backend for TractBackend {
 
 /// Memory per byte of weights in the data file. `docs/memory.md` has the measurements.
 fn memory_per_byte(format: WeightFormat, profile: Profile) -> f64 {
-    match format {
-        WeightFormat::F32 => 1.25,
+    match format.bits() {
+        32 => 1.25,
         // the custom operators read it where it is mapped; what was measured is less than what every process takes
         _ if profile == Profile::Native => 0.0,
-        WeightFormat::F16 | WeightFormat::Bf16 => 1.9,
-        WeightFormat::Int8 | WeightFormat::Int4 => 1.15,
+        16 => 1.9,
+        _ => 1.15,
     }
 }
 

@@ -238,7 +238,12 @@ impl Operator {
     ///
     /// # Errors
     /// [`Error::Operator`] for an operand that is missing or of another type, [`Error::Kernels`] for sizes that do not fit.
-    pub fn compute(&self, context: ExecContext<'_>, operands: &[Operand<'_>], result: &mut [f32]) -> Result<()> {
+    pub fn compute(
+        &self,
+        context: ExecContext<'_>,
+        operands: &[Operand<'_>],
+        result: &mut [f32],
+    ) -> Result<()> {
         match self {
             Operator::Linear(matrix) => {
                 linear(context, floats(operands, 0)?, &matrix.weight(operands, [1, 2, 3])?, result)

@@ -9,12 +9,11 @@ mod comparison;
 mod error;
 mod evaluation;
 mod expectation;
+#[cfg(test)]
+mod faulty;
 mod golden;
-mod known_failures;
 mod reference;
 mod report;
-#[cfg(test)]
-mod spoilt;
 mod stored;
 mod tolerance;
 mod verification;
@@ -28,7 +27,6 @@ pub use evaluation::{
 };
 pub use expectation::Expectation;
 pub use golden::read_golden;
-pub use known_failures::{KNOWN_FAILURES, KnownFailure, Unexpected, check_against_known_failures};
 pub use reference::{ReferenceBackend, reference_model, reference_model_of_graph};
 pub use report::{REPORT_SCHEMA, VerificationReport};
 pub use stored::StoredWeights;

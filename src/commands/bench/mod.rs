@@ -115,7 +115,12 @@ impl Bench {
         Ok(LoadOptions { backend: Some(backend), ..self.model.load_options()? })
     }
 
-    fn measure(&self, artifact: &Artifact, backend: &'static dyn Backend, machine: &Machine) -> anyhow::Result<Measured> {
+    fn measure(
+        &self,
+        artifact: &Artifact,
+        backend: &'static dyn Backend,
+        machine: &Machine,
+    ) -> anyhow::Result<Measured> {
         let name = backend.name();
         let plan = Plan {
             batches: &self.batch,
