@@ -21,7 +21,7 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
             Target::AtLeast(4.0),
         ),
         goal(
-            "the same with ONNX Runtime's own operators",
+            "the same with ONNX Runtime's contrib operators",
             ratio(decode(TransformersBf16, (1, 128)), decode(JetmoeQ4Onnxruntime, (1, 128))),
             Target::AtLeast(2.5),
         ),
@@ -75,7 +75,7 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
             Target::Below(1.0),
         ),
         goal(
-            "load, q4: times as fast as with ONNX Runtime's own operators",
+            "load, q4: times as fast as with ONNX Runtime's contrib operators",
             ratio(rounds.load_seconds(JetmoeQ4Onnxruntime), rounds.load_seconds(JetmoeQ4)),
             Target::AtLeast(5.0),
         ),
@@ -91,7 +91,7 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
             Target::AtLeast(0.5),
         ),
         share(
-            "the same with ONNX Runtime's own operators",
+            "the same with ONNX Runtime's contrib operators",
             rounds.of_shape(JetmoeQ4Onnxruntime, (1, 128), "/decode/share_of_read_bandwidth"),
             Target::AtLeast(0.5),
         ),

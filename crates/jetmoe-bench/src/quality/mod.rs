@@ -141,9 +141,9 @@ fn data_bytes(folder: &Path) -> Result<u64> {
 fn page(rows: &[Measured]) -> String {
     let mut page = format!(
         "# What each precision costs\n\n\
-         Made by `cargo xtask quality`: jetmoe-mini exported in every way, on its held-out text (40875 tokens), against \
-         the float32 export. Sizes are those of the weights; perplexity, KL divergence and agreement are ONNX Runtime's, \
-         and the last column is the change of perplexity that tract finds.\n\n\
+         Made by `cargo xtask quality`: jetmoe-mini exported in every precision, on its held-out text (40875 tokens), compared \
+         with the float32 export. Sizes are those of the weights; perplexity, KL divergence and agreement are measured in \
+         ONNX Runtime, and the last column is the change of perplexity in tract.\n\n\
          ![Size against perplexity](quality.svg)\n\n{}\n",
         table(rows)
     );
