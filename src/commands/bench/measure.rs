@@ -54,9 +54,9 @@ pub(crate) fn measure(
 ) -> anyhow::Result<Measured> {
     let record = options.choose_graph(artifact, runtime)?;
     let knows_peak = memory::reset_peak();
-    let begun = Instant::now();
+    let started = Instant::now();
     let model = Model::load_artifact(artifact, options)?;
-    let load_seconds = begun.elapsed().as_secs_f64();
+    let load_seconds = started.elapsed().as_secs_f64();
 
     let traffic = Traffic::new(artifact.config(), record);
     let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
@@ -106,20 +106,20 @@ fn round(
     let prompts: Vec<Vec<u32>> = (0..batch).map(|_| tokens(prompt_tokens)).collect();
     let prompts = TokenBatch::left_padded(&prompts, 0)?;
     let mut session = model.session()?;
-    let begun = Instant::now();
+    let started = Instant::now();
     session.prefill(&prompts, GenerationOptions::default().prefill_chunk)?.last_logits(0)?;
-    let prefill = begun.elapsed();
+    let prefill = started.elapsed();
     let steps = (0..new_tokens).map(|_| step(&mut session, &TokenBatch::next_tokens(&tokens(batch))));
     Ok(Round { prefill, steps: steps.collect::<anyhow::Result<_>>()? })
 }
 
 /// One step, including the last token's logits.
 fn step(session: &mut Session, tokens: &TokenBatch) -> anyhow::Result<StepTime> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let output = session.step(tokens)?;
     output.last_logits(0)?;
     drop(output);
-    Ok(StepTime { whole: begun.elapsed(), engine: session.engine_time() })
+    Ok(StepTime { whole: started.elapsed(), engine: session.engine_time() })
 }
 
 fn prefill(
