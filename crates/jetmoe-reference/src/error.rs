@@ -71,9 +71,7 @@ pub enum Error {
         found: String,
     },
     /// The checkpoint does not have the head.
-    #[error(
-        "the checkpoint has no {head}, so it has no such output; use a checkpoint saved with that head"
-    )]
+    #[error("the checkpoint has no {head}, so it has no such output; use a checkpoint saved with that head")]
     MissingHead {
         /// Name of the head's weight.
         head: &'static str,

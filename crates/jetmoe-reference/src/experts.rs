@@ -20,7 +20,12 @@ impl ExpertLinear {
 
     /// Multiplies every row of `inputs`, `[assignments, in]`, with the matrix of its expert. An expert without rows is
     /// not computed.
-    pub(crate) fn forward(&self, inputs: &Tensor, routing: &TopK, hook: &mut ActivationHook<'_>) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        inputs: &Tensor,
+        routing: &TopK,
+        hook: &mut ActivationHook<'_>,
+    ) -> Result<Tensor> {
         let mut outputs = Vec::with_capacity(routing.groups.len());
         for group in &routing.groups {
             let rows = inputs.index_select(&group.rows, 0)?; // [group, in]

@@ -7,7 +7,7 @@ use crate::inputs::Inputs;
 use crate::layer::DecoderLayer;
 use crate::mask::attention_bias;
 use crate::model::embed;
-use crate::observer::{Observer, ActivationHook};
+use crate::observer::{ActivationHook, Observer};
 use crate::rotary::Rotary;
 use crate::weights::Weights;
 use crate::{Error, Result};

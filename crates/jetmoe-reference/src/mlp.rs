@@ -36,7 +36,11 @@ impl MixtureOfMlps {
     }
 
     /// Returns the output, `[batch, seq, hidden]`, and the router logits, `[batch, seq, experts]`.
-    pub(crate) fn forward(&self, x: &Tensor, hook: &mut ActivationHook<'_>) -> TensorResult<(Tensor, Tensor)> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        hook: &mut ActivationHook<'_>,
+    ) -> TensorResult<(Tensor, Tensor)> {
         let (batch, sequence, hidden) = x.dims3()?;
         let tokens = x.reshape((batch * sequence, hidden))?; // [tokens, hidden]
         let routing = self.router.forward(&tokens)?;

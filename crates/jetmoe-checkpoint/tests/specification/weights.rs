@@ -126,9 +126,7 @@ fn an_index_may_not_lead_out_of_its_folder() {
         let error = open(&folder).unwrap_err();
         assert!(matches!(error, Error::ShardOutside { .. }), "{error}");
         assert!(
-            error
-                .to_string()
-                .contains(&format!("in {file:?}, which is not a file name in the same folder")),
+            error.to_string().contains(&format!("in {file:?}, which is not a file name in the same folder")),
             "{error}"
         );
     }
