@@ -11,7 +11,7 @@ use jetmoe_artifact::{
 };
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
-use jetmoe_backend::trace::Trace;
+use jetmoe_backend::trace::{StepTracer, Trace};
 use jetmoe_backend::{Error, GraphSession, LoadOptions, LoadedGraph, Result, StepInputs, TensorMap};
 use ndarray::ArrayD;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -70,7 +70,7 @@ impl LoadedGraph for TractGraph {
     }
 
     fn start(&self) -> Result<Box<dyn GraphSession>> {
-        let tracer = self.trace.clone().map(Tracer::new);
+        let tracer = self.trace.clone().map(StepTracer::new);
         let shared = self.shared.clone();
         match shared.signature.cache_update {
             CacheUpdate::Append => {
@@ -173,36 +173,7 @@ struct TractSession {
     /// Of the last step.
     backend_time: Cell<Option<Duration>>,
     /// Where a trace was asked for.
-    tracer: Option<Tracer>,
-}
-
-/// Records the steps of a session.
-#[derive(Debug)]
-pub(crate) struct Tracer {
-    trace: Arc<Trace>,
-    session: u64,
-    steps: usize,
-    last: Option<Instant>,
-}
-
-impl Tracer {
-    fn new(trace: Arc<Trace>) -> Self {
-        Tracer { session: trace.session(), trace, steps: 0, last: None }
-    }
-
-    /// Records a step that started then and has just ended, and the time since the step before it.
-    fn step(&mut self, start: Instant) {
-        let end = Instant::now();
-        if let Some(last) = self.last.replace(end) {
-            self.trace.record(self.session, "between steps: sampling, text", last, start);
-        }
-        let name = match self.steps {
-            0 => "prefill".to_owned(),
-            step => format!("decode {step}"),
-        };
-        self.trace.record(self.session, &name, start, end);
-        self.steps += 1;
-    }
+    tracer: Option<StepTracer>,
 }
 
 impl GraphSession for TractSession {
@@ -295,7 +266,7 @@ pub(crate) fn to_array(tensor: Tensor) -> TractResult<ArrayD<f32>> {
 }
 
 /// Runs a step, and records it where a trace was asked for.
-pub(crate) fn traced<T>(tracer: &mut Option<Tracer>, step: impl FnOnce() -> TractResult<T>) -> Result<T> {
+pub(crate) fn traced<T>(tracer: &mut Option<StepTracer>, step: impl FnOnce() -> TractResult<T>) -> Result<T> {
     let start = Instant::now();
     let result = catch_panics(step);
     clear_upper_registers();

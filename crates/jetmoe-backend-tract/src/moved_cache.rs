@@ -5,16 +5,17 @@ use std::sync::Arc;
 use jetmoe_artifact::{ElementType, InputName, Signature};
 use jetmoe_backend::Result;
 use jetmoe_backend::kv_cache::{CacheBuffer, InPlaceGraph, PackedInputs, RunOutput, copy_row};
+use jetmoe_backend::trace::StepTracer;
 use ndarray::ArrayD;
 use tract_onnx::prelude::*;
 
-use crate::graph::{Shared, Tracer, catch_panics, run_error, to_array, traced};
+use crate::graph::{Shared, catch_panics, run_error, to_array, traced};
 
 /// A graph with the trace of one session.
 #[derive(Debug)]
 pub(crate) struct MovedCacheGraph {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) tracer: Option<Tracer>,
+    pub(crate) tracer: Option<StepTracer>,
 }
 
 /// Runs the graph over buffers that it updates.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -50,5 +50,35 @@ impl Trace {
         let refused = |source| Error::Trace { path: self.path.clone(), source };
         let file = File::create(&self.path).map_err(refused)?;
         serde_json::to_writer(file, &*events).map_err(|error| refused(error.into()))
+    }
+}
+
+/// Records the steps of a session and the time between them.
+#[derive(Debug)]
+pub struct StepTracer {
+    trace: Arc<Trace>,
+    session: u64,
+    steps: usize,
+    last: Option<Instant>,
+}
+
+impl StepTracer {
+    /// Begins the row of a session.
+    pub fn new(trace: Arc<Trace>) -> Self {
+        StepTracer { session: trace.session(), trace, steps: 0, last: None }
+    }
+
+    /// Records a step that started then and has just ended, and the time since the step before it.
+    pub fn step(&mut self, start: Instant) {
+        let end = Instant::now();
+        if let Some(last) = self.last.replace(end) {
+            self.trace.record(self.session, "between steps: sampling, text", last, start);
+        }
+        let name = match self.steps {
+            0 => "prefill".to_owned(),
+            step => format!("decode {step}"),
+        };
+        self.trace.record(self.session, &name, start, end);
+        self.steps += 1;
     }
 }
