@@ -19,9 +19,9 @@ fn every_backend_and_every_place_is_listed() {
     let json = context.run("jetmoe devices --format json");
     let report: Value = serde_json::from_str(json.succeeded()).unwrap();
     let backends = report["backends"].as_array().unwrap();
-    let names: Vec<_> = backends.iter().map(|backend| backend["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["ort", "tract", "reference"]);
-    assert!(backends.iter().all(|backend| backend["usable"] == true), "{report:#}");
+    let usable = backends.iter().filter(|backend| backend["usable"] == true);
+    let usable: Vec<_> = usable.map(|backend| backend["name"].as_str().unwrap()).collect();
+    assert_eq!(usable, ["ort", "tract", "reference"], "{report:#}");
     let cpu = &backends[0]["providers"][0];
     assert_eq!((&cpu["name"], &cpu["usable"]), (&"CPUExecutionProvider".into(), &true.into()));
     assert!(

@@ -123,7 +123,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// A name that no backend has.
-    #[error("unknown backend {name:?}; known: {}, {}", jetmoe_rt::BACKEND_NAMES.join(", "), crate::BackendName::REFERENCE)]
+    #[error("unknown backend {name:?}; known: {}, {}", jetmoe_rt::built_in_names().join(", "), crate::BackendName::REFERENCE)]
     UnknownBackend {
         /// The name.
         name: String,

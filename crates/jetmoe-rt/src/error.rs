@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use jetmoe_artifact::{OutputName, Precision, Profile, Task};
 
-use crate::BACKEND_NAMES;
+use crate::built_in_names;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Text(#[from] jetmoe_text::Error),
     /// A name that no backend has.
-    #[error("unknown backend {name:?}; known: {}", BACKEND_NAMES.join(", "))]
+    #[error("unknown backend {name:?}; known: {}", built_in_names().join(", "))]
     UnknownBackend {
         /// The name.
         name: String,

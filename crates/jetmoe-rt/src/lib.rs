@@ -48,5 +48,5 @@ pub use jetmoe_backend_ort::{
 };
 pub use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
 pub use model::Model;
-pub use registry::{BACKEND_NAMES, backend, backends};
+pub use registry::{BACKEND_NAMES, backend, backends, built_in_names};
 pub use session::{Session, StepOutput};
