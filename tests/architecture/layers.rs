@@ -19,6 +19,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("jetmoe-backend", &["jetmoe-artifact", "jetmoe-kernels"]),
     ("jetmoe-backend-ort", &["jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
     ("jetmoe-backend-tract", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    ("jetmoe-backend-rten", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-backend"]),
     (
         "jetmoe-rt",
         &[
@@ -28,6 +29,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-backend",
             "jetmoe-backend-ort",
             "jetmoe-backend-tract",
+            "jetmoe-backend-rten",
         ],
     ),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
@@ -88,9 +90,11 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("libloading", &["jetmoe-backend-ort"]),
     ("tract-linalg", &["jetmoe-backend-tract"]),
     ("tract-onnx", &["jetmoe-backend-tract"]),
+    ("rten", &["jetmoe-backend-rten"]),
+    ("rten-tensor", &["jetmoe-backend-rten"]),
     ("candle-core", &["jetmoe-reference", "jetmoe-conformance"]),
     ("candle-nn", &["jetmoe-reference"]),
-    ("prost", &["jetmoe-graph"]),
+    ("prost", &["jetmoe-graph", "jetmoe-backend-rten"]),
     ("faer", &["jetmoe-quantize"]),
     ("tokenizers", &["jetmoe-text"]),
     ("minijinja", &["jetmoe-text"]),
@@ -170,7 +174,7 @@ fn a_backend_that_is_switched_off_is_not_built() {
     let alone = |feature| dependency_tree("jetmoe-rt", &["--no-default-features", "--features", feature]);
     assert!(!alone("tract").contains("ort") && !alone("ort").contains("tract-onnx"));
     let neither = dependency_tree("jetmoe-rt", &["--no-default-features"]);
-    for backend in ["ort", "libloading", "tract-onnx", "tract-core"] {
+    for backend in ["ort", "libloading", "tract-onnx", "tract-core", "rten"] {
         assert!(!neither.contains(backend), "{backend} is built without being asked for");
     }
 }

@@ -17,6 +17,7 @@ macro_rules! registry {
 registry! {
     "ort" => jetmoe_backend_ort::OrtBackend,
     "tract" => jetmoe_backend_tract::TractBackend,
+    "rten" => jetmoe_backend_rten::RtenBackend,
 }
 
 /// The backends of this build, in the order in which they are tried when none is asked for.
