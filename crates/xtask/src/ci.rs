@@ -106,7 +106,10 @@ impl Stage {
                 let tract =
                     CommandLine::cargo(["test", "--lib", "--no-default-features", "--features", "tract"])
                         .args(WITH_BACKEND_FEATURES.iter().flat_map(|package| ["--package", package]));
-                steps.run("unit tests, tract alone", root, &tract)
+                steps.run("unit tests, tract alone", root, &tract)?;
+                // off by default; its crate and its unit tests are of every build
+                let rten = ["test", "--workspace", "--features", "rten", "--test", "conformance", "--", "rten::"];
+                steps.run("conformance on rten", root, &CommandLine::cargo(rten))
             }
             Stage::Sanitizer => sanitizer::run(workspace, steps),
             Stage::Openvino => {
