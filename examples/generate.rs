@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
     // and the seed lets anybody repeat an answer that somebody complains about.
     let options = GenerationOptions {
         max_new_tokens: 60,
-        sampling: Sampling::Random { temperature: 0.5, top_k: Some(50), top_p: Some(0.95), min_p: None },
+        sampling: Sampling::Multinomial { temperature: 0.5, top_k: Some(50), top_p: Some(0.95), min_p: None },
         seed: Some(1),
         stop: vec!["\n".to_owned()], // a verse is a line
         ..GenerationOptions::for_model(&model)

@@ -12,6 +12,7 @@ pub use jetmoe_export as export;
 pub use jetmoe_graph as graph;
 pub use jetmoe_reference as reference;
 pub use jetmoe_rt as rt;
+pub use jetmoe_text as text;
 
 /// Compiles the programs in the README and in the guides with the documentation's other examples.
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -9,7 +10,7 @@ use directories::ProjectDirs;
 use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
 use jetmoe_checkpoint::{Checkpoint, Digest, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, load, reference_model};
-use jetmoe_console::{StageBars, byte_bar};
+use jetmoe_console::{DownloadBar, StageBars, byte_bar};
 use jetmoe_export::{ExportOptions, export_with_progress};
 use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption};
 
@@ -264,7 +265,8 @@ impl ModelArguments {
 /// The folder that an argument means; a hub id is downloaded first.
 fn model_folder(model: &str, revision: Option<String>) -> anyhow::Result<PathBuf> {
     let source = ModelSource::parse(model)?;
-    let options = HubOptions { revision, progress: true, ..HubOptions::default() };
+    let observer = Some(Arc::new(DownloadBar::default()) as _);
+    let options = HubOptions { revision, observer, ..HubOptions::default() };
     match &source {
         ModelSource::Folder(_) => Ok(source.resolve(&options)?),
         // a folder's name with a mistake in it looks like a hub id

@@ -165,7 +165,7 @@ impl Run {
             _ if self.stream => print(&format!("{before}\n"))?,
             _ => print(&format!("{before}{}\n", generated.text))?,
         }
-        if generated.finish_reason == FinishReason::MaxPositions {
+        if generated.finish_reason == FinishReason::ContextFull {
             note(&format!("stopped: the model has {} positions", model.config().max_position_embeddings));
         }
         Ok(match generated.finish_reason {
@@ -264,9 +264,11 @@ impl Run {
         } else if samples {
             let (temperature, top_k, top_p, min_p) = match options.sampling {
                 Sampling::Greedy => (1.0, None, None, None),
-                Sampling::Random { temperature, top_k, top_p, min_p } => (temperature, top_k, top_p, min_p),
+                Sampling::Multinomial { temperature, top_k, top_p, min_p } => {
+                    (temperature, top_k, top_p, min_p)
+                }
             };
-            options.sampling = Sampling::Random {
+            options.sampling = Sampling::Multinomial {
                 temperature: self.temperature.unwrap_or(temperature),
                 top_k: self.top_k.map_or(top_k, |k| Some(k).filter(|k| *k > 0)),
                 top_p: self.top_p.or(top_p),

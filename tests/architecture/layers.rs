@@ -7,16 +7,18 @@ use crate::workspace::{Need, cargo, packages};
 /// Every crate of the house with the others that it sees, lowest layer first.
 const SEES: &[(&str, &[&str])] = &[
     ("jetmoe-checkpoint", &[]),
+    ("jetmoe-text", &["jetmoe-checkpoint"]),
     ("jetmoe-artifact", &["jetmoe-checkpoint"]),
     ("jetmoe-quantize", &[]),
     ("jetmoe-kernels", &[]),
     ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"]),
-    ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels"]),
+    ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-text", "jetmoe-artifact", "jetmoe-kernels"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-text",
             "jetmoe-artifact",
             "jetmoe-kernels",
             "jetmoe-graph",
@@ -26,12 +28,20 @@ const SEES: &[(&str, &[&str])] = &[
     ),
     (
         "jetmoe-console",
-        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"],
+        &[
+            "jetmoe-checkpoint",
+            "jetmoe-text",
+            "jetmoe-artifact",
+            "jetmoe-graph",
+            "jetmoe-rt",
+            "jetmoe-conformance",
+        ],
     ),
     (
         "jetmoe-export",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-text",
             "jetmoe-artifact",
             "jetmoe-quantize",
             "jetmoe-graph",
@@ -45,6 +55,7 @@ const SEES: &[(&str, &[&str])] = &[
         "jetmoe",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-text",
             "jetmoe-artifact",
             "jetmoe-kernels",
             "jetmoe-graph",
@@ -68,8 +79,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("candle-nn", &["jetmoe-reference"]),
     ("prost", &["jetmoe-graph"]),
     ("faer", &["jetmoe-quantize"]),
-    ("tokenizers", &["jetmoe-checkpoint"]),
-    ("minijinja", &["jetmoe-checkpoint"]),
+    ("tokenizers", &["jetmoe-text"]),
+    ("minijinja", &["jetmoe-text"]),
     ("memmap2", &["jetmoe-checkpoint"]),
     ("hf-hub", &["jetmoe-checkpoint"]),
     ("anyhow", &["jetmoe", "jetmoe-console", "jetmoe-export", "xtask"]),
@@ -105,16 +116,16 @@ fn a_crate_from_outside_stays_in_its_home() {
     }
 }
 
-/// What comes with `jetmoe-rt` for somebody who depends on it.
-fn embedded(features: &[&str]) -> BTreeSet<String> {
-    let tree = ["tree", "--package", "jetmoe-rt", "--edges", "normal", "--prefix", "none"];
+/// The crates that a program gets when it depends on `package`.
+fn dependency_tree(package: &str, features: &[&str]) -> BTreeSet<String> {
+    let tree = ["tree", "--package", package, "--edges", "normal", "--prefix", "none"];
     let lines = cargo(&[&tree, features].concat());
     lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
 #[test]
 fn who_embeds_the_runtime_gets_no_exporter_no_reference_and_no_download() {
-    let embedded = embedded(&[]);
+    let embedded = dependency_tree("jetmoe-rt", &[]);
     for needed in ["jetmoe-artifact", "jetmoe-checkpoint", "ort", "tract-onnx"] {
         assert!(embedded.contains(needed), "{needed} is not in {embedded:?}");
     }
@@ -127,10 +138,18 @@ fn who_embeds_the_runtime_gets_no_exporter_no_reference_and_no_download() {
 }
 
 #[test]
+fn an_artifact_is_read_without_a_tokenizer() {
+    let brought = dependency_tree("jetmoe-artifact", &[]);
+    for text in ["jetmoe-text", "tokenizers", "minijinja"] {
+        assert!(!brought.contains(text), "jetmoe-artifact brings {text}");
+    }
+}
+
+#[test]
 fn a_backend_that_is_switched_off_is_not_built() {
-    let alone = |feature| embedded(&["--no-default-features", "--features", feature]);
+    let alone = |feature| dependency_tree("jetmoe-rt", &["--no-default-features", "--features", feature]);
     assert!(!alone("tract").contains("ort") && !alone("ort").contains("tract-onnx"));
-    let neither = embedded(&["--no-default-features"]);
+    let neither = dependency_tree("jetmoe-rt", &["--no-default-features"]);
     for backend in ["ort", "libloading", "tract-onnx", "tract-core"] {
         assert!(!neither.contains(backend), "{backend} is built without being asked for");
     }

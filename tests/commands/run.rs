@@ -82,7 +82,7 @@ fn a_conversation_is_rendered_by_the_chat_template() {
 #[test]
 fn a_conversation_gets_no_special_token_but_those_of_its_template() {
     let bench = Workbench::with_artifact("jetmoe-mini");
-    let tokenizer = jetmoe::checkpoint::Tokenizer::open(&bench.path("artifact")).unwrap().unwrap();
+    let tokenizer = jetmoe::text::Tokenizer::open(&bench.path("artifact")).unwrap().unwrap();
     let ended =
         bench.run("jetmoe run --model artifact --chat --prompt \"Who?\" --format json --max-new-tokens 1");
     let output: Value = serde_json::from_str(ended.succeeded()).unwrap();

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
-use jetmoe::checkpoint::ChatMessage;
 use jetmoe::rt::{
     FinishReason, GeneratedText, GenerationOptions, PrefixCache, PromptLookup, Sampling, TextGenerator,
 };
+use jetmoe::text::ChatMessage;
 
 use crate::fixtures::{Case, Subject};
 
@@ -35,12 +35,13 @@ fn greedy() -> GenerationOptions {
 /// What decides how a continuation goes and ends, each in its own way.
 fn ways() -> [(&'static str, GenerationOptions); 6] {
     let stop = ["the LORD", "and the", ","].map(str::to_owned).to_vec();
-    let sampling = Sampling::Random { temperature: 0.8, top_k: Some(20), top_p: Some(0.95), min_p: None };
+    let sampling =
+        Sampling::Multinomial { temperature: 0.8, top_k: Some(20), top_p: Some(0.95), min_p: None };
     [
         ("greedy", greedy()),
         ("a repetition penalty", GenerationOptions { repetition_penalty: 1.2, ..greedy() }),
         ("stop strings", GenerationOptions { stop, ..greedy() }),
-        ("a common end token", GenerationOptions { end_token_ids: Some(vec![266, 269, 274]), ..greedy() }),
+        ("a common end token", GenerationOptions { eos_token_ids: Some(vec![266, 269, 274]), ..greedy() }),
         ("seven tokens", GenerationOptions { max_new_tokens: 7, ..greedy() }),
         ("sampling", GenerationOptions { sampling, seed: Some(11), ..greedy() }),
     ]
@@ -84,12 +85,12 @@ fn drafts_end_where_the_positions_end() {
         let limit = generator.tokens().model().config().max_position_embeddings;
         let once = generator.encode("and the LORD said unto the king,").unwrap();
         let prompt: Vec<u32> = once.iter().copied().cycle().take(limit - 9).collect();
-        let options = GenerationOptions { end_token_ids: Some(Vec::new()), ..greedy() };
+        let options = GenerationOptions { eos_token_ids: Some(Vec::new()), ..greedy() };
         let expected = generator.generate(&prompt, &options).unwrap();
         let options = GenerationOptions { prompt_lookup: Some(PromptLookup::default()), ..options };
         let found = generator.generate(&prompt, &options).unwrap();
         assert_same(&found, &expected, &format!("on {backend}"));
-        assert_eq!((found.token_ids.len(), found.finish_reason), (9, FinishReason::MaxPositions));
+        assert_eq!((found.token_ids.len(), found.finish_reason), (9, FinishReason::ContextFull));
         assert!(found.statistics.drafted_tokens > 0);
     }
 }

@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
-use jetmoe::checkpoint::ChatMessage;
 use jetmoe::conformance::{EvaluationOptions, Quality, Tolerance, evaluate};
 use jetmoe::rt::{
     Classification, ClassificationOptions, FinishReason, GenerationOptions, Model, TextClassifier,
     TextGenerator,
 };
+use jetmoe::text::ChatMessage;
 use serde::Deserialize;
 
 use crate::fixtures::{Case, Export, Subject};
@@ -152,7 +152,7 @@ fn every_backend_writes_the_texts_of_transformers() {
             assert_eq!(generated.token_ids, *generated_ids, "{prompt:?} on {subject}");
             assert_eq!(format!("{prompt}{}", generated.text), *text, "on {subject}");
             assert_eq!(generated.prompt_tokens, prompt_ids.len());
-            assert_eq!(generated.finish_reason, FinishReason::MaxNewTokens);
+            assert_eq!(generated.finish_reason, FinishReason::Length);
 
             let mut pieces = Vec::new();
             let streamed = generator.stream(prompt, &options, |piece| {

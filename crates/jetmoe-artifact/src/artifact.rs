@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig, Tokenizer};
+use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig};
 
 use crate::{ArtifactFile, Error, GraphRecord, Manifest, Precision, Profile, Result, Signature, names};
 
@@ -75,14 +75,6 @@ impl Artifact {
     /// Inputs and outputs of a graph.
     pub fn signature(&self, graph: &GraphRecord) -> Signature {
         graph.signature(&self.config)
-    }
-
-    /// The tokenizer; `None` where the checkpoint had none.
-    ///
-    /// # Errors
-    /// A tokenizer that cannot be used.
-    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
-        Ok(Tokenizer::open(&self.folder)?)
     }
 
     /// The generation defaults.

@@ -105,7 +105,7 @@ pub enum Error {
         /// What the parser said.
         source: serde_json::Error,
     },
-    /// The configuration or the tokenizer cannot be used.
+    /// The configuration or the generation defaults cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
 }

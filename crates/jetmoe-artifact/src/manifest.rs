@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use jetmoe_checkpoint::{Digest, ModelConfig, write_whole};
+use jetmoe_checkpoint::{AtomicFile, Digest, ModelConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -161,11 +161,11 @@ impl Manifest {
         let path = folder.join(names::MANIFEST);
         let text = serde_json::to_string_pretty(self)
             .map_err(|source| Error::Json { path: path.clone(), source })?;
-        write_whole(&path, |file| writeln!(file, "{text}")).map_err(|source| Error::Io {
-            action: "write",
-            path,
-            source,
-        })
+        let written = AtomicFile::create(&path).and_then(|mut file| {
+            writeln!(file, "{text}")?;
+            file.commit()
+        });
+        written.map_err(|source| Error::Io { action: "write", path, source })
     }
 
     /// Every file that belongs to the artifact, the manifest excepted.

@@ -87,7 +87,9 @@ fn a_manifest_reads_back_as_it_was_written_even_with_errors_that_are_no_numbers(
     assert_eq!(tensors[1].max_relative_error, f64::INFINITY);
     manifest.write(folder.path()).unwrap();
     assert_eq!(Manifest::read(folder.path()).unwrap(), manifest);
-    assert!(!folder.path().join("jetmoe.json.partial").exists());
+    let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let partial: Vec<_> = files.filter(|name| name.to_string_lossy().ends_with(".partial")).collect();
+    assert!(partial.is_empty(), "{partial:?}");
 }
 
 #[test]
@@ -110,7 +112,6 @@ fn an_artifact_knows_its_files_graphs_and_configuration() {
             &graph.optional_outputs
         )
     );
-    assert!(artifact.tokenizer().unwrap().is_none());
 }
 
 #[test]

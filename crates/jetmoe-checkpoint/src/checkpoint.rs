@@ -1,13 +1,13 @@
+//! A checkpoint folder: configuration and weights, validated together.
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::names;
-use crate::weights::weights_of;
-use crate::{
-    Digest, Error, GenerationConfig, ModelConfig, Result, TensorView, Tensors, Tokenizer, WeightProblem,
-};
+use crate::weights::expected_weights;
+use crate::{Digest, Error, GenerationConfig, ModelConfig, Result, TensorView, Tensors, WeightProblem};
 
-/// An opened checkpoint folder: configuration and mapped weights that fit each other.
+/// An opened checkpoint folder: configuration and mapped weights that match each other.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
@@ -16,10 +16,10 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a folder, validates its configuration and checks every tensor's presence, shape and type.
+    /// Opens a folder, validates its configuration and checks presence, shape and type of every tensor.
     ///
     /// # Errors
-    /// The first file that cannot be used, or all problems of the configuration or of the weights at once.
+    /// The first file that cannot be used, or all problems of the configuration or of the weights.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if !folder.is_dir() {
@@ -35,20 +35,20 @@ impl Checkpoint {
         }
         let config = ModelConfig::read(&config_file)?;
         let mut tensors = Tensors::open(folder)?;
-        // JetMoeModel.save_pretrained writes the names without the prefix that the models with a head have
+        // JetMoeModel.save_pretrained writes the names without the prefix of the models with a head
         if !tensors.contains(names::EMBEDDING)
             && names::EMBEDDING.strip_prefix("model.").is_some_and(|bare| tensors.contains(bare))
         {
             tensors.rename(|name| format!("model.{name}"));
         }
         let checkpoint = Checkpoint { folder: folder.to_owned(), config, tensors };
-        let expected = weights_of(&checkpoint.config);
+        let expected = expected_weights(&checkpoint.config);
         checkpoint.check_weights(&expected)?;
-        checkpoint.warn_of_unused(&expected);
+        checkpoint.warn_about_unused(&expected);
         Ok(checkpoint)
     }
 
-    /// Where the checkpoint lies.
+    /// The checkpoint's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -63,7 +63,7 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// One tensor that must have a certain shape.
+    /// The tensor of that name and shape.
     ///
     /// # Errors
     /// [`Error::Weights`] if it is missing or has another shape or type.
@@ -75,15 +75,7 @@ impl Checkpoint {
         })
     }
 
-    /// The tokenizer beside the weights; `None` where the folder has none.
-    ///
-    /// # Errors
-    /// A tokenizer file that cannot be used.
-    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
-        Tokenizer::open(&self.folder)
-    }
-
-    /// The generation defaults beside the weights; empty ones where the folder has none.
+    /// The generation defaults of the folder; empty if it has none.
     ///
     /// # Errors
     /// A file that cannot be read or is not valid.
@@ -91,27 +83,27 @@ impl Checkpoint {
         GenerationConfig::open(&self.folder)
     }
 
-    /// Digest of everything the graph depends on: the configuration and every tensor. It reads all weights;
-    /// `progress` is told the number of bytes done since its last call.
+    /// Digest of everything that the graph depends on: the configuration and every tensor. It reads all weights;
+    /// `progress` receives the number of bytes hashed since its last call.
     ///
     /// # Errors
-    /// A configuration file that cannot be read any more.
+    /// A configuration file that can no longer be read.
     pub fn digest(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Digest> {
         Digest::of_checkpoint(self, progress)
     }
 
-    /// Weights that the configuration has no place for are no error, as in transformers, but worth a word: a layer count
-    /// that is too low would pass unnoticed otherwise.
-    fn warn_of_unused(&self, expected: &[(String, Vec<usize>)]) {
+    /// Unused weights are not an error, as in transformers, but a warning: a layer count that is too low would go
+    /// unnoticed otherwise.
+    fn warn_about_unused(&self, expected: &[(String, Vec<usize>)]) {
         let expected: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
         let unused: Vec<&str> = self.tensors.names().filter(|name| !expected.contains(name)).collect();
         if let Some(first) = unused.first() {
             let folder = self.folder.display();
-            tracing::warn!(%folder, "the model has no place for {} of the tensors, such as {first}", unused.len());
+            tracing::warn!(%folder, "the model does not use {} of the tensors, for example {first}", unused.len());
         }
     }
 
-    /// Checks that tensors are there, by name and shape.
+    /// Checks presence, shape and type of tensors, given by name and shape.
     ///
     /// # Errors
     /// [`Error::Weights`] with every tensor that is missing or has another shape or type.

@@ -1,3 +1,5 @@
+//! SHA-256 digests of checkpoints and files.
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,11 +15,11 @@ use crate::{Checkpoint, Error, Result, names};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
-/// How much is hashed between two reports of progress.
+/// Bytes hashed between two calls of the progress callback.
 const CHUNK: usize = 8 << 20;
 
 impl Digest {
-    /// Digest of some bytes.
+    /// Digest of bytes.
     pub fn of_bytes(bytes: &[u8]) -> Self {
         Digest(Sha256::digest(bytes).into())
     }
@@ -25,7 +27,7 @@ impl Digest {
     /// Digest of a file's content.
     ///
     /// # Errors
-    /// What the operating system refuses.
+    /// A file that cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut hasher = Hasher::default();
         io::copy(&mut File::open(path)?, &mut hasher)?;
@@ -33,7 +35,7 @@ impl Digest {
     }
 
     /// The digest covers the configuration file and, per tensor in order of names, name, type, shape and bytes; it
-    /// does not depend on how the weights are cut into shards.
+    /// does not depend on how the weights are split into shards.
     pub(crate) fn of_checkpoint(checkpoint: &Checkpoint, progress: &(dyn Fn(u64) + Sync)) -> Result<Self> {
         let config = checkpoint.folder().join(names::CONFIG);
         let config =
@@ -60,12 +62,12 @@ impl Digest {
     }
 }
 
-/// A digest in the making: what is written to it is hashed.
+/// Hashes what is written to it.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Digest of everything that was written.
+    /// Digest of everything written.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
@@ -89,10 +91,10 @@ impl fmt::Display for Digest {
 }
 
 impl FromStr for Digest {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("{text:?} is no sha256 digest of 64 hexadecimal digits");
+    fn from_str(text: &str) -> Result<Self> {
+        let invalid = || Error::InvalidDigest { text: text.to_owned() };
         if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(invalid());
         }

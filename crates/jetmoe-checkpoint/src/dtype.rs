@@ -1,13 +1,16 @@
-use std::fmt;
+//! Element types of stored weights.
 
 /// Element type of a stored weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
 pub enum Dtype {
     /// IEEE 754 binary32.
+    #[strum(to_string = "float32")]
     F32,
     /// IEEE 754 binary16.
+    #[strum(to_string = "float16")]
     F16,
     /// bfloat16: the upper half of a binary32.
+    #[strum(to_string = "bfloat16")]
     Bf16,
 }
 
@@ -28,14 +31,12 @@ impl Dtype {
             _ => None,
         }
     }
-}
 
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Dtype::F32 => "float32",
-            Dtype::F16 => "float16",
-            Dtype::Bf16 => "bfloat16",
-        })
+    pub(crate) fn to_safetensors(self) -> safetensors::Dtype {
+        match self {
+            Dtype::F32 => safetensors::Dtype::F32,
+            Dtype::F16 => safetensors::Dtype::F16,
+            Dtype::Bf16 => safetensors::Dtype::BF16,
+        }
     }
 }

@@ -1,3 +1,5 @@
+//! The error type of this crate.
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -11,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct ConfigProblem {
     /// The key, dotted where it is nested.
     pub key: String,
-    /// What is wrong with it, and what would be right.
+    /// What is wrong with it, and what is expected.
     pub message: String,
 }
 
@@ -38,45 +40,51 @@ pub enum Error {
         file: String,
         /// The checkpoint's folder.
         folder: PathBuf,
-        /// What to do.
+        /// How to fix it.
         advice: String,
     },
-    /// The operating system refused.
+    /// A file operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// What the operating system reported.
         source: std::io::Error,
     },
-    /// A file is not the JSON it should be.
+    /// A JSON file cannot be parsed.
     #[error("{} is not valid: {source}\n  correct it, or download or copy it again", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser said, with line and column.
+        /// What the parser reported, with line and column.
         source: serde_json::Error,
     },
-    /// The configuration describes no model that can be built; every problem is listed.
-    #[error("{} describes no JetMoE model that can be built:{}", path.display(), list(problems))]
+    /// The configuration is not valid; every problem is listed.
+    #[error("{} is not a valid JetMoE configuration:{}", path.display(), list(problems))]
     Config {
         /// The file.
         path: PathBuf,
-        /// Everything that is wrong with it.
+        /// Every problem.
         problems: Vec<ConfigProblem>,
     },
     /// A safetensors file is damaged.
-    #[error("{} is no whole safetensors file: {message}\n  it may be truncated: download or copy it again", path.display())]
+    #[error("{} is not a complete safetensors file: {source}\n  it may be truncated: download or copy it again", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        message: String,
+        /// What the parser reported.
+        source: safetensors::SafeTensorError,
+    },
+    /// A safetensors file is the pointer that a clone without Git LFS leaves.
+    #[error("{} is a Git LFS pointer, not the file itself\n  download the file with `git lfs pull`", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
     },
     /// The index names a file that does not exist.
-    #[error("{} says that {tensor} is in {file}, which does not exist\n  download the missing shard into the same folder", index.display())]
+    #[error("{} lists {tensor} in {file}, which does not exist\n  download the missing shard into the same folder", index.display())]
     MissingShard {
         /// The index file.
         index: PathBuf,
@@ -85,61 +93,55 @@ pub enum Error {
         /// The missing file.
         file: String,
     },
-    /// The index names a file that does not lie beside it.
-    #[error("{} says that {tensor} is in {file:?}, which is no file beside it\n  the index is damaged: download or copy it again", index.display())]
+    /// The index names a file outside its folder.
+    #[error("{} lists {tensor} in {file:?}, which is not a file name in the same folder\n  the index is damaged: download or copy it again", index.display())]
     ShardOutside {
         /// The index file.
         index: PathBuf,
         /// The first tensor that is affected.
         tensor: String,
-        /// What the index says.
+        /// The file as written in the index.
         file: String,
     },
-    /// The index names a tensor that its file does not hold.
-    #[error("{} says that {tensor} is in {file}, but that file does not hold it\n  index and shards are of different exports: download or copy them again", index.display())]
+    /// The index lists a tensor in a file that does not have it.
+    #[error("{} lists {tensor} in {file}, but that file does not have it\n  index and shards do not belong together: download or copy them again", index.display())]
     MisplacedTensor {
         /// The index file.
         index: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The file that should hold it.
+        /// The file it is listed in.
         file: String,
     },
-    /// Tensors that the configuration calls for are missing or have another shape or type.
-    #[error("the weights in {} do not fit its config.json:{}\n  both must be of the same model: download or copy them again", folder.display(), list(problems))]
+    /// Tensors that the configuration requires are missing or have another shape or type.
+    #[error("the weights in {} do not match its config.json:{}\n  both must be from the same model: download or copy them again", folder.display(), list(problems))]
     Weights {
         /// The checkpoint's folder.
         folder: PathBuf,
-        /// Everything that does not fit.
+        /// Every mismatch.
         problems: Vec<WeightProblem>,
     },
-    /// The tokenizer cannot be used.
-    #[error("{} cannot be used as a tokenizer: {message}\n  download or copy it again, or save it anew with transformers", path.display())]
-    Tokenizer {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
-    /// The chat template cannot be parsed or rendered.
-    #[error("chat template: {message}")]
-    ChatTemplate {
-        /// What the template engine said.
-        message: String,
-    },
-    /// A model could not be fetched from the hub.
-    #[error("cannot fetch {id} from the hub: {message}\n  {advice}")]
+    /// A model could not be downloaded from the hub.
+    #[error("cannot download {id} from the hub: {message}\n  {advice}")]
     Hub {
         /// `owner/name`.
         id: String,
         /// What went wrong.
         message: String,
-        /// What to do.
+        /// How to fix it.
         advice: String,
+        /// The underlying error, if there is more to it than the message says.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A text is not a digest.
+    #[error("{text:?} is not a SHA-256 digest of 64 hexadecimal digits")]
+    InvalidDigest {
+        /// The text.
+        text: String,
     },
 }
 
-/// One tensor that does not fit the configuration.
+/// One tensor that does not match the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WeightProblem {
@@ -147,19 +149,19 @@ pub enum WeightProblem {
     Missing {
         /// Its name.
         tensor: String,
-        /// The shape it should have.
+        /// The expected shape.
         expected: Vec<usize>,
     },
     /// The tensor has another shape.
     Shape {
         /// Its name.
         tensor: String,
-        /// The shape that follows from the configuration.
+        /// The shape by the configuration.
         expected: Vec<usize>,
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// The tensor has an element type that no JetMoE weight has.
+    /// The tensor has an unsupported element type.
     Dtype {
         /// Its name.
         tensor: String,
@@ -179,7 +181,7 @@ impl fmt::Display for WeightProblem {
             }
             WeightProblem::Dtype { tensor, found } => write!(
                 f,
-                "{tensor} holds {found} elements, expected {}, {} or {}",
+                "{tensor} has elements of type {found}, expected {}, {} or {}",
                 Dtype::F32,
                 Dtype::F16,
                 Dtype::Bf16
@@ -188,7 +190,7 @@ impl fmt::Display for WeightProblem {
     }
 }
 
-/// One problem a line, indented; long lists are cut with a count.
+/// One problem per line, indented; a long list is truncated, with a count.
 fn list<T: fmt::Display>(problems: &[T]) -> String {
     const SHOWN: usize = 20;
     let mut text: String = problems.iter().take(SHOWN).map(|problem| format!("\n  - {problem}")).collect();

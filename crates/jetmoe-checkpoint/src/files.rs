@@ -1,8 +1,11 @@
+//! Reading and writing whole files.
+
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
 
 use crate::{Error, Result};
 
@@ -11,11 +14,7 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Io`] names the file.
 pub fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })
+    fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })
 }
 
 /// Reads a JSON file.
@@ -26,24 +25,49 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
-/// Writes a file under a temporary name, its own with `.partial` behind it, and renames it when it is whole and on the
-/// disk. If that fails, nothing of it is left.
-///
-/// # Errors
-/// What `write` or the system refuses.
-pub fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = File::create(&partial)
-        .and_then(|mut file| {
-            write(&mut file)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&partial, path));
-    if written.is_err() {
-        // best effort: the first error is the one to report
-        let _ = fs::remove_file(&partial);
+/// A file that takes its name only when it is complete, so that no reader sees half of it. Until
+/// [`AtomicFile::commit`] it has a temporary name ending in `.partial` in the same folder. Dropped earlier, it is removed.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl AtomicFile {
+    /// Creates the temporary file.
+    ///
+    /// # Errors
+    /// A folder that does not exist or cannot be written to.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".");
+        // tempfile's own files are private to the user; this one has the usual permissions of a new file
+        let file = tempfile::Builder::new()
+            .prefix(&name)
+            .suffix(".partial")
+            .make_in(folder, |path| File::create_new(path))?;
+        Ok(AtomicFile { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) })
     }
-    written
+
+    /// Writes everything to disk and renames the file to its final name.
+    ///
+    /// # Errors
+    /// A full disk, or a final name that cannot be written to. The temporary file is removed.
+    pub fn commit(self) -> io::Result<()> {
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }

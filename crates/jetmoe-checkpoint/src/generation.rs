@@ -1,12 +1,14 @@
+//! `generation_config.json`: defaults for generation.
+
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::document::token_ids;
+use crate::config::reader::token_ids;
 use crate::{Result, names, read_json};
 
-/// Defaults for generation that come with a checkpoint. What is `None` is left to the caller.
+/// Defaults for generation that come with a checkpoint. A field that is `None` is left to the caller.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct GenerationConfig {
@@ -15,26 +17,26 @@ pub struct GenerationConfig {
     /// Tokens that end a sequence; one number or a list in the file.
     #[serde(rename = "eos_token_id", deserialize_with = "one_or_many")]
     pub eos_token_ids: Vec<u32>,
-    /// Token that fills up batches.
+    /// Token that pads batches.
     pub pad_token_id: Option<u32>,
     /// Whether to sample; greedy otherwise.
     pub do_sample: Option<bool>,
     /// Divisor of the logits before sampling.
     pub temperature: Option<f32>,
-    /// Number of best tokens to sample from.
+    /// Number of most probable tokens to sample from.
     pub top_k: Option<usize>,
-    /// Smallest set of best tokens with at least this probability to sample from.
+    /// Sample from the smallest set of most probable tokens with at least this probability.
     pub top_p: Option<f32>,
-    /// Least probability, relative to the best token's.
+    /// Least probability, relative to the most probable token's.
     pub min_p: Option<f32>,
     /// Divisor of the logits of tokens that occurred before.
     pub repetition_penalty: Option<f32>,
-    /// Longest continuation in tokens.
+    /// Most tokens of a continuation.
     pub max_new_tokens: Option<usize>,
 }
 
 impl GenerationConfig {
-    /// Reads `generation_config.json` of a folder; empty defaults where there is none.
+    /// Reads `generation_config.json` of a folder; empty defaults if there is none.
     ///
     /// # Errors
     /// A file that cannot be read or is not valid.

@@ -1,3 +1,5 @@
+//! The index of a checkpoint in several shards.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,7 @@ pub(crate) struct WeightsIndex {
 }
 
 impl WeightsIndex {
-    /// Reads an index; it may only name files beside itself.
+    /// Reads an index. It may only name files in its own folder.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         #[derive(serde::Deserialize)]
         struct File {

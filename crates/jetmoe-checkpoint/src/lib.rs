@@ -1,8 +1,8 @@
 //! Hugging Face JetMoE checkpoints, read without PyTorch.
 //!
-//! A [`Checkpoint`] is a folder with `config.json` and safetensors files, opened, validated as a whole and
-//! *mapped*: no tensor is read before somebody asks for its bytes. Beside it stand the [`Tokenizer`] with its
-//! [`ChatTemplate`], the [`GenerationConfig`], and, with the feature `hub`, the download of a model by its hub id.
+//! A [`Checkpoint`] is a folder with `config.json` and safetensors files, opened, validated as a whole and memory-mapped:
+//! no tensor is read before its bytes are used. [`GenerationConfig`] holds the defaults for generation. With the feature
+//! `hub`, [`ModelSource`] downloads a model by its hub id. The tokenizer is read by the crate `jetmoe-text`.
 //!
 //! ```no_run
 //! let checkpoint = jetmoe_checkpoint::Checkpoint::open("path/to/jetmoe-8b")?;
@@ -11,7 +11,6 @@
 //! # Ok::<(), jetmoe_checkpoint::Error>(())
 //! ```
 
-mod chat;
 mod checkpoint;
 mod config;
 mod digest;
@@ -22,24 +21,21 @@ mod generation;
 #[cfg(feature = "hub")]
 mod hub;
 mod index;
-mod mapped;
+mod mapped_file;
 pub mod names;
 mod source;
 mod synthetic;
 mod tensors;
-mod tokenizer;
 mod weights;
 
-pub use chat::{ChatMessage, ChatTemplate};
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, Architecture, ModelConfig, RopeParameters, RopeScaling};
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
-pub use files::{read_json, read_text, write_whole};
+pub use files::{AtomicFile, read_json, read_text};
 pub use generation::GenerationConfig;
-pub use mapped::MappedFile;
-pub use source::{HubOptions, ModelSource};
+pub use mapped_file::MappedFile;
+pub use source::{DownloadObserver, DownloadProgress, HubOptions, ModelSource};
 pub use synthetic::{SyntheticOptions, jetmoe_8b_config, write_synthetic};
 pub use tensors::{TensorView, Tensors, convert_to_f32};
-pub use tokenizer::Tokenizer;

@@ -1,16 +1,16 @@
-//! Names that a JetMoE checkpoint uses: its files and its tensors. Nothing else in the house spells them.
+//! Names of a JetMoE checkpoint's files and tensors. No other module spells them.
 
 /// Model configuration.
 pub const CONFIG: &str = "config.json";
-/// Defaults for generation: end tokens, sampling.
+/// Defaults for generation: end-of-sequence tokens, sampling.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
 /// The tokenizer in Hugging Face's own format.
 pub const TOKENIZER: &str = "tokenizer.json";
-/// The tokenizer in SentencePiece's format, which older checkpoints have instead.
+/// The tokenizer in SentencePiece's format, which older checkpoints have.
 pub const SENTENCEPIECE_TOKENIZER: &str = "tokenizer.model";
 /// Special tokens and, often, the chat template.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// The chat template as a file of its own.
+/// The chat template in a separate file.
 pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// Weights in one file.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -21,7 +21,7 @@ pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// Weight of the final norm, `[hidden_size]`.
 pub const FINAL_NORM: &str = "model.norm.weight";
-/// Language-model head, `[vocab_size, hidden_size]`; absent where it is tied to the embedding.
+/// Language-model head, `[vocab_size, hidden_size]`; absent if it is tied to the embedding.
 pub const LM_HEAD: &str = "lm_head.weight";
 /// Classification head, `[labels, hidden_size]`.
 pub const SCORE: &str = "score.weight";
@@ -44,12 +44,12 @@ impl Mixture {
     }
 }
 
-/// Norm in front of attention, `[hidden_size]`.
+/// Norm before attention, `[hidden_size]`.
 pub fn input_norm(layer: usize) -> String {
     format!("model.layers.{layer}.input_layernorm.weight")
 }
 
-/// Norm in front of the MLP experts, `[hidden_size]`.
+/// Norm before the MLP experts, `[hidden_size]`.
 pub fn post_attention_norm(layer: usize) -> String {
     format!("model.layers.{layer}.post_attention_layernorm.weight")
 }

@@ -1,8 +1,12 @@
+//! Where a model comes from: a folder, or the Hugging Face hub.
+
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::{Error, Result};
 
-/// What a model argument means.
+/// What a model argument refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     /// A folder on this machine.
@@ -11,15 +15,34 @@ pub enum ModelSource {
     Hub(String),
 }
 
-/// How a model is fetched from the hub.
+/// How a model is downloaded from the hub.
 #[derive(Debug, Clone, Default)]
 pub struct HubOptions {
     /// Branch, tag or commit; the default branch if `None`.
     pub revision: Option<String>,
-    /// Where downloads are kept; Hugging Face's own cache if `None` (`HF_HUB_CACHE`, `HF_HOME`, `~/.cache`).
+    /// Folder of downloads; Hugging Face's own cache if `None` (`HF_HUB_CACHE`, `HF_HOME`, `~/.cache`).
     pub cache_dir: Option<PathBuf>,
-    /// Whether to draw a progress bar on standard error.
-    pub progress: bool,
+    /// Receives the progress of the download.
+    pub observer: Option<Arc<dyn DownloadObserver>>,
+}
+
+/// Receives the progress of a download, for example to draw it.
+pub trait DownloadObserver: fmt::Debug + Send + Sync {
+    /// Called whenever bytes have arrived, from any thread, and once at the end.
+    fn on_progress(&self, progress: &DownloadProgress<'_>);
+}
+
+/// State of a download of several files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownloadProgress<'a> {
+    /// Bytes of all files that have arrived.
+    pub bytes_done: u64,
+    /// Bytes of all files.
+    pub bytes_total: u64,
+    /// Names of the files in progress, sorted.
+    pub files: Vec<&'a str>,
+    /// Whether the download has ended.
+    pub is_complete: bool,
 }
 
 impl ModelSource {
@@ -38,7 +61,7 @@ impl ModelSource {
         }
     }
 
-    /// The source as it is understood from any folder: a full path, or the hub id.
+    /// A name of the source that is valid in any working directory: an absolute path, or the hub id.
     pub fn permanent_name(&self) -> String {
         match self {
             ModelSource::Folder(folder) => {
@@ -48,8 +71,7 @@ impl ModelSource {
         }
     }
 
-    /// The folder with the model's files, downloaded first if need be. Files that are in the cache already are not
-    /// fetched again.
+    /// The folder with the model's files, downloaded first if necessary. Files in the cache are not downloaded again.
     ///
     /// # Errors
     /// [`Error::Hub`] if the download fails, or if this build has no download (cargo feature `hub`).
@@ -80,7 +102,8 @@ fn download(id: &str, options: &HubOptions) -> Result<PathBuf> {
 fn download(id: &str, _options: &HubOptions) -> Result<PathBuf> {
     Err(Error::Hub {
         id: id.to_owned(),
-        message: "this build has no download".to_owned(),
+        message: "this build cannot download".to_owned(),
         advice: "build with the cargo feature `hub`, or give a folder".to_owned(),
+        source: None,
     })
 }

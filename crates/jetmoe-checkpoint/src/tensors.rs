@@ -7,7 +7,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 
 use crate::index::WeightsIndex;
-use crate::mapped::MappedFile;
+use crate::mapped_file::MappedFile;
 use crate::{Dtype, Error, Result, names};
 
 /// All tensors of a checkpoint, mapped into memory.
@@ -25,7 +25,7 @@ struct Entry {
     bytes: Range<usize>,
 }
 
-/// One tensor: its shape and its bytes, little-endian and row-major, in the mapped file.
+/// One tensor: its shape, and its bytes in the mapped file, little-endian and row-major.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorView<'a> {
     /// Name in the checkpoint.
@@ -39,10 +39,10 @@ pub struct TensorView<'a> {
 }
 
 impl Tensors {
-    /// Maps `model.safetensors`, else every shard that `model.safetensors.index.json` names.
+    /// Maps `model.safetensors`, else every shard in `model.safetensors.index.json`.
     ///
     /// # Errors
-    /// A missing or damaged file, an index that names a file or tensor that is not there.
+    /// A missing or damaged file, or an index that lists a file or tensor that does not exist.
     pub fn open(folder: &Path) -> Result<Self> {
         let index = folder.join(names::WEIGHTS_INDEX);
         let single = folder.join(names::WEIGHTS);
@@ -64,15 +64,15 @@ impl Tensors {
         }
     }
 
-    /// The index decides which file a tensor is taken from.
+    /// Takes each tensor from the file that the index lists it in.
     fn open_sharded(folder: &Path, index: &WeightsIndex) -> Result<Self> {
         let mut shards = Vec::new();
         let mut contents: BTreeMap<&str, BTreeMap<String, Entry>> = BTreeMap::new();
         let mut entries = BTreeMap::new();
         for (tensor, file) in index.tensors() {
-            let held = match contents.entry(file) {
-                btree_map::Entry::Occupied(held) => held.into_mut(),
-                btree_map::Entry::Vacant(place) => {
+            let unclaimed = match contents.entry(file) {
+                btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                btree_map::Entry::Vacant(entry) => {
                     let path = folder.join(file);
                     if !path.is_file() {
                         return Err(Error::MissingShard {
@@ -81,12 +81,12 @@ impl Tensors {
                             file: file.to_owned(),
                         });
                     }
-                    let (shard, held) = map_shard(&path, shards.len())?;
+                    let (shard, tensors) = map_shard(&path, shards.len())?;
                     shards.push(shard);
-                    place.insert(held)
+                    entry.insert(tensors)
                 }
             };
-            let entry = held.remove(tensor).ok_or_else(|| Error::MisplacedTensor {
+            let entry = unclaimed.remove(tensor).ok_or_else(|| Error::MisplacedTensor {
                 index: index.path().to_owned(),
                 tensor: tensor.to_owned(),
                 file: file.to_owned(),
@@ -96,7 +96,7 @@ impl Tensors {
         Ok(Tensors { shards, entries })
     }
 
-    /// Renames every tensor by `rename`; a base model's tensors lack the prefix that all others have.
+    /// Renames every tensor.
     pub(crate) fn rename(&mut self, rename: impl Fn(String) -> String) {
         let entries = std::mem::take(&mut self.entries);
         self.entries = entries.into_iter().map(|(name, entry)| (rename(name), entry)).collect();
@@ -112,14 +112,14 @@ impl Tensors {
         self.entries.contains_key(name)
     }
 
-    /// The tensor of that name; `None` if it is missing or holds elements of another type than [`Dtype`] knows.
+    /// The tensor of that name; `None` if it is missing or its element type is not a [`Dtype`].
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, entry) = self.entries.get_key_value(name)?;
         let dtype = Dtype::from_safetensors(entry.dtype)?;
         Some(TensorView { name, dtype, shape: &entry.shape, bytes: self.bytes(entry) })
     }
 
-    /// Every tensor with its stored type's name, shape and bytes, sorted by name.
+    /// Every tensor with the name of its element type, its shape and its bytes, sorted by name.
     pub(crate) fn raw(&self) -> Vec<(&str, String, &[usize], &[u8])> {
         self.entries
             .iter()
@@ -129,7 +129,7 @@ impl Tensors {
             .collect()
     }
 
-    /// Shape and stored type of a tensor, whatever that type is.
+    /// Shape and element type of a tensor; the type's name, and its [`Dtype`] if it is one.
     pub(crate) fn describe(&self, name: &str) -> Option<(&[usize], String, Option<Dtype>)> {
         let entry = self.entries.get(name)?;
         Some((&entry.shape, format!("{:?}", entry.dtype), Dtype::from_safetensors(entry.dtype)))
@@ -150,18 +150,16 @@ impl Tensors {
     }
 }
 
-/// Maps one safetensors file as shard number `shard` and reads its table of contents.
+/// Maps one safetensors file as shard number `shard` and reads its header.
 fn map_shard(path: &Path, shard: usize) -> Result<(MappedFile, BTreeMap<String, Entry>)> {
     let map = MappedFile::open(path)?;
-    // this checks that every tensor lies within the file and is as long as its shape and type say
-    let (header, contents) = SafeTensors::read_metadata(&map).map_err(|error| Error::Safetensors {
-        path: path.to_owned(),
-        message: match map.starts_with(b"version https://git-lfs") {
-            true => {
-                "it is the pointer that Git LFS leaves; fetch the file itself with `git lfs pull`".to_owned()
-            }
-            false => error.to_string(),
-        },
+    // this checks that every tensor is inside the file and has the length of its shape and type
+    let (header, contents) = SafeTensors::read_metadata(&map).map_err(|source| {
+        let path = path.to_owned();
+        match map.starts_with(b"version https://git-lfs") {
+            true => Error::LfsPointer { path },
+            false => Error::Safetensors { path, source },
+        }
     })?;
     let data = size_of::<u64>() + header;
     let entries = contents
@@ -177,7 +175,7 @@ fn map_shard(path: &Path, shard: usize) -> Result<(MappedFile, BTreeMap<String, 
 }
 
 impl<'a> TensorView<'a> {
-    /// The elements as float32, converted one by one in row-major order.
+    /// The elements as float32, in row-major order.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.bytes.len() / self.dtype.size()];
         convert_to_f32(self.dtype, self.bytes, &mut values);
@@ -201,22 +199,16 @@ impl<'a> TensorView<'a> {
 /// # Panics
 /// If `bytes` does not hold exactly one element for each of `values`.
 pub fn convert_to_f32(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
-    assert_eq!(bytes.len(), values.len() * dtype.size(), "one stored element for each value");
+    assert_eq!(bytes.len(), values.len() * dtype.size(), "one stored element per value");
     match dtype {
-        Dtype::F32 => {
-            for (value, raw) in values.iter_mut().zip(bytes.chunks_exact(4)) {
-                *value = f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]);
-            }
-        }
-        Dtype::F16 => {
-            for (value, raw) in values.iter_mut().zip(bytes.chunks_exact(2)) {
-                *value = half::f16::from_le_bytes([raw[0], raw[1]]).to_f32();
-            }
-        }
-        Dtype::Bf16 => {
-            for (value, raw) in values.iter_mut().zip(bytes.chunks_exact(2)) {
-                *value = half::bf16::from_le_bytes([raw[0], raw[1]]).to_f32();
-            }
-        }
+        Dtype::F32 => convert(bytes, values, f32::from_le_bytes),
+        Dtype::F16 => convert(bytes, values, |raw| half::f16::from_le_bytes(raw).to_f32()),
+        Dtype::Bf16 => convert(bytes, values, |raw| half::bf16::from_le_bytes(raw).to_f32()),
+    }
+}
+
+fn convert<const SIZE: usize>(bytes: &[u8], values: &mut [f32], from: impl Fn([u8; SIZE]) -> f32) {
+    for (value, raw) in values.iter_mut().zip(bytes.as_chunks().0) {
+        *value = from(*raw);
     }
 }

@@ -1,8 +1,10 @@
+//! The weights of a checkpoint, derived from its configuration.
+
 use crate::names::{self, Mixture};
 use crate::{Architecture, ModelConfig};
 
-/// Name and shape of every weight that a checkpoint of this configuration has.
-pub(crate) fn weights_of(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+/// Name and shape of every weight of a checkpoint with this configuration.
+pub(crate) fn expected_weights(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let hidden = config.hidden_size;
     let experts = config.num_local_experts;
     let kv_width = config.kv_width();

@@ -18,6 +18,9 @@ pub enum Error {
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Text(#[from] jetmoe_text::Error),
     /// The reference failed.
     #[error("the Candle reference failed: {0}")]
     Reference(#[from] jetmoe_reference::Error),

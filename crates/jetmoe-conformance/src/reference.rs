@@ -9,6 +9,7 @@ use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Inputs, Reference};
 use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
 use jetmoe_rt::{Error as RuntimeError, Model, available_memory};
+use jetmoe_text::Tokenizer;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::{Error, Result, StoredWeights};
@@ -53,7 +54,7 @@ fn wrapped(reference: Reference, checkpoint: &Checkpoint, task: Task) -> Result<
         Arc::new(graph),
         checkpoint.config().clone(),
         task,
-        checkpoint.tokenizer()?,
+        Tokenizer::open(checkpoint.folder())?,
         checkpoint.generation_config()?,
     ))
 }

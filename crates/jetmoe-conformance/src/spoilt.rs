@@ -22,7 +22,7 @@ pub(crate) fn spoilt(
 ) -> Model {
     let checkpoint = Checkpoint::open(folder(fixture)).unwrap();
     let model = reference_model(&checkpoint, task).unwrap();
-    let tokenizer = checkpoint.tokenizer().unwrap();
+    let tokenizer = jetmoe_text::Tokenizer::open(checkpoint.folder()).unwrap();
     let generation_config = checkpoint.generation_config().unwrap();
     let graph = SpoiltGraph { model, spoil: Arc::new(spoil) };
     Model::from_graph(Arc::new(graph), checkpoint.config().clone(), task, tokenizer, generation_config)

@@ -15,6 +15,7 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
             .or_else(|| cause.downcast_ref().and_then(after_runtime))
             .or_else(|| cause.downcast_ref().and_then(after_graph))
             .or_else(|| cause.downcast_ref().and_then(after_artifact))
+            .or_else(|| cause.downcast_ref().and_then(after_text))
             .or_else(|| cause.downcast_ref().and_then(after_checkpoint))
     })
 }
@@ -27,6 +28,7 @@ fn after_conformance(error: &jetmoe_conformance::Error) -> Option<String> {
         Error::Runtime(error) => hint(error),
         Error::Artifact(error) => hint(error),
         Error::Checkpoint(error) => hint(error),
+        Error::Text(error) => hint(error),
         Error::Graph(error) => hint(error),
         Error::GoldenOfOtherWeights { .. } => text(
             "leave --golden out to compare with the reference; `jetmoe eval --baseline` measures the quantization error",
@@ -44,6 +46,7 @@ fn after_runtime(error: &jetmoe_rt::Error) -> Option<String> {
     match error {
         Error::Artifact(error) => hint(error),
         Error::Checkpoint(error) => hint(error),
+        Error::Text(error) => hint(error),
         _ => None,
     }
 }
@@ -58,6 +61,13 @@ fn after_graph(error: &jetmoe_graph::Error) -> Option<String> {
 fn after_artifact(error: &jetmoe_artifact::Error) -> Option<String> {
     match error {
         jetmoe_artifact::Error::Checkpoint(error) => hint(error),
+        _ => None,
+    }
+}
+
+fn after_text(error: &jetmoe_text::Error) -> Option<String> {
+    match error {
+        jetmoe_text::Error::File(error) => hint(error),
         _ => None,
     }
 }

@@ -18,6 +18,6 @@ pub use exit::{ExitStatus, run};
 pub use hints::{Hint, hint};
 pub use interrupt::{finish_on_interrupt, is_interrupted};
 pub use output::{CellAlignment, HumanBytes, Table, new_table, note, print, print_json, print_table};
-pub use progress::{ProgressBar, StageBars, byte_bar, spinner, step_bar};
+pub use progress::{DownloadBar, ProgressBar, StageBars, byte_bar, spinner, step_bar};
 pub use report::causes;
 pub use verification::verification_table;

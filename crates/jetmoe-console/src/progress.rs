@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub use indicatif::ProgressBar;
 use indicatif::{ProgressFinish, ProgressStyle};
+use jetmoe_checkpoint::{DownloadObserver, DownloadProgress};
 
 /// A bar in bytes, with rate and time left.
 pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {
@@ -53,5 +54,52 @@ impl StageBars {
         if let Some((_, bar)) = current.as_ref() {
             bar.inc(delta);
         }
+    }
+}
+
+/// Draws a download as one bar over all its files.
+#[derive(Debug)]
+pub struct DownloadBar(ProgressBar);
+
+impl Default for DownloadBar {
+    fn default() -> Self {
+        let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        DownloadBar(with_template(ProgressBar::new(0), template, ""))
+    }
+}
+
+impl DownloadObserver for DownloadBar {
+    fn on_progress(&self, progress: &DownloadProgress<'_>) {
+        if progress.is_complete {
+            self.0.finish_and_clear();
+            return;
+        }
+        self.0.set_length(progress.bytes_total);
+        self.0.set_message(match progress.files.as_slice() {
+            [] => String::new(),
+            [name] => (*name).to_owned(),
+            [name, others @ ..] => format!("{name} and {} more", others.len()),
+        });
+        self.0.set_position(progress.bytes_done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_of_a_download_counts_bytes_and_names_a_file() {
+        let bar = DownloadBar(ProgressBar::hidden());
+        let draw = |bytes_done, files: &[&str], is_complete| {
+            let files = files.to_vec();
+            bar.on_progress(&DownloadProgress { bytes_done, bytes_total: 30, files, is_complete });
+            (bar.0.position(), bar.0.message())
+        };
+        assert_eq!(draw(4, &["a", "b", "c"], false), (4, "a and 2 more".to_owned()));
+        assert_eq!(draw(20, &["c"], false), (20, "c".to_owned()));
+        assert_eq!((draw(30, &[], false), bar.0.length()), ((30, String::new()), Some(30)));
+        draw(30, &[], true);
+        assert!(bar.0.is_finished());
     }
 }

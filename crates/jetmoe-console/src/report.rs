@@ -20,10 +20,15 @@ pub(crate) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
 /// An error with its causes, then the advice of all of them, then the hint.
 ///
 /// The first line of a message says what is wrong; its other lines are lists and advice. A cause whose first line is
-/// quoted already is not repeated.
+/// quoted already is not repeated. A message that quotes the root cause summarises the causes between.
 pub(crate) fn describe(error: &(dyn Error + 'static), hint: Hint) -> String {
     let (mut what, mut advice) = (String::new(), String::new());
+    let root = causes(error).last().map(ToString::to_string).unwrap_or_default();
+    let root = root.split('\n').next().unwrap_or_default();
     for cause in causes(error) {
+        if !what.is_empty() && what.contains(root) {
+            break;
+        }
         let message = cause.to_string();
         let (first, others) = message.split_once('\n').unwrap_or((&message, ""));
         if !what.contains(first) {
@@ -65,6 +70,13 @@ mod tests {
         assert_eq!(without_hint(&error), "cannot read x: no such file");
         let error = because("cannot export", because("cannot read x", None));
         assert_eq!(without_hint(&error), "cannot export: cannot read x");
+    }
+
+    #[test]
+    fn causes_between_an_error_and_the_root_cause_that_it_quotes_are_left_out() {
+        let cause = because("error sending request", because("connection refused", None));
+        let error = because("cannot reach the hub: connection refused", cause);
+        assert_eq!(without_hint(&error), "cannot reach the hub: connection refused");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use jetmoe_checkpoint::{Checkpoint, Digest, Tokenizer, names};
+use jetmoe_checkpoint::{Checkpoint, Digest, names};
+use jetmoe_text::Tokenizer;
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -48,7 +49,7 @@ impl Calibration {
     pub(crate) fn read(&self, checkpoint: &Checkpoint) -> Result<CalibrationText> {
         let path = &self.text;
         let failed = |source| Error::Io { action: "read", path: path.clone(), source };
-        let tokenizer = checkpoint.tokenizer()?.ok_or_else(|| Error::NoTokenizer {
+        let tokenizer = Tokenizer::open(checkpoint.folder())?.ok_or_else(|| Error::NoTokenizer {
             folder: checkpoint.folder().to_owned(),
             file: names::TOKENIZER,
         })?;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use jetmoe_artifact::{CacheUpdate, GraphRecord, Task, names as artifact_names};
-use jetmoe_checkpoint::{Checkpoint, ModelConfig, Tokenizer, names, read_json, read_text};
+use jetmoe_checkpoint::{Checkpoint, ModelConfig, names, read_json, read_text};
+use jetmoe_text::Tokenizer;
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Result};
@@ -28,7 +29,7 @@ const COPIED: &[&str] = &[
 pub(crate) fn client_files(checkpoint: &Checkpoint, graphs: &[GraphRecord]) -> Result<Vec<ClientFile>> {
     let folder = checkpoint.folder();
     let config = checkpoint.config();
-    let tokenizer = checkpoint.tokenizer()?;
+    let tokenizer = Tokenizer::open(folder)?;
     let mut files = vec![
         json_file(names::CONFIG, &transformers_config(read_object(folder, names::CONFIG)?, config)),
         json_file(names::GENERATION_CONFIG, &generation_config(folder, config)?),

@@ -16,6 +16,9 @@ pub enum Error {
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
+    /// The tokenizer or the chat template cannot be used.
+    #[error(transparent)]
+    Text(#[from] jetmoe_text::Error),
     /// The graph could not be built or written.
     #[error(transparent)]
     Graph(#[from] jetmoe_graph::Error),

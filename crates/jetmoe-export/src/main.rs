@@ -5,6 +5,7 @@ mod hints;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -12,7 +13,8 @@ use jetmoe_artifact::{Artifact, Kept, OptionalOutput, Precision, Profile, Task, 
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
-    ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar, verification_table,
+    DownloadBar, ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar,
+    verification_table,
 };
 use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,
@@ -112,7 +114,8 @@ fn main() -> ExitCode {
 
 fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     let source = ModelSource::parse(&arguments.model)?;
-    let options = HubOptions { revision: arguments.revision, progress: true, ..HubOptions::default() };
+    let observer = Some(Arc::new(DownloadBar::default()) as _);
+    let options = HubOptions { revision: arguments.revision, observer, ..HubOptions::default() };
     let folder = match &source {
         ModelSource::Folder(_) => source.resolve(&options)?,
         // a misspelled folder looks like a hub id

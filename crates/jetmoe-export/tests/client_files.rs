@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{Artifact, Precision, Profile, Task, WeightPlan};
-use jetmoe_checkpoint::{Checkpoint, GenerationConfig, Tokenizer};
+use jetmoe_checkpoint::{Checkpoint, GenerationConfig};
 use jetmoe_export::{ExportOptions, export};
 use jetmoe_graph::{Opset, Rounding};
+use jetmoe_text::Tokenizer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let generator = TokenGenerator::new(&model)?;
     // what a repetition penalty goes through in every step
     let prompt: Vec<u32> = (0..512).map(|index| index * 61).collect();
-    let random = |top_k, top_p| Sampling::Random { temperature: 1.0, top_k, top_p, min_p: None };
+    let random = |top_k, top_p| Sampling::Multinomial { temperature: 1.0, top_k, top_p, min_p: None };
 
     per_token(&mut criterion, "a step alone", || {
         let mut session = model.session()?;
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
             max_new_tokens: TOKENS as usize,
             sampling,
             repetition_penalty,
-            end_token_ids: Some(Vec::new()),
+            eos_token_ids: Some(Vec::new()),
             seed: Some(7),
             ..GenerationOptions::default()
         };

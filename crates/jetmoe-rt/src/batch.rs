@@ -1,8 +1,10 @@
+//! The tokens of one step.
+
 use ndarray::Array2;
 
 use crate::{Error, Result};
 
-/// Token ids of several sequences, padded on the left to one length.
+/// Token ids of several sequences with a mask, padded on the left to the same length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenBatch {
     ids: Array2<u32>,
@@ -10,10 +12,10 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
-    /// Pads sequences on the left with `pad_token_id` to the length of the longest.
+    /// Pads sequences on the left with `pad_token_id` to the length of the longest one.
     ///
     /// # Errors
-    /// [`Error::EmptyPrompt`] if there is no sequence, or one without a token.
+    /// [`Error::EmptyPrompt`] if there is no sequence or an empty one.
     pub fn left_padded<S: AsRef<[u32]>>(sequences: &[S], pad_token_id: u32) -> Result<Self> {
         let lengths = sequences.iter().map(|sequence| sequence.as_ref().len());
         if let Some(index) = lengths.clone().position(|length| length == 0) {
@@ -33,7 +35,7 @@ impl TokenBatch {
         Ok(TokenBatch { ids, mask })
     }
 
-    /// One token for each sequence: the next step of a generation.
+    /// One token per sequence: the next step of a generation.
     pub fn next_tokens(ids: &[u32]) -> Self {
         let shape = (ids.len(), 1);
         TokenBatch {
@@ -42,7 +44,7 @@ impl TokenBatch {
         }
     }
 
-    /// Ids `[batch, tokens]` with a mask of the same shape that is true where a token counts.
+    /// Ids `[batch, tokens]` with a mask of the same shape, false for padding.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes differ, [`Error::EmptyPrompt`] if there is no token.
@@ -65,7 +67,7 @@ impl TokenBatch {
         &self.ids
     }
 
-    /// True where a token counts, `[batch, tokens]`.
+    /// False for padding, `[batch, tokens]`.
     pub fn mask(&self) -> &Array2<bool> {
         &self.mask
     }
@@ -75,7 +77,7 @@ impl TokenBatch {
         self.ids.nrows()
     }
 
-    /// Number of tokens per sequence, padding included.
+    /// Number of tokens per sequence, including padding.
     pub fn sequence_length(&self) -> usize {
         self.ids.ncols()
     }

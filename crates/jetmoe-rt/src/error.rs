@@ -14,9 +14,12 @@ pub enum Error {
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
-    /// The tokenizer, chat template or configuration cannot be used.
+    /// A file of weights cannot be mapped.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
+    /// The tokenizer or the chat template cannot be used.
+    #[error(transparent)]
+    Text(#[from] jetmoe_text::Error),
     /// The runtime was not compiled in.
     #[error(
         "this build has no {runtime}\n  build with the cargo feature `{runtime}`, or choose another backend"

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use jetmoe_artifact::{OutputName, Precision, Profile, Signature, Task};
-use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
+use jetmoe_checkpoint::{GenerationConfig, ModelConfig};
+use jetmoe_text::Tokenizer;
 use ndarray::{Array2, Array3, Axis, concatenate, s};
 
 use crate::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits};

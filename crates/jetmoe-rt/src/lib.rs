@@ -36,10 +36,10 @@ pub use device::{
 pub use engine::library::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary};
 pub use error::{Error, Result};
 pub use generation::{
-    FinishReason, Generated, GeneratedText, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
-    PromptLookup, Sampling, TextGenerator, TextStream, TokenEvent, TokenGenerator,
+    FinishReason, GeneratedText, Generation, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
+    PromptLookup, Sampling, TextGenerator, TokenEvent, TokenGenerator,
 };
-pub use jetmoe_checkpoint::ChatMessage;
+pub use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
 pub use memory::available_memory;
 pub use model::{LoadOptions, Model, Runtime};
 pub use session::{Session, StepOutput};

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, Task};
-use jetmoe_checkpoint::{GenerationConfig, ModelConfig, Tokenizer};
+use jetmoe_checkpoint::{GenerationConfig, ModelConfig};
+use jetmoe_text::Tokenizer;
 
 use crate::engine::LoadedGraph;
 use crate::memory::available_memory;
@@ -165,7 +166,7 @@ impl Model {
     /// As [`Model::load`].
     pub fn load_artifact(artifact: &Artifact, options: &LoadOptions) -> Result<Self> {
         let (record, graph) = load_graph(artifact, options)?;
-        let tokenizer = artifact.tokenizer()?;
+        let tokenizer = Tokenizer::open(artifact.folder())?;
         let generation_config = artifact.generation_config()?;
         let mut config = artifact.config().clone();
         if let Some(limit) = options.max_sequence_length {

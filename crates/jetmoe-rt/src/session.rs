@@ -1,3 +1,5 @@
+//! A session: the key/value cache of one batch of sequences, advanced step by step.
+
 use std::ops::Range;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, Ix2, Ix3
 use crate::engine::{GraphSession, StepInputs, TensorMap, WantedLogits};
 use crate::{Error, Result, TokenBatch};
 
-/// One batch of sequences: its cache, and which of its tokens count.
+/// One batch of sequences: its key/value cache and the mask of its tokens.
 #[derive(Debug)]
 pub struct Session {
     graph: Box<dyn GraphSession>,
@@ -23,24 +25,24 @@ impl Session {
         Session { graph, config, has_cache, mask: None }
     }
 
-    /// Runs the model over new tokens of every sequence and appends them to the cache. A task without a cache sees
-    /// only the tokens of this step.
+    /// Runs the model over new tokens of every sequence and appends them to the cache. A task without a cache sees only
+    /// the tokens of this step.
     ///
     /// # Errors
-    /// [`Error::TokenOutOfRange`], [`Error::TooLong`], [`Error::Shape`] for another batch size than before, or what
-    /// the runtime reports. The session is then as it was before.
+    /// [`Error::TokenOutOfRange`], [`Error::TooLong`], [`Error::Shape`] for another batch size than before, or
+    /// an error of the backend. The session is then unchanged.
     pub fn step(&mut self, tokens: &TokenBatch) -> Result<StepOutput> {
         let mask = self.mask_with(tokens)?;
         self.run(tokens, 0..tokens.sequence_length(), &mask, WantedLogits::All)
     }
 
-    /// As [`Session::step`], in as many steps of at most `chunk` tokens per sequence as it takes, at least 1: what a step
-    /// needs in memory then does not grow with the prompt. The output is that of the last of these steps, and of the
-    /// logits only [`StepOutput::last_logits`] is certain to be there. A task without a cache takes all tokens at once.
+    /// As [`Session::step`], in several steps of at most `chunk` tokens per sequence, so that the memory of a step does not
+    /// grow with the prompt. The output is that of the last step; of the logits only [`StepOutput::last_logits`] is sure to
+    /// be available. A task without a cache reads all tokens in one step.
     ///
     /// # Errors
-    /// As [`Session::step`], before anything is computed wherever the tokens are the reason; [`Error::Option`] for a
-    /// chunk of 0. The session is then as it was before.
+    /// As [`Session::step`]; invalid tokens are rejected before anything is computed. [`Error::Option`] for a chunk of 0.
+    /// The session is then unchanged.
     pub fn prefill(&mut self, tokens: &TokenBatch, chunk: usize) -> Result<StepOutput> {
         if chunk == 0 {
             return Err(Error::Option {
@@ -75,12 +77,12 @@ impl Session {
         self.run(tokens, done..length, mask, WantedLogits::Last)
     }
 
-    /// Keeps the first `tokens` cached tokens per sequence, padding included, and forgets the rest, as if it had never
-    /// been read. After 0 the session is as it began, and its next batch may have another size.
+    /// Keeps the first `tokens` cached tokens per sequence, including padding, and removes the rest from the cache. With 0
+    /// the session is empty, and its next batch may have another size.
     ///
     /// # Errors
     /// [`Error::Truncation`] for more tokens than [`Session::past_length`], [`Error::NoCache`] for a task without a
-    /// cache, or what the runtime reports. The session is then as it was before.
+    /// cache, or an error of the backend. The session is then unchanged.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
         if !self.has_cache {
             return Err(Error::NoCache);
@@ -100,12 +102,11 @@ impl Session {
         Ok(())
     }
 
-    /// Forgets one sequence of the batch, counted from 0, so that another can take its place: the next step that has tokens
-    /// for it begins a new one. Steps may have tokens for some sequences only, and padding for the others
-    /// ([`TokenBatch::masked`]).
+    /// Removes one sequence from the batch, so that another can take its place: the next step with tokens in this row
+    /// begins a new one. A step may have tokens for some rows and padding for the others ([`TokenBatch::masked`]).
     ///
     /// # Errors
-    /// [`Error::NoSequence`] for one that the batch does not have, [`Error::NoCache`] for a task without a cache.
+    /// [`Error::NoSequence`] for an index beyond the batch, [`Error::NoCache`] for a task without a cache.
     pub fn clear_sequence(&mut self, sequence: usize) -> Result<()> {
         if !self.has_cache {
             return Err(Error::NoCache);
@@ -118,7 +119,7 @@ impl Session {
         Ok(())
     }
 
-    /// The mask of cached and new tokens, once the new ones are known to be such that the model can take them.
+    /// Checks new tokens; returns the mask of cached and new tokens.
     fn mask_with(&self, tokens: &TokenBatch) -> Result<Array2<bool>> {
         if let Some(((row, column), id)) =
             tokens.ids().indexed_iter().find(|(_, id)| **id as usize >= self.config.vocab_size)
@@ -141,7 +142,7 @@ impl Session {
         Ok(mask)
     }
 
-    /// Runs some columns of a batch; `mask` ends with the batch's own.
+    /// Runs some columns of a batch. `mask` covers the cached tokens and the whole batch.
     fn run(
         &mut self,
         tokens: &TokenBatch,
@@ -161,7 +162,7 @@ impl Session {
         Ok(StepOutput { tensors })
     }
 
-    /// Tokens in the cache per sequence, padding included.
+    /// Tokens in the cache per sequence, including padding.
     pub fn past_length(&self) -> usize {
         match &self.mask {
             Some(mask) if self.has_cache => mask.ncols(),
@@ -183,7 +184,7 @@ impl Session {
     }
 }
 
-/// Position of every token: the number of tokens before it that count; 0 for padding in front.
+/// Position of every token: the number of tokens before it in its sequence; 0 for leading padding.
 fn positions(mask: ArrayView2<'_, bool>) -> Array2<i64> {
     let mut positions = mask.mapv(i64::from);
     for mut row in positions.rows_mut() {
@@ -196,14 +197,14 @@ fn positions(mask: ArrayView2<'_, bool>) -> Array2<i64> {
     positions
 }
 
-/// What one step computed.
+/// The outputs of one step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutput {
     tensors: TensorMap,
 }
 
 impl StepOutput {
-    /// Any output by its name; `None` where the graph does not have it.
+    /// An output by name; `None` if the graph does not have it.
     pub fn get(&self, name: OutputName) -> Option<&ArrayD<f32>> {
         self.tensors.get(&name)
     }
@@ -216,7 +217,7 @@ impl StepOutput {
     /// Next-token logits of every new token, `[batch, tokens, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::MissingOutput`] for a task that has none.
+    /// [`Error::MissingOutput`] for a task without this output.
     pub fn logits(&self) -> Result<ArrayView3<'_, f32>> {
         self.view(OutputName::Logits)?
             .into_dimensionality::<Ix3>()
@@ -231,7 +232,7 @@ impl StepOutput {
         self.logits_before_last(row, 0)
     }
 
-    /// Next-token logits of the token that comes `distance` before a sequence's last, `[vocab_size]`.
+    /// Next-token logits of the token `distance` before a sequence's last, `[vocab_size]`.
     pub(crate) fn logits_before_last(&self, row: usize, distance: usize) -> Result<ArrayView1<'_, f32>> {
         let logits = self.logits()?;
         let (batch_size, tokens, vocab_size) = logits.dim();
@@ -246,7 +247,7 @@ impl StepOutput {
     /// Class logits, `[batch, labels]`.
     ///
     /// # Errors
-    /// [`Error::MissingOutput`] for a task that has none.
+    /// [`Error::MissingOutput`] for a task without this output.
     pub fn class_logits(&self) -> Result<ArrayView2<'_, f32>> {
         self.view(OutputName::Logits)?
             .into_dimensionality::<Ix2>()
@@ -256,7 +257,7 @@ impl StepOutput {
     /// Hidden state after the final norm, `[batch, tokens, hidden_size]`.
     ///
     /// # Errors
-    /// [`Error::MissingOutput`] for a task that has none.
+    /// [`Error::MissingOutput`] for a task without this output.
     pub fn last_hidden_state(&self) -> Result<ArrayView3<'_, f32>> {
         let name = OutputName::LastHiddenState;
         self.view(name)?.into_dimensionality::<Ix3>().map_err(|_| self.missing(name))

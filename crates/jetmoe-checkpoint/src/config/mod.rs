@@ -1,15 +1,15 @@
-//! `config.json` in both layouts that exist: transformers' own and that of the first hub upload.
+//! `config.json` in both existing layouts: transformers' and that of the first hub upload.
 
 mod activation;
-pub(crate) mod document;
+pub(crate) mod reader;
 mod rope;
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use self::document::{Document, MAX_SIZE};
-use crate::weights::weights_of;
+use self::reader::{ConfigReader, MAX_SIZE};
+use crate::weights::expected_weights;
 use crate::{ConfigProblem, Error, Result, read_json};
 
 pub use activation::Activation;
@@ -26,7 +26,7 @@ pub enum Architecture {
     SequenceClassification,
 }
 
-/// A validated JetMoE configuration; every number is usable as it stands.
+/// A validated JetMoE configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// What the checkpoint was trained as.
@@ -43,7 +43,7 @@ pub struct ModelConfig {
     pub kv_channels: usize,
     /// Width of one MLP expert.
     pub intermediate_size: usize,
-    /// Longest sequence the model was made for, in tokens.
+    /// Longest sequence in tokens.
     pub max_position_embeddings: usize,
     /// Experts of each mixture.
     pub num_local_experts: usize,
@@ -51,7 +51,7 @@ pub struct ModelConfig {
     pub num_experts_per_token: usize,
     /// Activation of the MLP experts.
     pub activation: Activation,
-    /// Epsilon of the final norm. The norms inside the layers use [`ModelConfig::LAYER_NORM_EPS`] in any case.
+    /// Epsilon of the final norm. The norms inside the layers always use [`ModelConfig::LAYER_NORM_EPS`].
     pub rms_norm_eps: f64,
     /// Rotary embedding.
     pub rope: RopeParameters,
@@ -61,14 +61,14 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a sequence.
     pub eos_token_ids: Vec<u32>,
-    /// Token that fills up batches.
+    /// Token that pads batches.
     pub pad_token_id: Option<u32>,
     /// Names of the classes, in the order of the classification head's rows.
     pub labels: Vec<String>,
 }
 
 impl ModelConfig {
-    /// Epsilon of the two norms inside every layer. transformers builds them without passing `rms_norm_eps` on.
+    /// Epsilon of the two norms inside every layer: transformers does not pass `rms_norm_eps` to them.
     pub const LAYER_NORM_EPS: f64 = 1e-6;
 
     /// Reads and validates `config.json`.
@@ -83,33 +83,33 @@ impl ModelConfig {
     /// Validates a parsed `config.json`.
     ///
     /// # Errors
-    /// Every problem found.
+    /// Every problem.
     pub fn from_json(value: &Value) -> Result<Self, Vec<ConfigProblem>> {
         let Value::Object(object) = value else {
             return Err(vec![ConfigProblem {
                 key: "config.json".to_owned(),
-                message: "is no JSON object".to_owned(),
+                message: "is not a JSON object".to_owned(),
             }]);
         };
-        let mut document = Document::new(object, "");
-        let config = read(&mut document, object);
-        let problems = document.into_problems();
+        let mut reader = ConfigReader::new(object, "");
+        let config = read(&mut reader, object);
+        let problems = reader.into_problems();
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
-    /// Width of all key heads together, which need not be the hidden size.
+    /// Width of all key heads together. It may differ from the hidden size.
     pub fn kv_width(&self) -> usize {
         self.num_key_value_heads * self.kv_channels
     }
 
-    /// Query heads of one token: one per key head and chosen expert.
+    /// Query heads of one token: one per key head and selected expert.
     pub fn num_attention_heads(&self) -> usize {
         self.num_key_value_heads * self.num_experts_per_token
     }
 
     /// Number of weights that a checkpoint of this configuration has.
     pub fn parameters(&self) -> u64 {
-        weights_of(self).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+        expected_weights(self).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
     }
 
     /// Number of classes.
@@ -118,36 +118,36 @@ impl ModelConfig {
     }
 }
 
-/// Far more than any model has, and few enough to list every layer's tensors.
+/// Far more than any model has, and small enough to list every layer's tensors.
 const MAX_LAYERS: usize = 10_000;
 
-/// Far more than any classifier has, and few enough to name them all.
+/// Far more than any classifier has, and small enough to store every name.
 const MAX_LABELS: usize = 1_000_000;
 
-/// The defaults are those of transformers' `JetMoeConfig`.
-fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig {
-    let architecture = read_architecture(document, object);
+/// Reads every key, with the defaults of transformers' `JetMoeConfig`.
+fn read(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> ModelConfig {
+    let architecture = read_architecture(reader, object);
     for key in ["glu", "bias"] {
-        if !document.boolean(key, true) {
-            document.problem(key, "is false; only models with it exist, and only they are supported");
+        if !reader.boolean(key, true) {
+            reader.problem(key, "is false; only true is supported");
         }
     }
-    let num_local_experts = document.size(&["num_local_experts", "moe_num_experts"], 8);
-    let num_experts_per_token = document.size(&["num_experts_per_tok", "moe_top_k"], 2);
+    let num_local_experts = reader.size(&["num_local_experts", "moe_num_experts"], 8);
+    let num_experts_per_token = reader.size(&["num_experts_per_tok", "moe_top_k"], 2);
     if num_experts_per_token > num_local_experts {
-        document.problem(
+        reader.problem(
             "num_experts_per_tok",
-            format!("is {num_experts_per_token}, more than the {num_local_experts} experts there are"),
+            format!("is {num_experts_per_token}, more than num_local_experts, which is {num_local_experts}"),
         );
     }
-    let num_key_value_heads = document.size(&["num_key_value_heads"], 16);
-    let kv_channels = document.size(&["kv_channels", "head_dim"], 128);
+    let num_key_value_heads = reader.size(&["num_key_value_heads"], 16);
+    let kv_channels = reader.size(&["kv_channels", "head_dim"], 128);
     if !kv_channels.is_multiple_of(2) {
-        document.problem("kv_channels", format!("is {kv_channels}; rotary embedding needs an even number"));
+        reader.problem("kv_channels", format!("is {kv_channels}; rotary embedding needs an even number"));
     }
-    let intermediate_size = document.size(&["intermediate_size", "ffn_hidden_size"], 5632);
+    let intermediate_size = reader.size(&["intermediate_size", "ffn_hidden_size"], 5632);
     bound_widths(
-        document,
+        reader,
         &[
             (
                 "num_key_value_heads",
@@ -162,45 +162,45 @@ fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig
             ("intermediate_size", "2 × intermediate_size", &[2, intermediate_size]),
         ],
     );
-    // nothing in the model depends on this number, in transformers neither
+    // no part of the model depends on this number, not in transformers either
     let heads = num_key_value_heads.saturating_mul(num_experts_per_token);
     if let Some(other) =
-        document.value("num_attention_heads").filter(|given| given.as_u64() != Some(heads as u64))
+        reader.value("num_attention_heads").filter(|given| given.as_u64() != Some(heads as u64))
     {
         tracing::warn!(
-            "config.json: num_attention_heads is {other}; ignored, for it is always num_key_value_heads × \
+            "config.json: num_attention_heads is {other}; ignored, because it is always num_key_value_heads × \
              num_experts_per_tok = {heads}"
         );
     }
-    let activation = match document.text("activation_function").map(str::parse) {
+    let activation = match reader.text("activation_function") {
         None => Activation::Silu,
-        Some(Ok(activation)) => activation,
-        Some(Err(message)) => {
-            document.problem("activation_function", message);
+        Some(name) => name.parse().unwrap_or_else(|_| {
+            let message = format!("{name:?} is not supported; known are {}", Activation::NAMES);
+            reader.problem("activation_function", message);
             Activation::Silu
-        }
+        }),
     };
-    let vocab_size = document.size(&["vocab_size"], 32_000);
-    let max_position_embeddings = document.size(&["max_position_embeddings"], 4096);
-    let rms_norm_eps = document.number("rms_norm_eps", 0.0).unwrap_or(1e-6);
-    let rope = rope::read(document, max_position_embeddings);
-    let bos_token_id = read_single_token(document, "bos_token_id", &[1]);
-    let pad_token_id = read_single_token(document, "pad_token_id", &[]);
-    let eos_token_ids = document.token_ids("eos_token_id", &[2]);
+    let vocab_size = reader.size(&["vocab_size"], 32_000);
+    let max_position_embeddings = reader.size(&["max_position_embeddings"], 4096);
+    let rms_norm_eps = reader.number("rms_norm_eps", 0.0).unwrap_or(1e-6);
+    let rope = rope::read(reader, max_position_embeddings);
+    let bos_token_id = read_single_token(reader, "bos_token_id", &[1]);
+    let pad_token_id = read_single_token(reader, "pad_token_id", &[]);
+    let eos_token_ids = reader.token_ids("eos_token_id", &[2]);
     for (key, id) in [("bos_token_id", bos_token_id), ("pad_token_id", pad_token_id)]
         .into_iter()
         .filter_map(|(key, id)| id.map(|id| (key, id)))
         .chain(eos_token_ids.iter().map(|id| ("eos_token_id", *id)))
     {
         if id as usize >= vocab_size {
-            document.problem(key, format!("is {id}, beyond the vocabulary of {vocab_size}"));
+            reader.problem(key, format!("is {id}, beyond the vocabulary of {vocab_size}"));
         }
     }
     ModelConfig {
         architecture,
         vocab_size,
-        hidden_size: document.size(&["hidden_size"], 2048),
-        num_hidden_layers: document.size_up_to(&["num_hidden_layers", "num_layers"], 12, MAX_LAYERS),
+        hidden_size: reader.size(&["hidden_size"], 2048),
+        num_hidden_layers: reader.size_up_to(&["num_hidden_layers", "num_layers"], 12, MAX_LAYERS),
         num_key_value_heads,
         kv_channels,
         intermediate_size,
@@ -210,34 +210,34 @@ fn read(document: &mut Document<'_>, object: &Map<String, Value>) -> ModelConfig
         activation,
         rms_norm_eps,
         rope,
-        tie_word_embeddings: document.boolean("tie_word_embeddings", true),
+        tie_word_embeddings: reader.boolean("tie_word_embeddings", true),
         bos_token_id,
         eos_token_ids,
         pad_token_id,
-        labels: read_labels(document, object),
+        labels: read_labels(reader, object),
     }
 }
 
-/// Refuses sizes whose product, the width of some tensor, is too large to count. Each entry is the key to name, the
+/// Rejects sizes whose product, the width of some tensor, exceeds [`MAX_SIZE`]. Each entry is the key to report, the
 /// product in words and its factors.
-fn bound_widths(document: &mut Document<'_>, widths: &[(&str, &str, &[usize])]) {
+fn bound_widths(reader: &mut ConfigReader<'_>, widths: &[(&str, &str, &[usize])]) {
     for (key, product, factors) in widths {
         let width = factors.iter().try_fold(1_usize, |width, factor| width.checked_mul(*factor));
         if width.is_none_or(|width| width > MAX_SIZE) {
-            document.problem(key, format!("makes {product} larger than {MAX_SIZE}"));
+            reader.problem(key, format!("makes {product} larger than {MAX_SIZE}"));
         }
     }
 }
 
-fn read_architecture(document: &mut Document<'_>, object: &Map<String, Value>) -> Architecture {
-    let model_type = document.text("model_type");
+fn read_architecture(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> Architecture {
+    let model_type = reader.text("model_type");
     let named = match object.get("architectures") {
         None | Some(Value::Null) => None,
         Some(Value::Array(names)) if names.is_empty() => None,
         Some(value) => {
             let name = value.get(0).and_then(Value::as_str);
             if name.is_none() {
-                document.problem("architectures", format!("is {value}, expected a list with one name"));
+                reader.problem("architectures", format!("is {value}, expected a list with one name"));
             }
             name
         }
@@ -245,11 +245,11 @@ fn read_architecture(document: &mut Document<'_>, object: &Map<String, Value>) -
     match (model_type, named) {
         (Some("jetmoe"), _) => {}
         (Some(other), _) => {
-            document.problem("model_type", format!("is {other:?}, expected \"jetmoe\""));
+            reader.problem("model_type", format!("is {other:?}, expected \"jetmoe\""));
         }
         (None, Some(_)) => {}
-        (None, None) if document.value("model_type").is_some() => {}
-        (None, None) => document.problem("model_type", "is missing, expected \"jetmoe\""),
+        (None, None) if reader.value("model_type").is_some() => {}
+        (None, None) => reader.problem("model_type", "is missing, expected \"jetmoe\""),
     }
     match named {
         None | Some("JetMoeForCausalLM" | "JetMoEForCausalLM") => Architecture::CausalLm,
@@ -258,7 +258,7 @@ fn read_architecture(document: &mut Document<'_>, object: &Map<String, Value>) -
             Architecture::SequenceClassification
         }
         Some(other) => {
-            document.problem(
+            reader.problem(
                 "architectures",
                 format!(
                     "{other:?} is not supported; known are JetMoeForCausalLM, JetMoeModel, \
@@ -270,22 +270,22 @@ fn read_architecture(document: &mut Document<'_>, object: &Map<String, Value>) -
     }
 }
 
-fn read_single_token(document: &mut Document<'_>, key: &'static str, default: &[u32]) -> Option<u32> {
-    let ids = document.token_ids(key, default);
+fn read_single_token(reader: &mut ConfigReader<'_>, key: &'static str, default: &[u32]) -> Option<u32> {
+    let ids = reader.token_ids(key, default);
     if ids.len() > 1 {
-        document.problem(key, "lists several ids, expected one");
+        reader.problem(key, "lists several ids, expected one");
     }
     ids.first().copied()
 }
 
 /// Class names from `id2label`, else `LABEL_0 …` by `num_labels`, else transformers' default of two classes.
-fn read_labels(document: &mut Document<'_>, object: &Map<String, Value>) -> Vec<String> {
+fn read_labels(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> Vec<String> {
     let unnamed = |count: usize| (0..count).map(|index| format!("LABEL_{index}")).collect();
     let Some(named) = object.get("id2label").filter(|value| !value.is_null()) else {
-        return unnamed(document.size_up_to(&["num_labels"], 2, MAX_LABELS));
+        return unnamed(reader.size_up_to(&["num_labels"], 2, MAX_LABELS));
     };
     let Some(names) = named.as_object() else {
-        document.problem("id2label", format!("is {named}, expected an object from id to name"));
+        reader.problem("id2label", format!("is {named}, expected an object from id to name"));
         return unnamed(2);
     };
     let in_order: Option<Vec<String>> = (0..names.len())
@@ -295,15 +295,15 @@ fn read_labels(document: &mut Document<'_>, object: &Map<String, Value>) -> Vec<
         Some(labels) if !labels.is_empty() => {
             let count = labels.len();
             if let Some(other) =
-                document.value("num_labels").filter(|given| given.as_u64() != Some(count as u64))
+                reader.value("num_labels").filter(|given| given.as_u64() != Some(count as u64))
             {
-                document
+                reader
                     .problem("num_labels", format!("is {other}, but id2label has {count}; keep one of them"));
             }
             labels
         }
         _ => {
-            document.problem("id2label", "must name the classes 0, 1, 2, … without a gap");
+            reader.problem("id2label", "must name the classes 0, 1, 2, … consecutively");
             unnamed(2)
         }
     }

@@ -1,8 +1,8 @@
-//! Rotary embedding parameters, by the rules of transformers' `modeling_rope_utils`.
+//! Parameters of the rotary embedding, by the rules of transformers' `modeling_rope_utils.py`.
 
 use serde_json::Value;
 
-use super::document::Document;
+use super::reader::ConfigReader;
 
 /// Base and scaling of the rotary embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +16,7 @@ pub struct RopeParameters {
 /// How rotary frequencies are changed for longer contexts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
-    /// Frequencies as they are.
+    /// Unchanged frequencies.
     Default,
     /// Every frequency divided by `factor`.
     Linear {
@@ -43,9 +43,9 @@ pub enum RopeScaling {
     Llama3 {
         /// Factor on the long wavelengths.
         factor: f64,
-        /// Where the stretched band begins.
+        /// Divisor of the context length that gives the shortest wavelength that is fully stretched.
         low_freq_factor: f64,
-        /// Where the untouched band ends.
+        /// Divisor of the context length that gives the longest wavelength that is unchanged.
         high_freq_factor: f64,
         /// Context length of the training, in tokens.
         original_max_position_embeddings: usize,
@@ -54,64 +54,62 @@ pub enum RopeScaling {
 
 const DEFAULT_THETA: f64 = 10_000.0;
 
-/// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` of older files. Where a file has both, they must mean
-/// the same.
-pub(super) fn read(document: &mut Document<'_>, max_position_embeddings: usize) -> RopeParameters {
-    let around = Around {
-        theta: document.positive("rope_theta"),
-        original_max_position_embeddings: document
+/// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` of older files. If a file has both, they must agree.
+pub(super) fn read(reader: &mut ConfigReader<'_>, max_position_embeddings: usize) -> RopeParameters {
+    let top_level = TopLevel {
+        theta: reader.positive("rope_theta"),
+        original_max_position_embeddings: reader
             .value("original_max_position_embeddings")
-            .map(|_| document.size(&["original_max_position_embeddings"], max_position_embeddings)),
-        partial_rotary_factor: document.value("partial_rotary_factor").cloned(),
+            .map(|_| reader.size(&["original_max_position_embeddings"], max_position_embeddings)),
+        partial_rotary_factor: reader.value("partial_rotary_factor").cloned(),
         max_position_embeddings,
     };
     let mut found = Vec::new();
     for (key, prefix) in [("rope_scaling", "rope_scaling."), ("rope_parameters", "rope_parameters.")] {
-        match document.value(key) {
+        match reader.value(key) {
             None => {}
             Some(Value::Object(object)) if object.is_empty() => {}
             Some(Value::Object(object)) => {
-                let mut section = Document::new(object, prefix);
-                found.push(read_section(&mut section, &around));
-                document.adopt(section.into_problems());
+                let mut section = ConfigReader::new(object, prefix);
+                found.push(read_section(&mut section, &top_level));
+                reader.extend_problems(section.into_problems());
             }
-            Some(other) => document.problem(key, format!("is {other}, expected an object")),
+            Some(other) => reader.problem(key, format!("is {other}, expected an object")),
         }
     }
     match <[RopeParameters; 2]>::try_from(found) {
         Ok([scaling, parameters]) => {
             if scaling != parameters {
-                document
-                    .problem("rope_scaling", "means something else than rope_parameters; keep one of them");
+                reader.problem("rope_scaling", "contradicts rope_parameters; keep one of them");
             }
             parameters
         }
         Err(found) => found.into_iter().next().unwrap_or(RopeParameters {
-            theta: around.theta.unwrap_or(DEFAULT_THETA),
+            theta: top_level.theta.unwrap_or(DEFAULT_THETA),
             scaling: RopeScaling::Default,
         }),
     }
 }
 
-/// What the top level of the file says about rotary embedding.
-struct Around {
+/// Keys at the top level of `config.json` that concern rotary embedding.
+struct TopLevel {
     theta: Option<f64>,
     original_max_position_embeddings: Option<usize>,
     partial_rotary_factor: Option<Value>,
     max_position_embeddings: usize,
 }
 
-fn read_section(section: &mut Document<'_>, around: &Around) -> RopeParameters {
+fn read_section(section: &mut ConfigReader<'_>, top_level: &TopLevel) -> RopeParameters {
     let inner_theta = section.positive("rope_theta");
-    if let (Some(inner), Some(top)) = (inner_theta, around.theta)
+    if let (Some(inner), Some(top)) = (inner_theta, top_level.theta)
         && inner != top
     {
         section.problem("rope_theta", format!("is {inner}, but the top level says {top}; keep one of them"));
     }
-    let theta = inner_theta.or(around.theta).unwrap_or(DEFAULT_THETA);
-    let scaling = read_scaling(section, around);
-    // transformers ignores the factor for the default type, and cannot run the others with it
-    let partial = section.value("partial_rotary_factor").or(around.partial_rotary_factor.as_ref());
+    let theta = inner_theta.or(top_level.theta).unwrap_or(DEFAULT_THETA);
+    let scaling = read_scaling(section, top_level);
+    // transformers ignores the factor for the default type, and cannot run the other types with it
+    let partial = section.value("partial_rotary_factor").or(top_level.partial_rotary_factor.as_ref());
     if let Some(partial) = partial
         && scaling != RopeScaling::Default
         && partial.as_f64() != Some(1.0)
@@ -126,21 +124,23 @@ fn read_section(section: &mut Document<'_>, around: &Around) -> RopeParameters {
     RopeParameters { theta, scaling }
 }
 
-fn read_scaling(section: &mut Document<'_>, around: &Around) -> RopeScaling {
+fn read_scaling(section: &mut ConfigReader<'_>, top_level: &TopLevel) -> RopeScaling {
     let kind = section.text("rope_type").or_else(|| section.text("type")).unwrap_or("default");
-    // the top level comes first, as in transformers
-    let original_positions = |section: &mut Document<'_>| match around.original_max_position_embeddings {
+    // the top level takes precedence, as in transformers
+    let original_positions = |section: &mut ConfigReader<'_>| match top_level.original_max_position_embeddings
+    {
         Some(positions) => positions,
-        None => section.size(&["original_max_position_embeddings"], around.max_position_embeddings),
+        None => section.size(&["original_max_position_embeddings"], top_level.max_position_embeddings),
     };
     match kind {
         "default" => RopeScaling::Default,
         "linear" => RopeScaling::Linear { factor: required(section, "factor") },
         "yarn" => {
             let original_max_position_embeddings = original_positions(section);
-            // transformers takes `null` for the ratio of the lengths, and refuses a missing factor
+            // transformers replaces a `null` factor by the ratio of the lengths, and rejects a missing one
             let factor = if section.has("factor") {
-                let ratio = around.max_position_embeddings as f64 / original_max_position_embeddings as f64;
+                let ratio =
+                    top_level.max_position_embeddings as f64 / original_max_position_embeddings as f64;
                 section.positive("factor").unwrap_or(ratio)
             } else {
                 required(section, "factor")
@@ -198,9 +198,9 @@ fn yarn_magnitude(factor: f64, scale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }
 
-fn required(section: &mut Document<'_>, key: &'static str) -> f64 {
+fn required(section: &mut ConfigReader<'_>, key: &'static str) -> f64 {
     if section.value(key).is_none() {
-        section.problem(key, "is missing, but this rope_type needs it");
+        section.problem(key, "is missing; this rope_type requires it");
     }
     section.positive(key).unwrap_or(1.0)
 }

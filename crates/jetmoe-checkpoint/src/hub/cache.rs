@@ -1,12 +1,13 @@
 //! The folder layout of Hugging Face's cache: `models--owner--name/{refs,snapshots,blobs}`.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::index::WeightsIndex;
-use crate::names;
+use crate::{Error, Result, names, read_text};
 
-/// One model's part of the cache.
+/// The folder of one model in the cache.
 pub(super) struct Cache {
     folder: PathBuf,
 }
@@ -16,43 +17,49 @@ impl Cache {
         Cache { folder: cache_dir.join(format!("models--{}", id.replace('/', "--"))) }
     }
 
-    /// Where the files of a commit are.
+    /// Folder with the files of a commit.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// Notes which commit a branch or tag was when it was fetched.
-    pub(super) fn point(&self, revision: &str, commit: &str) -> io::Result<()> {
+    /// File that holds the commit of a branch or tag, as of its last download.
+    fn ref_path(&self, revision: &str) -> PathBuf {
+        self.folder.join("refs").join(revision)
+    }
+
+    /// Records the commit of a branch or tag.
+    pub(super) fn write_ref(&self, revision: &str, commit: &str) -> io::Result<()> {
         if is_commit(revision) {
             return Ok(());
         }
-        let reference = self.folder.join("refs").join(revision);
-        if let Some(parent) = reference.parent() {
-            std::fs::create_dir_all(parent)?;
+        let path = self.ref_path(revision);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
         }
-        std::fs::write(reference, commit)
+        fs::write(path, commit)
     }
 
-    /// The snapshot of a revision if it has all a model needs, else what is missing.
-    pub(super) fn complete_snapshot(&self, revision: &str) -> Result<PathBuf, String> {
-        let commit = if is_commit(revision) {
-            revision.to_owned()
-        } else {
-            let reference = self.folder.join("refs").join(revision);
-            std::fs::read_to_string(&reference)
-                .map(|commit| commit.trim().to_owned())
-                .map_err(|_| format!("{} does not exist", reference.display()))?
+    /// The snapshot of a revision, if it has every file that a model needs.
+    ///
+    /// # Errors
+    /// The first file that is missing.
+    pub(super) fn complete_snapshot(&self, revision: &str) -> Result<PathBuf> {
+        let commit = match is_commit(revision) {
+            true => revision.to_owned(),
+            false => read_text(&self.ref_path(revision))?.trim().to_owned(),
         };
         let folder = self.snapshot(&commit);
         let require = |name: &str| {
-            let file = folder.join(name);
-            if file.is_file() { Ok(()) } else { Err(format!("{} does not exist", file.display())) }
+            let path = folder.join(name);
+            match fs::metadata(&path) {
+                Ok(_) => Ok(()),
+                Err(source) => Err(Error::Io { action: "read", path, source }),
+            }
         };
         require(names::CONFIG)?;
         let index = folder.join(names::WEIGHTS_INDEX);
         if index.is_file() && !folder.join(names::WEIGHTS).is_file() {
-            let index = WeightsIndex::read(&index).map_err(|error| error.to_string())?;
-            index.shards().try_for_each(require)?;
+            WeightsIndex::read(&index)?.shards().try_for_each(require)?;
         } else {
             require(names::WEIGHTS)?;
         }
@@ -60,7 +67,7 @@ impl Cache {
     }
 }
 
-/// A full commit hash names its snapshot without a reference.
+/// A full commit hash names its snapshot without a ref.
 fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,4 +1,4 @@
-//! Why a download failed, and what to do about it.
+//! Why a download failed, and advice.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use crate::Error;
 pub(super) enum Failure {
     /// The network, the hub or the disk.
     Hub(HFError),
-    /// The hub answered, but what it holds cannot be used.
+    /// The hub responded, but the repository cannot be used.
     Refused { message: String, advice: String },
-    /// A fetched file is not what it should be.
+    /// A downloaded file is not valid.
     Files(Error),
 }
 
@@ -33,37 +33,38 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// Whether the hub could not be asked, so that an older answer is better than none.
+    /// Whether the hub is unavailable, so that an older copy in the cache may be used.
     pub(super) fn is_outage(&self) -> bool {
         match self {
             Failure::Hub(HFError::Request { source, .. }) => source.is_connect() || source.is_timeout(),
-            Failure::Hub(error) => answer(error).is_some_and(|answer| answer.status >= 500),
+            Failure::Hub(error) => response(error).is_some_and(|response| response.status >= 500),
             Failure::Refused { .. } | Failure::Files(_) => false,
         }
     }
 
     pub(super) fn explain(self, request: &Request<'_>) -> Error {
-        let (message, advice) = match self {
+        let ((message, advice), source) = match self {
             Failure::Files(error) => return error,
-            Failure::Refused { message, advice } => (message, advice),
-            Failure::Hub(error) => match answer(&error) {
-                Some(answer) => explain_answer(&answer, request),
-                None => explain_error(&error, request),
+            Failure::Refused { message, advice } => ((message, advice), None),
+            Failure::Hub(error) => match response(&error) {
+                // the message says all that the response does
+                Some(response) => (explain_response(&response, request), None),
+                None => (explain_error(&error, request), Some(error.into())),
             },
         };
-        Error::Hub { id: request.id.to_owned(), message, advice }
+        Error::Hub { id: request.id.to_owned(), message, advice, source }
     }
 }
 
-fn explain_answer(answer: &Answer<'_>, request: &Request<'_>) -> (String, String) {
+fn explain_response(response: &Response<'_>, request: &Request<'_>) -> (String, String) {
     let Request { id, revision, settings } = request;
     let endpoint = &settings.endpoint;
     let tokens = "https://huggingface.co/settings/tokens";
-    let said = match answer.message.map(str::trim) {
-        Some(said) if !said.is_empty() => format!(" ({said})"),
+    let said = match response.message.map(str::trim) {
+        Some(message) if !message.is_empty() => format!(" ({message})"),
         _ => String::new(),
     };
-    match (answer.status, answer.code) {
+    match (response.status, response.code) {
         (_, Some("GatedRepo")) | (403, _) => (
             format!("access to it is restricted{said}"),
             format!(
@@ -76,14 +77,14 @@ fn explain_answer(answer: &Answer<'_>, request: &Request<'_>) -> (String, String
                 "check the id, or set HF_TOKEN to a valid token of an account that may read it ({tokens})"
             ),
         ),
-        // the hub does not tell strangers whether a private model exists
+        // to a request without a token the hub does not reveal that a private model exists
         (401, _) => (
             format!("there is no such public model{said}"),
             format!("check the id; if the model is private or gated, set HF_TOKEN ({tokens})"),
         ),
         (404, Some("RevisionNotFound")) => (
             format!("it has no revision {revision:?}"),
-            format!("check --revision; its branches and tags are listed at {endpoint}/{id}/tree/main"),
+            format!("check the revision; its branches and tags are listed at {endpoint}/{id}/tree/main"),
         ),
         (404, Some("RepoNotFound")) => (
             "there is no such model".to_owned(),
@@ -91,18 +92,18 @@ fn explain_answer(answer: &Answer<'_>, request: &Request<'_>) -> (String, String
         ),
         (404, _) => (
             format!("there is no such model, or it has no revision {revision:?}"),
-            format!("check the id and --revision at {endpoint}/{id}"),
+            format!("check the id and the revision at {endpoint}/{id}"),
         ),
         (429, _) => (
-            format!("the hub asks for fewer requests{said}"),
-            "wait a few minutes; with HF_TOKEN set the limits are higher".to_owned(),
+            format!("the hub limits the rate of requests{said}"),
+            "wait a few minutes; with HF_TOKEN the limit is higher".to_owned(),
         ),
         (status @ 500.., _) => (
-            format!("{endpoint} is out of order: HTTP {status}{said}"),
-            "try again later; whole files are not fetched twice".to_owned(),
+            format!("{endpoint} failed: HTTP {status}{said}"),
+            "try again later; complete files are not downloaded again".to_owned(),
         ),
         (status, _) => (
-            format!("{} answered HTTP {status}{said}", answer.url),
+            format!("{} responded with HTTP {status}{said}", response.url),
             "check HF_ENDPOINT and the proxy".to_owned(),
         ),
     }
@@ -121,16 +122,16 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
             ),
         ),
         HFError::Request { source, .. } if source.is_decode() => (
-            format!("{endpoint} does not answer as a hub: {cause}"),
+            format!("{endpoint} does not respond like a hub: {cause}"),
             "check HF_ENDPOINT and the proxy".to_owned(),
         ),
         HFError::Request { .. } | HFError::Xet { .. } => (
-            format!("the download broke off: {cause}"),
-            "run the same command again; whole files are not fetched twice".to_owned(),
+            format!("the download was interrupted: {cause}"),
+            "try again; complete files are not downloaded again".to_owned(),
         ),
         HFError::EntryNotFound { path, .. } => (
-            format!("the hub lists {path} but does not hand it out"),
-            "try again later, or another --revision".to_owned(),
+            format!("the hub lists {path} but does not serve it"),
+            "try again later, or try another revision".to_owned(),
         ),
         HFError::Io(_) => (
             format!("cannot write to the cache {}: {cause}", settings.cache_dir.display()),
@@ -141,28 +142,28 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
             format!("wait for that process, or remove {} if there is none", path.display()),
         ),
         HFError::Url(_) => (
-            format!("{endpoint:?} is no address: {cause}"),
+            format!("{endpoint:?} is not a URL: {cause}"),
             "correct HF_ENDPOINT, for example https://huggingface.co, or unset it".to_owned(),
         ),
         HFError::MalformedResponse { .. } | HFError::Json(_) => (
-            format!("{endpoint} does not answer as a hub: {cause}"),
+            format!("{endpoint} does not respond like a hub: {cause}"),
             "check HF_ENDPOINT and the proxy".to_owned(),
         ),
-        _ => (cause, format!("check the id and --revision at {endpoint}/{id}")),
+        _ => (cause, format!("check the id and the revision at {endpoint}/{id}")),
     }
 }
 
-/// What the hub said when it refused.
-struct Answer<'a> {
+/// An error response of the hub.
+struct Response<'a> {
     status: u16,
-    /// The hub's own name for the reason, such as `GatedRepo`.
+    /// The hub's error code, such as `GatedRepo`.
     code: Option<&'a str>,
     message: Option<&'a str>,
     url: &'a str,
 }
 
-/// What the hub answered, if it did.
-fn answer(error: &HFError) -> Option<Answer<'_>> {
+/// The hub's response, if there was one.
+fn response(error: &HFError) -> Option<Response<'_>> {
     let context = match error {
         HFError::Http { context }
         | HFError::AuthRequired { context }
@@ -174,7 +175,7 @@ fn answer(error: &HFError) -> Option<Answer<'_>> {
         | HFError::EntryNotFound { context, .. } => context.as_ref()?,
         _ => return None,
     };
-    Some(Answer {
+    Some(Response {
         status: context.status.as_u16(),
         code: context.error_code.as_deref(),
         message: context.server_message.as_deref(),
@@ -182,7 +183,7 @@ fn answer(error: &HFError) -> Option<Answer<'_>> {
     })
 }
 
-/// The innermost message, which names the cause: `Connection refused`, not `error sending request`.
+/// The message of the innermost error: `Connection refused`, not `error sending request`.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

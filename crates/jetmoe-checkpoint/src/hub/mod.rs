@@ -1,4 +1,4 @@
-//! Download from the Hugging Face hub, into the cache that all of Hugging Face's tools share.
+//! Download from the Hugging Face hub into the cache that all of its tools share.
 
 mod cache;
 mod failure;
@@ -18,14 +18,14 @@ use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
 
 use self::cache::Cache;
 use self::failure::Failure;
-use self::progress::DownloadBar;
+use self::progress::ProgressTracker;
 use self::settings::Settings;
 use crate::index::WeightsIndex;
 use crate::{Error, HubOptions, Result, names};
 
 const DEFAULT_REVISION: &str = "main";
 
-/// What a folder needs beside its weights; only the configuration must exist.
+/// Files of a checkpoint other than its weights; only the configuration must exist.
 const SMALL_FILES: [&str; 5] = [
     names::CONFIG,
     names::GENERATION_CONFIG,
@@ -34,7 +34,7 @@ const SMALL_FILES: [&str; 5] = [
     names::CHAT_TEMPLATE,
 ];
 
-/// One model to fetch.
+/// One model to download.
 struct Request<'a> {
     /// `owner/name`.
     id: &'a str,
@@ -44,10 +44,10 @@ struct Request<'a> {
 
 /// A file of the repository, as the hub lists it.
 #[derive(Debug, Clone, Copy)]
-struct Listed {
+struct RepoFile {
     bytes: u64,
-    /// Whether it is stored in chunks, which are reported as one batch instead of file by file.
-    chunked: bool,
+    /// Whether it is in Xet storage; hf-hub reports the progress of all such files as one batch.
+    is_xet: bool,
 }
 
 pub(crate) fn download(id: &str, options: &HubOptions) -> Result<PathBuf> {
@@ -57,20 +57,20 @@ pub(crate) fn download(id: &str, options: &HubOptions) -> Result<PathBuf> {
 }
 
 impl Request<'_> {
-    /// The folder of the model's files. Without a network, a complete copy in the cache will do.
+    /// The folder with the model's files. Without a network, a complete copy in the cache is used.
     fn folder(&self) -> Result<PathBuf> {
         if !is_revision(self.revision) {
             return Err(Failure::Refused {
-                message: format!("{:?} is no branch, tag or commit", self.revision),
-                advice: "check --revision".to_owned(),
+                message: format!("{:?} is not a branch, tag or commit", self.revision),
+                advice: "check the revision".to_owned(),
             }
             .explain(self));
         }
         let cache = Cache::new(&self.settings.cache_dir, self.id);
         if self.settings.offline {
-            return cache.complete_snapshot(self.revision).map_err(|missing| self.not_cached(&missing));
+            return cache.complete_snapshot(self.revision).map_err(|missing| self.not_cached(missing));
         }
-        self.fetch(&cache).or_else(|failure| match cache.complete_snapshot(self.revision) {
+        self.download(&cache).or_else(|failure| match cache.complete_snapshot(self.revision) {
             Ok(folder) if failure.is_outage() => {
                 tracing::warn!(model = self.id, %failure, "the hub cannot be reached; using the copy in the cache");
                 Ok(folder)
@@ -79,7 +79,7 @@ impl Request<'_> {
         })
     }
 
-    fn fetch(&self, cache: &Cache) -> Result<PathBuf, Failure> {
+    fn download(&self, cache: &Cache) -> Result<PathBuf, Failure> {
         let repository = self.repository()?;
         let commit = repository
             .info()
@@ -91,7 +91,7 @@ impl Request<'_> {
         let mut wanted: Vec<&str> =
             SMALL_FILES.into_iter().filter(|name| listing.contains_key(*name)).collect();
         if !listing.contains_key(names::CONFIG) {
-            return Err(self.no_model());
+            return Err(self.missing_config());
         }
         let index;
         if listing.contains_key(names::WEIGHTS) {
@@ -103,38 +103,40 @@ impl Request<'_> {
             if let Some(absent) = index.shards().find(|shard| !listing.contains_key(*shard)) {
                 return Err(Failure::Refused {
                     message: format!(
-                        "its {} names {absent}, which the repository does not hold",
+                        "its {} names {absent}, which the repository does not have",
                         names::WEIGHTS_INDEX
                     ),
-                    advice: "this revision is incomplete; try another with --revision".to_owned(),
+                    advice: "this revision is incomplete; try another one".to_owned(),
                 });
             }
             wanted.push(names::WEIGHTS_INDEX);
             wanted.extend(index.shards());
         } else {
-            return Err(self.no_safetensors(listing.keys()));
+            return Err(self.missing_safetensors(listing.keys()));
         }
 
         let folder = cache.snapshot(&commit);
-        let missing: BTreeMap<String, Listed> = wanted
+        let missing: BTreeMap<String, RepoFile> = wanted
             .iter()
             .filter(|name| !folder.join(name).exists())
             .map(|name| ((*name).to_owned(), listing[*name]))
             .collect();
         if !missing.is_empty() {
-            let bar = self.settings.progress.then(|| Progress::new(DownloadBar::new(missing.clone())));
+            let observer = self.settings.observer.clone();
+            let progress =
+                observer.map(|observer| Progress::new(ProgressTracker::new(observer, missing.clone())));
             repository
                 .snapshot_download()
                 .revision(&commit)
                 .allow_patterns(missing.keys().map(|name| literal_pattern(name)).collect())
-                .maybe_progress(bar)
+                .maybe_progress(progress)
                 .send()?;
         }
         for name in &wanted {
             self.verify(&folder.join(name), listing[*name])?;
         }
-        // last, so that no revision points to a folder with files missing
-        cache.point(self.revision, &commit).map_err(HFError::Io)?;
+        // last, so that no ref names an incomplete snapshot
+        cache.write_ref(self.revision, &commit).map_err(HFError::Io)?;
         Ok(folder)
     }
 
@@ -152,9 +154,9 @@ impl Request<'_> {
         Ok(client.model(owner, name))
     }
 
-    /// hf-hub 1.0 does not look at the status of a download's answer, so that an error page would stay in the cache as
-    /// the file; its size gives it away.
-    fn verify(&self, file: &Path, listed: Listed) -> Result<(), Failure> {
+    /// hf-hub 1.0 ignores the HTTP status of a download and stores an error page as the file. Compares the size, and
+    /// removes a file of another size.
+    fn verify(&self, file: &Path, listed: RepoFile) -> Result<(), Failure> {
         let found = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
         if found == listed.bytes {
             return Ok(());
@@ -166,25 +168,24 @@ impl Request<'_> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         Err(Failure::Refused {
             message: format!("{name} arrived with {found} bytes instead of {}", listed.bytes),
-            advice: "it was removed; run the same command again, whole files are not fetched twice"
-                .to_owned(),
+            advice: "it was removed; download again; complete files are kept".to_owned(),
         })
     }
 
-    fn no_model(&self) -> Failure {
+    fn missing_config(&self) -> Failure {
         Failure::Refused {
-            message: format!("it has no {}, so it is no transformers model", names::CONFIG),
-            advice: format!("see what it holds: {}", self.page()),
+            message: format!("it has no {}, so it is not a transformers model", names::CONFIG),
+            advice: format!("see its files: {}", self.page()),
         }
     }
 
-    fn no_safetensors<'n>(&self, mut files: impl Iterator<Item = &'n String>) -> Failure {
+    fn missing_safetensors<'n>(&self, mut files: impl Iterator<Item = &'n String>) -> Failure {
         const PICKLES: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
         let pickle = files.find(|name| PICKLES.iter().any(|suffix| name.ends_with(suffix)));
         match pickle {
             Some(pickle) => Failure::Refused {
                 message: format!(
-                    "its weights are pickles only ({pickle}), which can run code and are not read here"
+                    "its weights are pickles only ({pickle}); pickles can execute code and are not supported"
                 ),
                 advice: format!(
                     "convert them: AutoModelForCausalLM.from_pretrained({:?}).save_pretrained(FOLDER) in transformers, \
@@ -194,12 +195,12 @@ impl Request<'_> {
             },
             None => Failure::Refused {
                 message: format!("it has neither {} nor {}", names::WEIGHTS, names::WEIGHTS_INDEX),
-                advice: format!("see what it holds: {}", self.page()),
+                advice: format!("see its files: {}", self.page()),
             },
         }
     }
 
-    fn not_cached(&self, missing: &str) -> Error {
+    fn not_cached(&self, missing: Error) -> Error {
         Error::Hub {
             id: self.id.to_owned(),
             message: format!("HF_HUB_OFFLINE is set, and the cache has no complete copy: {missing}"),
@@ -207,10 +208,11 @@ impl Request<'_> {
                 "unset HF_HUB_OFFLINE to download it, set HF_HUB_CACHE to the cache that holds it, or give a \
                      folder"
                     .to_owned(),
+            source: Some(Box::new(missing)),
         }
     }
 
-    /// The model's page for people.
+    /// Web page of the model.
     fn page(&self) -> String {
         format!("{}/{}/tree/{}", self.settings.endpoint, self.id, self.revision)
     }
@@ -219,27 +221,27 @@ impl Request<'_> {
 fn list(
     repository: &HFRepositorySync<RepoTypeModel>,
     commit: &str,
-) -> Result<BTreeMap<String, Listed>, HFError> {
+) -> Result<BTreeMap<String, RepoFile>, HFError> {
     let entries = repository.list_tree().revision(commit).send()?;
     Ok(entries
         .into_iter()
         .filter_map(|entry| match entry {
             RepoTreeEntry::File { path, size, xet_hash, .. } => {
-                Some((path, Listed { bytes: size, chunked: xet_hash.is_some() }))
+                Some((path, RepoFile { bytes: size, is_xet: xet_hash.is_some() }))
             }
             RepoTreeEntry::Directory { .. } => None,
         })
         .collect())
 }
 
-/// A revision becomes part of a path in the cache, so it may not lead out of it.
+/// A revision becomes part of a path in the cache, so it must not escape from it.
 fn is_revision(revision: &str) -> bool {
     !revision.is_empty()
         && !revision.contains('\\')
         && revision.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// A glob pattern that matches a file name and nothing else.
+/// A glob pattern that matches one file name only.
 fn literal_pattern(name: &str) -> String {
     name.chars()
         .map(|letter| if "*?[]{}!\\".contains(letter) { format!("[{letter}]") } else { letter.to_string() })

@@ -1,28 +1,29 @@
-//! What the environment says about the hub, by the names that all of Hugging Face's tools use.
+//! Settings of the download, from the environment variables that all of Hugging Face's tools read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::HubOptions;
+use crate::{DownloadObserver, HubOptions};
 
 const HUB: &str = "https://huggingface.co";
 
 #[derive(Debug)]
 pub(super) struct Settings {
-    /// Address of the hub, without a slash at its end.
+    /// URL of the hub, without a trailing slash.
     pub(super) endpoint: String,
-    /// `HF_TOKEN`; if `None`, hf-hub looks for the file that `hf auth login` leaves.
+    /// `HF_TOKEN`; if `None`, hf-hub reads the file that `hf auth login` writes.
     pub(super) token: Option<String>,
     pub(super) cache_dir: PathBuf,
-    /// Whether only the cache is looked at.
+    /// Whether to use the cache only.
     pub(super) offline: bool,
-    pub(super) progress: bool,
-    /// First pause before a failed request is repeated; it doubles from one to the next.
+    pub(super) observer: Option<Arc<dyn DownloadObserver>>,
+    /// Delay before the first retry of a failed request; doubles with every retry.
     pub(super) retry_delay: Duration,
 }
 
 impl Settings {
-    /// Settings from the options and the environment, which `variable` looks up.
+    /// Settings from the options and the environment; `variable` looks up an environment variable.
     pub(super) fn new(options: &HubOptions, variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let variable = |name: &str| {
             variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
@@ -47,7 +48,7 @@ impl Settings {
             token: variable("HF_TOKEN"),
             cache_dir,
             offline,
-            progress: options.progress,
+            observer: options.observer.clone(),
             retry_delay: Duration::from_millis(100),
         }
     }

@@ -1,17 +1,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hf_hub::progress::{DownloadEvent, FileProgress, FileStatus, ProgressHandler};
-use indicatif::ProgressBar;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::mock::{COMMIT, Contents, ID, MockHub};
-use super::progress::DownloadBar;
+use super::progress::ProgressTracker;
 use super::settings::Settings;
-use super::{Listed, Request};
-use crate::{Error, HubOptions, names};
+use super::{RepoFile, Request};
+use crate::{DownloadObserver, DownloadProgress, Error, HubOptions, names};
 
 const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
 
@@ -56,7 +56,7 @@ fn settings(endpoint: &str, cache: &TempDir) -> Settings {
         token: None,
         cache_dir: cache.path().to_owned(),
         offline: false,
-        progress: false,
+        observer: None,
         retry_delay: Duration::from_millis(1),
     }
 }
@@ -154,8 +154,8 @@ fn offline_without_a_copy_says_what_is_missing() {
     let error = refused(single(), |settings| settings.offline = true);
     assert_eq!(
         error,
-        "cannot fetch jetmoe/jetmoe-mini from the hub: HF_HUB_OFFLINE is set, and the cache has no complete copy: \
-         CACHE/models--jetmoe--jetmoe-mini/refs/main does not exist\n  \
+        "cannot download jetmoe/jetmoe-mini from the hub: HF_HUB_OFFLINE is set, and the cache has no complete copy: \
+         cannot read CACHE/models--jetmoe--jetmoe-mini/refs/main: No such file or directory (os error 2)\n  \
          unset HF_HUB_OFFLINE to download it, set HF_HUB_CACHE to the cache that holds it, or give a folder"
     );
 }
@@ -167,7 +167,7 @@ fn offline_with_a_shard_missing_names_the_shard() {
     let folder = fetch(&online).unwrap();
     std::fs::remove_file(folder.join(SHARDS[1])).unwrap();
     let error = fetch(&Settings { offline: true, ..online }).unwrap_err().to_string();
-    assert!(error.contains(&format!("{} does not exist", folder.join(SHARDS[1]).display())), "{error}");
+    assert!(error.contains(&format!("cannot read {}: ", folder.join(SHARDS[1]).display())), "{error}");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_revision_may_not_lead_out_of_the_cache() {
     for revision in ["", "..", "../../etc", "/etc", "a//b", "a/.", "a\\b"] {
         let error = Request { id: ID, revision, settings: &settings }.folder().unwrap_err().to_string();
         assert!(
-            error.contains(&format!("{revision:?} is no branch, tag or commit\n  check --revision")),
+            error.contains(&format!("{revision:?} is not a branch, tag or commit\n  check the revision")),
             "{error}"
         );
     }
@@ -214,20 +214,20 @@ fn a_wrong_token_is_told_from_a_missing_one() {
     });
     assert_eq!(
         wrong,
-        "cannot fetch jetmoe/jetmoe-mini from the hub: the hub does not accept the token in HF_TOKEN for it (Invalid \
+        "cannot download jetmoe/jetmoe-mini from the hub: the hub does not accept the token in HF_TOKEN for it (Invalid \
          username or password.)\n  check the id, or set HF_TOKEN to a valid token of an account that may read it \
          (https://huggingface.co/settings/tokens)"
     );
     assert_eq!(
         refused_with(401, "RepoNotFound", "Repository not found"),
-        "cannot fetch jetmoe/jetmoe-mini from the hub: there is no such public model (Repository not found)\n  \
+        "cannot download jetmoe/jetmoe-mini from the hub: there is no such public model (Repository not found)\n  \
          check the id; if the model is private or gated, set HF_TOKEN (https://huggingface.co/settings/tokens)"
     );
 }
 
 #[test]
 fn a_gated_model_asks_for_its_terms_and_a_token() {
-    let expected = "cannot fetch jetmoe/jetmoe-mini from the hub: access to it is restricted (Access to model is \
+    let expected = "cannot download jetmoe/jetmoe-mini from the hub: access to it is restricted (Access to model is \
                     restricted)\n  accept its terms at HUB/jetmoe/jetmoe-mini, then set HF_TOKEN to a token of that \
                     account (https://huggingface.co/settings/tokens)";
     assert_eq!(refused_with(401, "GatedRepo", "Access to model is restricted"), expected);
@@ -238,13 +238,13 @@ fn a_gated_model_asks_for_its_terms_and_a_token() {
 fn a_missing_model_and_a_missing_revision_are_told_apart() {
     assert_eq!(
         refused_with(404, "RepoNotFound", ""),
-        "cannot fetch jetmoe/jetmoe-mini from the hub: there is no such model\n  \
+        "cannot download jetmoe/jetmoe-mini from the hub: there is no such model\n  \
          check the id; models are listed at HUB/models"
     );
     assert_eq!(
         refused_with(404, "RevisionNotFound", ""),
-        "cannot fetch jetmoe/jetmoe-mini from the hub: it has no revision \"main\"\n  \
-         check --revision; its branches and tags are listed at HUB/jetmoe/jetmoe-mini/tree/main"
+        "cannot download jetmoe/jetmoe-mini from the hub: it has no revision \"main\"\n  \
+         check the revision; its branches and tags are listed at HUB/jetmoe/jetmoe-mini/tree/main"
     );
     assert!(refused_with(404, "", "").contains("there is no such model, or it has no revision \"main\""));
 }
@@ -255,8 +255,9 @@ fn a_hub_that_cannot_be_reached_says_what_to_do_instead() {
     // a port that was free a moment ago
     let endpoint = MockHub::serve(single()).endpoint.clone();
     let error = fetch(&settings(&endpoint, &cache)).unwrap_err().to_string();
-    let expected =
-        format!("cannot fetch jetmoe/jetmoe-mini from the hub: cannot reach {endpoint}: Connection refused");
+    let expected = format!(
+        "cannot download jetmoe/jetmoe-mini from the hub: cannot reach {endpoint}: Connection refused"
+    );
     assert!(error.starts_with(&expected), "{error}");
     for advice in ["HTTPS_PROXY", "`hf download jetmoe/jetmoe-mini`", "give the folder", "HF_HUB_OFFLINE=1"] {
         assert!(error.contains(advice), "{advice} in {error}");
@@ -265,20 +266,20 @@ fn a_hub_that_cannot_be_reached_says_what_to_do_instead() {
 
 #[test]
 fn a_hub_out_of_order_or_out_of_patience_is_told_as_such() {
-    assert!(refused_with(503, "", "").contains("HUB is out of order: HTTP 503\n  try again later"));
-    assert!(refused_with(429, "", "").contains("the hub asks for fewer requests\n  wait a few minutes"));
+    assert!(refused_with(503, "", "").contains("HUB failed: HTTP 503\n  try again later"));
+    assert!(refused_with(429, "", "").contains("the hub limits the rate of requests\n  wait a few minutes"));
 }
 
 #[test]
 fn an_endpoint_that_is_no_hub_is_named() {
     let not_json = refused_with(200, "", "");
     assert!(
-        not_json.contains("HUB does not answer as a hub: ") && not_json.contains("HF_ENDPOINT"),
+        not_json.contains("HUB does not respond like a hub: ") && not_json.contains("HF_ENDPOINT"),
         "{not_json}"
     );
     let no_url = refused(single(), |settings| settings.endpoint = "nowhere".to_owned());
     assert!(
-        no_url.contains("\"nowhere\" is no address: ") && no_url.contains("correct HF_ENDPOINT"),
+        no_url.contains("\"nowhere\" is not a URL: ") && no_url.contains("correct HF_ENDPOINT"),
         "{no_url}"
     );
 }
@@ -290,8 +291,8 @@ fn an_error_page_does_not_stay_in_the_cache_as_the_file() {
     let error = fetch(&settings(&broken.endpoint, &cache)).unwrap_err().to_string();
     assert_eq!(
         error,
-        "cannot fetch jetmoe/jetmoe-mini from the hub: model-00002-of-00002.safetensors arrived with 13 bytes instead \
-         of 44\n  it was removed; run the same command again, whole files are not fetched twice"
+        "cannot download jetmoe/jetmoe-mini from the hub: model-00002-of-00002.safetensors arrived with 13 bytes instead \
+         of 44\n  it was removed; download again; complete files are kept"
     );
     let offline = Settings { offline: true, ..settings(&broken.endpoint, &cache) };
     assert!(fetch(&offline).is_err(), "no revision points to the incomplete folder");
@@ -323,7 +324,7 @@ fn a_repository_without_weights_or_configuration_is_no_model() {
     assert!(
         without(names::WEIGHTS).contains("it has neither model.safetensors nor model.safetensors.index.json")
     );
-    assert!(without(names::CONFIG).contains("it has no config.json, so it is no transformers model"));
+    assert!(without(names::CONFIG).contains("it has no config.json, so it is not a transformers model"));
 }
 
 #[test]
@@ -381,45 +382,68 @@ fn the_environment_is_read_by_the_names_of_the_other_tools() {
     assert!(read(&HubOptions::default(), &[("TRANSFORMERS_OFFLINE", "1")]).offline);
 }
 
+/// Keeps every report.
+#[derive(Debug, Default)]
+struct Recorder(Mutex<Vec<Report>>);
+
+/// Bytes done, bytes in all, files in progress, and whether it is the end.
+type Report = (u64, u64, Vec<String>, bool);
+
+impl Recorder {
+    fn last(&self) -> Report {
+        self.0.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+impl DownloadObserver for Recorder {
+    fn on_progress(&self, progress: &DownloadProgress<'_>) {
+        let files = progress.files.iter().map(ToString::to_string).collect();
+        let report = (progress.bytes_done, progress.bytes_total, files, progress.is_complete);
+        self.0.lock().unwrap().push(report);
+    }
+}
+
 #[test]
-fn the_bar_counts_bytes_and_names_what_is_running() {
-    let file = |bytes, chunked| Listed { bytes, chunked };
+fn progress_counts_bytes_and_names_the_files_in_progress() {
+    let file = |bytes, is_xet| RepoFile { bytes, is_xet };
     let files = BTreeMap::from([
         ("config.json".to_owned(), file(10, false)),
         (SHARDS[0].to_owned(), file(1000, true)),
         (SHARDS[1].to_owned(), file(2000, true)),
     ]);
-    let bar = ProgressBar::hidden();
-    let download = DownloadBar::with_bar(bar.clone(), files);
+    let recorder = Arc::new(Recorder::default());
+    let tracker = ProgressTracker::new(recorder.clone(), files);
+    let names = |files: &[&str]| files.iter().map(ToString::to_string).collect::<Vec<_>>();
     let step = |filename: &str, bytes_completed, status| {
         let files =
             vec![FileProgress { filename: filename.to_owned(), bytes_completed, total_bytes: 0, status }];
-        download.on_progress(&DownloadEvent::Progress { files }.into());
-        (bar.position(), bar.message())
+        tracker.on_progress(&DownloadEvent::Progress { files }.into());
+        recorder.last()
     };
-    let chunks = |bytes_completed| {
+    let batch = |bytes_completed| {
         let event =
             DownloadEvent::AggregateProgress { bytes_completed, total_bytes: 3000, bytes_per_sec: None };
-        download.on_progress(&event.into());
-        (bar.position(), bar.message())
+        tracker.on_progress(&event.into());
+        recorder.last()
     };
-    assert_eq!(step("config.json", 4, FileStatus::InProgress), (4, "config.json and 2 more".to_owned()));
-    assert_eq!(step("config.json", 0, FileStatus::Complete), (10, format!("{} and 1 more", SHARDS[0])));
-    assert_eq!(chunks(1500).0, 1510);
-    assert_eq!(
-        step(SHARDS[0], 1000, FileStatus::Complete),
-        (1510, SHARDS[1].to_owned()),
-        "counted in the batch"
-    );
-    assert_eq!(chunks(3000).0, 3010);
+    let all = names(&["config.json", SHARDS[0], SHARDS[1]]);
+    assert_eq!(step("config.json", 4, FileStatus::InProgress), (4, 3010, all, false));
+    assert_eq!(step("config.json", 0, FileStatus::Complete), (10, 3010, names(&SHARDS), false));
+    assert_eq!(batch(1500).0, 1510);
+    let counted_in_the_batch = (1510, 3010, names(&SHARDS[1..]), false);
+    assert_eq!(step(SHARDS[0], 1000, FileStatus::Complete), counted_in_the_batch);
+    assert_eq!(batch(3000).0, 3010);
     assert_eq!(step("unknown", 99, FileStatus::InProgress).0, 3010);
-    download.on_progress(&DownloadEvent::Complete.into());
-    assert!(bar.is_finished());
+    tracker.on_progress(&DownloadEvent::Complete.into());
+    assert!(recorder.last().3);
 }
 
 #[test]
-fn a_download_with_a_bar_is_the_same_download() {
+fn an_observed_download_is_the_same_download_and_ends_with_every_byte() {
     let (hub, cache) = (MockHub::serve(sharded()), cache());
-    let settings = Settings { progress: true, ..settings(&hub.endpoint, &cache) };
+    let recorder = Arc::new(Recorder::default());
+    let settings = Settings { observer: Some(recorder.clone()), ..settings(&hub.endpoint, &cache) };
     assert!(fetch(&settings).is_ok());
+    let (bytes_done, bytes_total, files, is_complete) = recorder.last();
+    assert_eq!((bytes_done, files.len(), is_complete), (bytes_total, 0, true));
 }

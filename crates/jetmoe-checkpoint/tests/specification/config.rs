@@ -147,7 +147,7 @@ fn the_error_names_the_file_and_lists_one_problem_a_line() {
     assert_eq!(
         error,
         format!(
-            "{} describes no JetMoE model that can be built:\n  \
+            "{} is not a valid JetMoE configuration:\n  \
              - glu: is false; only models with it exist, and only they are supported\n  \
              - moe_top_k: is 1, but num_experts_per_tok is 2; keep one of them",
             file.display()

@@ -19,12 +19,6 @@ pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens").join(name)
 }
 
-/// `expected.json` of the trained model.
-pub(crate) fn expected() -> Value {
-    let text = std::fs::read_to_string(mini().join("expected.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) dtype: Dtype,

@@ -1,13 +1,11 @@
-//! What `jetmoe-checkpoint` promises, one file a subject. (The hub's tests need its private settings: `src/hub/tests.rs`.)
+//! Behaviour of `jetmoe-checkpoint`, one file per subject. (The hub's tests use private settings: `src/hub/tests.rs`.)
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-mod chat;
 mod config;
 mod digest;
 mod fixtures;
 mod generation;
 mod rope;
 mod source;
-mod tokenizer;
 mod weights;

@@ -80,7 +80,10 @@ fn a_truncated_file_is_named() {
     let shard = folder.path().join("model-00002-of-00002.safetensors");
     truncate(&shard, std::fs::metadata(&shard).unwrap().len() - 1);
     let error = message(&folder);
-    assert!(error.starts_with(&format!("{} is no whole safetensors file: ", shard.display())), "{error}");
+    assert!(
+        error.starts_with(&format!("{} is not a complete safetensors file: ", shard.display())),
+        "{error}"
+    );
     assert!(error.ends_with("it may be truncated: download or copy it again"), "{error}");
 }
 
@@ -129,7 +132,9 @@ fn an_index_may_not_lead_out_of_its_folder() {
         let error = open(&folder).unwrap_err();
         assert!(matches!(error, Error::ShardOutside { .. }), "{error}");
         assert!(
-            error.to_string().contains(&format!("is in {file:?}, which is no file beside it")),
+            error
+                .to_string()
+                .contains(&format!("is in {file:?}, which is not a file name in the same folder")),
             "{error}"
         );
     }
@@ -196,7 +201,7 @@ fn everything_that_does_not_fit_the_configuration_is_named_at_once() {
     assert_eq!(
         message(&folder),
         format!(
-            "the weights in {} do not fit its config.json:\n  \
+            "the weights in {} do not match its config.json:\n  \
              - model.embed_tokens.weight holds F64 elements, expected float32, float16 or bfloat16\n  \
              - {missing} is missing (expected [3, 6])\n  \
              - {narrow} has shape [6, 16], expected [16, 6]\n  \

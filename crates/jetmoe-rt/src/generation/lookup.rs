@@ -1,21 +1,23 @@
+//! Prompt-lookup decoding: drafts for speculative decoding, copied from the sequence itself.
+
 use super::options::check;
 use crate::Result;
 
-/// Drafts of the next tokens, copied from where the latest tokens occurred before in prompt or continuation.
+/// Speculative decoding without a draft model: drafts are the tokens that followed an earlier occurrence of the latest
+/// n-gram in prompt or continuation.
 ///
-/// One step then checks all drafts at once, and those that the model would have chosen anyway are kept. Every token is
-/// still chosen from the model's own scores, in order and with the same draws, so the continuation is the one without
-/// drafts; only where two tokens are equally good to within the rounding of the arithmetic may it turn out otherwise,
-/// since a step of several tokens adds up in another order than steps of one.
+/// One step verifies all drafts at once and accepts those that the model would have generated. Every token is still
+/// sampled from the model's logits, in order and with the same random numbers, so the continuation does not change,
+/// except between tokens whose logits are equal up to rounding: a step of several tokens sums in another order.
 ///
-/// It pays where text repeats: summaries, code, answers that quote. A draft that is wrong costs the time of a longer step.
+/// It is faster for text that repeats: summaries, code, answers that quote. A rejected draft costs the time of a longer
+/// step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PromptLookup {
-    /// Most drafts per step, at least 1; 10 by default. Fewer are made near the end of the positions or of
-    /// `max_new_tokens`.
+    /// Most drafts per step, at least 1; 10 by default. Limited by the remaining positions and `max_new_tokens`.
     pub draft_tokens: usize,
-    /// How many of the latest tokens must have occurred before, at least 1; 2 by default, as in transformers. More makes
-    /// drafts rarer and more often right.
+    /// Length of the n-gram that must have occurred before, at least 1; 2 by default, as in transformers. A longer one
+    /// makes drafts rarer and more often right.
     pub ngram_tokens: usize,
 }
 
@@ -31,19 +33,20 @@ impl PromptLookup {
         check("ngram_tokens", self.ngram_tokens, self.ngram_tokens >= 1, "at least 1")
     }
 
-    /// What followed the most recent earlier occurrence of the last tokens, at most `room` tokens; none where they did
-    /// not occur. Where that reaches the end of `known` it goes on with the drafts, so that a loop is followed.
-    pub(super) fn draft(&self, known: &[u32], room: usize) -> Vec<u32> {
+    /// The tokens after the most recent earlier occurrence of the last n-gram, at most `limit`; none if there is no such
+    /// occurrence. At the end of `token_ids` it continues with the drafts themselves, so that a loop is followed.
+    pub(super) fn draft(&self, token_ids: &[u32], limit: usize) -> Vec<u32> {
         let mut drafts = Vec::new();
-        let Some(ngram) = known.len().checked_sub(self.ngram_tokens).map(|start| &known[start..]) else {
+        let Some(ngram) = token_ids.len().checked_sub(self.ngram_tokens).map(|start| &token_ids[start..])
+        else {
             return drafts;
         };
-        let earlier = &known[..known.len() - 1];
+        let earlier = &token_ids[..token_ids.len() - 1];
         let Some(found) = earlier.windows(ngram.len()).rposition(|window| window == ngram) else {
             return drafts;
         };
-        let mut followers = known[found + ngram.len()..].to_vec();
-        for next in 0..self.draft_tokens.min(room) {
+        let mut followers = token_ids[found + ngram.len()..].to_vec();
+        for next in 0..self.draft_tokens.min(limit) {
             let draft = followers[next];
             followers.push(draft);
             drafts.push(draft);
@@ -84,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_drafts_than_there_is_room_for() {
+    fn there_are_no_more_drafts_than_the_limit() {
         assert_eq!(PromptLookup { draft_tokens: 5, ngram_tokens: 1 }.draft(&[1, 2, 3, 1], 1), [2]);
         assert!(PromptLookup { draft_tokens: 5, ngram_tokens: 1 }.draft(&[1, 2, 3, 1], 0).is_empty());
     }
 
     proptest! {
         #[test]
-        fn the_text_that_went_before_is_continued_as_it_went_on(
+        fn drafts_continue_as_the_earlier_occurrence_did(
             known in prop::collection::vec(0_u32..4, 0..40), ngram_tokens in 1_usize..4,
         ) {
             let drafts = draft(6, ngram_tokens, &known);

@@ -1,22 +1,18 @@
-//! Generation: prompt in, tokens or text out, one cached step per token.
+//! Generation: prompts in, tokens or text out, one step with a key/value cache per token.
 //!
-//! [`TokenGenerator`] knows token ids only: batches, the end of every sequence, the limits. [`TextGenerator`] puts a
-//! tokenizer around it: prompts of three kinds, stop strings, text that arrives while it is made. [`PromptLookup`] lets a
-//! step make several tokens, [`PrefixCache`] spares a next prompt what it has in common with the last.
+//! [`TokenGenerator`] works on token ids: batches, finish reasons, limits. [`TextGenerator`] adds a tokenizer: text and
+//! chat prompts, stop strings, streamed text. [`PromptLookup`] is speculative decoding with drafts from the sequence
+//! itself. [`PrefixCache`] reuses the key/value cache for a prompt that begins like the previous one.
 
-mod detokenizer;
 mod lookup;
 mod options;
 mod prefix;
 mod sampling;
-mod stop;
-mod stream;
 mod text;
 mod tokens;
 
 pub use lookup::PromptLookup;
 pub use options::{GenerationOptions, Sampling};
 pub use prefix::PrefixCache;
-pub use stream::TextStream;
 pub use text::{GeneratedText, Prompt, TextGenerator};
-pub use tokens::{FinishReason, Generated, GenerationStatistics, TokenEvent, TokenGenerator};
+pub use tokens::{FinishReason, Generation, GenerationStatistics, TokenEvent, TokenGenerator};

@@ -1,64 +1,66 @@
+//! Reuse of the key/value cache between prompts with a common prefix.
+
 use crate::{Model, Result, Session};
 
-/// Keeps what a model computed for one text, so that a next prompt that begins with the same tokens, such as the next
-/// turn of a conversation, computes only what is new.
+/// Keeps the session of the last prompt, so that a prompt with a common prefix, such as the next turn of a conversation,
+/// computes only its new tokens.
 ///
-/// It is for one text at a time and remembers the last one: prompt and continuation. Nothing has to be said about where
-/// texts part; a prompt that begins otherwise, or another model, is computed from its first token that differs. Results
-/// are those without it, but for the rounding of arithmetic that adds up in another order. It holds the cache's memory,
-/// and the model's weights, until it is cleared or dropped.
+/// It holds one sequence: the last prompt and its continuation. The common prefix is found by comparing tokens; another
+/// model shares none. Results are the same as without it, up to rounding: sums are computed in another order. It holds
+/// the memory of the key/value cache, and the model's weights, until it is cleared or dropped.
 #[derive(Debug, Default)]
 pub struct PrefixCache {
-    kept: Option<Kept>,
+    entry: Option<Entry>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Entry {
     model: Model,
     session: Session,
-    /// The tokens that the session has read.
+    /// The tokens in the session's cache.
     token_ids: Vec<u32>,
 }
 
 impl PrefixCache {
-    /// An empty one.
+    /// An empty cache.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The tokens whose keys and values are kept. The last token of a continuation is not among them, since no step
-    /// read it; after a step that failed there is none.
+    /// The tokens whose keys and values are cached. The last token of a continuation is not among them, because no step
+    /// read it. Empty after a step that failed.
     pub fn token_ids(&self) -> &[u32] {
-        self.kept.as_ref().map_or(&[], |kept| &kept.token_ids)
+        self.entry.as_ref().map_or(&[], |entry| &entry.token_ids)
     }
 
-    /// Forgets everything and gives its memory back.
+    /// Removes the entry and frees its memory.
     pub fn clear(&mut self) {
-        self.kept = None;
+        self.entry = None;
     }
 
-    /// A session that has read the first tokens of a prompt, and how many; at least the last one is left to be read.
+    /// A session whose cache holds a prefix of the prompt, and the length of that prefix. At least the last token of the
+    /// prompt remains to be read.
     pub(super) fn take(&mut self, model: &Model, prompt: &[u32]) -> Result<(Session, usize)> {
-        let Some(mut kept) = self.kept.take().filter(|kept| kept.model.shares_graph_with(model)) else {
+        let Some(mut entry) = self.entry.take().filter(|entry| entry.model.shares_graph_with(model)) else {
             return Ok((model.session()?, 0));
         };
-        let alike = kept.token_ids.iter().zip(prompt).take_while(|(kept, new)| kept == new).count();
-        let reused = alike.min(prompt.len().saturating_sub(1));
-        kept.session.truncate(reused)?;
-        Ok((kept.session, reused))
+        let common = entry.token_ids.iter().zip(prompt).take_while(|(cached, new)| cached == new).count();
+        let reused = common.min(prompt.len().saturating_sub(1));
+        entry.session.truncate(reused)?;
+        Ok((entry.session, reused))
     }
 
-    /// Keeps a session for the next prompt, as far as it has read `token_ids`.
-    pub(super) fn keep(
+    /// Stores a session for the next prompt. `token_ids` is the whole sequence, of which no step read the last token.
+    pub(super) fn store(
         &mut self,
         model: &Model,
         mut session: Session,
         mut token_ids: Vec<u32>,
     ) -> Result<()> {
-        // the newest token was not read yet, and drafts behind it may have been
+        // the cache may hold rejected drafts after the last token but one
         token_ids.pop();
         session.truncate(token_ids.len())?;
-        self.kept = Some(Kept { model: model.clone(), session, token_ids });
+        self.entry = Some(Entry { model: model.clone(), session, token_ids });
         Ok(())
     }
 }

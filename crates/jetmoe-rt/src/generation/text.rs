@@ -1,20 +1,22 @@
+//! Generation of text: prompts and conversations in, streamed text out.
+
 use std::ops::ControlFlow;
 
-use jetmoe_checkpoint::{ChatMessage, Tokenizer};
+use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
 
-use super::tokens::{FinishReason, GenerationStatistics, TokenGenerator, Verdict};
-use super::{GenerationOptions, PrefixCache, TextStream};
+use super::tokens::{FinishReason, GenerationStatistics, StepControl, TokenGenerator};
+use super::{GenerationOptions, PrefixCache};
 use crate::{Error, Model, Result};
 
-/// What is to be continued. Texts, conversations and token ids convert into it.
+/// A prompt. Texts, conversations and token ids convert into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt<'a> {
-    /// A text, encoded with the special tokens that the model was trained with.
+    /// A text, encoded with special tokens.
     Text(&'a str),
-    /// A conversation: rendered by the checkpoint's chat template up to where the answer begins, and encoded without
-    /// adding special tokens, since the template writes them itself.
+    /// A conversation, rendered by the checkpoint's chat template up to where the answer begins. It is encoded without
+    /// adding special tokens, because the template contains them.
     Chat(&'a [ChatMessage]),
-    /// Token ids, taken as they are.
+    /// Token ids, unchanged.
     Tokens(&'a [u32]),
 }
 
@@ -60,19 +62,19 @@ impl<'a> From<&'a Vec<u32>> for Prompt<'a> {
     }
 }
 
-/// One continuation as text.
+/// The continuation of one prompt as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GeneratedText {
-    /// The continuation without the prompt, so that prompt and text put together read on; without end token, stop
-    /// string and special tokens.
+    /// The text after the prompt, with its leading space if there is one; without end-of-sequence token, stop string and
+    /// special tokens.
     pub text: String,
-    /// Every token that was generated: the end token too, and those of a stop string that are not in the text.
+    /// Every generated token, including the end-of-sequence token and the tokens of a stop string.
     pub token_ids: Vec<u32>,
-    /// Why there are no more.
+    /// Why it ended.
     pub finish_reason: FinishReason,
-    /// Number of tokens of the prompt, special ones included.
+    /// Number of tokens of the prompt, including special tokens.
     pub prompt_tokens: usize,
-    /// What it did not cost.
+    /// Work saved by the prefix cache and by speculation.
     pub statistics: GenerationStatistics,
 }
 
@@ -100,7 +102,7 @@ pub struct TextGenerator {
 }
 
 impl TextGenerator {
-    /// Generates with a model, whose weights are shared.
+    /// A generator for a model; the weights are shared.
     ///
     /// # Errors
     /// [`Error::WrongTask`] for a model that does not predict tokens, [`Error::NoTokenizer`] for one without a
@@ -111,7 +113,7 @@ impl TextGenerator {
         Ok(TextGenerator { tokens })
     }
 
-    /// The same model for token ids.
+    /// The generator for token ids with the same model.
     pub fn tokens(&self) -> &TokenGenerator {
         &self.tokens
     }
@@ -119,11 +121,11 @@ impl TextGenerator {
     /// Continues one prompt.
     ///
     /// # Errors
-    /// * [`Error::Option`]: a value in `options` that makes no sense.
+    /// * [`Error::Option`]: an invalid value in `options`.
     /// * [`Error::EmptyPrompt`]: no text, no message or no token. A text of spaces is not empty.
-    /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that the model cannot take.
-    /// * [`Error::Checkpoint`]: what the tokenizer or the chat template refuses, or no chat template.
-    /// * [`Error::Run`]: the runtime failed, or computed logits that are no numbers.
+    /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that is too long or has an invalid id.
+    /// * [`Error::Text`]: the tokenizer or the chat template failed, or there is no chat template.
+    /// * [`Error::Run`]: the backend failed, or the logits are NaN.
     pub fn generate<'p>(
         &self,
         prompt: impl Into<Prompt<'p>>,
@@ -132,9 +134,9 @@ impl TextGenerator {
         self.stream(prompt, options, |_| ControlFlow::Continue(()))
     }
 
-    /// Continues one prompt and calls `on_text` with every piece of text as soon as it is certain. Pieces are never
-    /// empty, never split a character, and put together are the resulting text. [`ControlFlow::Break`] ends the
-    /// generation.
+    /// Continues one prompt and calls `on_text` with every piece of text as soon as it can no longer change. Pieces are
+    /// never empty and never split a character; concatenated they are the resulting text. [`ControlFlow::Break`] ends
+    /// the generation.
     ///
     /// # Errors
     /// As [`TextGenerator::generate`].
@@ -146,13 +148,13 @@ impl TextGenerator {
     ) -> Result<GeneratedText> {
         let prompt_ids = self.encode(prompt)?;
         let mut texts = self.run(&[prompt_ids], options, None, &mut on_text)?;
-        // one prompt in, one text out
+        // one prompt has one continuation
         texts.pop().ok_or(Error::EmptyPrompt { index: 0 })
     }
 
-    /// As [`TextGenerator::stream`], and computes of the prompt only what `cache` does not hold, for conversations, whose
-    /// next prompt begins with all that was said. What `cache` holds afterwards is said at
-    /// [`TokenGenerator::generate_cached`].
+    /// As [`TextGenerator::stream`], and computes only the tokens that are not in `cache`: for conversations, where each
+    /// prompt begins with all previous turns. See [`TokenGenerator::generate_cached`] for the content of `cache`
+    /// afterwards.
     ///
     /// # Errors
     /// As [`TextGenerator::generate`].
@@ -168,8 +170,8 @@ impl TextGenerator {
         texts.pop().ok_or(Error::EmptyPrompt { index: 0 })
     }
 
-    /// Continues several prompts in one batch; results are in the prompts' order. With
-    /// [`Sampling::Random`](super::Sampling::Random) a prompt that is given several times gets several continuations.
+    /// Continues several prompts in one batch; results are in the order of the prompts. With
+    /// [`Sampling::Multinomial`](super::Sampling::Multinomial) a repeated prompt gets several continuations.
     ///
     /// # Errors
     /// As [`TextGenerator::generate`].
@@ -186,17 +188,17 @@ impl TextGenerator {
         self.run(&prompt_ids, options, None, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// Token ids of a prompt, as the model gets them.
+    /// Token ids of a prompt.
     ///
     /// # Errors
-    /// [`Error::EmptyPrompt`] or [`Error::Checkpoint`], as [`TextGenerator::generate`].
+    /// [`Error::EmptyPrompt`] or [`Error::Text`], as [`TextGenerator::generate`].
     pub fn encode<'p>(&self, prompt: impl Into<Prompt<'p>>) -> Result<Vec<u32>> {
         self.encode_at(0, prompt.into())
     }
 
     fn encode_at(&self, index: usize, prompt: Prompt<'_>) -> Result<Vec<u32>> {
         let ids = match prompt {
-            // a begin token alone would be a prompt for the model, but nothing that anybody typed
+            // the begin-of-sequence token alone would be a valid prompt, but an empty text is a mistake
             Prompt::Text("") | Prompt::Chat([]) => return Err(Error::EmptyPrompt { index }),
             Prompt::Text(text) => self.tokenizer()?.encode(text, true)?,
             Prompt::Chat(messages) => self.encode_chat(messages)?,
@@ -207,12 +209,7 @@ impl TextGenerator {
 
     fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
         let tokenizer = self.tokenizer()?;
-        let template = tokenizer.chat_template().ok_or_else(|| jetmoe_checkpoint::Error::ChatTemplate {
-            message:
-                "the model has none\n  put chat_template.jinja into the checkpoint and export again, or give \
-                      the prompt as plain text"
-                    .to_owned(),
-        })?;
+        let template = tokenizer.chat_template().ok_or(jetmoe_text::Error::NoChatTemplate)?;
         let rendered = template.render(messages, true)?;
         Ok(tokenizer.encode(&rendered, false)?)
     }
@@ -228,6 +225,7 @@ impl TextGenerator {
         cache: Option<&mut PrefixCache>,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Vec<GeneratedText>> {
+        options.validate()?;
         let tokenizer = self.tokenizer()?;
         let mut streams = prompts
             .iter()
@@ -236,7 +234,7 @@ impl TextGenerator {
         let generated = self.tokens.run(prompts, options, cache, &mut |event| {
             let (stream, text) = &mut streams[event.sequence];
             let mut piece = match event.finish_reason {
-                Some(FinishReason::EndToken) => String::new(),
+                Some(FinishReason::Eos) => String::new(),
                 _ => stream.push(event.token_id)?,
             };
             if event.finish_reason.is_some() {
@@ -245,9 +243,9 @@ impl TextGenerator {
             text.push_str(&piece);
             let is_cancelled = !piece.is_empty() && on_text(&piece).is_break();
             Ok(match (stream.is_stopped(), is_cancelled) {
-                (true, _) => Verdict::Stop,
-                (false, true) => Verdict::Cancel,
-                (false, false) => Verdict::Continue,
+                (true, _) => StepControl::Stop,
+                (false, true) => StepControl::Cancel,
+                (false, false) => StepControl::Continue,
             })
         })?;
         let texts = streams.into_iter().map(|(_, text)| text);

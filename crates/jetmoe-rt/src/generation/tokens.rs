@@ -1,145 +1,141 @@
-use std::fmt;
+//! Generation of token ids: a batch of prompts in, continuations out.
+
 use std::ops::ControlFlow;
 
 use jetmoe_artifact::Task;
 use ndarray::Array2;
 
-use super::sampling::{Sampler, SequenceMemory};
+use super::sampling::{Sampler, SequenceState};
 use super::{GenerationOptions, PrefixCache};
 use crate::{Error, Model, Result, Session, StepOutput, TokenBatch};
 
-/// Why a continuation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Why a continuation ended. `Display` gives the name that the JSON output uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model produced an end token.
-    EndToken,
-    /// The text came to a stop string.
+    /// The model generated an end-of-sequence token.
+    #[strum(to_string = "end-token")]
+    Eos,
+    /// The text contains a stop string.
+    #[strum(to_string = "stop-string")]
     StopString,
     /// `max_new_tokens` tokens were generated.
-    MaxNewTokens,
+    #[strum(to_string = "max-new-tokens")]
+    Length,
     /// Prompt and continuation fill all positions of the model.
-    MaxPositions,
-    /// The callback asked for the end.
+    #[strum(to_string = "max-positions")]
+    ContextFull,
+    /// The callback cancelled the generation.
+    #[strum(to_string = "cancelled")]
     Cancelled,
 }
 
-impl fmt::Display for FinishReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            FinishReason::EndToken => "end-token",
-            FinishReason::StopString => "stop-string",
-            FinishReason::MaxNewTokens => "max-new-tokens",
-            FinishReason::MaxPositions => "max-positions",
-            FinishReason::Cancelled => "cancelled",
-        })
-    }
-}
-
-/// A token that was just generated.
+/// A generated token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenEvent {
-    /// Which prompt of the batch it continues, from 0.
+    /// Index in the batch of the prompt that it continues.
     pub sequence: usize,
-    /// Its number in the continuation, from 0.
+    /// Its index in the continuation.
     pub index: usize,
-    /// The token.
+    /// Its id.
     pub token_id: u32,
-    /// Set if it is the last of its sequence.
+    /// Set for the last token of its sequence.
     pub finish_reason: Option<FinishReason>,
 }
 
-/// One continuation.
+/// The continuation of one prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Generated {
-    /// The new tokens, the end token included if one ended them; no padding. Empty where the prompt alone fills all
+pub struct Generation {
+    /// The new tokens, including the end-of-sequence token, without padding. Empty if the prompt alone fills all
     /// positions of the model.
     pub token_ids: Vec<u32>,
-    /// Why there are no more.
+    /// Why it ended.
     pub finish_reason: FinishReason,
-    /// What it did not cost.
+    /// Work saved by the prefix cache and by speculation.
     pub statistics: GenerationStatistics,
 }
 
-/// What a continuation did not cost because it was known or guessed.
+/// Work saved by the prefix cache and by speculation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct GenerationStatistics {
-    /// Tokens of the prompt that a [`PrefixCache`] had, and that were not computed again.
+    /// Tokens of the prompt that were taken from a [`PrefixCache`].
     pub reused_tokens: usize,
-    /// Drafts that were checked, see [`PromptLookup`](crate::PromptLookup).
+    /// Draft tokens that were verified, see [`PromptLookup`](crate::PromptLookup).
     pub drafted_tokens: usize,
-    /// Drafts that were right; so many steps were spared.
+    /// Draft tokens that were accepted; each saves one step.
     pub accepted_tokens: usize,
 }
 
-/// What becomes of a generation after a token.
+/// How generation continues after a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Go on.
+pub(super) enum StepControl {
+    /// Continue all sequences.
     Continue,
-    /// The token's sequence came to a stop string; the others go on.
+    /// End the token's sequence at a stop string; continue the others.
     Stop,
-    /// Nothing more of any sequence is wanted.
+    /// End all sequences.
     Cancel,
 }
 
-/// Continues prompts of token ids. It needs no tokenizer.
+/// Continues prompts of token ids, without a tokenizer.
 #[derive(Debug, Clone)]
 pub struct TokenGenerator {
     model: Model,
-    end_token_ids: Vec<u32>,
+    eos_token_ids: Vec<u32>,
     pad_token_id: u32,
 }
 
 impl TokenGenerator {
-    /// Generates with a model, whose weights are shared.
+    /// A generator for a model; the weights are shared.
     ///
     /// # Errors
     /// [`Error::WrongTask`] for a model that does not predict tokens.
     pub fn new(model: &Model) -> Result<Self> {
         model.require_task(Task::CausalLm)?;
         let (generation, config) = (model.generation_config(), model.config());
-        let named = &generation.eos_token_ids;
-        let end_token_ids = if named.is_empty() { config.eos_token_ids.clone() } else { named.clone() };
-        // any id would do, padding is masked; but it must be one that the model has
-        let pad_token_id = [generation.pad_token_id, config.pad_token_id, end_token_ids.first().copied()]
+        let eos_token_ids = match generation.eos_token_ids.as_slice() {
+            [] => config.eos_token_ids.clone(),
+            ids => ids.to_vec(),
+        };
+        // padding is masked, so any id of the vocabulary is right
+        let pad_token_id = [generation.pad_token_id, config.pad_token_id, eos_token_ids.first().copied()]
             .into_iter()
             .flatten()
             .find(|id| (*id as usize) < config.vocab_size)
             .unwrap_or(0);
-        Ok(TokenGenerator { model: model.clone(), end_token_ids, pad_token_id })
+        Ok(TokenGenerator { model: model.clone(), eos_token_ids, pad_token_id })
     }
 
-    /// The model that generates.
+    /// The model.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Tokens that end a continuation unless [`GenerationOptions::end_token_ids`] says otherwise.
-    pub fn end_token_ids(&self) -> &[u32] {
-        &self.end_token_ids
+    /// End-of-sequence tokens, unless [`GenerationOptions::eos_token_ids`] replaces them.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.eos_token_ids
     }
 
-    /// Continues every prompt; results are in the prompts' order. Prompts may differ in length.
+    /// Continues every prompt; results are in the order of the prompts. Prompts may differ in length.
     ///
     /// # Errors
-    /// * [`Error::Option`]: a value in `options` that makes no sense, or a stop string, which needs a tokenizer.
-    /// * [`Error::EmptyPrompt`], [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that the model cannot take.
-    ///   A continuation that reaches the end of the positions is no error but [`FinishReason::MaxPositions`].
-    /// * [`Error::Run`]: the runtime failed, or computed logits that are no numbers.
+    /// * [`Error::Option`]: an invalid value in `options`, or a stop string, which needs a tokenizer.
+    /// * [`Error::EmptyPrompt`], [`Error::TooLong`], [`Error::TokenOutOfRange`]: an invalid prompt. A continuation that
+    ///   fills all positions is not an error but [`FinishReason::ContextFull`].
+    /// * [`Error::Run`]: the backend failed, or the logits are NaN.
     pub fn generate<S: AsRef<[u32]>>(
         &self,
         prompts: &[S],
         options: &GenerationOptions,
-    ) -> Result<Vec<Generated>> {
+    ) -> Result<Vec<Generation>> {
         self.generate_with(prompts, options, |_| ControlFlow::Continue(()))
     }
 
-    /// As [`TokenGenerator::generate`], and calls `on_token` with every new token of every sequence, end tokens
-    /// included. [`ControlFlow::Break`] ends all sequences at once; those that come after it in the batch then lack
-    /// the token of that step.
+    /// As [`TokenGenerator::generate`], and calls `on_token` with every new token of every sequence, including
+    /// end-of-sequence tokens. [`ControlFlow::Break`] ends all sequences; those later in the batch lack the token of that
+    /// step.
     ///
     /// # Errors
     /// As [`TokenGenerator::generate`].
@@ -148,14 +144,14 @@ impl TokenGenerator {
         prompts: &[S],
         options: &GenerationOptions,
         mut on_token: impl FnMut(TokenEvent) -> ControlFlow<()>,
-    ) -> Result<Vec<Generated>> {
-        refuse_stop_strings(options)?;
-        self.run(prompts, options, None, &mut uncritical(&mut on_token))
+    ) -> Result<Vec<Generation>> {
+        reject_stop_strings(options)?;
+        self.run(prompts, options, None, &mut infallible(&mut on_token))
     }
 
-    /// As [`TokenGenerator::generate_with`] for one prompt, of which it computes only what `cache` does not hold.
-    /// Afterwards `cache` holds this prompt and its continuation; nothing where a step failed, and what it held before
-    /// where nothing was computed, since the prompt was refused or fills all positions.
+    /// As [`TokenGenerator::generate_with`] for one prompt, and computes only the tokens that are not in `cache`.
+    /// Afterwards `cache` holds this prompt and its continuation. It is empty if a step failed, and unchanged if no step
+    /// ran because the prompt is invalid or fills all positions.
     ///
     /// # Errors
     /// As [`TokenGenerator::generate`].
@@ -165,24 +161,24 @@ impl TokenGenerator {
         options: &GenerationOptions,
         cache: &mut PrefixCache,
         mut on_token: impl FnMut(TokenEvent) -> ControlFlow<()>,
-    ) -> Result<Generated> {
-        refuse_stop_strings(options)?;
-        let mut generated = self.run(&[prompt], options, Some(cache), &mut uncritical(&mut on_token))?;
-        // one prompt in, one continuation out
+    ) -> Result<Generation> {
+        reject_stop_strings(options)?;
+        let mut generated = self.run(&[prompt], options, Some(cache), &mut infallible(&mut on_token))?;
+        // one prompt has one continuation
         generated.pop().ok_or(Error::EmptyPrompt { index: 0 })
     }
 
-    /// A cache is for one prompt.
+    /// The generation loop. `cache` requires a single prompt.
     pub(super) fn run<S: AsRef<[u32]>>(
         &self,
         prompts: &[S],
         options: &GenerationOptions,
         mut cache: Option<&mut PrefixCache>,
-        on_token: &mut dyn FnMut(TokenEvent) -> Result<Verdict>,
-    ) -> Result<Vec<Generated>> {
+        on_token: &mut dyn FnMut(TokenEvent) -> Result<StepControl>,
+    ) -> Result<Vec<Generation>> {
         options.validate()?;
-        self.check(prompts, options)?;
-        let end_token_ids = options.end_token_ids.as_deref().unwrap_or(&self.end_token_ids);
+        self.check_prompts(prompts, options)?;
+        let eos_token_ids = options.eos_token_ids.as_deref().unwrap_or(&self.eos_token_ids);
         let seed = options.seed.unwrap_or_else(rand::random);
         let mut sampler = Sampler::new(options);
         let mut sequences: Vec<Sequence<'_>> = prompts
@@ -190,14 +186,18 @@ impl TokenGenerator {
             .enumerate()
             .map(|(index, prompt)| {
                 let positions = self.model.config().max_position_embeddings - prompt.as_ref().len();
-                Sequence::new(prompt.as_ref(), sampler.memory(seed, index, prompt.as_ref()), positions)
+                Sequence::new(
+                    prompt.as_ref(),
+                    sampler.start_sequence(seed, index, prompt.as_ref()),
+                    positions,
+                )
             })
             .collect();
         if !sequences.iter().any(Sequence::is_open) {
-            return Ok(results(sequences));
+            return Ok(into_generations(sequences));
         }
         let (mut session, mut output) = self.read_prompts(&mut sequences, options, cache.as_deref_mut())?;
-        // what the last step was given behind the newest token, to be confirmed or not
+        // tokens that the last step read after the newest one, to be verified
         let mut drafts: Vec<u32> = Vec::new();
         'steps: loop {
             for (index, sequence) in
@@ -205,17 +205,18 @@ impl TokenGenerator {
             {
                 for column in 0..=drafts.len() {
                     let logits = output.logits_before_last(index, drafts.len() - column)?;
-                    let token_id =
-                        sampler.choose(logits, &mut sequence.memory).ok_or_else(|| self.no_numbers(index))?;
+                    let token_id = sampler
+                        .sample(logits, &mut sequence.state)
+                        .ok_or_else(|| self.invalid_logits(index))?;
                     let is_drafted = drafts.get(column) == Some(&token_id);
                     sequence.statistics.accepted_tokens += usize::from(is_drafted);
-                    sequence.push(token_id, options.max_new_tokens, end_token_ids);
-                    match on_token(sequence.newest(index, token_id))? {
-                        Verdict::Continue => {}
-                        Verdict::Stop => sequence.finish_reason = Some(FinishReason::StopString),
-                        Verdict::Cancel => break 'steps,
+                    sequence.push(token_id, options.max_new_tokens, eos_token_ids);
+                    match on_token(sequence.event(index, token_id))? {
+                        StepControl::Continue => {}
+                        StepControl::Stop => sequence.finish_reason = Some(FinishReason::StopString),
+                        StepControl::Cancel => break 'steps,
                     }
-                    // behind a wrong draft, the scores are those of another text
+                    // logits after a rejected draft belong to another sequence
                     if !is_drafted || !sequence.is_open() {
                         break;
                     }
@@ -225,21 +226,21 @@ impl TokenGenerator {
                 break;
             }
             if let ([sequence], Some(lookup)) = (sequences.as_mut_slice(), options.prompt_lookup) {
-                let known = sequence.known();
-                session.truncate(known.len() - 1)?;
-                // a step gives one token more than it has drafts
-                drafts = lookup.draft(&known, sequence.room(options.max_new_tokens) - 1);
+                let token_ids = sequence.all_token_ids();
+                session.truncate(token_ids.len() - 1)?;
+                // a step generates one token more than it has drafts
+                drafts = lookup.draft(&token_ids, sequence.remaining(options.max_new_tokens) - 1);
                 sequence.statistics.drafted_tokens += drafts.len();
             }
             output = session.step(&self.next_batch(&sequences, &drafts)?)?;
         }
         if let (Some(cache), [sequence]) = (cache, sequences.as_slice()) {
-            cache.keep(&self.model, session, sequence.known())?;
+            cache.store(&self.model, session, sequence.all_token_ids())?;
         }
-        Ok(results(sequences))
+        Ok(into_generations(sequences))
     }
 
-    /// A session that has read all prompts, and the scores of their last tokens.
+    /// A session that has read all prompts, and the logits of their last tokens.
     fn read_prompts(
         &self,
         sequences: &mut [Sequence<'_>],
@@ -261,13 +262,13 @@ impl TokenGenerator {
         Ok((session, output))
     }
 
-    /// Refuses prompts that the model cannot take, before anything is computed.
-    fn check<S: AsRef<[u32]>>(&self, prompts: &[S], options: &GenerationOptions) -> Result<()> {
+    /// Rejects invalid prompts before anything is computed.
+    fn check_prompts<S: AsRef<[u32]>>(&self, prompts: &[S], options: &GenerationOptions) -> Result<()> {
         if options.prompt_lookup.is_some() && prompts.len() > 1 {
             return Err(Error::Option {
                 option: "prompt_lookup",
                 found: format!("set for a batch of {} prompts", prompts.len()),
-                expected: "one prompt at a time; leave it out, or continue the prompts one after the other",
+                expected: "one prompt at a time; leave it out, or continue the prompts separately",
             });
         }
         let config = self.model.config();
@@ -279,7 +280,7 @@ impl TokenGenerator {
             if prompt.len() > config.max_position_embeddings {
                 return Err(Error::TooLong { tokens: prompt.len(), limit: config.max_position_embeddings });
             }
-            // the session would find it too, but count the padding in front of it
+            // the session checks this too, but its column counts the padding
             if let Some(column) = prompt.iter().position(|id| *id as usize >= config.vocab_size) {
                 let (id, vocab_size) = (prompt[column], config.vocab_size);
                 return Err(Error::TokenOutOfRange { id, row: index, column, vocab_size });
@@ -288,8 +289,8 @@ impl TokenGenerator {
         Ok(())
     }
 
-    /// The newest token of every sequence, and behind it the drafts, of which a batch has none. A finished sequence
-    /// gets padding that does not count, so that it stays where it is and never comes to the end of the positions.
+    /// The newest token of every sequence, followed by the drafts (none for several sequences). A finished sequence gets
+    /// masked padding, so its positions do not advance.
     fn next_batch(&self, sequences: &[Sequence<'_>], drafts: &[u32]) -> Result<TokenBatch> {
         let newest =
             |sequence: &Sequence<'_>| sequence.token_ids.last().copied().filter(|_| sequence.is_open());
@@ -303,72 +304,72 @@ impl TokenGenerator {
         TokenBatch::masked(ids, mask)
     }
 
-    fn no_numbers(&self, index: usize) -> Error {
+    fn invalid_logits(&self, index: usize) -> Error {
         Error::Run {
             runtime: self.model.runtime(),
             message: format!(
-                "the next-token logits of sequence {index} hold NaN or no finite maximum, so no token can be chosen; \
-                 the weights or the precision are not usable"
+                "the next-token logits of sequence {index} contain NaN or have no finite maximum, so no token can be \
+                 sampled; the weights or the precision are not usable"
             ),
         }
     }
 }
 
-/// Token ids know no text, so there is nothing to stop at.
-fn refuse_stop_strings(options: &GenerationOptions) -> Result<()> {
+/// Stop strings need text, and this generator has token ids only.
+fn reject_stop_strings(options: &GenerationOptions) -> Result<()> {
     if options.stop.is_empty() {
         return Ok(());
     }
     Err(Error::Option {
         option: "stop",
         found: format!("{:?}", options.stop),
-        expected: "no stop string where token ids are generated; TextGenerator knows texts",
+        expected: "no stop string for token ids; use TextGenerator",
     })
 }
 
-/// A callback that can only cancel.
-fn uncritical(
+/// Adapts a callback that cannot fail and can only cancel.
+fn infallible(
     on_token: &mut impl FnMut(TokenEvent) -> ControlFlow<()>,
-) -> impl FnMut(TokenEvent) -> Result<Verdict> {
+) -> impl FnMut(TokenEvent) -> Result<StepControl> {
     move |event| {
         Ok(match on_token(event) {
-            ControlFlow::Continue(()) => Verdict::Continue,
-            ControlFlow::Break(()) => Verdict::Cancel,
+            ControlFlow::Continue(()) => StepControl::Continue,
+            ControlFlow::Break(()) => StepControl::Cancel,
         })
     }
 }
 
-/// A continuation that is being made.
+/// A continuation in progress.
 #[derive(Debug)]
 struct Sequence<'p> {
     prompt: &'p [u32],
     token_ids: Vec<u32>,
     finish_reason: Option<FinishReason>,
-    /// Positions behind the prompt.
+    /// Positions after the prompt.
     positions: usize,
-    memory: SequenceMemory,
+    state: SequenceState,
     statistics: GenerationStatistics,
 }
 
 impl<'p> Sequence<'p> {
-    fn new(prompt: &'p [u32], memory: SequenceMemory, positions: usize) -> Self {
-        let finish_reason = (positions == 0).then_some(FinishReason::MaxPositions);
+    fn new(prompt: &'p [u32], state: SequenceState, positions: usize) -> Self {
+        let finish_reason = (positions == 0).then_some(FinishReason::ContextFull);
         let statistics = GenerationStatistics::default();
-        Sequence { prompt, token_ids: Vec::new(), finish_reason, positions, memory, statistics }
+        Sequence { prompt, token_ids: Vec::new(), finish_reason, positions, state, statistics }
     }
 
     /// Prompt and continuation.
-    fn known(&self) -> Vec<u32> {
+    fn all_token_ids(&self) -> Vec<u32> {
         [self.prompt, &self.token_ids].concat()
     }
 
-    /// How many tokens may still come; at least 1 while it is open.
-    fn room(&self, max_new_tokens: usize) -> usize {
+    /// Tokens that may still be generated; at least 1 while the sequence is open.
+    fn remaining(&self, max_new_tokens: usize) -> usize {
         max_new_tokens.min(self.positions) - self.token_ids.len()
     }
 
-    /// What is told about the newest token.
-    fn newest(&self, sequence: usize, token_id: u32) -> TokenEvent {
+    /// The event for the newest token.
+    fn event(&self, sequence: usize, token_id: u32) -> TokenEvent {
         let (index, finish_reason) = (self.token_ids.len() - 1, self.finish_reason);
         TokenEvent { sequence, index, token_id, finish_reason }
     }
@@ -377,25 +378,25 @@ impl<'p> Sequence<'p> {
         self.finish_reason.is_none()
     }
 
-    fn push(&mut self, token_id: u32, max_new_tokens: usize, end_token_ids: &[u32]) {
+    fn push(&mut self, token_id: u32, max_new_tokens: usize, eos_token_ids: &[u32]) {
         self.token_ids.push(token_id);
-        self.finish_reason = if end_token_ids.contains(&token_id) {
-            Some(FinishReason::EndToken)
+        self.finish_reason = if eos_token_ids.contains(&token_id) {
+            Some(FinishReason::Eos)
         } else if self.token_ids.len() >= max_new_tokens {
-            Some(FinishReason::MaxNewTokens)
+            Some(FinishReason::Length)
         } else if self.token_ids.len() >= self.positions {
-            Some(FinishReason::MaxPositions)
+            Some(FinishReason::ContextFull)
         } else {
             None
         };
     }
 }
 
-/// Sequences that nothing else ended were cancelled.
-fn results(sequences: Vec<Sequence<'_>>) -> Vec<Generated> {
+/// Sequences without a finish reason were cancelled.
+fn into_generations(sequences: Vec<Sequence<'_>>) -> Vec<Generation> {
     sequences
         .into_iter()
-        .map(|sequence| Generated {
+        .map(|sequence| Generation {
             token_ids: sequence.token_ids,
             finish_reason: sequence.finish_reason.unwrap_or(FinishReason::Cancelled),
             statistics: sequence.statistics,

@@ -3,35 +3,35 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn random(
+fn multinomial(
     temperature: f32,
     top_k: Option<usize>,
     top_p: Option<f32>,
     min_p: Option<f32>,
 ) -> GenerationOptions {
     GenerationOptions {
-        sampling: Sampling::Random { temperature, top_k, top_p, min_p },
+        sampling: Sampling::Multinomial { temperature, top_k, top_p, min_p },
         ..GenerationOptions::default()
     }
 }
 
 fn draws(options: &GenerationOptions, logits: &[f32], seed: u64, sequence: usize, count: usize) -> Vec<u32> {
     let mut sampler = Sampler::new(options);
-    let mut memory = sampler.memory(seed, sequence, &[]);
-    (0..count).map(|_| sampler.choose(aview1(logits), &mut memory).unwrap()).collect()
+    let mut state = sampler.start_sequence(seed, sequence, &[]);
+    (0..count).map(|_| sampler.sample(aview1(logits), &mut state).unwrap()).collect()
 }
 
 fn choose(options: &GenerationOptions, logits: &[f32], prompt: &[u32]) -> Option<u32> {
     let mut sampler = Sampler::new(options);
-    let mut memory = sampler.memory(0, 0, prompt);
-    sampler.choose(aview1(logits), &mut memory)
+    let mut state = sampler.start_sequence(0, 0, prompt);
+    sampler.sample(aview1(logits), &mut state)
 }
 
 /// What may be drawn, in order, and how probable each is.
 fn kept(options: &GenerationOptions, logits: &[f32]) -> Vec<(u32, f64)> {
     let mut sampler = Sampler::new(options);
-    let mut memory = sampler.memory(0, 0, &[]);
-    sampler.choose(aview1(logits), &mut memory).unwrap();
+    let mut state = sampler.start_sequence(0, 0, &[]);
+    sampler.sample(aview1(logits), &mut state).unwrap();
     let total = total_weight(&sampler.candidates);
     sampler.candidates.iter().map(|kept| (kept.id, f64::from(kept.weight) / total)).collect()
 }
@@ -48,7 +48,7 @@ fn ranked_softmax(logits: &[f32], temperature: f32) -> Vec<(u32, f64)> {
     ranked
 }
 
-/// Distinct logits in random order: k/8 for distinct k, so that ranking is the same in f32 and f64.
+/// Distinct logits in multinomial order: k/8 for distinct k, so that ranking is the same in f32 and f64.
 fn distinct_logits() -> impl Strategy<Value = Vec<f32>> {
     (2_usize..300).prop_flat_map(|count| {
         Just((0..count).map(|step| step as f32 / 8.0 - 9.0).collect::<Vec<f32>>()).prop_shuffle()
@@ -61,8 +61,8 @@ fn greedy_takes_the_first_of_equal_maxima() {
 }
 
 #[test]
-fn logits_that_are_no_numbers_choose_nothing() {
-    for options in [GenerationOptions::default(), random(1.0, Some(2), Some(0.9), Some(0.1))] {
+fn nan_logits_choose_nothing() {
+    for options in [GenerationOptions::default(), multinomial(1.0, Some(2), Some(0.9), Some(0.1))] {
         for logits in [
             &[][..],
             &[0.0, f32::NAN, 1.0],
@@ -78,13 +78,13 @@ fn logits_that_are_no_numbers_choose_nothing() {
 #[test]
 fn a_token_of_probability_zero_is_never_drawn() {
     let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, -1.0, f32::NEG_INFINITY];
-    let ids = draws(&random(1.0, Some(4), None, Some(0.0)), &logits, 3, 0, 2000);
+    let ids = draws(&multinomial(1.0, Some(4), None, Some(0.0)), &logits, 3, 0, 2000);
     assert!(ids.iter().all(|id| [1, 3].contains(id)));
 }
 
 #[test]
 fn of_equal_tokens_at_the_border_of_top_k_the_lower_ids_stay() {
-    let ids: Vec<u32> = kept(&random(1.0, Some(3), None, None), &[1.0, 2.0, 1.0, 1.0])
+    let ids: Vec<u32> = kept(&multinomial(1.0, Some(3), None, None), &[1.0, 2.0, 1.0, 1.0])
         .into_iter()
         .map(|(id, _)| id)
         .collect();
@@ -95,10 +95,10 @@ fn of_equal_tokens_at_the_border_of_top_k_the_lower_ids_stay() {
 fn the_extremes_of_every_filter_leave_the_best_token() {
     let logits = [0.5, 2.5, -1.0, 2.4];
     for options in [
-        random(1.0, Some(1), None, None),
-        random(1.0, None, Some(1e-6), None),
-        random(1.0, None, None, Some(1.0)),
-        random(f32::MIN_POSITIVE, None, None, None),
+        multinomial(1.0, Some(1), None, None),
+        multinomial(1.0, None, Some(1e-6), None),
+        multinomial(1.0, None, None, Some(1.0)),
+        multinomial(f32::MIN_POSITIVE, None, None, None),
     ] {
         assert!(draws(&options, &logits, 5, 0, 50).iter().all(|id| *id == 1), "{options:?}");
     }
@@ -109,7 +109,7 @@ fn draws_follow_the_softmax_of_the_logits_over_the_temperature() {
     let logits = [2.0, -1.0, 0.0, 1.5, 0.3, -4.0];
     const COUNT: usize = 20_000;
     for temperature in [0.5, 1.0, 2.0] {
-        let ids = draws(&random(temperature, None, None, None), &logits, 11, 0, COUNT);
+        let ids = draws(&multinomial(temperature, None, None, None), &logits, 11, 0, COUNT);
         for (id, probability) in ranked_softmax(&logits, temperature) {
             let share = ids.iter().filter(|drawn| **drawn == id).count() as f64 / COUNT as f64;
             // four standard deviations of a binomial share
@@ -124,7 +124,7 @@ fn draws_follow_the_softmax_of_the_logits_over_the_temperature() {
 
 #[test]
 fn a_seed_gives_the_same_draws_on_every_machine_and_in_every_release() {
-    let options = random(1.0, None, None, None);
+    let options = multinomial(1.0, None, None, None);
     let first = draws(&options, &[0.0; 1000], 7, 0, 6);
     // ChaCha8 with key 7 and stream 0, worked out apart from this code
     assert_eq!(first, [764, 465, 5, 301, 386, 336]);
@@ -132,7 +132,7 @@ fn a_seed_gives_the_same_draws_on_every_machine_and_in_every_release() {
 
 #[test]
 fn seeds_and_sequences_draw_from_different_streams() {
-    let options = random(1.0, None, None, None);
+    let options = multinomial(1.0, None, None, None);
     let first = draws(&options, &[0.0; 1000], 7, 0, 20);
     assert_ne!(first, draws(&options, &[0.0; 1000], 8, 0, 20));
     assert_ne!(first, draws(&options, &[0.0; 1000], 7, 1, 20));
@@ -154,15 +154,15 @@ fn a_repetition_penalty_lowers_positive_and_negative_scores_once_per_token() {
 fn a_chosen_token_is_penalised_from_then_on() {
     let options = GenerationOptions { repetition_penalty: 2.0, ..GenerationOptions::default() };
     let mut sampler = Sampler::new(&options);
-    let mut memory = sampler.memory(0, 0, &[]);
-    let mut next = || sampler.choose(aview1(&[3.0, 2.0, 1.0]), &mut memory);
+    let mut state = sampler.start_sequence(0, 0, &[]);
+    let mut next = || sampler.sample(aview1(&[3.0, 2.0, 1.0]), &mut state);
     assert_eq!([next(), next(), next()], [Some(0), Some(1), Some(0)]);
 }
 
 proptest! {
     #[test]
     fn top_k_keeps_exactly_the_k_best(logits in distinct_logits(), top_k in 1_usize..400) {
-        let kept = kept(&random(1.0, Some(top_k), None, None), &logits);
+        let kept = kept(&multinomial(1.0, Some(top_k), None, None), &logits);
         let mut ids: Vec<u32> = kept.into_iter().map(|(id, _)| id).collect();
         let mut expected: Vec<u32> =
             ranked_softmax(&logits, 1.0).into_iter().take(top_k).map(|(id, _)| id).collect();
@@ -178,7 +178,7 @@ proptest! {
         const ROUNDING: f64 = 1e-6;
         let ranked = ranked_softmax(&logits, temperature);
         let ids: Vec<u32> =
-            kept(&random(temperature, None, Some(top_p), None), &logits).into_iter().map(|(id, _)| id).collect();
+            kept(&multinomial(temperature, None, Some(top_p), None), &logits).into_iter().map(|(id, _)| id).collect();
         let expected: Vec<u32> = ranked.iter().take(ids.len()).map(|(id, _)| *id).collect();
         prop_assert_eq!(&ids, &expected);
         let mass = |count: usize| ranked.iter().take(count).map(|(_, p)| p).sum::<f64>();
@@ -190,7 +190,7 @@ proptest! {
     fn min_p_keeps_what_is_probable_next_to_the_best(logits in distinct_logits(), min_p in 0.0_f32..=1.0) {
         const ROUNDING: f64 = 1e-5;
         let ids: Vec<u32> =
-            kept(&random(1.0, None, None, Some(min_p)), &logits).into_iter().map(|(id, _)| id).collect();
+            kept(&multinomial(1.0, None, None, Some(min_p)), &logits).into_iter().map(|(id, _)| id).collect();
         let ranked = ranked_softmax(&logits, 1.0);
         for (id, probability) in &ranked {
             let share = probability / ranked[0].1;
@@ -204,7 +204,7 @@ proptest! {
     fn filters_together_act_in_transformers_order(
         logits in distinct_logits(), top_k in 1_usize..300, top_p in 0.05_f32..1.0, min_p in 0.0_f32..0.3,
     ) {
-        let options = random(1.5, Some(top_k), Some(top_p), Some(min_p));
+        let options = multinomial(1.5, Some(top_k), Some(top_p), Some(min_p));
         let mut expected = ranked_softmax(&logits, 1.5);
         expected.truncate(top_k);
         let total: f64 = expected.iter().map(|(_, p)| p).sum();

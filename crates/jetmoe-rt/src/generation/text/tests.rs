@@ -25,7 +25,7 @@ fn user(content: &str) -> ChatMessage {
 }
 
 #[test]
-fn the_text_is_the_continuation_with_its_leading_space_and_without_the_end_token() {
+fn the_text_is_the_continuation_with_its_leading_space_and_without_the_eos_token() {
     let (generator, prompt_ids, mut new) = scripted(PROMPT, CONTINUATION);
     let result = generator.generate(PROMPT, &GenerationOptions::default()).unwrap();
     new.push(2);
@@ -34,7 +34,7 @@ fn the_text_is_the_continuation_with_its_leading_space_and_without_the_end_token
         GeneratedText {
             text: CONTINUATION.to_owned(),
             token_ids: new,
-            finish_reason: FinishReason::EndToken,
+            finish_reason: FinishReason::Eos,
             prompt_tokens: prompt_ids.len(),
             statistics: GenerationStatistics::default(),
         }
@@ -42,9 +42,9 @@ fn the_text_is_the_continuation_with_its_leading_space_and_without_the_end_token
 }
 
 #[test]
-fn an_end_token_that_is_a_word_is_not_in_the_text() {
+fn an_eos_token_that_is_a_word_is_not_in_the_text() {
     let (generator, _, new) = scripted(PROMPT, CONTINUATION);
-    let options = GenerationOptions { end_token_ids: Some(vec![new[2]]), ..GenerationOptions::default() };
+    let options = GenerationOptions { eos_token_ids: Some(vec![new[2]]), ..GenerationOptions::default() };
     let result = generator.generate(PROMPT, &options).unwrap();
     assert_eq!(result.token_ids, new[..3]);
     assert_eq!(result.text, " of the");
@@ -87,7 +87,7 @@ fn text_held_back_for_a_stop_string_comes_out_at_the_end() {
     let (generator, ..) = scripted(PROMPT, CONTINUATION);
     let result = generator.generate(PROMPT, &stop_at(&["Hezekiah begat"])).unwrap();
     assert_eq!(result.text, CONTINUATION);
-    assert_eq!(result.finish_reason, FinishReason::EndToken);
+    assert_eq!(result.finish_reason, FinishReason::Eos);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_stop_string_ends_one_sequence_of_a_batch_and_not_the_others() {
     let results = generator.generate_batch(prompts, &stop_at(&[" of the"])).unwrap();
     assert_eq!((results[0].text.as_str(), results[0].finish_reason), ("", FinishReason::StopString));
     assert_eq!(results[1].text, " the reign of king Hezekiah");
-    assert_eq!(results[1].finish_reason, FinishReason::EndToken);
+    assert_eq!(results[1].finish_reason, FinishReason::Eos);
 }
 
 #[test]
@@ -184,9 +184,9 @@ fn a_prompt_longer_than_the_positions_is_refused_with_both_numbers() {
 }
 
 #[test]
-fn options_that_make_no_sense_are_refused() {
+fn invalid_options_are_rejected() {
     let (generator, ..) = scripted(PROMPT, CONTINUATION);
-    let sampling = Sampling::Random { temperature: 0.0, top_k: None, top_p: None, min_p: None };
+    let sampling = Sampling::Multinomial { temperature: 0.0, top_k: None, top_p: None, min_p: None };
     let options = GenerationOptions { sampling, ..GenerationOptions::default() };
     assert!(matches!(generator.generate(PROMPT, &options), Err(Error::Option { option: "temperature", .. })));
     assert!(matches!(generator.generate(PROMPT, &stop_at(&[""])), Err(Error::Option { option: "stop", .. })));

@@ -1,4 +1,4 @@
-//! What a prefix cache spares, and that it changes no token.
+//! A prefix cache saves computation and changes no token.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -20,7 +20,7 @@ impl Counted {
     }
 
     /// The continuation, after it was compared with that of a fresh session, and the tokens it took to compute it.
-    fn generate(&mut self, prompt: &[u32], options: &GenerationOptions) -> (Generated, usize) {
+    fn generate(&mut self, prompt: &[u32], options: &GenerationOptions) -> (Generation, usize) {
         let fresh = self.generator.generate(&[prompt], options).unwrap().remove(0);
         let before = self.computed.load(Ordering::Relaxed);
         let cached = self
@@ -34,7 +34,7 @@ impl Counted {
 }
 
 fn without_end(max_new_tokens: usize) -> GenerationOptions {
-    GenerationOptions { end_token_ids: Some(vec![]), ..at_most(max_new_tokens) }
+    GenerationOptions { eos_token_ids: Some(vec![]), ..at_most(max_new_tokens) }
 }
 
 #[test]

@@ -45,12 +45,12 @@ fn a_text_that_does_not_repeat_takes_the_steps_it_takes_without_drafts() {
 }
 
 #[test]
-fn an_end_token_among_the_drafts_ends_the_text() {
-    let model = FakeModel::scripted(4, vec![9, END, 7]);
+fn an_eos_token_among_the_drafts_ends_the_text() {
+    let model = FakeModel::scripted(4, vec![9, EOS, 7]);
     let options = with_lookup(3, 1, &at_most(10));
-    let generated = &generator(model).generate(&[[9, END, 7, 5]], &options).unwrap()[0];
-    assert_eq!(generated.token_ids, [9, END]);
-    assert_eq!(generated.finish_reason, FinishReason::EndToken);
+    let generated = &generator(model).generate(&[[9, EOS, 7, 5]], &options).unwrap()[0];
+    assert_eq!(generated.token_ids, [9, EOS]);
+    assert_eq!(generated.finish_reason, FinishReason::Eos);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_batch_is_refused() {
     assert_eq!(
         error.to_string(),
         "prompt_lookup is set for a batch of 6 prompts, expected one prompt at a time; leave it out, or continue the \
-         prompts one after the other"
+         prompts separately"
     );
 }
 
@@ -95,10 +95,10 @@ proptest! {
             let steps = Arc::clone(&model.steps);
             (generator(model), steps)
         };
-        let mut options = seed.map_or_else(GenerationOptions::default, random);
+        let mut options = seed.map_or_else(GenerationOptions::default, multinomial);
         options.max_new_tokens = max_new_tokens;
         options.repetition_penalty = repetition_penalty;
-        options.end_token_ids = (!has_end).then(Vec::new);
+        options.eos_token_ids = (!has_end).then(Vec::new);
         let (plain, plain_steps) = generator();
         let plain = plain.generate(&[&prompt], &options).unwrap().remove(0);
         let (drafting, steps) = generator();

@@ -1,4 +1,4 @@
-use jetmoe_checkpoint::Tokenizer;
+use jetmoe_text::Tokenizer;
 use proptest::prelude::*;
 
 use crate::fixtures;

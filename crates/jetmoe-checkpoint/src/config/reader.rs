@@ -1,24 +1,24 @@
-//! Reading `config.json` key by key: names that mean the same, defaults, and every problem collected.
+//! Reading `config.json` key by key: aliases, defaults, and a list of all problems.
 
 use serde_json::{Map, Value};
 
 use crate::ConfigProblem;
 
-/// Largest size that counts as one. The product of two fits 64 bits, and nobody has a larger model.
+/// Largest accepted size. The product of two sizes fits into 64 bits.
 pub(super) const MAX_SIZE: usize = i32::MAX as usize;
 
-/// A JSON object under inspection. Readers return a usable value in any case and note what was wrong, so that one
-/// pass names every problem.
-pub(super) struct Document<'a> {
+/// Reads the keys of a JSON object. Every method returns a usable value and records what was wrong, so that one pass
+/// reports every problem.
+pub(super) struct ConfigReader<'a> {
     object: &'a Map<String, Value>,
     /// Prefix for keys in messages, such as `rope_parameters.`.
     prefix: &'static str,
     problems: Vec<ConfigProblem>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> ConfigReader<'a> {
     pub(super) fn new(object: &'a Map<String, Value>, prefix: &'static str) -> Self {
-        Document { object, prefix, problems: Vec::new() }
+        ConfigReader { object, prefix, problems: Vec::new() }
     }
 
     pub(super) fn into_problems(self) -> Vec<ConfigProblem> {
@@ -29,70 +29,70 @@ impl<'a> Document<'a> {
         self.problems.push(ConfigProblem { key: format!("{}{key}", self.prefix), message: message.into() });
     }
 
-    pub(super) fn adopt(&mut self, problems: Vec<ConfigProblem>) {
+    pub(super) fn extend_problems(&mut self, problems: Vec<ConfigProblem>) {
         self.problems.extend(problems);
     }
 
-    /// Whether the key is there at all, be it with `null`.
+    /// Whether the key exists, even with the value `null`.
     pub(super) fn has(&self, key: &str) -> bool {
         self.object.contains_key(key)
     }
 
-    /// The value under a key; JSON's `null` counts as absent.
+    /// The value of a key; `null` counts as absent.
     pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
-    /// The first of `keys` that is present, after a check that the others agree with it.
-    fn agreed(&mut self, keys: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+    /// The first of the aliases `keys` that is present. Records a problem if another one has a different value.
+    fn first_alias(&mut self, keys: &[&'static str]) -> Option<(&'static str, &'a Value)> {
         let mut present = keys.iter().filter_map(|key| self.value(key).map(|value| (*key, value)));
         let first = present.next()?;
-        let contradiction = present.find(|(_, value)| !same(value, first.1));
+        let contradiction = present.find(|(_, value)| !is_equal(value, first.1));
         if let Some((key, value)) = contradiction {
             self.problem(key, format!("is {value}, but {} is {}; keep one of them", first.0, first.1));
         }
         Some(first)
     }
 
-    /// A positive whole number of at most [`MAX_SIZE`] under one of `keys`.
+    /// An integer from 1 to [`MAX_SIZE`]; `keys` are aliases.
     pub(super) fn size(&mut self, keys: &[&'static str], default: usize) -> usize {
         self.size_up_to(keys, default, MAX_SIZE)
     }
 
-    /// A positive whole number of at most `maximum` under one of `keys`.
+    /// An integer from 1 to `maximum`; `keys` are aliases.
     pub(super) fn size_up_to(&mut self, keys: &[&'static str], default: usize, maximum: usize) -> usize {
-        let Some((key, value)) = self.agreed(keys) else { return default };
+        let Some((key, value)) = self.first_alias(keys) else { return default };
         match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
             Some(number) if (1..=maximum).contains(&number) => number,
             _ => {
-                self.problem(key, format!("is {value}, expected a whole number from 1 to {maximum}"));
+                self.problem(key, format!("is {value}, expected an integer from 1 to {maximum}"));
                 default
             }
         }
     }
 
-    /// A finite number under `key`, at least `minimum`.
+    /// A finite number of at least `minimum`.
     pub(super) fn number(&mut self, key: &'static str, minimum: f64) -> Option<f64> {
-        let value = self.value(key)?;
-        match value.as_f64() {
-            Some(number) if number.is_finite() && number >= minimum => Some(number),
-            _ => {
-                self.problem(key, format!("is {value}, expected a number of at least {minimum}"));
-                None
-            }
-        }
+        self.number_that(key, |number| number >= minimum, || format!("a number of at least {minimum}"))
     }
 
-    /// A finite number above zero under `key`.
+    /// A finite number above 0.
     pub(super) fn positive(&mut self, key: &'static str) -> Option<f64> {
+        self.number_that(key, |number| number > 0.0, || "a number above 0".to_owned())
+    }
+
+    fn number_that(
+        &mut self,
+        key: &'static str,
+        is_valid: impl Fn(f64) -> bool,
+        expected: impl Fn() -> String,
+    ) -> Option<f64> {
         let value = self.value(key)?;
-        match value.as_f64() {
-            Some(number) if number.is_finite() && number > 0.0 => Some(number),
-            _ => {
-                self.problem(key, format!("is {value}, expected a number above 0"));
-                None
-            }
+        let number = value.as_f64().filter(|number| number.is_finite() && is_valid(*number));
+        if number.is_none() {
+            self.problem(key, format!("is {value}, expected {}", expected()));
         }
+        number
     }
 
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
@@ -140,6 +140,6 @@ pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
     }
 }
 
-fn same(left: &Value, right: &Value) -> bool {
+fn is_equal(left: &Value, right: &Value) -> bool {
     left == right || left.as_f64().is_some_and(|number| Some(number) == right.as_f64())
 }

@@ -1,3 +1,5 @@
+//! Read-only memory maps of model files.
+
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
@@ -6,7 +8,8 @@ use memmap2::Mmap;
 
 use crate::{Error, Result};
 
-/// The bytes of a file, mapped into memory: read when they are first needed, and shared with every process that maps them.
+/// The bytes of a file, mapped into memory: pages are read on first access and shared by every process that maps the
+/// file.
 #[derive(Debug)]
 pub struct MappedFile(Mmap);
 
@@ -18,8 +21,8 @@ impl MappedFile {
     pub fn open(path: &Path) -> Result<Self> {
         let io = |action| move |source| Error::Io { action, path: path.to_owned(), source };
         let file = File::open(path).map_err(io("open"))?;
-        // SAFETY: the map is read-only and private to this process. As with every mapped model file, the bytes stay
-        // valid as long as nobody truncates the file meanwhile; nothing here relies on them staying unchanged.
+        // SAFETY: the map is read-only. As with every mapped model file, the bytes stay valid unless another process
+        // truncates the file; no code here relies on their content staying unchanged.
         let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
         Ok(MappedFile(map))
     }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use jetmoe_checkpoint::{ChatMessage, ChatTemplate, Tokenizer};
+use jetmoe_text::{ChatMessage, ChatTemplate, Tokenizer};
 use serde_json::json;
 
 use crate::fixtures;
@@ -38,7 +38,7 @@ fn a_conversation_renders_as_transformers_renders_it() {
 }
 
 #[test]
-fn the_template_stands_in_tokenizer_config_alone_or_among_others() {
+fn tokenizer_config_holds_one_template_or_several() {
     let rendered = |config| {
         template_of(&config).map(|template| template.render(&[message("user", "hi")], false).unwrap())
     };
@@ -67,18 +67,22 @@ fn a_file_of_its_own_comes_before_tokenizer_config() {
 }
 
 #[test]
-fn what_the_template_refuses_is_told_in_its_own_words() {
+fn an_error_that_the_template_raises_keeps_its_message_and_line() {
     let template =
         "{% if messages[0].role == 'user' %}\n{{ raise_exception('Roles must alternate') }}{% endif %}";
-    assert_eq!(render(template, "hi").unwrap_err(), "chat template: Roles must alternate (line 2)");
+    let expected = "chat template: invalid operation: Roles must alternate (in chat_template:2)";
+    assert_eq!(render(template, "hi").unwrap_err(), expected);
 }
 
 #[test]
 fn a_template_that_cannot_be_parsed_or_run_is_named_with_its_line() {
     let error = render("a\n{% if %}", "").unwrap_err();
-    assert!(error.starts_with("chat template: syntax error: ") && error.ends_with("(line 2)"), "{error}");
+    assert!(
+        error.starts_with("chat template: syntax error: ") && error.ends_with("(in chat_template:2)"),
+        "{error}"
+    );
     let error = render("a\n\n{{ messages | no_such_filter }}", "").unwrap_err();
-    assert!(error.contains("no_such_filter") && error.ends_with("(line 3)"), "{error}");
+    assert!(error.contains("no_such_filter") && error.ends_with("(in chat_template:3)"), "{error}");
 }
 
 #[test]

@@ -1,9 +1,12 @@
+//! A checkpoint's tokenizer: `tokenizer.json`, with the chat template that comes with it.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use jetmoe_checkpoint::{names, read_json};
 use serde_json::Value;
 
-use crate::{ChatTemplate, Error, Result, names, read_json};
+use crate::{ChatTemplate, Error, Result};
 
 /// A checkpoint's tokenizer with its chat template.
 #[derive(Debug, Clone)]
@@ -14,57 +17,49 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, where present, `tokenizer_config.json` and `chat_template.jinja`; `None` where the
-    /// folder has no tokenizer at all.
+    /// Reads `tokenizer.json` and, if present, `tokenizer_config.json` and `chat_template.jinja`. `None` if the folder
+    /// has no tokenizer.
     ///
     /// # Errors
-    /// A file that cannot be used, or a tokenizer in another format only.
+    /// A file that cannot be used, or a tokenizer in SentencePiece's format only.
     pub fn open(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(names::TOKENIZER);
         if !path.is_file() {
             if folder.join(names::SENTENCEPIECE_TOKENIZER).is_file() {
-                return Err(Error::MissingFile {
-                    file: names::TOKENIZER.to_owned(),
-                    folder: folder.to_owned(),
-                    advice: "there is only tokenizer.model; convert it with transformers: \
-                             AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-                        .to_owned(),
-                });
+                return Err(Error::SentencePieceOnly { folder: folder.to_owned() });
             }
             return Ok(None);
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|error| Error::Tokenizer { path: path.clone(), message: error.to_string() })?;
-        // padding and cutting are the runtime's business: it knows the model's limits and says so
+        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(failed(&path))?;
+        // generation and classification pad and truncate: they know the model's limits and report what they do
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| Error::Tokenizer { path: path.clone(), message: error.to_string() })?;
-        let config = read_config(&folder.join(names::TOKENIZER_CONFIG))?;
+        inner.with_truncation(None).map_err(failed(&path))?;
+        let config_path = folder.join(names::TOKENIZER_CONFIG);
+        let config = if config_path.is_file() { read_json(&config_path)? } else { Value::Null };
         let chat_template = ChatTemplate::open(folder, &config, special_tokens(&config))?;
         Ok(Some(Tokenizer { path, inner, chat_template }))
     }
 
-    /// Token ids of a text; `add_special_tokens` puts the begin-of-sequence token in front, as the model was trained.
+    /// Token ids of a text. `add_special_tokens` prepends the begin-of-sequence token, as in training.
     ///
     /// # Errors
-    /// What the tokenizer refuses.
+    /// [`Error::Tokenizer`] if the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         self.inner
             .encode(text, add_special_tokens)
             .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(self.failed())
+            .map_err(failed(&self.path))
     }
 
     /// Text of token ids, without special tokens.
     ///
     /// # Errors
-    /// What the tokenizer refuses.
+    /// [`Error::Tokenizer`] if the tokenizer cannot decode the ids.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(self.failed())
+        self.inner.decode(ids, true).map_err(failed(&self.path))
     }
 
-    /// Number of tokens, added ones included.
+    /// Number of tokens, including added ones.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
@@ -79,25 +74,17 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// The chat template, where the checkpoint has one.
+    /// The chat template, if the checkpoint has one.
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
         self.chat_template.as_ref()
     }
-
-    fn failed(&self) -> impl FnOnce(tokenizers::Error) -> Error {
-        let path = self.path.clone();
-        |error| Error::Tokenizer { path, message: error.to_string() }
-    }
 }
 
-fn read_config(path: &Path) -> Result<Value> {
-    if !path.is_file() {
-        return Ok(Value::Null);
-    }
-    read_json(path)
+fn failed(path: &Path) -> impl FnOnce(tokenizers::Error) -> Error {
+    |source| Error::Tokenizer { path: path.to_owned(), source }
 }
 
-/// `bos_token`, `eos_token` and the like, given as text or as an object with `content`.
+/// `bos_token`, `eos_token` and so on, each a string or an object with `content`.
 fn special_tokens(config: &Value) -> BTreeMap<String, String> {
     let Some(object) = config.as_object() else { return BTreeMap::new() };
     object

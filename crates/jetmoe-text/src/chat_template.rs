@@ -1,27 +1,28 @@
-//! Chat templates, rendered as transformers' `apply_chat_template` does.
+//! Chat templates, rendered as transformers' `apply_chat_template` renders them.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use jetmoe_checkpoint::{names, read_text};
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use crate::{Error, Result, names, read_text};
+use crate::{Error, Result};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
-    /// `system`, `user` or `assistant`; templates may know others.
+    /// `system`, `user` or `assistant`; a template may accept others.
     pub role: String,
-    /// What was said.
+    /// The text of the turn.
     pub content: String,
 }
 
-/// A compiled chat template with the special tokens it may name.
+/// A compiled chat template with the special tokens that it may refer to.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -31,13 +32,13 @@ pub struct ChatTemplate {
 const TEMPLATE: &str = "chat_template";
 
 impl ChatTemplate {
-    /// Compiles a template; `special_tokens` maps names such as `eos_token` to their text.
+    /// Compiles a template. `special_tokens` maps names such as `eos_token` to their text.
     ///
     /// # Errors
-    /// A template with a syntax error.
+    /// [`Error::ChatTemplate`] for a syntax error.
     pub fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Result<Self> {
         let mut environment = Environment::new();
-        // transformers renders with these two options, which decide about line breaks
+        // transformers renders with these two options; they control line breaks around blocks
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -47,7 +48,7 @@ impl ChatTemplate {
         environment.add_filter("tojson", to_json);
         environment
             .add_template_owned(TEMPLATE, without_generation_tags(source))
-            .map_err(|error| Error::ChatTemplate { message: describe(&error) })?;
+            .map_err(|source| Error::ChatTemplate { source })?;
         Ok(ChatTemplate { environment, special_tokens })
     }
 
@@ -62,11 +63,11 @@ impl ChatTemplate {
         source.map(|source| Self::new(&source, special_tokens)).transpose()
     }
 
-    /// Renders a conversation; with `add_generation_prompt` the text ends where the assistant's answer begins. The
-    /// result holds its special tokens as text: encode it without adding any.
+    /// Renders a conversation. With `add_generation_prompt` the text ends where the assistant's answer begins. The
+    /// result contains the special tokens as text, so encode it without adding any.
     ///
     /// # Errors
-    /// What the template itself refuses, such as two turns of the same role.
+    /// [`Error::ChatTemplate`] if the template raises an error, for example for two consecutive turns of one role.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
         self.environment
             .get_template(TEMPLATE)
@@ -79,11 +80,11 @@ impl ChatTemplate {
                     ..minijinja::Value::from_serialize(&self.special_tokens)
                 })
             })
-            .map_err(|error| Error::ChatTemplate { message: describe(&error) })
+            .map_err(|source| Error::ChatTemplate { source })
     }
 }
 
-/// transformers' `tojson`, which is Python's `json.dumps`: no escapes for HTML, a space after commas and colons.
+/// transformers' `tojson` is Python's `json.dumps`: no HTML escapes, a space after commas and colons.
 fn to_json(value: minijinja::Value, options: Kwargs) -> Result<String, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     let _: Option<bool> = options.get("ensure_ascii")?;
@@ -102,10 +103,10 @@ fn to_json(value: minijinja::Value, options: Kwargs) -> Result<String, minijinja
     String::from_utf8(json).map_err(|error| failed(format!("tojson: {error}")))
 }
 
-/// A template may ask for any indentation.
+/// Limit for the indentation that a template may request.
 const MAX_INDENT: usize = 100;
 
-/// Python's separators of JSON on one line.
+/// Python's separators for JSON on one line.
 struct OneLine;
 
 impl Formatter for OneLine {
@@ -122,8 +123,8 @@ impl Formatter for OneLine {
     }
 }
 
-/// transformers' `{% generation %}` … `{% endgeneration %}` marks the assistant's words for training and renders what
-/// is inside.
+/// Replaces transformers' `{% generation %}` … `{% endgeneration %}`, which mark the assistant's tokens for training
+/// and render their content unchanged.
 fn without_generation_tags(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;
@@ -142,7 +143,7 @@ fn without_generation_tags(source: &str) -> String {
     result + rest
 }
 
-/// A single template, or the one called `default` of several.
+/// The single template, or the one named `default` of several.
 fn template_in(tokenizer_config: &Value) -> Option<String> {
     match tokenizer_config.get(TEMPLATE)? {
         Value::String(source) => Some(source.clone()),
@@ -152,18 +153,5 @@ fn template_in(tokenizer_config: &Value) -> Option<String> {
             .and_then(|entry| entry.get("template").and_then(Value::as_str))
             .map(str::to_owned),
         _ => None,
-    }
-}
-
-/// The engine's message with the line it is about. What a template raises itself needs no kind in front.
-fn describe(error: &minijinja::Error) -> String {
-    let message = match (error.detail(), error.kind()) {
-        (Some(detail), ErrorKind::InvalidOperation) => detail.to_owned(),
-        (Some(detail), kind) => format!("{kind}: {detail}"),
-        (None, kind) => kind.to_string(),
-    };
-    match error.line() {
-        Some(line) => format!("{message} (line {line})"),
-        None => message,
     }
 }

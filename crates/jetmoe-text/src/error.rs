@@ -1,0 +1,51 @@
+//! The error type of this crate.
+
+use std::path::PathBuf;
+
+use jetmoe_checkpoint::names;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why text could not be converted to tokens or back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file next to `tokenizer.json` cannot be read or parsed.
+    #[error(transparent)]
+    File(#[from] jetmoe_checkpoint::Error),
+    /// The folder has a tokenizer in SentencePiece's format only.
+    #[error(
+        "{} is missing in {}\n  there is only {}; convert it with transformers: \
+         AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+        names::TOKENIZER, folder.display(), names::SENTENCEPIECE_TOKENIZER
+    )]
+    SentencePieceOnly {
+        /// The checkpoint's folder.
+        folder: PathBuf,
+    },
+    /// `tokenizer.json` cannot be loaded, or it cannot encode or decode its input.
+    #[error("{} cannot be used as a tokenizer: {source}\n  download or copy it again, or save it again with transformers", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What the tokenizer reported.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The chat template cannot be parsed or rendered.
+    #[error("chat template: {source}")]
+    ChatTemplate {
+        /// What the template engine reported, with the line.
+        source: minijinja::Error,
+    },
+    /// The model has no chat template.
+    #[error(
+        "chat template: the model has none\n  put {} into the checkpoint and export again, or give the prompt as \
+         plain text",
+        names::CHAT_TEMPLATE
+    )]
+    NoChatTemplate,
+    /// A stop string is empty: it would match before the first character.
+    #[error("a stop string is empty; give at least one character")]
+    EmptyStopString,
+}

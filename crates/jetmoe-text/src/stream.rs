@@ -1,0 +1,73 @@
+//! The text of a continuation while its tokens are generated.
+
+use crate::{Detokenizer, Result, StopMatcher, Tokenizer};
+
+/// Text of a continuation while its tokens are generated.
+///
+/// Pieces never split a character. Concatenated, they equal what decoding prompt and continuation at once adds to the
+/// prompt's text; bytes that are not valid UTF-8 become U+FFFD once no other byte can complete them. Text that may be
+/// the start of a stop string is held back until that is decided. Output ends before the stop string that ends first;
+/// of several that end at the same character the longest counts.
+///
+/// ```no_run
+/// # fn example(tokenizer: &jetmoe_text::Tokenizer, tokens: &[u32]) -> jetmoe_text::Result<()> {
+/// let prompt = tokenizer.encode("In the beginning", true)?;
+/// let mut stream = jetmoe_text::TextStream::new(tokenizer, &prompt, &["\n\n".to_owned()])?;
+/// for token in tokens {
+///     print!("{}", stream.push(*token)?);
+///     if stream.is_stopped() {
+///         break;
+///     }
+/// }
+/// println!("{}", stream.finish()?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct TextStream<'t> {
+    detokenizer: Detokenizer<'t>,
+    stop: StopMatcher,
+}
+
+impl<'t> TextStream<'t> {
+    /// Continues a prompt. The text of the first new token depends on the prompt's ids: a space that begins a text is
+    /// dropped, one that continues it is kept.
+    ///
+    /// # Errors
+    /// [`Error::EmptyStopString`](crate::Error::EmptyStopString), or a prompt that cannot be decoded.
+    pub fn new(tokenizer: &'t Tokenizer, prompt: &[u32], stop: &[String]) -> Result<Self> {
+        Ok(TextStream { detokenizer: Detokenizer::new(tokenizer, prompt)?, stop: StopMatcher::new(stop)? })
+    }
+
+    /// Adds a token and returns the text that can no longer change, often none.
+    ///
+    /// # Errors
+    /// A token that cannot be decoded.
+    pub fn push(&mut self, token_id: u32) -> Result<String> {
+        if self.is_stopped() {
+            return Ok(String::new());
+        }
+        let piece = self.detokenizer.push(token_id)?;
+        Ok(self.stop.push(&piece))
+    }
+
+    /// Returns the pending text, after the last token. It may still complete a stop string.
+    ///
+    /// # Errors
+    /// Tokens that cannot be decoded.
+    pub fn finish(&mut self) -> Result<String> {
+        if self.is_stopped() {
+            return Ok(String::new());
+        }
+        let piece = self.detokenizer.finish()?;
+        Ok(self.stop.push(&piece) + &self.stop.finish())
+    }
+
+    /// Whether a stop string was found; no text is returned after it.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_stopped()
+    }
+}
+
+#[cfg(test)]
+mod tests;
