@@ -8,19 +8,23 @@ use crate::workspace::{Need, cargo, packages};
 const SEES: &[(&str, &[&str])] = &[
     ("jetmoe-checkpoint", &[]),
     ("jetmoe-text", &["jetmoe-checkpoint"]),
-    ("jetmoe-artifact", &["jetmoe-checkpoint"]),
-    ("jetmoe-quantize", &[]),
+    ("jetmoe-format", &[]),
+    ("jetmoe-artifact", &["jetmoe-checkpoint", "jetmoe-format"]),
+    ("jetmoe-quantize", &["jetmoe-format"]),
     ("jetmoe-kernels", &[]),
-    ("jetmoe-graph", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"]),
+    (
+        "jetmoe-graph",
+        &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"],
+    ),
     ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-text", "jetmoe-artifact", "jetmoe-kernels"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-format",
             "jetmoe-text",
             "jetmoe-artifact",
-            "jetmoe-kernels",
             "jetmoe-graph",
             "jetmoe-rt",
             "jetmoe-reference",
@@ -41,6 +45,7 @@ const SEES: &[(&str, &[&str])] = &[
         "jetmoe-export",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-format",
             "jetmoe-text",
             "jetmoe-artifact",
             "jetmoe-quantize",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::workspace::{packages, product_files, rust_files};
+use crate::workspace::{Source, packages, product_files, rust_files};
 
 const CHECKPOINT_NAMES: &str = "crates/jetmoe-checkpoint/src/names.rs";
 const ARTIFACT_NAMES: &str = "crates/jetmoe-artifact/src/names.rs";
@@ -50,6 +50,28 @@ fn a_file_is_one_room() {
     let long = files.map(|file| (file.text.lines().count(), file.path));
     let long: Vec<_> = long.filter(|(lines, _)| *lines > MOST_LINES).collect();
     assert!(long.is_empty(), "more than {MOST_LINES} lines; what is the second thing in them? {long:?}");
+}
+
+/// How a weight is stored is decided in `jetmoe-format`. Elsewhere only these files tell formats apart, so that a new one
+/// touches few: which precision stores which, what calibration is worth its time, and which kernel reads it.
+const FORMATS_TOLD_APART_IN: &[&str] = &[
+    "crates/jetmoe-artifact/src/kind.rs",
+    "crates/jetmoe-export/src/calibrated.rs",
+    "crates/jetmoe-rt/src/memory.rs",
+];
+
+#[test]
+fn few_files_tell_weight_formats_apart() {
+    const VARIANTS: [&str; 5] = ["F32", "F16", "Bf16", "Int8", "Int4"];
+    let files = product_files();
+    let outside = files.iter().filter(|file| !file.path.starts_with("crates/jetmoe-format/"));
+    let tells = |file: &&Source| {
+        let code = file.code();
+        VARIANTS.iter().any(|variant| code.contains(&format!("WeightFormat::{variant}")))
+    };
+    let found: BTreeSet<&str> = outside.filter(tells).map(|file| file.path.as_str()).collect();
+    assert_eq!(found, FORMATS_TOLD_APART_IN.iter().copied().collect());
+    assert!(found.len() <= 3);
 }
 
 #[test]

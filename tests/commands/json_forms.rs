@@ -133,7 +133,10 @@ fn json_of_the_manifest() {
     let text = fixture("jetmoe-mini").join("calibration.txt");
     let options = ExportOptions {
         precision: Precision::Q4,
-        weights: WeightPlan { kept: vec!["int8/16:layers.0.mlp".parse().unwrap()], ..WeightPlan::default() },
+        weights: WeightPlan {
+            overrides: vec!["int8/16:layers.0.mlp".parse().unwrap()],
+            ..WeightPlan::default()
+        },
         calibration: Some(Calibration { max_tokens: 64, ..Calibration::new(text) }),
         ..ExportOptions::new("jetmoe-mini", &folder)
     };

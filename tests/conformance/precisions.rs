@@ -46,9 +46,9 @@ fn profiles_of(precision: Precision) -> impl Iterator<Item = Profile> {
     Profile::ALL.iter().copied().filter(move |profile| profile.has(precision))
 }
 
-pub(crate) fn plan(kept: &[&str], zero_points: bool) -> WeightPlan {
-    let kept = kept.iter().map(|text| text.parse().unwrap()).collect();
-    WeightPlan { kept, zero_points, ..WeightPlan::default() }
+pub(crate) fn plan(overrides: &[&str], zero_points: bool) -> WeightPlan {
+    let overrides = overrides.iter().map(|text| text.parse().unwrap()).collect();
+    WeightPlan { overrides, zero_points, ..WeightPlan::default() }
 }
 
 pub(crate) fn options(backend: Backend, precision: Precision, profile: Profile) -> LoadOptions {

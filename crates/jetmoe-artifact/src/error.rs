@@ -1,6 +1,8 @@
+//! The error of this crate.
+
 use std::path::PathBuf;
 
-use crate::{Kept, Precision, Profile, WeightPlan, names};
+use crate::{Precision, Profile, StorageOverride, names};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,7 +18,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The folder has no manifest.
-    #[error("{} holds no {}\n  make an artifact with: jetmoe-export MODEL --output DIR", folder.display(), names::MANIFEST)]
+    #[error("{} holds no {}", folder.display(), names::MANIFEST)]
     NotAnArtifact {
         /// The folder.
         folder: PathBuf,
@@ -61,17 +63,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A group size that runtimes have no kernels for.
-    #[error("groups of {found} weights are not supported; choose one of {:?}", WeightPlan::GROUP_SIZES)]
-    GroupSize {
+    /// Weights cannot be stored as asked for.
+    #[error(transparent)]
+    Format(#[from] jetmoe_format::Error),
+    /// A part of a layer that the model does not have is to be stored differently.
+    #[error("cannot store {storage}: the model has {layers} layers, numbered from 0")]
+    NoSuchLayer {
         /// What was asked for.
-        found: usize,
-    },
-    /// A part is to be kept in a layer that the model does not have.
-    #[error("cannot keep {kept}: the model has {layers} layers, numbered from 0")]
-    KeptLayer {
-        /// What was asked for.
-        kept: Kept,
+        storage: StorageOverride,
         /// Layers of the model.
         layers: usize,
     },
@@ -86,6 +85,12 @@ pub enum Error {
         profile: Option<Profile>,
         /// Precision and profile of every graph there is.
         available: Vec<String>,
+    },
+    /// No graph has an output of this name.
+    #[error("{name:?} is no output of a JetMoE graph")]
+    UnknownOutput {
+        /// The name.
+        name: String,
     },
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]

@@ -1,13 +1,16 @@
 //! What a graph is for and how it is written: task, precision, profile, optional outputs.
 
 use jetmoe_checkpoint::Architecture;
+use jetmoe_format::{ElementType, Named, UnknownName, WeightFormat};
 use serde::{Deserialize, Serialize};
-
-use crate::{ElementType, WeightStorage};
+use strum::{Display, EnumString, VariantArray};
 
 /// What a graph computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, VariantArray,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<Task>)]
 pub enum Task {
     /// Next-token logits, with a key/value cache.
     CausalLm,
@@ -17,7 +20,14 @@ pub enum Task {
     SequenceClassification,
 }
 
+impl Named for Task {
+    const WHAT: &'static str = "task";
+}
+
 impl Task {
+    /// Every value, in the order they are listed to users.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
     /// Whether the graph takes and returns a key/value cache.
     pub fn has_cache(self) -> bool {
         match self {
@@ -37,8 +47,23 @@ impl Task {
 }
 
 /// Element types of a graph's weights and arithmetic, from the most exact to the smallest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<Precision>)]
 pub enum Precision {
     /// Everything in float32.
     F32,
@@ -54,7 +79,14 @@ pub enum Precision {
     Q4,
 }
 
+impl Named for Precision {
+    const WHAT: &'static str = "precision";
+}
+
 impl Precision {
+    /// Every value, in the order they are listed to users.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
     /// Element type of activations and of the key/value cache.
     pub fn activations(self) -> ElementType {
         match self {
@@ -64,30 +96,63 @@ impl Precision {
     }
 
     /// How the products' weights are stored where nothing else was asked for.
-    pub fn storage(self) -> WeightStorage {
+    pub fn format(self) -> WeightFormat {
         match self {
-            Precision::F32 => WeightStorage::F32,
-            Precision::F16 => WeightStorage::F16,
-            Precision::Bf16 => WeightStorage::Bf16,
-            Precision::Int8 => WeightStorage::Int8,
-            Precision::Q4 | Precision::Q4F16 => WeightStorage::Int4,
+            Precision::F32 => WeightFormat::F32,
+            Precision::F16 => WeightFormat::F16,
+            Precision::Bf16 => WeightFormat::Bf16,
+            Precision::Int8 => WeightFormat::Int8,
+            Precision::Q4 | Precision::Q4F16 => WeightFormat::Int4,
+        }
+    }
+
+    /// How the head's weights are stored where nothing else was asked for.
+    ///
+    /// With 4-bit weights the head takes 8 bits: it is 1 of 130 weights of JetMoE-8B, and, being the embedding too, it
+    /// makes half of the loss of quality. `int4:lm_head` asks for 4.
+    pub fn head_format(self) -> WeightFormat {
+        match self.format() {
+            WeightFormat::Int4 => WeightFormat::Int8,
+            format => format,
         }
     }
 }
 
 /// Which operators a graph may use, from those of every runtime to those of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<Profile>)]
 pub enum Profile {
     /// Only operators of the standard `ai.onnx` domain.
     Portable,
     /// Also ONNX Runtime's own operators, `com.microsoft`, where they are faster or load sooner.
     OnnxRuntime,
-    /// Also our own operators of the domain `jetmoe`, which jetmoe-rt brings to ONNX Runtime and to tract.
+    /// Also the custom operators of the domain `jetmoe`, which jetmoe-rt registers in ONNX Runtime and in tract.
     Native,
 }
 
+impl Named for Profile {
+    const WHAT: &'static str = "profile";
+}
+
 impl Profile {
+    /// Every value, in the order they are listed to users.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
     /// Whether graphs may use ONNX Runtime's own operators, those of attention among them.
     pub fn uses_onnx_runtime(self) -> bool {
         match self {
@@ -101,30 +166,43 @@ impl Profile {
         self != Profile::Native
     }
 
-    /// Whether there are graphs of a precision. Our own operators compute in float32, with weights that are smaller than
-    /// that.
+    /// Whether there are graphs of a precision. The custom operators compute in float32, with weights that are smaller
+    /// than that.
     pub fn has(self, precision: Precision) -> bool {
-        match self {
-            Profile::Portable | Profile::OnnxRuntime => true,
-            Profile::Native => matches!(precision, Precision::Bf16 | Precision::Int8 | Precision::Q4),
-        }
+        let is_float32 = precision.activations() == ElementType::Float32;
+        self != Profile::Native || (is_float32 && precision.format().is_packable())
     }
 }
 
 /// What a step does with the key/value cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CacheUpdate {
-    /// The step returns a new cache, in which the new tokens stand behind the old ones. Padding may stand anywhere.
+    /// The step returns a new cache, in which the new tokens follow the old ones. Padding may be anywhere.
     Append,
-    /// The step may be given a cache with room for more tokens than it holds, and writes the new ones into it where past
-    /// and present are the same buffer. The tokens of a sequence begin at its first place, so padding stands behind them,
-    /// and how many there are is what its row of `attention_mask` adds up to.
+    /// The step may be given a cache with capacity for more tokens than it holds, and writes the new ones into it where
+    /// past and present are the same buffer. The tokens of a sequence begin at its first position, so padding follows
+    /// them, and their number is the sum of its row of `attention_mask`.
     InPlace,
 }
 
 /// Outputs that a graph has only when asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    VariantArray,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<OptionalOutput>)]
 pub enum OptionalOutput {
     /// The embedding and the output of every layer.
     HiddenStates,
@@ -132,53 +210,11 @@ pub enum OptionalOutput {
     RouterLogits,
 }
 
-/// `Display` and `FromStr` by one table of names.
-macro_rules! named {
-    ($type:ident, $what:literal, $($variant:ident = $name:literal),+) => {
-        impl $type {
-            /// Every value, in the order they are listed to users.
-            pub const ALL: &'static [$type] = &[$($type::$variant),+];
-        }
-
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(match self { $($type::$variant => $name),+ })
-            }
-        }
-
-        impl std::str::FromStr for $type {
-            type Err = String;
-
-            fn from_str(name: &str) -> Result<Self, String> {
-                match name {
-                    $($name => Ok($type::$variant),)+
-                    other => Err(format!(
-                        "unknown {} {other:?}; known: {}", $what, [$($name),+].join(", ")
-                    )),
-                }
-            }
-        }
-    };
+impl Named for OptionalOutput {
+    const WHAT: &'static str = "output";
 }
 
-pub(crate) use named;
-
-named!(
-    Task,
-    "task",
-    CausalLm = "causal-lm",
-    Backbone = "backbone",
-    SequenceClassification = "sequence-classification"
-);
-named!(
-    Precision,
-    "precision",
-    F32 = "f32",
-    F16 = "f16",
-    Bf16 = "bf16",
-    Int8 = "int8",
-    Q4F16 = "q4f16",
-    Q4 = "q4"
-);
-named!(Profile, "profile", Portable = "portable", OnnxRuntime = "onnxruntime", Native = "native");
-named!(OptionalOutput, "output", HiddenStates = "hidden-states", RouterLogits = "router-logits");
+impl OptionalOutput {
+    /// Every value, in the order they are listed to users.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+}

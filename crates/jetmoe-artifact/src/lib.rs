@@ -14,10 +14,11 @@ mod signature;
 
 pub use artifact::Artifact;
 pub use error::{Error, Result};
+pub use jetmoe_format::{ElementType, Scheme, WeightFormat};
 pub use kind::{CacheUpdate, OptionalOutput, Precision, Profile, Task};
 pub use manifest::{
     ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, TensorRecord, VerificationRecord,
 };
 pub use names::{InputName, OutputName};
-pub use quantization::{CalibrationRecord, Kept, ModelPart, Storage, WeightPlan, WeightStorage};
-pub use signature::{Axis, ElementType, InputSpec, OutputSpec, Signature};
+pub use quantization::{CalibrationRecord, ModelPart, OverrideError, StorageOverride, WeightPlan};
+pub use signature::{Axis, InputSpec, OutputSpec, Signature};

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::Path;
 
 use jetmoe_checkpoint::{AtomicFile, Digest, ModelConfig};
+use jetmoe_format::WeightFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CalibrationRecord, Error, OptionalOutput, Precision, Profile, Result, Signature, Task, WeightPlan,
-    WeightStorage, names,
+    CalibrationRecord, Error, OptionalOutput, Precision, Profile, Result, Signature, Task, WeightPlan, names,
 };
 
 /// The manifest's schema that this build writes, and the newest it reads.
@@ -63,13 +63,13 @@ pub struct GraphRecord {
     pub opset: u32,
     /// Outputs beyond the task's own.
     pub optional_outputs: BTreeSet<OptionalOutput>,
-    /// How the products' weights are stored, where the precision alone does not say it: for a graph with quantized or
-    /// kept weights.
+    /// How the products' weights are stored, where the precision alone does not say it: for a graph with quantized
+    /// weights, or with parts that are stored differently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightPlan>,
-    /// Bytes of the data file by the type of the weights they hold, scales included: what memory is predicted from.
+    /// Bytes of the data file by the type of the weights they hold, scales included: memory is estimated from them.
     #[serde(default)]
-    pub stored: BTreeMap<WeightStorage, u64>,
+    pub stored: BTreeMap<WeightFormat, u64>,
     /// What the quantization was calibrated with, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationRecord>,
@@ -99,10 +99,10 @@ pub struct VerificationRecord {
 pub struct TensorRecord {
     /// Which tensors, as in `present.*.key`.
     pub name: String,
-    /// Largest absolute difference; infinite if a value is no number.
+    /// Largest absolute difference; infinite if a value is NaN.
     #[serde(deserialize_with = "infinite_if_null")]
     pub max_absolute_error: f64,
-    /// Largest absolute difference, divided by the largest absolute reference value; infinite if a value is no number.
+    /// Largest absolute difference, divided by the largest absolute reference value; infinite if a value is NaN.
     #[serde(deserialize_with = "infinite_if_null")]
     pub max_relative_error: f64,
 }
@@ -145,15 +145,14 @@ impl Manifest {
             return Err(Error::NewerSchema { path, found: schema_version, supported: MANIFEST_SCHEMA });
         }
         let manifest: Self = serde_json::from_str(&text).map_err(json)?;
-        let outside =
-            manifest.all_files().find(|file| !lies_inside(&file.path)).map(|file| file.path.clone());
+        let outside = manifest.all_files().find(|file| !is_inside(&file.path)).map(|file| file.path.clone());
         match outside {
             Some(file) => Err(Error::FileOutside { file, path }),
             None => Ok(manifest),
         }
     }
 
-    /// Writes the manifest under a temporary name and renames it when it is whole.
+    /// Writes the manifest under a temporary name and renames it when it is complete.
     ///
     /// # Errors
     /// What the file system refuses.
@@ -186,6 +185,6 @@ impl Manifest {
 
 /// Whether a path leads to a file below the folder it is relative to, on any system. Files that a manifest names are
 /// read, and removed where another artifact takes their place.
-fn lies_inside(path: &str) -> bool {
+fn is_inside(path: &str) -> bool {
     path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']))
 }

@@ -1,16 +1,16 @@
-//! Names of an artifact's files and of its graphs' inputs and outputs. Nothing else in the house spells them.
+//! Names of an artifact's files and of its graphs' inputs and outputs. Nothing else in the workspace spells them.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Precision, Profile};
+use crate::{Error, Precision, Profile, Result};
 
 /// The manifest.
 pub const MANIFEST: &str = "jetmoe.json";
 /// Configuration for onnxruntime-genai.
 pub const GENAI_CONFIG: &str = "genai_config.json";
-/// Folder, inside an artifact's, where an export gathers its files until all of them are whole. What lies there is of an
-/// export that is running or was interrupted.
+/// Folder, inside an artifact's, where an export gathers its files until all of them are complete. What is in it belongs to
+/// an export that is running or was interrupted.
 pub const UNFINISHED: &str = "export.partial";
 /// Folder of the graphs.
 pub const GRAPH_FOLDER: &str = "onnx";
@@ -57,7 +57,7 @@ pub fn graph_file(profile: Profile, precision: Precision) -> String {
     }
 }
 
-/// Path of a graph's external data inside the artifact: the graph's own path with `_data` behind it.
+/// Path of a graph's external data inside the artifact: the graph's own path followed by `_data`.
 pub fn data_file(graph_file: &str) -> String {
     format!("{graph_file}_data")
 }
@@ -146,10 +146,10 @@ impl OutputName {
 }
 
 impl FromStr for OutputName {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self, String> {
-        let unknown = || format!("{name:?} is no output of a JetMoE graph");
+    fn from_str(name: &str) -> Result<Self> {
+        let unknown = || Error::UnknownOutput { name: name.to_owned() };
         match name {
             "logits" => return Ok(OutputName::Logits),
             "last_hidden_state" => return Ok(OutputName::LastHiddenState),

@@ -4,42 +4,30 @@ use std::fmt;
 use std::str::FromStr;
 
 use jetmoe_checkpoint::Digest;
+use jetmoe_format::{Named, Scheme, UnknownName, WeightFormat};
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, VariantArray};
 
-use crate::kind::named;
 use crate::{Error, Precision, Result};
 
-/// How the elements of a weight are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightStorage {
-    /// 32-bit floating point.
-    F32,
-    /// 16-bit floating point with a long fraction.
-    F16,
-    /// 16-bit floating point with a long exponent.
-    Bf16,
-    /// 8-bit integers, and a scale per group.
-    Int8,
-    /// 4-bit integers, and a scale per group.
-    Int4,
-}
-
-named!(WeightStorage, "storage", F32 = "f32", F16 = "f16", Bf16 = "bf16", Int8 = "int8", Int4 = "int4");
-
-impl WeightStorage {
-    /// Whether the elements are integers with scales.
-    pub fn is_quantized(self) -> bool {
-        match self {
-            WeightStorage::F32 | WeightStorage::F16 | WeightStorage::Bf16 => false,
-            WeightStorage::Int8 | WeightStorage::Int4 => true,
-        }
-    }
-}
-
 /// A part of the model whose weights enter a product. Routers and norms are none: they are never quantized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<ModelPart>)]
 pub enum ModelPart {
     /// Query and output projections of the attention experts.
     Attention,
@@ -51,13 +39,21 @@ pub enum ModelPart {
     LmHead,
 }
 
-named!(ModelPart, "part", Attention = "attention", KvProj = "kv_proj", Mlp = "mlp", LmHead = "lm_head");
+impl Named for ModelPart {
+    const WHAT: &'static str = "part";
+}
+
+impl ModelPart {
+    /// Every part, in the order they are listed to users.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+}
 
 /// A part that is stored differently from the rest, everywhere or in one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Kept {
-    /// How it is stored.
-    pub storage: WeightStorage,
+pub struct StorageOverride {
+    /// Format of its elements.
+    #[serde(rename = "storage")]
+    pub format: WeightFormat,
     /// Weights of it that share a scale; as many as everywhere if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_size: Option<usize>,
@@ -68,10 +64,60 @@ pub struct Kept {
     pub layer: Option<usize>,
 }
 
+/// Why a text is no [`StorageOverride`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OverrideError {
+    /// The text has no colon.
+    #[error(
+        "{text:?} does not name a format and a part; write for instance f32:lm_head or int8:layers.0.mlp"
+    )]
+    NoPart {
+        /// The text.
+        text: String,
+    },
+    /// What follows the format is no group size.
+    #[error("{size:?} is no group size, in {text:?}")]
+    GroupSize {
+        /// What should be a group size.
+        size: String,
+        /// The text.
+        text: String,
+    },
+    /// A group size for a format without groups.
+    #[error("{format} has no groups; write {format}:{place}")]
+    NoGroups {
+        /// The format.
+        format: WeightFormat,
+        /// The part, with its layer.
+        place: String,
+    },
+    /// A layer without a part.
+    #[error("{place:?} names no part; write for instance layers.0.mlp")]
+    LayerAlone {
+        /// What should be a layer's part.
+        place: String,
+    },
+    /// What should be the number of a layer is none.
+    #[error("{layer:?} is no number of a layer, in {place:?}")]
+    Layer {
+        /// What should be a number.
+        layer: String,
+        /// The part, with its layer.
+        place: String,
+    },
+    /// The head of a layer.
+    #[error("the head belongs to no layer; write lm_head")]
+    HeadOfLayer,
+    /// No such format or part.
+    #[error(transparent)]
+    Name(#[from] UnknownName),
+}
+
 /// `f32:lm_head`, `int8:layers.0.mlp`, or `int4/16:lm_head` for groups of 16.
-impl fmt::Display for Kept {
+impl fmt::Display for StorageOverride {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.storage.fmt(f)?;
+        self.format.fmt(f)?;
         if let Some(group_size) = self.group_size {
             write!(f, "/{group_size}")?;
         }
@@ -83,89 +129,71 @@ impl fmt::Display for Kept {
     }
 }
 
-impl FromStr for Kept {
-    type Err = String;
+impl FromStr for StorageOverride {
+    type Err = OverrideError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (storage, place) = text.split_once(':').ok_or_else(|| {
-            format!(
-                "{text:?} does not say how to keep what; write for instance f32:lm_head or int8:layers.0.mlp"
-            )
-        })?;
-        let (storage, group_size) = match storage.split_once('/') {
-            None => (storage, None),
-            Some((storage, size)) => {
-                let size =
-                    size.parse().map_err(|_| format!("{size:?} is no size of a group, in {text:?}"))?;
-                (storage, Some(size))
+    fn from_str(text: &str) -> Result<Self, OverrideError> {
+        let text = text.to_owned();
+        let Some((format, place)) = text.split_once(':') else {
+            return Err(OverrideError::NoPart { text });
+        };
+        let (format, group_size) = match format.split_once('/') {
+            None => (format, None),
+            Some((format, size)) => {
+                let parsed = size.parse();
+                let no_size = |_| OverrideError::GroupSize { size: size.to_owned(), text: text.clone() };
+                (format, Some(parsed.map_err(no_size)?))
             }
         };
-        let storage: WeightStorage = storage.parse()?;
-        if group_size.is_some() && !storage.is_quantized() {
-            return Err(format!("{storage} has no groups; write {storage}:{place}"));
+        let format: WeightFormat = format.parse()?;
+        let place = place.to_owned();
+        if group_size.is_some() && !format.is_quantized() {
+            return Err(OverrideError::NoGroups { format, place });
         }
-        let (layer, part) = match place.strip_prefix("layers.") {
-            None => (None, place),
-            Some(rest) => {
-                let (layer, part) = rest
-                    .split_once('.')
-                    .ok_or_else(|| format!("{place:?} names no part; write for instance layers.0.mlp"))?;
-                let layer =
-                    layer.parse().map_err(|_| format!("{layer:?} is no number of a layer, in {place:?}"))?;
-                (Some(layer), part)
+        let (layer, part) = match place.strip_prefix("layers.").map(|rest| rest.split_once('.')) {
+            None => (None, place.as_str()),
+            Some(None) => return Err(OverrideError::LayerAlone { place }),
+            Some(Some((layer, part))) => {
+                let no_layer = |_| OverrideError::Layer { layer: layer.to_owned(), place: place.clone() };
+                (Some(layer.parse().map_err(no_layer)?), part)
             }
         };
         let part: ModelPart = part.parse()?;
         if layer.is_some() && part == ModelPart::LmHead {
-            return Err("the head belongs to no layer; write lm_head".to_owned());
+            return Err(OverrideError::HeadOfLayer);
         }
-        Ok(Kept { storage, group_size, part, layer })
+        Ok(StorageOverride { format, group_size, part, layer })
     }
-}
-
-/// How the weights of one part are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Storage {
-    /// Type of the elements.
-    pub weights: WeightStorage,
-    /// Weights that share a scale, where they are quantized.
-    pub group_size: usize,
-    /// Whether groups have a zero point besides their scale.
-    pub zero_points: bool,
 }
 
 /// How the products' weights are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightPlan {
-    /// Weights that share a scale: consecutive ones along the inputs of the product. One of [`WeightPlan::GROUP_SIZES`].
+    /// Weights that share a scale: consecutive ones along the inputs of the product. One of [`Scheme::GROUP_SIZES`].
     pub group_size: usize,
     /// Whether groups have a zero point besides their scale.
     pub zero_points: bool,
-    /// What is stored differently from the precision's own storage; later entries win.
-    #[serde(default)]
-    pub kept: Vec<Kept>,
+    /// What is stored differently from the precision's own format; later entries win.
+    #[serde(default, rename = "kept")]
+    pub overrides: Vec<StorageOverride>,
 }
 
 impl WeightPlan {
-    /// The sizes that runtimes have kernels for.
-    pub const GROUP_SIZES: &'static [usize] = &[16, 32, 64, 128];
-
-    /// How a part is stored, in a layer where it belongs to one: as the last of [`WeightPlan::kept`] says that fits,
-    /// else as the precision does.
-    ///
-    /// With 4-bit weights the head takes 8 bits: it is 1 of 130 weights of JetMoE-8B, and, being the embedding too, it
-    /// makes half of the loss of quality. `int4:lm_head` asks for 4.
-    pub fn storage(&self, precision: Precision, part: ModelPart, layer: Option<usize>) -> Storage {
-        let fits = |kept: &&Kept| kept.part == part && (kept.layer.is_none() || kept.layer == layer);
-        let kept = self.kept.iter().rev().find(fits);
-        let default = match (precision.storage(), part) {
-            (WeightStorage::Int4, ModelPart::LmHead) => WeightStorage::Int8,
-            (storage, _) => storage,
+    /// How a part is stored, in a layer where it belongs to one: as the last of [`WeightPlan::overrides`] says that fits,
+    /// else as the precision does. Scales have the activations' type.
+    pub fn scheme(&self, precision: Precision, part: ModelPart, layer: Option<usize>) -> Scheme {
+        let fits =
+            |found: &&StorageOverride| found.part == part && (found.layer.is_none() || found.layer == layer);
+        let found = self.overrides.iter().rev().find(fits);
+        let default = match part {
+            ModelPart::LmHead => precision.head_format(),
+            _ => precision.format(),
         };
-        Storage {
-            weights: kept.map_or(default, |kept| kept.storage),
-            group_size: kept.and_then(|kept| kept.group_size).unwrap_or(self.group_size),
+        Scheme {
+            format: found.map_or(default, |found| found.format),
+            group_size: found.and_then(|found| found.group_size).unwrap_or(self.group_size),
             zero_points: self.zero_points,
+            scales: precision.activations(),
         }
     }
 
@@ -174,21 +202,19 @@ impl WeightPlan {
     /// # Errors
     /// A group size without kernels, or a layer that the model does not have.
     pub fn check(&self, layers: usize) -> Result<()> {
-        let kept = self.kept.iter().filter_map(|kept| kept.group_size);
-        if let Some(found) = kept.chain([self.group_size]).find(|size| !Self::GROUP_SIZES.contains(size)) {
-            return Err(Error::GroupSize { found });
-        }
-        match self.kept.iter().find(|kept| kept.layer.is_some_and(|layer| layer >= layers)) {
-            Some(kept) => Err(Error::KeptLayer { kept: *kept, layers }),
+        let sizes = self.overrides.iter().filter_map(|found| found.group_size);
+        sizes.chain([self.group_size]).try_for_each(Scheme::check_group_size)?;
+        match self.overrides.iter().find(|found| found.layer.is_some_and(|layer| layer >= layers)) {
+            Some(found) => Err(Error::NoSuchLayer { storage: *found, layers }),
             None => Ok(()),
         }
     }
 }
 
-/// Groups of 32 without zero points, nothing kept.
+/// Groups of 32 without zero points, nothing stored differently.
 impl Default for WeightPlan {
     fn default() -> Self {
-        WeightPlan { group_size: 32, zero_points: false, kept: Vec::new() }
+        WeightPlan { group_size: 32, zero_points: false, overrides: Vec::new() }
     }
 }
 
@@ -200,5 +226,6 @@ pub struct CalibrationRecord {
     /// Tokens of it that were used.
     pub tokens: usize,
     /// Experts that no token of it reached, as in `layers.3.mlp.experts.5`; they were quantized without calibration.
-    pub unreached: Vec<String>,
+    #[serde(rename = "unreached")]
+    pub uncalibrated: Vec<String>,
 }

@@ -4,20 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use jetmoe_checkpoint::ModelConfig;
+use jetmoe_format::ElementType;
 
 use crate::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
 use crate::{CacheUpdate, InputName, OptionalOutput, OutputName, Precision, Profile, Task};
-
-/// Element type of an input or output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ElementType {
-    /// 64-bit signed integers.
-    Int64,
-    /// 32-bit floating point.
-    Float32,
-    /// 16-bit floating point.
-    Float16,
-}
 
 /// Size of one dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

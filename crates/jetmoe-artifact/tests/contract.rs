@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{
-    Artifact, ArtifactFile, Axis, CheckpointRecord, ElementType, Error, GraphRecord, InputName, Kept,
-    MANIFEST_SCHEMA, Manifest, ModelPart, OptionalOutput, OutputName, Precision, Profile, Signature, Task,
-    TensorRecord, VerificationRecord, WeightPlan, WeightStorage, names,
+    Artifact, ArtifactFile, Axis, CheckpointRecord, ElementType, Error, GraphRecord, InputName,
+    MANIFEST_SCHEMA, Manifest, ModelPart, OptionalOutput, OutputName, Precision, Profile, Signature,
+    StorageOverride, Task, TensorRecord, VerificationRecord, WeightFormat, WeightPlan, names,
 };
 use jetmoe_checkpoint::{Digest, ModelConfig};
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn artifact() -> TempDir {
             opset: 21,
             optional_outputs: BTreeSet::from([OptionalOutput::RouterLogits]),
             weights: None,
-            stored: BTreeMap::from([(WeightStorage::F32, 7)]),
+            stored: BTreeMap::from([(WeightFormat::F32, 7)]),
             calibration: None,
             graph: write(folder.path(), &graph_file, b"graph"),
             data: write(folder.path(), &names::data_file(&graph_file), b"weights"),
@@ -208,7 +208,7 @@ fn words_read_back_as_what_they_stand_for() {
         assert_eq!(precision.to_string().parse(), Ok(*precision));
         assert_eq!(json!(precision), json!(precision.to_string()));
     }
-    for storage in WeightStorage::ALL {
+    for storage in WeightFormat::ALL {
         assert_eq!(json!(storage), json!(storage.to_string()));
     }
     for part in ModelPart::ALL {
@@ -217,7 +217,7 @@ fn words_read_back_as_what_they_stand_for() {
     for profile in Profile::ALL {
         assert_eq!(json!(profile), json!(profile.to_string()));
     }
-    let error = "chat".parse::<Task>().unwrap_err();
+    let error = "chat".parse::<Task>().unwrap_err().to_string();
     assert_eq!(error, "unknown task \"chat\"; known: causal-lm, backbone, sequence-classification");
 }
 
@@ -294,7 +294,7 @@ fn the_name_of_an_output_reads_back_and_any_other_is_refused() {
     let all = OptionalOutput::ALL.iter().copied().collect();
     for task in Task::ALL {
         for output in Signature::new(&config, *task, Precision::F32, Profile::Portable, &all).outputs {
-            assert_eq!(output.name.to_string().parse::<OutputName>(), Ok(output.name));
+            assert_eq!(output.name.to_string().parse::<OutputName>().ok(), Some(output.name));
         }
     }
     for other in
@@ -360,44 +360,44 @@ fn of_several_graphs_the_most_exact_is_the_default() {
 }
 
 #[test]
-fn what_is_kept_reads_back_as_it_was_written() {
+fn an_override_reads_back_as_it_was_written() {
     for text in ["f32:lm_head", "int8:layers.12.mlp", "bf16:kv_proj", "f16:attention", "int4/16:lm_head"] {
-        assert_eq!(text.parse::<Kept>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<StorageOverride>().unwrap().to_string(), text);
     }
     for (text, problem) in [
-        ("lm_head", "does not say how to keep what"),
+        ("lm_head", "does not name a format and a part"),
         ("f64:lm_head", "unknown storage \"f64\"; known: f32, f16, bf16, int8, int4"),
         ("f32:router", "unknown part \"router\"; known: attention, kv_proj, mlp, lm_head"),
         ("f32:layers.x.mlp", "\"x\" is no number of a layer"),
         ("f32:layers.3", "names no part"),
-        ("int4/many:lm_head", "\"many\" is no size of a group"),
+        ("int4/many:lm_head", "\"many\" is no group size"),
         ("f32/16:lm_head", "f32 has no groups; write f32:lm_head"),
         ("f32:layers.3.lm_head", "the head belongs to no layer"),
     ] {
-        let error = text.parse::<Kept>().unwrap_err();
+        let error = text.parse::<StorageOverride>().unwrap_err().to_string();
         assert!(error.contains(problem), "{text}: {error}");
     }
 }
 
 #[test]
 fn the_last_entry_that_fits_decides_how_a_part_is_stored() {
-    let kept = ["f16:mlp", "int8:layers.1.mlp", "f32:lm_head"].map(|text| text.parse().unwrap());
-    let plan = WeightPlan { kept: kept.to_vec(), ..WeightPlan::default() };
-    let storage = |part, layer| plan.storage(Precision::Q4, part, layer).weights;
-    assert_eq!(storage(ModelPart::Mlp, Some(0)), WeightStorage::F16);
-    assert_eq!(storage(ModelPart::Mlp, Some(1)), WeightStorage::Int8);
-    assert_eq!(storage(ModelPart::Attention, Some(1)), WeightStorage::Int4);
-    assert_eq!(storage(ModelPart::LmHead, None), WeightStorage::F32);
+    let overrides = ["f16:mlp", "int8:layers.1.mlp", "f32:lm_head"].map(|text| text.parse().unwrap());
+    let plan = WeightPlan { overrides: overrides.to_vec(), ..WeightPlan::default() };
+    let format = |part, layer| plan.scheme(Precision::Q4, part, layer).format;
+    assert_eq!(format(ModelPart::Mlp, Some(0)), WeightFormat::F16);
+    assert_eq!(format(ModelPart::Mlp, Some(1)), WeightFormat::Int8);
+    assert_eq!(format(ModelPart::Attention, Some(1)), WeightFormat::Int4);
+    assert_eq!(format(ModelPart::LmHead, None), WeightFormat::F32);
     plan.check(2).unwrap();
     let plain = WeightPlan::default();
-    assert_eq!(plain.storage(Precision::Q4, ModelPart::LmHead, None).weights, WeightStorage::Int8);
-    assert_eq!(plain.storage(Precision::Q4, ModelPart::KvProj, Some(0)).weights, WeightStorage::Int4);
-    let small = WeightPlan { kept: vec!["int4/16:lm_head".parse().unwrap()], ..WeightPlan::default() };
-    let head = small.storage(Precision::Q4, ModelPart::LmHead, None);
-    assert_eq!((head.weights, head.group_size), (WeightStorage::Int4, 16));
-    assert_eq!(small.storage(Precision::Q4, ModelPart::Mlp, Some(0)).group_size, 32);
+    assert_eq!(plain.scheme(Precision::Q4, ModelPart::LmHead, None).format, WeightFormat::Int8);
+    assert_eq!(plain.scheme(Precision::Q4, ModelPart::KvProj, Some(0)).format, WeightFormat::Int4);
+    let small = WeightPlan { overrides: vec!["int4/16:lm_head".parse().unwrap()], ..WeightPlan::default() };
+    let head = small.scheme(Precision::Q4, ModelPart::LmHead, None);
+    assert_eq!((head.format, head.group_size), (WeightFormat::Int4, 16));
+    assert_eq!(small.scheme(Precision::Q4, ModelPart::Mlp, Some(0)).group_size, 32);
     let error = plan.check(1).unwrap_err();
-    assert_eq!(error.to_string(), "cannot keep int8:layers.1.mlp: the model has 1 layers, numbered from 0");
+    assert_eq!(error.to_string(), "cannot store int8:layers.1.mlp: the model has 1 layers, numbered from 0");
     let error = WeightPlan { group_size: 48, ..WeightPlan::default() }.check(2).unwrap_err();
     assert_eq!(error.to_string(), "groups of 48 weights are not supported; choose one of [16, 32, 64, 128]");
 }

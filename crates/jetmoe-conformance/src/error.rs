@@ -1,3 +1,5 @@
+//! The error of this crate.
+
 use std::path::PathBuf;
 
 use jetmoe_artifact::Precision;
@@ -24,7 +26,7 @@ pub enum Error {
     /// The reference failed.
     #[error("the Candle reference failed: {0}")]
     Reference(#[from] jetmoe_reference::Error),
-    /// A golden file holds results of the checkpoint's own weights, and the graph holds rounded ones.
+    /// A golden file holds results of the checkpoint's own weights, and the graph holds quantized ones.
     #[error(
         "a golden file says what the checkpoint's own weights give, and the {precision} graph holds quantized ones"
     )]
@@ -54,8 +56,8 @@ pub enum Error {
     /// A graph cannot be read.
     #[error(transparent)]
     Graph(#[from] jetmoe_graph::Error),
-    /// A weight does not lie in the graph's files as the operators want it.
-    #[error("{}: the weight {weight} is not stored as the operator that reads it wants it\n  export again", graph.display())]
+    /// A weight is not stored in the graph's files as the operators expect it.
+    #[error("{}: the weight {weight} is not stored as the operator that reads it expects\n  export again", graph.display())]
     StoredWeight {
         /// The graph file.
         graph: PathBuf,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use jetmoe_artifact::{Artifact, GraphRecord, WeightStorage};
+use jetmoe_artifact::{Artifact, GraphRecord};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_rt::LoadOptions;
 
@@ -100,5 +100,5 @@ impl<'a> Verifier<'a> {
 
 /// Whether a graph's weights are those of the checkpoint, to the last bit.
 fn holds_the_checkpoints_weights(record: &GraphRecord) -> bool {
-    record.stored.keys().all(|storage| *storage == WeightStorage::F32)
+    record.stored.keys().all(|format| format.bits() == 32)
 }

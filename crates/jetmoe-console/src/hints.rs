@@ -54,6 +54,9 @@ fn after_runtime(error: &jetmoe_rt::Error) -> Option<String> {
 fn after_graph(error: &jetmoe_graph::Error) -> Option<String> {
     match error {
         jetmoe_graph::Error::Checkpoint(error) => hint(error),
+        jetmoe_graph::Error::NotRepresentable { .. } => {
+            text("`--override f32:mlp` stores the MLP experts in another format, for instance")
+        }
         _ => None,
     }
 }
@@ -61,6 +64,9 @@ fn after_graph(error: &jetmoe_graph::Error) -> Option<String> {
 fn after_artifact(error: &jetmoe_artifact::Error) -> Option<String> {
     match error {
         jetmoe_artifact::Error::Checkpoint(error) => hint(error),
+        jetmoe_artifact::Error::NotAnArtifact { .. } => {
+            text("make an artifact with: jetmoe-export MODEL --output DIR")
+        }
         _ => None,
     }
 }

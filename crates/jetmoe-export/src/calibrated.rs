@@ -9,8 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use jetmoe_artifact::{ModelPart, Precision};
 use jetmoe_checkpoint::names::{self, Mixture};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig, convert_to_f32};
+use jetmoe_format::{Scheme, WeightFormat};
 use jetmoe_graph::{Graph, QuantizedRows, Quantizer, Weight};
-use jetmoe_quantize::{Bits, Gptq, InputStatistics, Rounding, Scheme, pack_nibbles, unpack_nibbles};
+use jetmoe_quantize::{Gptq, InputStatistics, Rounding};
 use jetmoe_reference::{LayerwiseReference, Observer};
 use rayon::prelude::*;
 
@@ -40,9 +41,12 @@ pub(crate) struct Calibrated {
     end: u64,
 }
 
-/// The matrices of a graph that calibration improves: those with 4 bits. With 8 bits, rounding is exact enough.
+/// The format that calibration improves. With 8 bits, rounding is exact enough.
+const CALIBRATED: WeightFormat = WeightFormat::Int4;
+
+/// The matrices of a graph that calibration improves.
 pub(crate) fn calibrated_weights(graph: &Graph) -> Vec<Weight> {
-    let four_bits = |weight: &&Weight| weight.scheme().is_some_and(|scheme| scheme.bits == Bits::Four);
+    let four_bits = |weight: &&Weight| weight.scheme().is_some_and(|scheme| scheme.format == CALIBRATED);
     graph.weights().filter(four_bits).flat_map(Weight::matrices).collect()
 }
 
@@ -136,7 +140,7 @@ impl Calibrated {
 
     /// Appends a weight to the file.
     fn store(&mut self, weight: &Weight, rows: &QuantizedRows) -> Result<()> {
-        let mut bytes = pack_nibbles(&rows.codes);
+        let mut bytes = CALIBRATED.pack(&rows.codes);
         bytes.extend(rows.scales.iter().flat_map(|scale| scale.to_le_bytes()));
         bytes.extend(&rows.zero_points);
         let file = self.file.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -167,7 +171,7 @@ impl Calibrated {
         let zero_points = bytes.split_off(packed + scales);
         let (scales, _) = bytes[packed..].as_chunks();
         Ok(QuantizedRows {
-            codes: unpack_nibbles(&bytes[..packed], codes),
+            codes: CALIBRATED.unpack(&bytes[..packed], codes),
             scales: scales.iter().map(|scale| f32::from_le_bytes(*scale)).collect(),
             zero_points,
         })
@@ -179,7 +183,7 @@ impl Quantizer for Calibrated {
         self.rounding
     }
 
-    fn known(&self, weight: &Weight) -> jetmoe_graph::Result<Option<QuantizedRows>> {
+    fn precomputed(&self, weight: &Weight) -> jetmoe_graph::Result<Option<QuantizedRows>> {
         let (Some(offset), Some(scheme), Some(matrix)) =
             (self.offsets.get(weight), weight.scheme(), weight.matrix())
         else {

@@ -174,7 +174,7 @@ fn write_artifact(
     record.calibration = text.zip(calibrated.as_ref()).map(|(text, calibrated)| CalibrationRecord {
         text_sha256: text.digest,
         tokens: text.tokens(),
-        unreached: calibrated.uncalibrated_experts(graph, checkpoint.config()),
+        uncalibrated: calibrated.uncalibrated_experts(graph, checkpoint.config()),
     });
 
     let mut graphs = output.existing().map(|manifest| manifest.graphs.clone()).unwrap_or_default();
@@ -211,9 +211,9 @@ fn graph_record(
         profile: graph.profile,
         opset: graph.opset.version(),
         optional_outputs: options.optional_outputs.clone(),
-        weights: (options.precision.storage().is_quantized() || !options.weights.kept.is_empty())
+        weights: (options.precision.format().is_quantized() || !options.weights.overrides.is_empty())
             .then(|| options.weights.clone()),
-        stored: graph.bytes_by_storage(),
+        stored: graph.bytes_by_format(),
         calibration: None,
         graph: ArtifactFile { path: graph_file, size: written.graph_size, sha256: written.graph_sha256 },
         data: ArtifactFile { path: data_file, size: written.data_size, sha256: written.data_sha256 },

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use jetmoe_artifact::{Artifact, Kept, OptionalOutput, Precision, Profile, Task, WeightPlan};
+use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
 use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
@@ -77,8 +77,8 @@ struct Arguments {
     zero_points: bool,
     /// Store parts in another type: TYPE:PART with f32, f16, bf16, int8 or int4 and attention, kv_proj, mlp or lm_head;
     /// in one layer only, as in int8:layers.0.mlp.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = QUANTIZATION)]
-    keep: Vec<Kept>,
+    #[arg(long = "override", alias = "keep", value_name = "LIST", value_delimiter = ',', help_heading = QUANTIZATION)]
+    overrides: Vec<StorageOverride>,
     /// How to choose scales: search minimizes the squared error, nearest uses the largest weight of the group.
     #[arg(long, value_name = "METHOD", default_value = "search", help_heading = QUANTIZATION)]
     rounding: RoundingArgument,
@@ -138,7 +138,7 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
             weights: WeightPlan {
                 group_size: arguments.group_size,
                 zero_points: arguments.zero_points,
-                kept: arguments.keep,
+                overrides: arguments.overrides,
             },
             rounding: arguments.rounding.into(),
             calibration: arguments
@@ -157,12 +157,12 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     let graph = exported.folder.join(&record.graph.path);
     print(&format!("{} ({}, {}, opset {})\n", graph.display(), record.task, record.precision, record.opset))?;
     if let Some(calibration) = &record.calibration
-        && !calibration.unreached.is_empty()
+        && !calibration.uncalibrated.is_empty()
     {
         note(&format!(
             "no token of the calibration text was routed to {}; they are quantized without calibration\n  \
              use more text, or more varied text",
-            calibration.unreached.join(", ")
+            calibration.uncalibrated.join(", ")
         ));
     }
     if !arguments.verify {

@@ -1,8 +1,9 @@
+//! The error of this crate.
+
 use std::path::PathBuf;
 
 use jetmoe_artifact::{Precision, Profile};
-
-use crate::ElementType;
+use jetmoe_format::ElementType;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -74,16 +75,13 @@ pub enum Error {
         /// The precision that was asked for.
         precision: Precision,
     },
-    /// Our own operators cannot read a weight that is stored so.
-    #[error(transparent)]
-    Kernels(#[from] jetmoe_kernels::Error),
     /// The plan for the weights does not fit the model.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
-    /// A weight that its type cannot hold.
+    /// A weight that its format cannot hold.
     #[error(
         "{tensor}: the weight at {place:?} is {value}, beyond what {element} can hold\n  \
-             keep the part it belongs to in another type, as in --keep f32:mlp, or choose another precision"
+             store the part it belongs to in another format, or choose another precision"
     )]
     NotRepresentable {
         /// The tensor.
@@ -104,6 +102,14 @@ pub enum Error {
         row: Vec<usize>,
         /// Why.
         source: jetmoe_quantize::Error,
+    },
+    /// What should be the number of an operator set is none.
+    #[error("{text:?} is no number")]
+    OpsetNumber {
+        /// The text.
+        text: String,
+        /// Why.
+        source: std::num::ParseIntError,
     },
     /// The operator-set version is outside the supported range.
     #[error("opset {found} is not supported; choose one from {minimum} to {maximum}")]
@@ -139,12 +145,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is no ONNX model.
-    #[error("{} is no ONNX model: {message}", path.display())]
+    #[error("{} is no ONNX model: {}", path.display(), source.as_ref().map_or("it holds no graph".to_owned(), |source| source.to_string()))]
     NotOnnx {
         /// The file.
         path: PathBuf,
-        /// What the decoder said.
-        message: String,
+        /// What the decoder said; `None` if the file decodes and holds no graph.
+        source: Option<prost::DecodeError>,
     },
 }
 

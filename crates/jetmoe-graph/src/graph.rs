@@ -4,8 +4,9 @@ use std::fmt;
 
 use half::f16;
 use jetmoe_artifact::{Precision, Profile, Task};
+use jetmoe_format::ElementType;
 
-use crate::{ElementType, Opset, Shape, Weight};
+use crate::{Opset, Shape, Weight};
 
 /// A complete computation graph, its weights still references into a checkpoint.
 #[derive(Debug, Clone)]
@@ -30,9 +31,9 @@ pub struct Graph {
 #[derive(Debug, Clone)]
 pub(crate) struct StoredWeight {
     pub(crate) weight: Weight,
-    /// One for each of [`Weight::parts`].
-    pub(crate) parts: Vec<ValueId>,
-    /// Other readings of the same bytes: a value, and the part that it lies on.
+    /// One for each of [`Weight::tensors`].
+    pub(crate) tensors: Vec<ValueId>,
+    /// Other readings of the same bytes: a value, and the index of the tensor that it reads.
     pub(crate) views: Vec<(ValueId, usize)>,
 }
 

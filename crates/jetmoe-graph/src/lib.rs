@@ -5,15 +5,13 @@
 //! not grow with the model. [`text::render`] prints a graph for review. This crate knows no runtime.
 
 mod builder;
+mod conversion;
 mod dimension;
-mod element;
-mod encoding;
 mod error;
 mod graph;
 mod model;
 pub mod onnx;
 mod opset;
-mod panels;
 mod partial_file;
 mod picture;
 mod reader;
@@ -25,11 +23,11 @@ mod writer;
 use std::collections::BTreeSet;
 
 use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task, WeightPlan};
+pub use jetmoe_format::ElementType;
 pub use jetmoe_quantize::Rounding;
 
+pub use conversion::{QuantizedRows, Quantizer};
 pub use dimension::{Dimension, Shape};
-pub use element::ElementType;
-pub use encoding::{QuantizedRows, Quantizer};
 pub use error::{Error, Result};
 pub use graph::{Graph, Operator};
 pub use model::build;

@@ -1,3 +1,5 @@
+//! Versions of the standard operator set.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -57,10 +59,9 @@ impl fmt::Display for Opset {
 }
 
 impl FromStr for Opset {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let version = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-        Opset::new(version).map_err(|error| error.to_string())
+    fn from_str(text: &str) -> Result<Self> {
+        Opset::new(text.parse().map_err(|source| Error::OpsetNumber { text: text.to_owned(), source })?)
     }
 }

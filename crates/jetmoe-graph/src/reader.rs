@@ -1,3 +1,5 @@
+//! Reads ONNX files back.
+
 use std::path::Path;
 
 use prost::Message;
@@ -11,10 +13,10 @@ use crate::{Error, Result, onnx};
 pub fn read(path: &Path) -> Result<onnx::Model> {
     let bytes =
         std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
-    let not_onnx = |message: String| Error::NotOnnx { path: path.to_owned(), message };
-    let model = onnx::Model::decode(bytes.as_slice()).map_err(|error| not_onnx(error.to_string()))?;
+    let not_onnx = |source| Error::NotOnnx { path: path.to_owned(), source };
+    let model = onnx::Model::decode(bytes.as_slice()).map_err(|source| not_onnx(Some(source)))?;
     if model.graph.is_none() || model.ir_version.is_none() {
-        return Err(not_onnx("it holds no graph".to_owned()));
+        return Err(not_onnx(None));
     }
     Ok(model)
 }

@@ -1,27 +1,26 @@
 //! A graph as the messages of an ONNX file.
 
-use jetmoe_artifact::names;
+use jetmoe_format::DOMAIN;
 
 use crate::graph::{Attribute, Graph, MICROSOFT, ValueFacts, ValueId};
-use crate::writer::Place;
+use crate::writer::FileRange;
 use crate::{Dimension, onnx};
 
-/// The whole file; the weights lie at `places` of the file `location`.
-pub(crate) fn model(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onnx::Model {
+/// The whole file; the weights are at `ranges` of the file `location`.
+pub(crate) fn model(graph: &Graph, location: &str, ranges: &[Vec<FileRange>]) -> onnx::Model {
     let metadata = [
         ("jetmoe.task", graph.task.to_string()),
         ("jetmoe.precision", graph.precision.to_string()),
         ("jetmoe.profile", graph.profile.to_string()),
     ];
     let is_used = |domain: &&str| graph.nodes.iter().any(|node| node.operator.domain == *domain);
-    let other_domains =
-        [MICROSOFT, names::operators::DOMAIN].into_iter().filter(is_used).map(|domain| (domain, 1));
+    let other_domains = [MICROSOFT, DOMAIN].into_iter().filter(is_used).map(|domain| (domain, 1));
     onnx::Model {
         ir_version: Some(graph.opset.ir_version()),
         producer_name: Some("jetmoe-export".to_owned()),
         producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         doc_string: Some(format!("JetMoE for {}", graph.task)),
-        graph: Some(body(graph, location, places)),
+        graph: Some(body(graph, location, ranges)),
         opset_import: [("", i64::from(graph.opset.version()))]
             .into_iter()
             .chain(other_domains)
@@ -34,20 +33,20 @@ pub(crate) fn model(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onn
     }
 }
 
-fn body(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onnx::Graph {
+fn body(graph: &Graph, location: &str, ranges: &[Vec<FileRange>]) -> onnx::Graph {
     let name = |id: &ValueId| graph.values[*id].name.clone();
     let constants = graph.constants.iter().map(|constant| {
         let bytes = constant.elements.to_le_bytes();
         onnx::Tensor { raw_data: Some(bytes), ..tensor(&graph.values[constant.value]) }
     });
-    let weights = graph.weights.iter().zip(places).flat_map(|(stored, places)| {
-        let parts = stored.parts.iter().zip(places);
-        let views = stored.views.iter().map(|(value, part)| (value, &places[*part]));
-        parts.chain(views).map(|(value, place)| onnx::Tensor {
+    let weights = graph.weights.iter().zip(ranges).flat_map(|(stored, ranges)| {
+        let tensors = stored.tensors.iter().zip(ranges);
+        let views = stored.views.iter().map(|(value, tensor)| (value, &ranges[*tensor]));
+        tensors.chain(views).map(|(value, range)| onnx::Tensor {
             external_data: vec![
                 entry("location", location.to_owned()),
-                entry("offset", place.offset.to_string()),
-                entry("length", place.length.to_string()),
+                entry("offset", range.offset.to_string()),
+                entry("length", range.length.to_string()),
             ],
             data_location: Some(onnx::DataLocation::External as i32),
             ..tensor(&graph.values[*value])
@@ -77,7 +76,7 @@ fn body(graph: &Graph, location: &str, places: &[Vec<Place>]) -> onnx::Graph {
 fn tensor(facts: &ValueFacts) -> onnx::Tensor {
     onnx::Tensor {
         dims: facts.shape.0.iter().filter_map(Dimension::fixed).collect(),
-        data_type: Some(facts.element.onnx()),
+        data_type: Some(facts.element as i32),
         name: Some(facts.name.clone()),
         ..onnx::Tensor::default()
     }
@@ -91,7 +90,7 @@ fn value_info(facts: &ValueFacts) -> onnx::ValueInfo {
         }),
     });
     let tensor_type = onnx::TensorType {
-        elem_type: Some(facts.element.onnx()),
+        elem_type: Some(facts.element as i32),
         shape: Some(onnx::TensorShape { dim: dim.collect() }),
     };
     onnx::ValueInfo {
@@ -117,7 +116,7 @@ fn attribute(name: &str, value: &Attribute) -> onnx::Attribute {
         Attribute::Zero(element) => onnx::Attribute {
             t: Some(onnx::Tensor {
                 dims: vec![1],
-                data_type: Some(element.onnx()),
+                data_type: Some(*element as i32),
                 raw_data: Some(vec![0; element.bytes(1) as usize]),
                 ..onnx::Tensor::default()
             }),

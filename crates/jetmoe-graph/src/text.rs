@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::ElementType;
+use jetmoe_format::ElementType;
+
 use crate::graph::{Attribute, Elements, Graph, ValueId};
 
 /// Renders a graph: inputs, outputs, weights, then one line per node in the order of execution, grouped by scope.
@@ -20,7 +21,7 @@ pub fn render(graph: &Graph) -> String {
     );
     section(&mut text, "inputs", graph, &graph.inputs);
     section(&mut text, "outputs", graph, &graph.outputs);
-    let weights: Vec<ValueId> = graph.weights.iter().flat_map(|stored| stored.parts.clone()).collect();
+    let weights: Vec<ValueId> = graph.weights.iter().flat_map(|stored| stored.tensors.clone()).collect();
     section(&mut text, "weights", graph, &weights);
     let views: Vec<ValueId> =
         graph.weights.iter().flat_map(|stored| stored.views.iter().map(|(value, _)| *value)).collect();

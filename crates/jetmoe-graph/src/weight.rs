@@ -1,11 +1,9 @@
-//! Weights as references into a checkpoint: which tensor, which part of it, in which layout and encoding.
+//! Weights as references into a checkpoint: which tensor, which part of it, and how it is written.
 
-use jetmoe_artifact::WeightStorage;
 use jetmoe_checkpoint::{Checkpoint, TensorView};
-use jetmoe_quantize::{Bits, Scales, Scheme};
+use jetmoe_format::{ElementType, Encoding, Scheme, TensorSpec, WeightFormat};
 
-use crate::panels::Panels;
-use crate::{ElementType, Error, Result};
+use crate::{Error, Result};
 
 /// A reference to a checkpoint tensor, or to one expert's matrix of it. No element is read before the graph is
 /// written.
@@ -17,52 +15,6 @@ pub struct Weight {
     pub(crate) expert: Option<usize>,
     pub(crate) transposed: bool,
     pub(crate) encoding: Encoding,
-}
-
-/// How a weight's elements are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Encoding {
-    /// One by one.
-    Float(ElementType),
-    /// As codes with a scale per group of inputs of the product. The weight is a matrix.
-    Quantized(Scheme, Groups),
-    /// In panels, as our own operators read them: one matrix, or those of all experts.
-    Panels(Panels),
-}
-
-/// How the groups of a quantized matrix lie in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Groups {
-    /// For `DequantizeLinear`: codes `[inputs, outputs]`, scales `[groups, outputs]`.
-    AlongColumns,
-    /// For `MatMulNBits`: codes `[outputs, groups, bytes of a group]`, scales `[outputs, groups]`. Codes have no sign:
-    /// without zero points 0 is the middle of their range.
-    AlongRows,
-}
-
-/// Element type of codes.
-fn code_element(scheme: &Scheme, signed: bool) -> ElementType {
-    match (scheme.bits, signed) {
-        (Bits::Four, true) => ElementType::Int4,
-        (Bits::Four, false) => ElementType::UInt4,
-        (Bits::Eight, true) => ElementType::Int8,
-        (Bits::Eight, false) => ElementType::UInt8,
-    }
-}
-
-/// One of the tensors that a weight is written as.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) name: String,
-    pub(crate) element: ElementType,
-    pub(crate) shape: Vec<usize>,
-}
-
-impl Part {
-    /// Size in bytes.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.element.bytes(self.shape.iter().map(|size| *size as u64).product())
-    }
 }
 
 impl Weight {
@@ -101,25 +53,12 @@ impl Weight {
 
     /// How it is quantized; `None` if it is not.
     pub fn scheme(&self) -> Option<Scheme> {
-        match self.encoding {
-            Encoding::Float(_) => None,
-            Encoding::Quantized(scheme, _) => Some(scheme),
-            Encoding::Panels(panels) => panels.scheme(),
-        }
+        self.encoding.scheme()
     }
 
-    /// The type its elements are stored in.
-    pub fn storage(&self) -> WeightStorage {
-        match self.encoding {
-            Encoding::Float(ElementType::Float16) => WeightStorage::F16,
-            Encoding::Float(ElementType::BFloat16) => WeightStorage::Bf16,
-            Encoding::Float(_) => WeightStorage::F32,
-            Encoding::Quantized(scheme, _) => match scheme.bits {
-                Bits::Four => WeightStorage::Int4,
-                Bits::Eight => WeightStorage::Int8,
-            },
-            Encoding::Panels(panels) => panels.storage(),
-        }
+    /// The format of its elements.
+    pub fn format(&self) -> WeightFormat {
+        self.encoding.format()
     }
 
     /// Rows and columns of a matrix as the checkpoint stores it, `[outputs, inputs]`, however the graph's layout turns it.
@@ -127,11 +66,11 @@ impl Weight {
         self.stored[usize::from(self.expert.is_some())..].try_into().ok()
     }
 
-    /// The matrices that it is made of, each of them a weight: those of all experts where they are stored as one, else
+    /// The matrices that it is made of, each of them a weight: those of all experts where they are packed together, else
     /// itself.
     pub fn matrices(&self) -> Vec<Weight> {
         match (self.encoding, self.stored.as_slice(), self.expert) {
-            (Encoding::Panels(_), [experts, _, _], None) => {
+            (Encoding::Packed(_), [experts, _, _], None) => {
                 (0..*experts).map(|expert| self.clone().of_expert(expert)).collect()
             }
             _ => vec![self.clone()],
@@ -178,39 +117,8 @@ impl Weight {
         shape
     }
 
-    /// The tensors it is written as: itself, or codes, scales and perhaps zero points.
-    pub(crate) fn parts(&self) -> Vec<Part> {
-        let (name, shape) = (self.name(), self.shape());
-        let (scheme, groups) = match self.encoding {
-            Encoding::Float(element) => return vec![Part { name, element, shape }],
-            Encoding::Panels(panels) => return panels.parts(&name),
-            Encoding::Quantized(scheme, groups) => (scheme, groups),
-        };
-        let scale = match scheme.scales {
-            Scales::Float32 => ElementType::Float32,
-            Scales::Float16 => ElementType::Float16,
-        };
-        let part = |suffix: &str, element, shape| Part { name: format!("{name}.{suffix}"), element, shape };
-        if let (Groups::AlongRows, [outputs, inputs]) = (groups, shape.as_slice()) {
-            let count = scheme.groups(*inputs);
-            let bytes = |codes: usize| code_element(&scheme, false).bytes(codes as u64) as usize;
-            let codes = vec![*outputs, count, bytes(scheme.group_size)];
-            let mut parts =
-                vec![part("codes", ElementType::UInt8, codes), part("scales", scale, vec![*outputs, count])];
-            if scheme.zero_points {
-                parts.push(part("zero_points", ElementType::UInt8, vec![*outputs, bytes(count)]));
-            }
-            return parts;
-        }
-        let codes = code_element(&scheme, !scheme.zero_points);
-        let mut groups = shape.clone();
-        if let Some(inputs) = groups.first_mut() {
-            *inputs = scheme.groups(*inputs);
-        }
-        let mut parts = vec![part("codes", codes, shape), part("scales", scale, groups.clone())];
-        if scheme.zero_points {
-            parts.push(part("zero_points", codes, groups));
-        }
-        parts
+    /// The tensors it is written as.
+    pub(crate) fn tensors(&self) -> Vec<TensorSpec> {
+        self.encoding.tensors(&self.shape())
     }
 }

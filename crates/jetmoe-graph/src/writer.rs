@@ -6,18 +6,16 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use jetmoe_artifact::WeightStorage;
 use jetmoe_checkpoint::{Checkpoint, Digest};
-use jetmoe_quantize::pack_nibbles;
+use jetmoe_format::{ElementType, TensorRole, TensorSpec, WeightFormat};
 use prost::Message;
 use rayon::prelude::*;
 
-use crate::encoding::{Quantizer, Source};
+use crate::Result;
+use crate::conversion::{Quantizer, Source};
 use crate::graph::Graph;
 use crate::partial_file::PartialFile;
 use crate::serialize::model;
-use crate::weight::Part;
-use crate::{ElementType, Result};
 
 /// Sizes and digests of the two files of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +30,9 @@ pub struct WrittenGraph {
     pub data_sha256: Digest,
 }
 
-/// Writes `graph` to `graph_path` and its weights, taken from `checkpoint` and rounded by `quantizer` where they are
-/// quantized, to `data_path`, which must lie in the same folder: the graph names it by its bare file name. Both are
-/// written under temporary names and renamed when they are whole; what an interrupted run leaves behind ends in
+/// Writes `graph` to `graph_path` and its weights, taken from `checkpoint` and quantized by `quantizer` where they
+/// are, to `data_path`, which must be in the same folder: the graph names it by its bare file name. Both are
+/// written under temporary names and renamed when they are complete; what an interrupted run leaves ends in
 /// `.partial`. `progress` is told the number of weight bytes written since its last call.
 ///
 /// # Errors
@@ -50,12 +48,12 @@ pub fn write(
     graph.check_weights(checkpoint)?;
     let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
 
-    let places = places(graph);
-    let writing = Writing { graph, checkpoint, quantizer, places: &places };
+    let ranges = assign_ranges(graph);
+    let writing = Writing { graph, checkpoint, quantizer, ranges: &ranges };
     let data = writing.write(PartialFile::create(data_path)?, progress)?;
-    let model = model(graph, &location, &places);
+    let message = model(graph, &location, &ranges);
     let mut file = PartialFile::create(graph_path)?;
-    file.write_all(&model.encode_to_vec()).map_err(file.failed("write"))?;
+    file.write_all(&message.encode_to_vec()).map_err(file.failed("write"))?;
     // the graph names the data file, so the data must be in place first
     let (data_size, data_sha256) = data.finish()?;
     let (graph_size, graph_sha256) = file.finish()?;
@@ -72,40 +70,40 @@ impl Graph {
         Ok(checkpoint.check_weights(&needed)?)
     }
 
-    /// Sizes in bytes by the type that the weights are stored in, scales and zero points with their codes.
-    pub fn bytes_by_storage(&self) -> BTreeMap<WeightStorage, u64> {
+    /// Sizes in bytes by the format that the weights are stored in, scales and zero points with their codes.
+    pub fn bytes_by_format(&self) -> BTreeMap<WeightFormat, u64> {
         let mut bytes = BTreeMap::new();
         for weight in self.weights() {
-            let size: u64 = weight.parts().iter().map(Part::bytes).sum();
-            *bytes.entry(weight.storage()).or_insert(0) += size;
+            let size: u64 = weight.tensors().iter().map(TensorSpec::bytes).sum();
+            *bytes.entry(weight.format()).or_insert(0) += size;
         }
         bytes
     }
 
     /// Size of all weights in bytes, as they will be written.
     pub fn weight_bytes(&self) -> u64 {
-        self.bytes_by_storage().values().sum()
+        self.bytes_by_format().values().sum()
     }
 }
 
-/// Where a part of a weight lies in the data file.
+/// Where a tensor of a weight is in the data file.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct FileRange {
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
 
-/// For every weight the places of its parts: one behind the other, each aligned.
-fn places(graph: &Graph) -> Vec<Vec<Place>> {
+/// For every weight the ranges of its tensors: consecutive, each aligned.
+fn assign_ranges(graph: &Graph) -> Vec<Vec<FileRange>> {
     let mut end = 0_u64;
-    let mut place = |length: u64| {
+    let mut assign = |length: u64| {
         let offset = end.next_multiple_of(alignment(length));
         end = offset + length;
-        Place { offset, length }
+        FileRange { offset, length }
     };
     graph
         .weights()
-        .map(|weight| weight.parts().into_iter().map(|part| place(part.bytes())).collect())
+        .map(|weight| weight.tensors().iter().map(|tensor| assign(tensor.bytes())).collect())
         .collect()
 }
 
@@ -123,7 +121,7 @@ struct Writing<'a> {
     graph: &'a Graph,
     checkpoint: &'a Checkpoint,
     quantizer: &'a dyn Quantizer,
-    places: &'a [Vec<Place>],
+    ranges: &'a [Vec<FileRange>],
 }
 
 impl Writing<'_> {
@@ -147,10 +145,10 @@ impl Writing<'_> {
     }
 
     fn convert(&self, stream: &mut Stream<'_>) -> Result<()> {
-        for (weight, places) in self.graph.weights().zip(self.places) {
+        for (weight, ranges) in self.graph.weights().zip(self.ranges) {
             let (mut scales, mut zero_points) = (Vec::new(), Vec::new());
-            let mut begin = places.first().map(|place| place.offset);
-            // what is known of a matrix is in memory while it is written, so they come one by one
+            let mut begin = ranges.first().map(|range| range.offset);
+            // precomputed codes of a matrix are in memory while it is written, so matrices come one by one
             for matrix in weight.matrices() {
                 let source = Source::new(&matrix, self.checkpoint, self.quantizer)?;
                 let pieces: Vec<usize> = (0..source.pieces()).collect();
@@ -167,10 +165,16 @@ impl Writing<'_> {
                     }
                 }
             }
-            let packed = weight.parts().get(2).is_some_and(|part| part.element == ElementType::UInt4);
-            let zero_points = if packed { pack_nibbles(&zero_points) } else { zero_points };
-            for (place, content) in places.iter().skip(1).zip([scales, zero_points]) {
-                if stream.send(Some(place.offset), content).is_none() {
+            for (tensor, range) in weight.tensors().iter().zip(ranges) {
+                let content = match tensor.role {
+                    TensorRole::Elements | TensorRole::Codes => continue,
+                    TensorRole::Scales => std::mem::take(&mut scales),
+                    TensorRole::ZeroPoints if tensor.element == ElementType::UInt4 => {
+                        weight.format().pack(&zero_points)
+                    }
+                    TensorRole::ZeroPoints => std::mem::take(&mut zero_points),
+                };
+                if stream.send(Some(range.offset), content).is_none() {
                     return Ok(());
                 }
             }

@@ -111,7 +111,7 @@ const STANDARD: &[&str] = &[
 /// What portable graphs of a precision may use: groups came to DequantizeLinear with opset 21.
 fn is_portable(operator: &Operator, precision: Precision) -> bool {
     let is_known = STANDARD.contains(&operator.name)
-        || (operator.name == "DequantizeLinear" && precision.storage().is_quantized());
+        || (operator.name == "DequantizeLinear" && precision.format().is_quantized());
     operator.domain.is_empty() && is_known
 }
 
@@ -148,7 +148,7 @@ fn a_graph_for_onnx_runtime_uses_its_operators_for_attention_and_quantized_weigh
             .map(|operator| operator.to_string())
             .collect();
         let mut wanted = vec!["GroupQueryAttention", "RotaryEmbedding"];
-        if precision.storage().is_quantized() {
+        if precision.format().is_quantized() {
             wanted.extend(["GatherBlockQuantized", "MatMulNBits"]);
         }
         let wanted: BTreeSet<String> = wanted.iter().map(|name| format!("com.microsoft.{name}")).collect();
@@ -187,7 +187,7 @@ fn a_part_that_is_kept_in_float32_leaves_our_operators() {
         ("f16:mlp", &["ExpertMlp"]),
         ("f32:lm_head", &["LookUp"]),
     ] {
-        let weights = WeightPlan { kept: vec![kept.parse().unwrap()], ..WeightPlan::default() };
+        let weights = WeightPlan { overrides: vec![kept.parse().unwrap()], ..WeightPlan::default() };
         let options = GraphOptions {
             precision: Precision::Q4,
             profile: Profile::Native,

@@ -4,11 +4,13 @@
 use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use jetmoe_format::Scheme;
 use multiversion::multiversion;
 
+use crate::quantize::explain_failure;
 use crate::refinement::refine;
 use crate::rounding::{choose, nearest_code, restore};
-use crate::{Error, InputStatistics, Result, Rounding, Scheme};
+use crate::{Error, InputStatistics, Result, Rounding};
 
 /// Columns whose errors are made up for at once in all columns behind them: a block of the updates stays in the cache.
 const BLOCK: usize = 128;
@@ -69,7 +71,7 @@ impl Gptq {
 
     /// Quantizes rows of a matrix, `[rows, inputs]`, which are independent of each other; some dozens at a time are
     /// quicker than one by one, as they share what is read of the tables. `codes` are as many, `scales` and
-    /// `zero_points` are `[rows, groups]`; all as of [`Scheme::quantize_row`].
+    /// `zero_points` are `[rows, groups]`; all as of [`crate::quantize_row`].
     ///
     /// # Errors
     /// A weight that is infinite or no number, or a scale that its type does not hold; their places are counted through
@@ -173,7 +175,7 @@ impl Rows<'_> {
         let Some(place) = self.scales.iter().position(|scale| !scale.is_finite()) else { return Ok(()) };
         let (row, group) = (place / self.groups, place % self.groups);
         let weights = &self.weights[row * self.inputs..][..self.inputs];
-        Err(self.scheme.why_not(weights, group).behind(row * self.inputs))
+        Err(explain_failure(self.scheme, weights, group).behind(row * self.inputs))
     }
 }
 

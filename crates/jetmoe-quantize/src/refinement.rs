@@ -2,12 +2,12 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use jetmoe_format::Scheme;
 use multiversion::multiversion;
 
-use crate::Scheme;
 use crate::gptq::{Rows, Table, block};
-use crate::rounding::{number, restore};
-use crate::scheme::Group;
+use crate::quantize::Group;
+use crate::rounding::restore;
 
 /// One code after the other becomes the best one while the others stay. `moments` are the second moments H of the inputs,
 /// `[inputs, inputs]`, by which the errors d of a row weigh dHdᵀ.
@@ -49,7 +49,7 @@ fn slopes(moments: MatRef<'_, f32>, rows: &Rows<'_>) -> Vec<f32> {
         let groups = row * rows.groups..(row + 1) * rows.groups;
         let (scales, zero_points) = (&rows.scales[groups.clone()], &rows.zero_points[groups]);
         let run = row * inputs..(row + 1) * inputs;
-        rows.scheme.restore_row(&rows.codes[run.clone()], scales, zero_points, errors);
+        rows.scheme.dequantize_row(&rows.codes[run.clone()], scales, zero_points, errors);
         for (error, weight) in errors.iter_mut().zip(&rows.weights[run]) {
             *error = weight - *error;
         }
@@ -89,7 +89,7 @@ fn refine_block(
         let moments = &moments.row(column)[..width];
         // what the errors weigh is least where this one is lower by slope / moment: the weight is restored higher
         let step = slopes[column] / (moments[column] * group.scale);
-        let code = number(scheme, codes[column]).saturating_add(step.round_ties_even() as i32);
+        let code = scheme.number(codes[column]).saturating_add(step.round_ties_even() as i32);
         let code = code.clamp(low, high) as u8;
         let change = restore(scheme, group, codes[column]) - restore(scheme, group, code);
         codes[column] = code;

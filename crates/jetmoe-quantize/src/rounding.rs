@@ -1,24 +1,16 @@
 //! Rounding of single groups: the scale, and the nearest codes for it.
 
+use jetmoe_format::{ElementType, Scheme};
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::scheme::Group;
-use crate::{Bits, Rounding, Scales, Scheme};
+use crate::Rounding;
+use crate::quantize::Group;
 
 /// Scales that are tried for a group, as shares of the one that just reaches its largest weight. Below 1 the largest
 /// weights are clipped and all others become finer.
 ///
 /// More of them lower the squared error by less than a hundredth, and no measure of the model shows it.
 const SHARES: [f32; 8] = [1.05, 1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.72];
-
-/// The least positive scale of a type: one that is stored as 0 would lose its group, and some runtimes refuse it.
-#[inline(always)]
-fn least_scale(scales: Scales) -> f32 {
-    match scales {
-        Scales::Float32 => f32::MIN_POSITIVE,
-        Scales::Float16 => 1.0 / (1 << 24) as f32,
-    }
-}
 
 /// Quantizes every group of a row, with the widest vectors that this processor has. Not finite weights give a scale that
 /// is not finite.
@@ -81,7 +73,7 @@ fn choose_with<S: Simd>(simd: S, scheme: &Scheme, rounding: Rounding, weights: &
         return Group { scale: f32::NAN, zero_point: 0 };
     }
     let nearest = reach(scheme, extent);
-    if rounding == Rounding::Nearest || scheme.bits == Bits::Eight || extent.is_zero() {
+    if rounding == Rounding::Nearest || scheme.format.bits() == 8 || extent.is_zero() {
         return stored(scheme, nearest, extent);
     }
     let (low, high) = scheme.range();
@@ -128,17 +120,7 @@ pub(crate) fn nearest_code(scheme: &Scheme, group: Group, weight: f32) -> u8 {
 
 /// The weight that a code stands for.
 pub(crate) fn restore(scheme: &Scheme, group: Group, code: u8) -> f32 {
-    (number(scheme, code) - i32::from(group.zero_point)) as f32 * group.scale
-}
-
-/// A code as a number of the scheme's range.
-pub(crate) fn number(scheme: &Scheme, code: u8) -> i32 {
-    match (scheme.bits, scheme.zero_points) {
-        (_, true) => i32::from(code),
-        (Bits::Eight, false) => i32::from(code.cast_signed()),
-        // the sign of the low four bits
-        (Bits::Four, false) => i32::from((code << 4).cast_signed() >> 4),
-    }
+    scheme.dequantize(code, group.zero_point, group.scale)
 }
 
 /// Least and greatest weight of a group.
@@ -180,7 +162,7 @@ fn reach(scheme: &Scheme, extent: Extent) -> Group {
     if extent.is_zero() {
         return Group { scale: 1.0, zero_point: 0 };
     }
-    let at_least = least_scale(scheme.scales);
+    let at_least = scheme.least_scale();
     if !scheme.zero_points {
         let largest = extent.greatest.max(-extent.least);
         return Group { scale: (largest / high as f32).max(at_least), zero_point: 0 };
@@ -197,10 +179,11 @@ fn reach(scheme: &Scheme, extent: Extent) -> Group {
 /// not the weights that are restored in that type.
 #[inline(always)]
 fn stored(scheme: &Scheme, group: Group, extent: Extent) -> Group {
-    let group = Group { scale: scheme.stored(group.scale.max(least_scale(scheme.scales))), ..group };
-    let fits =
-        |weight: f32| scheme.stored(restore(scheme, group, nearest_code(scheme, group, weight))).is_finite();
-    if scheme.scales == Scales::Float32 || (fits(extent.least) && fits(extent.greatest)) {
+    let group = Group { scale: scheme.stored_scale(group.scale.max(scheme.least_scale())), ..group };
+    let fits = |weight: f32| {
+        scheme.stored_scale(restore(scheme, group, nearest_code(scheme, group, weight))).is_finite()
+    };
+    if scheme.scales == ElementType::Float32 || (fits(extent.least) && fits(extent.greatest)) {
         group
     } else {
         Group { scale: f32::INFINITY, ..group }

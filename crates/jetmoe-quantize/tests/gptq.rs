@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use jetmoe_quantize::{Bits, Error, Gptq, InputStatistics, Rounding, Scales, Scheme};
+use jetmoe_format::{ElementType, Scheme, WeightFormat};
+use jetmoe_quantize::{Error, Gptq, InputStatistics, Rounding, quantize_row};
 use proptest::prelude::*;
 
 const SIGNED: Scheme =
-    Scheme { bits: Bits::Four, group_size: 16, zero_points: false, scales: Scales::Float32 };
+    Scheme { format: WeightFormat::Int4, group_size: 16, zero_points: false, scales: ElementType::Float32 };
 const SCHEMES: [Scheme; 4] = [
     SIGNED,
     Scheme { zero_points: true, ..SIGNED },
-    Scheme { scales: Scales::Float16, group_size: 32, ..SIGNED },
-    Scheme { bits: Bits::Eight, group_size: 128, ..SIGNED },
+    Scheme { scales: ElementType::Float16, group_size: 32, ..SIGNED },
+    Scheme { format: WeightFormat::Int8, group_size: 128, ..SIGNED },
 ];
 
 /// Codes, scales and zero points of a matrix.
@@ -38,7 +39,7 @@ impl Quantized {
             let codes = &mut all.codes[row * inputs..][..inputs];
             let scales = &mut all.scales[row * groups..][..groups];
             let zero_points = &mut all.zero_points[row * groups..][..groups];
-            scheme.quantize_row(Rounding::Search, weights, codes, scales, zero_points).unwrap();
+            quantize_row(&scheme, Rounding::Search, weights, codes, scales, zero_points).unwrap();
         }
         all
     }
@@ -56,7 +57,12 @@ impl Quantized {
         for (row, weights) in weights.chunks_mut(self.inputs).enumerate() {
             let codes = &self.codes[row * self.inputs..][..self.inputs];
             let groups = row * groups..(row + 1) * groups;
-            self.scheme.restore_row(codes, &self.scales[groups.clone()], &self.zero_points[groups], weights);
+            self.scheme.dequantize_row(
+                codes,
+                &self.scales[groups.clone()],
+                &self.zero_points[groups],
+                weights,
+            );
         }
         weights
     }
@@ -205,7 +211,7 @@ fn weights_that_no_scale_reaches_are_named() {
     let error = Quantized::calibrated(SIGNED, &gptq, 32, &weights).unwrap_err();
     assert_eq!(error, Error::NotFinite { index: 37, value: f32::INFINITY });
     weights[37] = 1e9;
-    let half = Scheme { scales: Scales::Float16, ..SIGNED };
+    let half = Scheme { scales: ElementType::Float16, ..SIGNED };
     let error = Quantized::calibrated(half, &gptq, 32, &weights).unwrap_err();
     assert_eq!(error, Error::ScaleTooLarge { index: 37, value: 1e9 });
 }

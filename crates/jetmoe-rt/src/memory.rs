@@ -1,6 +1,6 @@
 //! How much memory a graph takes in a runtime, foretold from the manifest, and how much there is.
 
-use jetmoe_artifact::{GraphRecord, Profile, WeightStorage};
+use jetmoe_artifact::{GraphRecord, Profile, WeightFormat};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::{LoadOptions, Runtime};
@@ -20,25 +20,25 @@ impl LoadOptions {
 
     /// Memory per byte of weights in the data file. Measured with two layers of JetMoE-8B's widths, ONNX Runtime 1.32 and
     /// tract 0.23.9, by `jetmoe run`; `docs/memory.md` says how.
-    fn memory_per_byte(&self, storage: WeightStorage, profile: Profile, runtime: Runtime) -> f64 {
-        if profile == Profile::Native && storage != WeightStorage::F32 {
+    fn memory_per_byte(&self, storage: WeightFormat, profile: Profile, runtime: Runtime) -> f64 {
+        if profile == Profile::Native && storage != WeightFormat::F32 {
             // our own operators read it where it is mapped; what was measured is less than what every process takes
             return 0.0;
         }
         match (runtime, storage) {
             // multiplied in another layout, which is a copy
-            (Runtime::Ort, WeightStorage::F32) => 1.05,
+            (Runtime::Ort, WeightFormat::F32) => 1.05,
             // multiplied in float32; or taken from the file and converted again in each step
-            (Runtime::Ort, WeightStorage::F16 | WeightStorage::Bf16) if self.low_memory => 0.1,
-            (Runtime::Ort, WeightStorage::F16 | WeightStorage::Bf16) => 2.35,
+            (Runtime::Ort, WeightFormat::F16 | WeightFormat::Bf16) if self.low_memory => 0.1,
+            (Runtime::Ort, WeightFormat::F16 | WeightFormat::Bf16) => 2.35,
             // a copy in another layout, with sums of each group; DequantizeLinear is rewritten on the way there
-            (Runtime::Ort, WeightStorage::Int8 | WeightStorage::Int4) => match profile {
+            (Runtime::Ort, WeightFormat::Int8 | WeightFormat::Int4) => match profile {
                 Profile::OnnxRuntime | Profile::Native => 1.25,
                 Profile::Portable => 1.6,
             },
-            (Runtime::Tract, WeightStorage::F32) => 1.25,
-            (Runtime::Tract, WeightStorage::F16 | WeightStorage::Bf16) => 1.9,
-            (Runtime::Tract, WeightStorage::Int8 | WeightStorage::Int4) => 1.15,
+            (Runtime::Tract, WeightFormat::F32) => 1.25,
+            (Runtime::Tract, WeightFormat::F16 | WeightFormat::Bf16) => 1.9,
+            (Runtime::Tract, WeightFormat::Int8 | WeightFormat::Int4) => 1.15,
         }
     }
 }

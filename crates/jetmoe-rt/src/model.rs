@@ -264,7 +264,7 @@ impl LoadOptions {
         let order = |graph: &&GraphRecord| {
             // the other profiles' operators have the rounding of activations built in
             let rounds = !self.int8_activations
-                && graph.precision.storage().is_quantized()
+                && graph.precision.format().is_quantized()
                 && graph.profile != Profile::Portable;
             // of the operators of the other profiles OpenVINO takes only some
             let foreign =

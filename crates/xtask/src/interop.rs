@@ -41,10 +41,10 @@ const STORAGES: [Storage; 12] = [
         folder: "q4+zero-points+onnxruntime",
         arguments: &["--precision", "q4", "--zero-points", "--profile", "onnxruntime"],
     },
-    Storage { folder: "q4+int4-lm_head", arguments: &["--precision", "q4", "--keep", "int4:lm_head"] },
+    Storage { folder: "q4+int4-lm_head", arguments: &["--precision", "q4", "--override", "int4:lm_head"] },
     Storage {
         folder: "q4+int4-lm_head+onnxruntime",
-        arguments: &["--precision", "q4", "--keep", "int4:lm_head", "--profile", "onnxruntime"],
+        arguments: &["--precision", "q4", "--override", "int4:lm_head", "--profile", "onnxruntime"],
     },
     Storage { folder: "q4f16", arguments: &["--precision", "q4f16"] },
     Storage { folder: "q4f16+onnxruntime", arguments: &["--precision", "q4f16", "--profile", "onnxruntime"] },

@@ -42,7 +42,7 @@ const VARIANTS: &[Variant] = &[
     Variant { name: "q4 zero points", arguments: &["--precision", "q4", "--zero-points"], tract: true },
     Variant {
         name: "q4 all 4-bit",
-        arguments: &["--precision", "q4", "--zero-points", "--keep", "int4/16:lm_head"],
+        arguments: &["--precision", "q4", "--zero-points", "--override", "int4/16:lm_head"],
         tract: true,
     },
     Variant {
@@ -51,7 +51,7 @@ const VARIANTS: &[Variant] = &[
             "--precision",
             "q4",
             "--zero-points",
-            "--keep",
+            "--override",
             "int4/16:lm_head",
             "--calibrate",
             CALIBRATION,
@@ -60,7 +60,7 @@ const VARIANTS: &[Variant] = &[
     },
     Variant {
         name: "q4 nearest",
-        arguments: &["--precision", "q4", "--rounding", "nearest", "--keep", "int4:lm_head"],
+        arguments: &["--precision", "q4", "--rounding", "nearest", "--override", "int4:lm_head"],
         tract: true,
     },
     Variant { name: "q4f16", arguments: &["--precision", "q4f16"], tract: true },

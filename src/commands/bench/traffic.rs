@@ -1,6 +1,6 @@
 //! Bytes and operations of one step, from the configuration and the storage of the graph's weights.
 
-use jetmoe_artifact::{ElementType, GraphRecord, ModelPart, Storage, WeightPlan, WeightStorage};
+use jetmoe_artifact::{GraphRecord, ModelPart, WeightPlan};
 use jetmoe_checkpoint::ModelConfig;
 
 /// A step with `new_tokens` of each of `batch` sequences, after `past_tokens` that are cached.
@@ -69,36 +69,20 @@ impl<'a> Traffic<'a> {
     }
 
     fn part_bytes(&self, part: ModelPart, layer: Option<usize>, weights: usize) -> f64 {
-        let storage = self.plan.storage(self.record.precision, part, layer);
-        weights as f64 * bytes_per_weight(storage, self.activation_bytes())
+        weights as f64 * self.plan.scheme(self.record.precision, part, layer).bytes_per_weight()
     }
 
     fn activation_bytes(&self) -> f64 {
-        match self.record.precision.activations() {
-            ElementType::Float16 => 2.0,
-            ElementType::Float32 | ElementType::Int64 => 4.0,
-        }
+        self.record.precision.activations().bytes(1) as f64
     }
 
     /// Bytes of a weight that is never quantized.
     fn plain_bytes(&self) -> f64 {
-        match self.record.precision.storage() {
-            WeightStorage::F16 | WeightStorage::Bf16 => 2.0,
-            WeightStorage::F32 | WeightStorage::Int8 | WeightStorage::Int4 => self.activation_bytes(),
+        match self.record.precision.format() {
+            format if format.is_quantized() => self.activation_bytes(),
+            format => format.bits() as f64 / 8.0,
         }
     }
-}
-
-/// Bytes of a stored weight, including its share of the group's zero point and scale, which has the activations' type.
-fn bytes_per_weight(storage: Storage, scale_bytes: f64) -> f64 {
-    let code = match storage.weights {
-        WeightStorage::F32 => return 4.0,
-        WeightStorage::F16 | WeightStorage::Bf16 => return 2.0,
-        WeightStorage::Int8 => 1.0,
-        WeightStorage::Int4 => 0.5,
-    };
-    let zero_point = if storage.zero_points { code } else { 0.0 };
-    code + (scale_bytes + zero_point) / storage.group_size as f64
 }
 
 /// Expected number of experts that at least one token chooses, if each token chooses `chosen` of `experts` independently
@@ -110,6 +94,7 @@ fn expected_experts(experts: usize, chosen: usize, tokens: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use jetmoe_artifact::{Precision, Scheme};
     use jetmoe_checkpoint::jetmoe_8b_config;
     use serde_json::json;
 
@@ -149,11 +134,11 @@ mod tests {
 
     #[test]
     fn four_bits_with_a_scale_per_32_take_five_and_the_head_nine() {
-        let storage = |weights| Storage { weights, group_size: 32, zero_points: false };
-        assert_eq!(bytes_per_weight(storage(WeightStorage::Int4), 4.0), 5.0 / 8.0);
-        assert_eq!(bytes_per_weight(storage(WeightStorage::Int8), 4.0), 9.0 / 8.0);
-        let with_zero_points = Storage { zero_points: true, ..storage(WeightStorage::Int4) };
-        assert_eq!(bytes_per_weight(with_zero_points, 4.0), 5.0 / 8.0 + 1.0 / 64.0);
+        let scheme = |part| WeightPlan::default().scheme(Precision::Q4, part, None);
+        assert_eq!(scheme(ModelPart::Mlp).bytes_per_weight(), 5.0 / 8.0);
+        assert_eq!(scheme(ModelPart::LmHead).bytes_per_weight(), 9.0 / 8.0);
+        let with_zero_points = Scheme { zero_points: true, ..scheme(ModelPart::Mlp) };
+        assert_eq!(with_zero_points.bytes_per_weight(), 5.0 / 8.0 + 1.0 / 64.0);
     }
 
     #[test]

@@ -33,8 +33,8 @@ fn the_manifest_says_what_was_calibrated_with_and_what_no_token_reached() {
     assert_eq!(record.text_sha256, Digest::of_bytes(text.as_bytes()));
     assert!((10..40).contains(&record.tokens), "{record:?}");
     // two dozen tokens do not reach every one of 64 experts
-    assert!(!record.unreached.is_empty() && record.unreached.len() < 64, "{record:?}");
-    let first = &record.unreached[0];
+    assert!(!record.uncalibrated.is_empty() && record.uncalibrated.len() < 64, "{record:?}");
+    let first = &record.uncalibrated[0];
     assert!(ended.stderr.contains(&format!("no token of the calibration text reached {first}")), "{first}");
     let left = bench.files("artifact/onnx");
     assert_eq!(left, ["model_q4.onnx", "model_q4.onnx_data"], "nothing but the graph is left");
@@ -48,7 +48,7 @@ fn a_native_graph_is_calibrated_expert_by_expert() {
     assert_eq!(bench.run(&native).status, Some(0));
     let weights = || fs::read(bench.path("artifact/onnx/native/model_q4.onnx_data")).unwrap();
     let calibrated = weights();
-    assert!(record(&bench).unreached.len() < 64, "{:?}", record(&bench).unreached);
+    assert!(record(&bench).uncalibrated.len() < 64, "{:?}", record(&bench).uncalibrated);
     let alone = "jetmoe-export jetmoe-mini --output artifact --precision q4 --profile native";
     bench.run(alone).succeeded();
     let rounded = weights();

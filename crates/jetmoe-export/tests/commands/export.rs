@@ -168,3 +168,18 @@ fn a_reader_that_went_away_is_no_error() {
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
     Artifact::open(bench.path("artifact")).unwrap();
 }
+
+/// `--keep` is the old spelling of `--override`.
+#[test]
+fn both_spellings_store_a_part_in_another_format() {
+    let bench = Workbench::new();
+    bench.fixture("tiny");
+    for flag in ["--override", "--keep"] {
+        let command = "jetmoe-export tiny --output artifact --precision int8";
+        bench.run(&format!("{command} {flag} f32:lm_head")).succeeded();
+        let artifact = Artifact::open(bench.path("artifact")).unwrap();
+        let plan = artifact.manifest().graphs[0].weights.clone().unwrap();
+        let overrides: Vec<String> = plan.overrides.iter().map(|found| found.to_string()).collect();
+        assert_eq!(overrides, ["f32:lm_head"], "{flag}");
+    }
+}

@@ -17,7 +17,7 @@ pub(crate) struct GroupedQueries<'a> {
     /// `[batch, kv_heads, room, channels]`
     pub(crate) past_value: &'a Value,
     /// Place of the last token of each sequence, int32 `[batch]`.
-    pub(crate) last_places: &'a Value,
+    pub(crate) last_positions: &'a Value,
     /// Cached and new tokens of the longest sequence, int32 `[]`.
     pub(crate) longest: &'a Value,
 }
@@ -35,9 +35,10 @@ impl Builder {
         present_length: &Dimension,
     ) -> Result<(Value, Value, Value)> {
         const OPERATOR: &str = "GroupQueryAttention";
-        let GroupedQueries { queries, keys, values, past_key, past_value, last_places, longest } = operands;
+        let GroupedQueries { queries, keys, values, past_key, past_value, last_positions, longest } =
+            operands;
         self.require_float(OPERATOR, &[queries, keys, values, past_key, past_value])?;
-        self.require_element(OPERATOR, &[last_places, longest], ElementType::Int32)?;
+        self.require_element(OPERATOR, &[last_positions, longest], ElementType::Int32)?;
         let width = |value: &Value| value.shape.0.last().and_then(Dimension::fixed).unwrap_or(0) as usize;
         let kv_width = kv_heads * channels;
         if (width(queries), width(keys), width(values)) != (group * kv_width, kv_width, kv_width) {
@@ -57,7 +58,7 @@ impl Builder {
             ("kv_num_heads", integer(kv_heads)),
             ("scale", Attribute::Float((channels as f64).powf(-0.5) as f32)),
         ];
-        let inputs = [*queries, *keys, *values, *past_key, *past_value, *last_places, *longest];
+        let inputs = [*queries, *keys, *values, *past_key, *past_value, *last_positions, *longest];
         let results = vec![
             (queries.element, queries.shape.clone()),
             (queries.element, present.clone()),

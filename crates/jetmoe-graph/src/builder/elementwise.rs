@@ -77,7 +77,7 @@ impl Builder {
         if operand.element == element {
             return operand.clone();
         }
-        let to = Attribute::Integer(i64::from(element.onnx()));
+        let to = Attribute::Integer(i64::from(element as i32));
         self.node("Cast", &[operand], vec![("to", to)], element, operand.shape.clone())
     }
 

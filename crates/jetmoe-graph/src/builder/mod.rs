@@ -3,8 +3,8 @@
 
 mod attention;
 mod constants;
+mod custom_ops;
 mod elementwise;
-mod native;
 mod products;
 mod reductions;
 mod routing;
@@ -13,16 +13,17 @@ mod sizes;
 
 use std::collections::HashMap;
 
-use jetmoe_artifact::{InputSpec, OutputSpec, Profile, WeightPlan, names};
+use jetmoe_artifact::{InputSpec, OutputSpec, Profile, WeightPlan};
+use jetmoe_format::{DOMAIN, OperatorSchema, TensorRole};
 
 pub(crate) use self::attention::GroupedQueries;
-pub(crate) use self::native::{OwnStorage, Paneled};
+pub(crate) use self::custom_ops::PackedWeight;
 use crate::graph::{
     Attribute, Constant, Graph, MICROSOFT, Node, Operator, StoredWeight, ValueFacts, ValueId,
 };
 use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
 
-/// The operators of ONNX Runtime that graphs may use beside the standard ones.
+/// The operators of ONNX Runtime that graphs may use besides the standard ones.
 const MICROSOFT_OPERATORS: &[&str] =
     &["MatMulNBits", "GatherBlockQuantized", "GroupQueryAttention", "RotaryEmbedding"];
 
@@ -41,6 +42,34 @@ impl Value {
 
     fn describe(&self) -> String {
         format!("{}{}", self.element, self.shape)
+    }
+}
+
+/// The values of a weight's tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct WeightValues {
+    /// Elements, or codes.
+    pub(crate) elements: Value,
+    pub(crate) scales: Option<Value>,
+    pub(crate) zero_points: Option<Value>,
+}
+
+impl WeightValues {
+    /// The value of one tensor, if the weight has it.
+    pub(crate) fn get(&self, role: TensorRole) -> Option<&Value> {
+        match role {
+            TensorRole::Elements | TensorRole::Codes => Some(&self.elements),
+            TensorRole::Scales => self.scales.as_ref(),
+            TensorRole::ZeroPoints => self.zero_points.as_ref(),
+        }
+    }
+
+    /// All of them: elements or codes, scales, zero points.
+    pub(crate) fn all(&self) -> Vec<&Value> {
+        [Some(&self.elements), self.scales.as_ref(), self.zero_points.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -101,7 +130,7 @@ impl Builder {
     /// Declares an input of the contract.
     pub(crate) fn input(&mut self, spec: &InputSpec) -> Value {
         let shape = sizes::shape(&spec.shape);
-        let value = self.value(spec.name.to_string(), spec.element.into(), shape);
+        let value = self.value(spec.name.to_string(), spec.element, shape);
         self.graph.inputs.push(value.id);
         value
     }
@@ -123,7 +152,7 @@ impl Builder {
     /// [`Error::Output`] if type or shape differ.
     pub(crate) fn output(&mut self, spec: &OutputSpec, value: &Value) -> Result<()> {
         let expected = sizes::shape(&spec.shape);
-        let element = ElementType::from(spec.element);
+        let element = spec.element;
         if value.element != element || value.shape != expected {
             return Err(Error::Output {
                 output: spec.name.to_string(),
@@ -136,45 +165,56 @@ impl Builder {
         Ok(())
     }
 
-    /// The values of a weight of the checkpoint, one for each of its parts; the same reference gives the same values.
-    pub(crate) fn weight(&mut self, weight: &Weight) -> Vec<Value> {
+    /// The values of a weight of the checkpoint; the same reference gives the same values.
+    pub(crate) fn weight(&mut self, weight: &Weight) -> WeightValues {
+        let specs = weight.tensors();
         let index = self.graph.weights.iter().position(|stored| stored.weight == *weight);
         let index = index.unwrap_or_else(|| {
-            let parts = weight.parts().into_iter().map(|part| {
-                let shape = Shape(part.shape.into_iter().map(Dimension::from).collect());
-                self.value(part.name, part.element, shape).id
+            let tensors = specs.iter().map(|spec| {
+                let shape = Shape(spec.shape.iter().copied().map(Dimension::from).collect());
+                self.value(spec.role.tensor_name(&weight.name()), spec.element, shape).id
             });
-            let parts = parts.collect();
-            self.graph.weights.push(StoredWeight { weight: weight.clone(), parts, views: Vec::new() });
+            let tensors = tensors.collect();
+            self.graph.weights.push(StoredWeight { weight: weight.clone(), tensors, views: Vec::new() });
             self.graph.weights.len() - 1
         });
-        self.graph.weights[index].parts.iter().map(|id| self.existing(*id)).collect()
+        let ids = &self.graph.weights[index].tensors;
+        let value = |role| {
+            let tensor = specs.iter().position(|spec| spec.role == role)?;
+            Some(self.existing(ids[tensor]))
+        };
+        WeightValues {
+            elements: self.existing(ids[0]),
+            scales: value(TensorRole::Scales),
+            zero_points: value(TensorRole::ZeroPoints),
+        }
     }
 
-    /// The bytes of one part of a weight, which the graph has already, as a tensor of another element type: as many rows
-    /// as are asked for, or a vector.
+    /// The bytes of one tensor of a weight, which the graph has already, as a tensor of another element type: as many
+    /// rows as are asked for, or a vector.
     ///
     /// # Errors
     /// [`Error::NoView`] for a weight that the graph does not have, or bytes that hold no whole number of elements.
     pub(crate) fn view(
         &mut self,
         weight: &Weight,
-        part: usize,
+        role: TensorRole,
         element: ElementType,
         rows: Option<usize>,
     ) -> Result<Value> {
         let missing = || Error::NoView { weight: weight.name(), element };
         let index = self.graph.weights.iter().position(|stored| stored.weight == *weight);
         let index = index.ok_or_else(missing)?;
-        let spec = weight.parts().into_iter().nth(part).ok_or_else(missing)?;
+        let mut specs = weight.tensors().into_iter().enumerate();
+        let (tensor, spec) = specs.find(|(_, spec)| spec.role == role).ok_or_else(missing)?;
         let (bytes, size) = (spec.bytes() as usize, element.bytes(1) as usize);
         let row = bytes / size / rows.unwrap_or(1);
         if row * size * rows.unwrap_or(1) != bytes {
             return Err(missing());
         }
         let shape = Shape(rows.into_iter().chain([row]).map(Dimension::from).collect());
-        let value = self.value(format!("{}.bytes", spec.name), element, shape);
-        self.graph.weights[index].views.push((value.id, part));
+        let value = self.value(format!("{}.bytes", role.tensor_name(&weight.name())), element, shape);
+        self.graph.weights[index].views.push((value.id, tensor));
         Ok(value)
     }
 
@@ -297,7 +337,7 @@ impl Builder {
         let inputs = inputs.iter().map(|value| value.id).collect();
         let domain = match operator {
             _ if MICROSOFT_OPERATORS.contains(&operator) => MICROSOFT,
-            _ if native::OPERATORS.contains(&operator) => names::operators::DOMAIN,
+            _ if OperatorSchema::named(operator).is_ok() => DOMAIN,
             _ => "",
         };
         let operator = Operator { domain, name: operator };

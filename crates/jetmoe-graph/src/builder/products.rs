@@ -1,42 +1,32 @@
 //! Matrix products, and how a stored weight becomes their operand.
 
-use jetmoe_artifact::{ModelPart, Profile, Storage, WeightStorage};
-use jetmoe_quantize::{Bits, Scales, Scheme};
+use jetmoe_artifact::{ModelPart, Profile};
+use jetmoe_format::{Encoding, Grouping, Scheme, WeightFormat};
 
 use super::{Builder, Value};
 use crate::graph::Attribute;
-use crate::weight::{Encoding, Groups};
 use crate::{Dimension, ElementType, Error, Opset, Result, Shape, Weight};
-
-/// Float32 and bfloat16 weights are multiplied in float32, all others in the type of the activations.
-fn arithmetic(storage: Storage, activations: ElementType) -> ElementType {
-    match storage.weights {
-        WeightStorage::F32 | WeightStorage::Bf16 => ElementType::Float32,
-        WeightStorage::F16 | WeightStorage::Int8 | WeightStorage::Int4 => activations,
-    }
-}
 
 impl Builder {
     /// Element type of the activations.
     pub(crate) fn activations(&self) -> ElementType {
-        self.graph.precision.activations().into()
+        self.graph.precision.activations()
     }
 
     /// How the weights of a part are stored.
-    pub(crate) fn storage(&self, part: ModelPart, layer: Option<usize>) -> Storage {
-        self.plan.storage(self.graph.precision, part, layer)
+    pub(crate) fn scheme(&self, part: ModelPart, layer: Option<usize>) -> Scheme {
+        self.plan.scheme(self.graph.precision, part, layer)
     }
 
     /// How the weights are stored that are never quantized. In the profile `native` no small weight is worth a conversion in
     /// each step, nor an element type that a runtime may not know.
-    pub(crate) fn unquantized_storage(&self) -> Storage {
-        let weights = match (self.graph.precision.storage(), self.activations()) {
-            _ if self.graph.profile == Profile::Native => WeightStorage::F32,
-            (storage, _) if !storage.is_quantized() => storage,
-            (_, ElementType::Float16) => WeightStorage::F16,
-            _ => WeightStorage::F32,
+    pub(crate) fn unquantized_scheme(&self) -> Scheme {
+        let format = match self.graph.precision.format() {
+            _ if self.graph.profile == Profile::Native => WeightFormat::of_floats(ElementType::Float32),
+            format if format.is_quantized() => WeightFormat::of_floats(self.activations()),
+            format => format,
         };
-        Storage { weights, group_size: self.plan.group_size, zero_points: self.plan.zero_points }
+        Scheme { format, ..self.scheme(ModelPart::Mlp, None) }
     }
 
     /// A small weight, such as a norm's or a bias, in the type of the activations.
@@ -45,24 +35,24 @@ impl Builder {
         self.float_weight(weight.encoded(Encoding::Float(activations)), activations)
     }
 
-    /// `x · weightᵀ` for a weight `[outputs, inputs]` of the checkpoint, stored as `storage` says: `[..., outputs]`, in
+    /// `x · weightᵀ` for a weight `[outputs, inputs]` of the checkpoint, stored as `scheme` says: `[..., outputs]`, in
     /// the type of `x`.
-    pub(crate) fn linear(&mut self, x: &Value, weight: Weight, storage: Storage) -> Result<Value> {
-        if storage.weights.is_quantized() {
-            let weight = self.quantized(weight, storage, x.element)?;
+    pub(crate) fn linear(&mut self, x: &Value, weight: Weight, scheme: Scheme) -> Result<Value> {
+        if scheme.format.is_quantized() {
+            let weight = self.quantized(weight, scheme)?;
             return self.quantized_product(x, &weight);
         }
-        let arithmetic = arithmetic(storage, x.element);
-        let encoding = self.encoding(storage, arithmetic)?;
+        let arithmetic = scheme.format.arithmetic(x.element);
+        let encoding = self.encoding(scheme)?;
         let weight = self.float_weight(weight.transposed().encoded(encoding), arithmetic);
         let operand = self.cast(x, arithmetic);
         let product = self.matmul(&operand, &weight)?;
         Ok(self.cast(&product, x.element))
     }
 
-    /// [`Builder::linear`] with a weight that is not turned round, as it is also looked up by row.
-    pub(crate) fn linear_as_stored(&mut self, x: &Value, weight: &Value, storage: Storage) -> Result<Value> {
-        let arithmetic = arithmetic(storage, x.element);
+    /// [`Builder::linear`] with a weight that is not transposed, because it is also the embedding table.
+    pub(crate) fn linear_as_stored(&mut self, x: &Value, weight: &Value, scheme: Scheme) -> Result<Value> {
+        let arithmetic = scheme.format.arithmetic(x.element);
         let (operand, weight) = (self.cast(x, arithmetic), self.cast(weight, arithmetic));
         let product = self.matmul_transposed(&operand, &weight)?;
         Ok(self.cast(&product, x.element))
@@ -70,20 +60,15 @@ impl Builder {
 
     /// A weight of one part, converted to `element`.
     pub(crate) fn float_weight(&mut self, weight: Weight, element: ElementType) -> Value {
-        let parts = self.weight(&weight);
-        self.cast(&parts[0], element)
+        let values = self.weight(&weight);
+        self.cast(&values.elements, element)
     }
 
-    /// A weight `[outputs, inputs]` as codes and scales, for a product with values of type `element`.
-    pub(crate) fn quantized(
-        &mut self,
-        weight: Weight,
-        storage: Storage,
-        element: ElementType,
-    ) -> Result<Weight> {
-        let encoding = self.encoding(storage, element)?;
+    /// A weight `[outputs, inputs]` as codes and scales.
+    pub(crate) fn quantized(&mut self, weight: Weight, scheme: Scheme) -> Result<Weight> {
+        let encoding = self.encoding(scheme)?;
         let weight = match encoding {
-            Encoding::Quantized(_, Groups::AlongRows) => weight,
+            Encoding::Grouped(_, Grouping::AlongRows) => weight,
             _ => weight.transposed(),
         };
         let weight = weight.encoded(encoding);
@@ -93,19 +78,18 @@ impl Builder {
 
     /// `x · weightᵀ` for a weight of [`Builder::quantized`]: `[..., outputs]`, in the type of `x`.
     pub(crate) fn quantized_product(&mut self, x: &Value, weight: &Weight) -> Result<Value> {
-        let parts = self.weight(weight);
-        let Encoding::Quantized(scheme, groups) = weight.encoding else {
+        let values = self.weight(weight);
+        let Encoding::Grouped(scheme, grouping) = weight.encoding else {
             return self.refuse("MatMul", &[x], format!("{} is not quantized", weight.name()));
         };
         let group_size = scheme.group_size as i64;
-        if groups == Groups::AlongColumns {
-            // runtimes put this and the product together and never restore the whole matrix
+        if grouping == Grouping::AlongColumns {
+            // runtimes fuse this with the product and never dequantize the whole matrix
             let attributes =
                 vec![("axis", Attribute::Integer(0)), ("block_size", Attribute::Integer(group_size))];
-            let operands: Vec<&Value> = parts.iter().collect();
-            let shape = parts[0].shape.clone();
-            let restored = self.node("DequantizeLinear", &operands, attributes, x.element, shape);
-            return self.matmul(x, &restored);
+            let shape = values.elements.shape.clone();
+            let matrix = self.node("DequantizeLinear", &values.all(), attributes, x.element, shape);
+            return self.matmul(x, &matrix);
         }
         let shape = weight.shape();
         let (Some((inner, outer)), [outputs, inputs]) = (x.shape.0.split_last(), shape.as_slice()) else {
@@ -119,35 +103,29 @@ impl Builder {
         let attributes = vec![
             ("K", integer(*inputs)),
             ("N", integer(*outputs)),
-            ("bits", integer(scheme.bits.count())),
+            ("bits", integer(scheme.format.bits())),
             ("block_size", Attribute::Integer(group_size)),
-            // what is multiplied with the weights is rounded to 8 bits, group by group
+            // activations are quantized to 8 bits, group by group
             ("accuracy_level", Attribute::Integer(4)),
         ];
-        let operands: Vec<&Value> = [x].into_iter().chain(&parts).collect();
+        let operands = [vec![x], values.all()].concat();
         Ok(self.node("MatMulNBits", &operands, attributes, x.element, result))
     }
 
-    /// How a weight is written that enters a product of type `arithmetic`.
-    pub(crate) fn encoding(&self, storage: Storage, arithmetic: ElementType) -> Result<Encoding> {
-        let bits = match storage.weights {
-            WeightStorage::F32 => return Ok(Encoding::Float(ElementType::Float32)),
-            WeightStorage::F16 => return Ok(Encoding::Float(ElementType::Float16)),
-            WeightStorage::Bf16 => return Ok(Encoding::Float(ElementType::BFloat16)),
-            WeightStorage::Int8 => Bits::Eight,
-            WeightStorage::Int4 => Bits::Four,
-        };
+    /// How a weight is written that standard operators or those of ONNX Runtime multiply with.
+    pub(crate) fn encoding(&self, scheme: Scheme) -> Result<Encoding> {
+        if let Some(element) = scheme.format.float_element() {
+            return Ok(Encoding::Float(element));
+        }
         let (found, needed) = (self.graph.opset, Opset::FIRST_WITH_GROUPS);
         if self.graph.profile == Profile::Portable && found < needed {
             return Err(Error::OpsetForQuantized { found: found.version(), needed: needed.version() });
         }
-        let scales = if arithmetic == ElementType::Float16 { Scales::Float16 } else { Scales::Float32 };
-        let Storage { group_size, zero_points, .. } = storage;
-        let groups = match self.graph.profile {
-            Profile::Portable => Groups::AlongColumns,
-            Profile::OnnxRuntime | Profile::Native => Groups::AlongRows,
+        let grouping = match self.graph.profile {
+            Profile::Portable => Grouping::AlongColumns,
+            Profile::OnnxRuntime | Profile::Native => Grouping::AlongRows,
         };
-        Ok(Encoding::Quantized(Scheme { bits, group_size, zero_points, scales }, groups))
+        Ok(Encoding::Grouped(scheme, grouping))
     }
 
     /// `left · right` over the last two dimensions; the dimensions before them broadcast.
@@ -178,7 +156,7 @@ impl Builder {
     }
 
     /// `left · rightᵀ` for matrices `[rows, inner]` and `[columns, inner]`. It takes a weight in the layout that
-    /// checkpoints store, so that a table that is also looked up by row is stored once.
+    /// checkpoints store, so that a tied embedding table is stored once.
     pub(crate) fn matmul_transposed(&mut self, left: &Value, right: &Value) -> Result<Value> {
         self.require_float("Gemm", &[left, right])?;
         match (left.shape.0.as_slice(), right.shape.0.as_slice()) {

@@ -1,6 +1,6 @@
 //! Gather and scatter: how tokens find their experts and back.
 
-use jetmoe_quantize::Scheme;
+use jetmoe_format::Scheme;
 
 use super::{Builder, Value};
 use crate::graph::Attribute;
@@ -24,8 +24,8 @@ impl Builder {
         Ok(self.node("Gather", &[table, indices], attributes, table.element, shape))
     }
 
-    /// Rows of a quantized matrix at `indices`, restored: `[...indices, row]`. `codes` are the first part of `weight`, a
-    /// row in one piece; with a row's last group filled up.
+    /// Rows of a quantized matrix at `indices`, dequantized: `[...indices, row]`. `codes` are those of `weight` with each
+    /// row's groups in one dimension; a row's last group is padded.
     pub(crate) fn gather_quantized(
         &mut self,
         codes: &Value,
@@ -34,18 +34,18 @@ impl Builder {
         indices: &Value,
     ) -> Result<Value> {
         self.require_element("GatherBlockQuantized", &[indices], ElementType::Int64)?;
-        let parts = self.weight(weight);
-        let row =
-            codes.shape.0.last().and_then(Dimension::fixed).unwrap_or(0) * 8 / scheme.bits.count() as i64;
+        let values = self.weight(weight);
+        let bits = scheme.format.bits() as i64;
+        let row = codes.shape.0.last().and_then(Dimension::fixed).unwrap_or(0) * 8 / bits;
         let shape = Shape(indices.shape.0.iter().cloned().chain([Dimension::from(row)]).collect());
         let attributes = vec![
-            ("bits", Attribute::Integer(scheme.bits.count() as i64)),
+            ("bits", Attribute::Integer(bits)),
             ("block_size", Attribute::Integer(scheme.group_size as i64)),
             ("gather_axis", Attribute::Integer(0)),
             ("quantize_axis", Attribute::Integer(1)),
         ];
-        let operands: Vec<&Value> = [codes, indices].into_iter().chain(&parts[1..]).collect();
-        Ok(self.node("GatherBlockQuantized", &operands, attributes, parts[1].element, shape))
+        let operands = [&[codes, indices], &values.all()[1..]].concat();
+        Ok(self.node("GatherBlockQuantized", &operands, attributes, scheme.scales, shape))
     }
 
     /// Indices of the elements of a vector that are true, ascending: `[count]`, where `count` names the new symbol

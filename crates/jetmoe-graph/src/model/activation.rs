@@ -1,3 +1,5 @@
+//! The activation functions of the MLP experts. After transformers' `activations.py`.
+
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
 use jetmoe_checkpoint::Activation;

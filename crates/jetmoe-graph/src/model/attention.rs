@@ -1,14 +1,16 @@
+//! The mixture of attention heads of a layer. After `JetMoeMoA` and `JetMoeAttention` of transformers' `modeling_jetmoe.py`.
+
 use jetmoe_artifact::ModelPart;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
-use jetmoe_kernels::RowOrder;
+use jetmoe_format::RowOrder;
 
 use super::Sizes;
-use super::attend::{Attend, Attended};
 use super::dispatch::Dispatch;
 use super::experts::{expert_bias, expert_input, expert_output};
 use super::rotary::Rotary;
 use super::router::{Choice, per_expert};
+use super::scaled_dot_product::{AttentionHeads, Past, ScaledDotProduct};
 use crate::builder::{Builder, Value};
 use crate::{Result, Weight};
 
@@ -19,14 +21,8 @@ pub(super) struct Attention<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) layer: usize,
     pub(super) sizes: &'a Sizes,
-    pub(super) attend: &'a Attend,
+    pub(super) scaled_dot_product: &'a ScaledDotProduct,
     pub(super) rotary: &'a Rotary,
-}
-
-/// Cached keys and values of a layer, `[batch, kv_heads, past, kv_channels]` each.
-pub(super) struct Past {
-    pub(super) key: Value,
-    pub(super) value: Value,
 }
 
 pub(super) struct AttentionOutput {
@@ -56,9 +52,9 @@ impl Attention<'_> {
         })?;
         let queries = builder.scope("query", |builder| self.queries(builder, hidden, &choice, &dispatch))?;
         let (key, value) = builder.scope("kv_proj", |builder| self.keys_and_values(builder, hidden))?;
-        let Attended { slots, present_key, present_value } = builder.scope("attention", |builder| {
+        let AttentionHeads { slots, present_key, present_value } = builder.scope("attention", |builder| {
             let operands = (&queries, &key, &value);
-            self.attend.attend(builder, self.config, self.sizes, operands, past.as_ref())
+            self.scaled_dot_product.build(builder, self.config, self.sizes, operands, past.as_ref())
         })?;
         let output = builder.scope("output", |builder| self.project(builder, &slots, &choice, &dispatch))?;
         Ok(AttentionOutput { output, router_logits: choice.logits, present_key, present_value })
@@ -81,8 +77,8 @@ impl Attention<'_> {
                 let results = self.each_expert(builder, hidden, &routes.tokens_of_expert, &projections)?; // [rows, kv_width] each
                 routes.scatter(builder, &results, self.sizes)?
             }
-            Dispatch::Own(storage) => {
-                let weight = builder.paneled(projections, *storage, RowOrder::AsStored);
+            Dispatch::Custom(scheme) => {
+                let weight = builder.packed(projections, *scheme, RowOrder::AsStored);
                 builder.expert_linear(hidden, &choice.experts, &weight)?
             }
         }; // [slots, kv_width]
@@ -108,7 +104,7 @@ impl Attention<'_> {
     fn project(
         &self,
         builder: &mut Builder,
-        attended: &Value,
+        heads: &Value,
         choice: &Choice,
         dispatch: &Dispatch,
     ) -> Result<Value> {
@@ -116,12 +112,12 @@ impl Attention<'_> {
         let projections = expert_output(config, self.layer, Mixture::Attention, config.kv_width());
         let output = match dispatch {
             Dispatch::PerExpert(routes) => {
-                let results = self.each_expert(builder, attended, &routes.slots_of_expert, &projections)?; // [rows, hidden] each
+                let results = self.each_expert(builder, heads, &routes.slots_of_expert, &projections)?; // [rows, hidden] each
                 routes.combine(builder, &results, self.sizes)?
             }
-            Dispatch::Own(storage) => {
-                let weight = builder.paneled(projections, *storage, RowOrder::AsStored);
-                builder.expert_linear_sum(attended, (&choice.experts, &choice.gates), &weight)?
+            Dispatch::Custom(scheme) => {
+                let weight = builder.packed(projections, *scheme, RowOrder::AsStored);
+                builder.expert_linear_sum(heads, (&choice.experts, &choice.gates), &weight)?
             }
         }; // [tokens, hidden]
         let bias = builder.vector(expert_bias(config, self.layer, Mixture::Attention));
@@ -136,9 +132,9 @@ impl Attention<'_> {
         rows_of_expert: &[Value],
         projections: &Weight,
     ) -> Result<Vec<Value>> {
-        let storage = builder.storage(ModelPart::Attention, Some(self.layer));
+        let scheme = builder.scheme(ModelPart::Attention, Some(self.layer));
         per_expert(builder, source, rows_of_expert, |builder, expert, rows| {
-            builder.linear(rows, projections.clone().of_expert(expert), storage)
+            builder.linear(rows, projections.clone().of_expert(expert), scheme)
         })
     }
 }

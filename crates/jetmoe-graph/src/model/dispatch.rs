@@ -1,17 +1,21 @@
+//! How tokens reach their experts: by gather and scatter, or by a custom operator. After `JetMoeParallelExperts` and
+//! `JetMoeTopKGating` of transformers' `modeling_jetmoe.py`.
+
 use jetmoe_artifact::ModelPart;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::Mixture;
+use jetmoe_format::Scheme;
 
 use super::router::{Choice, Routes};
 use crate::Result;
-use crate::builder::{Builder, OwnStorage};
+use crate::builder::Builder;
 
 /// How tokens reach the experts of a mixture that they chose.
 pub(super) enum Dispatch {
     /// By standard operators: each expert gathers its rows.
     PerExpert(Routes),
-    /// By one of our own operators for all experts, with their matrices stored so.
-    Own(OwnStorage),
+    /// By one custom operator for all experts, with their matrices packed by this scheme.
+    Custom(Scheme),
 }
 
 impl Dispatch {
@@ -26,8 +30,8 @@ impl Dispatch {
             Mixture::Attention => ModelPart::Attention,
             Mixture::Mlp => ModelPart::Mlp,
         };
-        Ok(match builder.own_storage(part, Some(layer))? {
-            Some(storage) => Dispatch::Own(storage),
+        Ok(match builder.packed_scheme(part, Some(layer)) {
+            Some(scheme) => Dispatch::Custom(scheme),
             None => Dispatch::PerExpert(Routes::new(builder, config, layer, mixture, choice)?),
         })
     }

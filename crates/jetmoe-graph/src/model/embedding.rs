@@ -1,64 +1,63 @@
+//! The token embedding, `embed_tokens` of `JetMoeModel` in transformers' `modeling_jetmoe.py`, also where the head shares its
+//! table.
+
 use jetmoe_artifact::{ModelPart, Task};
 use jetmoe_checkpoint::{ModelConfig, names};
-use jetmoe_kernels::RowOrder;
-use jetmoe_quantize::{Bits, Scheme};
+use jetmoe_format::{Encoding, Grouping, RowOrder, Scheme, TensorRole};
 
-use crate::builder::{Builder, Paneled, Value};
-use crate::weight::{Encoding, Groups};
+use crate::builder::{Builder, PackedWeight, Value};
 use crate::{ElementType, Result, Weight};
 
 /// The embedding table. Where the head uses it too it is stored once, in the form that the head's product needs.
-pub(super) enum Table {
+pub(super) enum EmbeddingTable {
     /// One row a token, as checkpoints store it: `[vocab_size, hidden_size]`, in the type it is stored in.
     Float(Value),
     /// Codes and scales in groups along the hidden size, as the profile's product takes them.
     Quantized(Weight),
-    /// In the panels of our own operators.
-    Panels(Paneled),
+    /// Packed, as the custom operators read it.
+    Packed(PackedWeight),
 }
 
-impl Table {
+impl EmbeddingTable {
     pub(super) fn new(builder: &mut Builder, config: &ModelConfig, task: Task) -> Result<Self> {
         let weight = Weight::new(names::EMBEDDING.to_owned(), vec![config.vocab_size, config.hidden_size]);
         let is_head = config.tie_word_embeddings && task == Task::CausalLm;
-        let own = if is_head { builder.own_storage(ModelPart::LmHead, None)? } else { None };
-        if let Some(storage) = own {
-            return Ok(Table::Panels(builder.paneled(weight, storage, RowOrder::AsStored)));
+        let packed = if is_head { builder.packed_scheme(ModelPart::LmHead, None) } else { None };
+        if let Some(scheme) = packed {
+            return Ok(EmbeddingTable::Packed(builder.packed(weight, scheme, RowOrder::AsStored)));
         }
-        let storage =
-            if is_head { builder.storage(ModelPart::LmHead, None) } else { builder.unquantized_storage() };
-        let activations = builder.activations();
-        if storage.weights.is_quantized() {
-            return Ok(Table::Quantized(builder.quantized(weight, storage, activations)?));
+        let scheme =
+            if is_head { builder.scheme(ModelPart::LmHead, None) } else { builder.unquantized_scheme() };
+        if scheme.format.is_quantized() {
+            return Ok(EmbeddingTable::Quantized(builder.quantized(weight, scheme)?));
         }
-        let encoding = builder.encoding(storage, activations)?;
-        let parts = builder.weight(&weight.encoded(encoding));
-        Ok(Table::Float(parts[0].clone()))
+        let encoding = builder.encoding(scheme)?;
+        Ok(EmbeddingTable::Float(builder.weight(&weight.encoded(encoding)).elements))
     }
 
     /// The embeddings of tokens `[batch, sequence]`: `[batch, sequence, hidden_size]`.
-    pub(super) fn look_up(&self, builder: &mut Builder, config: &ModelConfig, ids: &Value) -> Result<Value> {
+    pub(super) fn embed(&self, builder: &mut Builder, config: &ModelConfig, ids: &Value) -> Result<Value> {
         let activations = builder.activations();
         match self {
-            Table::Float(table) => {
+            EmbeddingTable::Float(table) => {
                 let rows = builder.gather(table, ids)?;
                 Ok(builder.cast(&rows, activations))
             }
-            Table::Panels(weight) => builder.paneled_look_up(ids, weight),
-            Table::Quantized(weight) => match weight.encoding {
-                Encoding::Quantized(scheme, Groups::AlongRows) => {
+            EmbeddingTable::Packed(weight) => builder.packed_embedding(ids, weight),
+            EmbeddingTable::Quantized(weight) => match weight.encoding {
+                Encoding::Grouped(scheme, Grouping::AlongRows) => {
                     gather_quantized_rows(builder, config, weight, &scheme, ids)
                 }
-                Encoding::Quantized(scheme, Groups::AlongColumns) => {
-                    look_up_codes(builder, config, weight, &scheme, ids)
+                Encoding::Grouped(scheme, Grouping::AlongColumns) => {
+                    gather_quantized_columns(builder, config, weight, &scheme, ids)
                 }
-                Encoding::Float(_) | Encoding::Panels(_) => unreachable!("a quantized table"),
+                Encoding::Float(_) | Encoding::Packed(_) => unreachable!("a quantized table"),
             },
         }
     }
 }
 
-/// Rows of a quantized matrix `[vocab_size, hidden_size]`, restored by the operator that ONNX Runtime has for it.
+/// Rows of a quantized matrix `[vocab_size, hidden_size]`, dequantized by the operator that ONNX Runtime has for it.
 fn gather_quantized_rows(
     builder: &mut Builder,
     config: &ModelConfig,
@@ -66,14 +65,14 @@ fn gather_quantized_rows(
     scheme: &Scheme,
     ids: &Value,
 ) -> Result<Value> {
-    let codes = builder.view(weight, 0, ElementType::UInt8, Some(config.vocab_size))?; // [vocab, bytes of a row]
+    let codes = builder.view(weight, TensorRole::Codes, ElementType::UInt8, Some(config.vocab_size))?; // [vocab, bytes of a row]
     let rows = builder.gather_quantized(&codes, weight, scheme, ids)?; // [batch, seq, groups * group size]
     builder.first(&rows, 2, config.hidden_size) // [batch, seq, hidden]
 }
 
 /// Columns of a quantized matrix `[hidden_size, vocab_size]`, as rows. No runtime gathers 4-bit elements, so the codes
-/// are read as bytes: by the place of each element in the whole matrix.
-fn look_up_codes(
+/// are read as bytes: by the index of each element in the whole matrix.
+fn gather_quantized_columns(
     builder: &mut Builder,
     config: &ModelConfig,
     weight: &Weight,
@@ -82,7 +81,7 @@ fn look_up_codes(
 ) -> Result<Value> {
     let (hidden_size, vocab_size) = (config.hidden_size, config.vocab_size);
     let activations = builder.activations();
-    let parts = builder.weight(weight);
+    let table = builder.weight(weight);
     let groups = hidden_size.div_ceil(scheme.group_size);
     let group_of = (0..hidden_size).map(|channel| (channel / scheme.group_size) as i64).collect();
     let group_of = builder.named_integers("embedding/group_of_channel", group_of); // [hidden]
@@ -91,40 +90,41 @@ fn look_up_codes(
     let firsts = (0..hidden_size).map(|channel| (channel * vocab_size) as i64).collect();
     let firsts = builder.named_integers("embedding/first_of_channel", firsts); // [hidden]
     let places = builder.add(&ids, &firsts)?; // [batch, seq, hidden]
-    let mut values = codes_at(builder, weight, 0, scheme, &places)?; // [batch, seq, hidden]
-    if parts.len() > 2 {
+    let mut values = codes_at(builder, weight, TensorRole::Codes, scheme, &places)?; // [batch, seq, hidden]
+    if table.zero_points.is_some() {
         let firsts = (0..groups).map(|group| (group * vocab_size) as i64).collect();
         let firsts = builder.named_integers("embedding/first_of_group", firsts); // [groups]
         let places = builder.add(&ids, &firsts)?; // [batch, seq, groups]
-        let zero_points = codes_at(builder, weight, 2, scheme, &places)?; // [batch, seq, groups]
+        let zero_points = codes_at(builder, weight, TensorRole::ZeroPoints, scheme, &places)?; // [batch, seq, groups]
         let zero_points = builder.gather_along(&zero_points, &group_of, 2)?; // [batch, seq, hidden]
         values = builder.sub(&values, &zero_points)?;
     }
     let ids = builder.squeeze(&ids, 2)?; // [batch, seq]
-    let scales = builder.gather_along(&parts[1], &ids, 1)?; // [groups, batch, seq]
+    let Some(scales) = &table.scales else { unreachable!("a quantized table has scales") };
+    let scales = builder.gather_along(scales, &ids, 1)?; // [groups, batch, seq]
     let scales = builder.transpose(&scales, &[1, 2, 0])?; // [batch, seq, groups]
     let scales = builder.gather_along(&scales, &group_of, 2)?; // [batch, seq, hidden]
     let scales = builder.cast(&scales, activations);
     builder.mul(&values, &scales)
 }
 
-/// The codes at places of one part of a quantized weight, as numbers of the activations' type.
+/// The codes at some indices of one tensor of a quantized weight, as numbers of the activations' type.
 fn codes_at(
     builder: &mut Builder,
     weight: &Weight,
-    part: usize,
+    role: TensorRole,
     scheme: &Scheme,
     places: &Value,
 ) -> Result<Value> {
     let activations = builder.activations();
     let signed = !scheme.zero_points;
-    if scheme.bits == Bits::Eight {
+    if scheme.format.bits() == 8 {
         let element = if signed { ElementType::Int8 } else { ElementType::UInt8 };
-        let codes = builder.view(weight, part, element, None)?;
+        let codes = builder.view(weight, role, element, None)?;
         let codes = builder.gather(&codes, places)?;
         return Ok(builder.cast(&codes, activations));
     }
-    let bytes = builder.view(weight, part, ElementType::UInt8, None)?;
+    let bytes = builder.view(weight, role, ElementType::UInt8, None)?;
     let two = builder.integer(2);
     let halves = builder.div(places, &two)?;
     let bytes = builder.gather(&bytes, &halves)?;

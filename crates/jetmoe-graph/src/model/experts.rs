@@ -1,13 +1,15 @@
+//! The mixture of MLP experts of a layer. After `JetMoeMoE` of transformers' `modeling_jetmoe.py`.
+
 use jetmoe_artifact::ModelPart;
 use jetmoe_checkpoint::names::{self, Mixture};
 use jetmoe_checkpoint::{Activation, ModelConfig};
-use jetmoe_kernels::RowOrder;
+use jetmoe_format::{RowOrder, Scheme};
 
 use super::Sizes;
 use super::activation::activate;
 use super::dispatch::Dispatch;
 use super::router::{Choice, per_expert};
-use crate::builder::{Builder, OwnStorage, Value};
+use crate::builder::{Builder, Value};
 use crate::{Result, Weight};
 
 /// The feed-forward half of a layer: a mixture of gated MLP experts.
@@ -41,8 +43,8 @@ impl MlpExperts<'_> {
                     })?; // per expert [its slots, hidden]
                 builder.scope("output", |builder| routes.combine(builder, &results, self.sizes))?
             }
-            Dispatch::Own(storage) => {
-                builder.scope("experts", |builder| self.all_experts(builder, hidden, &choice, *storage))?
+            Dispatch::Custom(scheme) => {
+                builder.scope("experts", |builder| self.all_experts(builder, hidden, &choice, *scheme))?
             }
         }; // [tokens, hidden]
         let output = builder.scope("output", |builder| {
@@ -58,7 +60,7 @@ impl MlpExperts<'_> {
         builder: &mut Builder,
         hidden: &Value,
         choice: &Choice,
-        storage: OwnStorage,
+        scheme: Scheme,
     ) -> Result<Value> {
         let (input, output) = self.weights();
         let activation = match self.config.activation {
@@ -67,8 +69,8 @@ impl MlpExperts<'_> {
             Activation::GeluTanh => jetmoe_kernels::Activation::GeluTanh,
             Activation::Relu => jetmoe_kernels::Activation::Relu,
         };
-        let up = builder.paneled(input, storage, RowOrder::Halves);
-        let down = builder.paneled(output, storage, RowOrder::AsStored);
+        let up = builder.packed(input, scheme, RowOrder::Halves);
+        let down = builder.packed(output, scheme, RowOrder::AsStored);
         builder.expert_mlp(hidden, (&choice.experts, &choice.gates), (&up, &down), activation)
     }
 
@@ -86,12 +88,12 @@ impl MlpExperts<'_> {
         let config = self.config;
         let (input, output) = self.weights();
         let (input, output) = (input.of_expert(expert), output.of_expert(expert));
-        let storage = builder.storage(ModelPart::Mlp, Some(self.layer));
-        let gate_and_up = builder.linear(rows, input, storage)?; // [rows, 2 * intermediate]
+        let scheme = builder.scheme(ModelPart::Mlp, Some(self.layer));
+        let gate_and_up = builder.linear(rows, input, scheme)?; // [rows, 2 * intermediate]
         let (gate, up) = builder.halves(&gate_and_up)?; // [rows, intermediate] each
         let gate = activate(builder, config.activation, &gate)?;
         let product = builder.mul(&gate, &up)?; // [rows, intermediate]
-        builder.linear(&product, output, storage) // [rows, hidden]
+        builder.linear(&product, output, scheme) // [rows, hidden]
     }
 }
 

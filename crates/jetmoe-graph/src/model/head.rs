@@ -1,9 +1,12 @@
+//! The heads: next-token logits and class logits. After `JetMoeForCausalLM` of transformers' `modeling_jetmoe.py` and
+//! `GenericForSequenceClassification` of `modeling_layers.py`.
+
 use jetmoe_artifact::ModelPart;
 use jetmoe_artifact::names::LOGITS_LENGTH;
 use jetmoe_checkpoint::{ModelConfig, names};
 
 use super::Sizes;
-use super::embedding::Table;
+use super::embedding::EmbeddingTable;
 use crate::builder::{Builder, Value};
 use crate::{Dimension, ElementType, Result, Shape, Weight};
 
@@ -13,7 +16,7 @@ use crate::{Dimension, ElementType, Result, Shape, Weight};
 pub(super) fn language_model(
     builder: &mut Builder,
     config: &ModelConfig,
-    embedding: &Table,
+    embedding: &EmbeddingTable,
     hidden: &Value,
     logits_to_keep: Option<&Value>,
     sizes: &Sizes,
@@ -27,7 +30,7 @@ pub(super) fn language_model(
         let count = &sizes.batch * &length;
         rows = builder.reshape(&kept, Shape(vec![count, config.hidden_size.into()]))?;
     }
-    let storage = builder.storage(ModelPart::LmHead, None);
+    let scheme = builder.scheme(ModelPart::LmHead, None);
     let logits = match embedding {
         _ if !config.tie_word_embeddings => {
             let shape = vec![config.vocab_size, config.hidden_size];
@@ -38,9 +41,9 @@ pub(super) fn language_model(
                 None,
             )?
         }
-        Table::Float(table) => builder.linear_as_stored(&rows, table, storage)?,
-        Table::Quantized(weight) => builder.quantized_product(&rows, weight)?,
-        Table::Panels(weight) => builder.paneled_linear(&rows, weight)?,
+        EmbeddingTable::Float(table) => builder.linear_as_stored(&rows, table, scheme)?,
+        EmbeddingTable::Quantized(weight) => builder.quantized_product(&rows, weight)?,
+        EmbeddingTable::Packed(weight) => builder.packed_linear(&rows, weight)?,
     }; // [rows, vocab]
     builder.reshape(&logits, Shape(vec![sizes.batch.clone(), length, config.vocab_size.into()]))
 }
@@ -73,6 +76,6 @@ pub(super) fn classification(
     let rows = builder.indices_of_true(&is_last, &sizes.batch)?; // [batch]
     let pooled = builder.gather(hidden, &rows)?; // [batch, hidden]
     let shape = vec![config.num_labels(), config.hidden_size];
-    let storage = builder.unquantized_storage();
-    builder.linear(&pooled, Weight::new(names::SCORE.to_owned(), shape), storage)
+    let scheme = builder.unquantized_scheme();
+    builder.linear(&pooled, Weight::new(names::SCORE.to_owned(), shape), scheme)
 }

@@ -1,3 +1,5 @@
+//! The causal attention mask. After transformers' `masking_utils.py`.
+
 use super::Sizes;
 use crate::builder::{Builder, Value};
 use crate::{ElementType, Result};

@@ -1,7 +1,6 @@
-//! The model: embedding, decoder layers, final norm and head, as one graph.
+//! The model: embedding, decoder layers, final norm and head, as one graph. After `JetMoeModel` of transformers' `modeling_jetmoe.py`.
 
 mod activation;
-mod attend;
 mod attention;
 mod dispatch;
 mod embedding;
@@ -11,15 +10,16 @@ mod mask;
 mod norm;
 mod rotary;
 mod router;
+mod scaled_dot_product;
 
 use jetmoe_artifact::{CacheUpdate, InputName, OutputName, Signature, Task};
 use jetmoe_checkpoint::{ModelConfig, names};
 
-use self::attend::Attend;
-use self::attention::{Attention, Past};
-use self::embedding::Table;
+use self::attention::Attention;
+use self::embedding::EmbeddingTable;
 use self::experts::MlpExperts;
 use self::norm::rms_norm;
+use self::scaled_dot_product::{Past, ScaledDotProduct};
 use crate::builder::{Builder, Value};
 use crate::{Dimension, Error, Graph, GraphOptions, Result, Shape, Weight};
 
@@ -76,8 +76,7 @@ pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
     for spec in &signature.outputs {
         match outputs.iter().find(|(name, _)| *name == spec.name) {
             Some((_, value)) => {
-                let value =
-                    builder.scope("outputs", |builder| Ok(builder.cast(value, spec.element.into())))?;
+                let value = builder.scope("outputs", |builder| Ok(builder.cast(value, spec.element)))?;
                 builder.output(spec, &value)?;
             }
             None => return Err(Error::NoOutput { output: spec.name.to_string() }),
@@ -107,13 +106,14 @@ fn compute(
     let sizes = Sizes::new(&input_ids, past, config.num_experts_per_token);
     let mut outputs = Vec::new();
 
-    let attend = builder
-        .scope("mask", |builder| Attend::new(builder, config, cache_update, &attention_mask, &sizes))?;
+    let scaled_dot_product = builder.scope("mask", |builder| {
+        ScaledDotProduct::new(builder, config, cache_update, &attention_mask, &sizes)
+    })?;
     let rotary =
         builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids, &sizes))?;
     let (table, embedding) = builder.scope("embedding", |builder| {
-        let table = Table::new(builder, config, task)?;
-        let embedding = table.look_up(builder, config, &input_ids)?; // [batch, seq, hidden]
+        let table = EmbeddingTable::new(builder, config, task)?;
+        let embedding = table.embed(builder, config, &input_ids)?; // [batch, seq, hidden]
         Ok((table, embedding))
     })?;
     outputs.push((OutputName::HiddenState(0), embedding.clone()));
@@ -133,8 +133,14 @@ fn compute(
                 rms_norm(builder, &hidden, &weight, ModelConfig::LAYER_NORM_EPS)
             })?; // [tokens, hidden]
             let attention = builder.scope("self_attention", |builder| {
-                Attention { config, layer, sizes: &sizes, attend: &attend, rotary: &rotary }
-                    .build(builder, &normed, past)
+                Attention {
+                    config,
+                    layer,
+                    sizes: &sizes,
+                    scaled_dot_product: &scaled_dot_product,
+                    rotary: &rotary,
+                }
+                .build(builder, &normed, past)
             })?;
             let after_attention =
                 builder.scope("after_attention", |builder| builder.add(&hidden, &attention.output))?; // [tokens, hidden]

@@ -1,3 +1,5 @@
+//! The norm of every layer, and the final one. After `JetMoeRMSNorm` of transformers' `modeling_jetmoe.py`.
+
 use crate::builder::{Builder, Value};
 use crate::{ElementType, Result};
 

@@ -1,3 +1,6 @@
+//! Rotary position embedding. After `JetMoeRotaryEmbedding` and `apply_rotary_pos_emb` of transformers' `modeling_jetmoe.py`, and
+//! `modeling_rope_utils.py`.
+
 use std::f64::consts::PI;
 
 use jetmoe_artifact::Profile;

@@ -1,3 +1,6 @@
+//! The router of a mixture: which experts a token uses, and which rows each expert computes. After
+//! `JetMoeTopKGating` of transformers' `modeling_jetmoe.py`.
+
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
 
@@ -39,8 +42,8 @@ impl Choice {
     ) -> Result<Self> {
         let experts = config.num_local_experts;
         let weight = Weight::new(names::router(layer, mixture), vec![experts, config.hidden_size]);
-        let storage = builder.unquantized_storage();
-        let logits = builder.linear(hidden, weight, storage)?; // [tokens, experts]
+        let scheme = builder.unquantized_scheme();
+        let logits = builder.linear(hidden, weight, scheme)?; // [tokens, experts]
         let logits = builder.cast(&logits, ElementType::Float32);
         let (best, experts) = builder.top_k(&logits, config.num_experts_per_token)?; // [tokens, k] each
         let gates = builder.softmax(&best)?; // [tokens, k]

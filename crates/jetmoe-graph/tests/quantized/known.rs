@@ -37,7 +37,7 @@ impl Quantizer for Knows {
         Rounding::Nearest
     }
 
-    fn known(&self, weight: &Weight) -> Result<Option<QuantizedRows>> {
+    fn precomputed(&self, weight: &Weight) -> Result<Option<QuantizedRows>> {
         if weight.tensor() != KNOWN || weight.expert() != Some(EXPERT) {
             return Ok(None);
         }
@@ -52,7 +52,7 @@ impl Quantizer for Knows {
 }
 
 #[test]
-fn known_codes_are_written_instead_of_rounded_ones() {
+fn precomputed_codes_are_written_instead_of_others() {
     let folder = tempfile::tempdir().unwrap();
     let sizes = Sizes { hidden: INPUTS, intermediate: OUTPUTS / 2, experts: 3 };
     let value = |_: &str, tensor: usize, index: usize| ((tensor * 37 + index * 11) % 251) as f32 - 125.0;
@@ -76,7 +76,7 @@ fn known_codes_are_written_instead_of_rounded_ones() {
                     assert_eq!((element.number, element.scale), wanted, "[{output}, {input}], {way:?}");
                 }
             }
-            assert!(known.data != rounded.data, "nothing was known");
+            assert!(known.data != rounded.data, "nothing was precomputed");
         }
     }
 }

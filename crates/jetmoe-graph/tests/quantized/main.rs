@@ -15,7 +15,7 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::{Kept, Precision, Profile, Task, WeightPlan};
+use jetmoe_artifact::{Precision, Profile, Scheme, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_graph::onnx::{Graph, Model, Tensor};
 use jetmoe_graph::{GraphOptions, Quantizer, Result, Rounding, build, read, write};
@@ -63,22 +63,23 @@ struct Way {
     profile: Profile,
     group_size: usize,
     zero_points: bool,
-    /// Values of `--keep`.
-    kept: Vec<&'static str>,
+    /// Values of `--override`.
+    overrides: Vec<&'static str>,
 }
 
 impl Way {
     fn new(precision: Precision, profile: Profile) -> Self {
         let WeightPlan { group_size, zero_points, .. } = WeightPlan::default();
-        Way { precision, profile, group_size, zero_points, kept: Vec::new() }
+        Way { precision, profile, group_size, zero_points, overrides: Vec::new() }
     }
 
     fn options(&self, task: Task) -> GraphOptions {
-        let kept: Vec<Kept> = self.kept.iter().map(|kept| kept.parse().unwrap()).collect();
+        let overrides: Vec<StorageOverride> =
+            self.overrides.iter().map(|text| text.parse().unwrap()).collect();
         GraphOptions {
             precision: self.precision,
             profile: self.profile,
-            weights: WeightPlan { group_size: self.group_size, zero_points: self.zero_points, kept },
+            weights: WeightPlan { group_size: self.group_size, zero_points: self.zero_points, overrides },
             ..GraphOptions::for_task(task)
         }
     }
@@ -101,12 +102,12 @@ fn every_way() -> Vec<Way> {
     for precision in QUANTIZED {
         for profile in profiles_of(precision) {
             for zero_points in [false, true] {
-                for group_size in WeightPlan::GROUP_SIZES {
+                for group_size in Scheme::GROUP_SIZES {
                     let group_size = *group_size;
                     let way = Way { group_size, zero_points, ..Way::new(precision, profile) };
                     ways.push(way.clone());
                     if precision != Precision::Int8 {
-                        ways.push(Way { kept: vec!["int4:lm_head"], ..way });
+                        ways.push(Way { overrides: vec!["int4:lm_head"], ..way });
                     }
                 }
             }

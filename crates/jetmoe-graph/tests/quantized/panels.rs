@@ -1,11 +1,12 @@
-//! Weights in panels, as our own operators read them: by the definition of the layout, and by the kernels.
+//! Packed weights, as the custom operators read them: by the definition of the layout, and by the kernels.
 
 use half::{bf16, f16};
 use jetmoe_artifact::{Precision, Profile};
+use jetmoe_format::{PackedLayout, PackedWeight, RowOrder, Scheme};
 use jetmoe_graph::onnx::{DataType, Node, Tensor};
 use jetmoe_graph::{Error, Rounding};
-use jetmoe_kernels::{Activation, Element, Layout, RowOrder, Weight};
-use jetmoe_quantize::{Bits, Scales, Scheme};
+use jetmoe_kernels::Activation;
+use jetmoe_quantize::quantize_row;
 use safetensors::Dtype;
 
 use crate::restored::{self, Matrix};
@@ -19,18 +20,18 @@ const SIDE: usize = 32;
 struct Panels<'a> {
     /// Name of the checkpoint's tensor.
     name: String,
-    layout: Layout,
+    layout: PackedLayout,
     codes: &'a [u8],
     scales: Option<Vec<f16>>,
     zero_points: Option<&'a [u8]>,
 }
 
 impl<'a> Panels<'a> {
-    fn new(written: &'a Written, names: [Option<&String>; 3], layout: Layout) -> Self {
+    fn new(written: &'a Written, names: [Option<&String>; 3], layout: PackedLayout) -> Self {
         let [codes, scales, zero_points] = names.map(|name| name.map(|name| written.tensor(name)));
         let codes = codes.unwrap();
         let experts = codes.dims[0] as usize;
-        let layout = Layout { experts, ..layout };
+        let layout = PackedLayout { experts, ..layout };
         let read = |tensor: &Tensor, kind: DataType, shape: [usize; 4]| {
             assert_eq!(tensor.data_type, Some(kind as i32), "{:?}", tensor.name);
             assert_eq!(tensor.dims, shape.map(|size| size as i64), "{:?}", tensor.name);
@@ -72,7 +73,7 @@ impl<'a> Panels<'a> {
         let (panel, place) = self.place(row);
         let (block, column) = (column / SIDE, column % SIDE);
         let blocks = self.layout.inputs.div_ceil(SIDE);
-        let bits = self.layout.element.bits();
+        let bits = self.layout.scheme.format.bits();
         let first = ((expert * self.layout.panels() + panel) * blocks + block) * SIDE * SIDE * bits / 8;
         let byte = |piece: usize| self.codes[first + 128 * piece + 4 * place + column % 4];
         i32::from(match bits {
@@ -85,19 +86,20 @@ impl<'a> Panels<'a> {
     /// Number of a group's scale.
     fn group(&self, expert: usize, row: usize, column: usize) -> usize {
         let (panel, place) = self.place(row);
-        let size = self.layout.element.group_size().unwrap().weights();
+        let size = self.layout.group_size().unwrap();
         let groups = (self.layout.inputs.div_ceil(SIDE) * SIDE).div_ceil(size);
         ((expert * self.layout.panels() + panel) * groups + column / size) * SIDE + place
     }
 
     /// The code that stands for zero.
     fn zero(&self, group: usize) -> i32 {
-        let middle = 1 << (self.layout.element.bits() - 1);
+        let middle = 1 << (self.layout.scheme.format.bits() - 1);
         self.zero_points.map_or(middle, |points| i32::from(points[group]))
     }
 
     fn matrix(&self, operator: &str, expert: usize) -> Matrix {
-        let Layout { outputs, inputs, element, .. } = self.layout;
+        let PackedLayout { outputs, inputs, .. } = self.layout;
+        let bits = self.layout.scheme.format.bits();
         let scales = self.scales.as_ref().unwrap();
         let elements = (0..outputs * inputs).map(|place| {
             let (output, input) = (place / inputs, place % inputs);
@@ -105,14 +107,14 @@ impl<'a> Panels<'a> {
             let (code, zero) = (self.code(expert, output, input), self.zero(group));
             let scale = scales[group].to_f32();
             assert!(scale > 0.0 && scale.is_finite(), "{} [{output}, {input}]", self.name);
-            let range = (-zero, (1 << element.bits()) - 1 - zero);
+            let range = (-zero, (1 << bits) - 1 - zero);
             restored::Element { number: code - zero, range, scale }
         });
         Matrix {
             weight: self.matrix_name(expert),
             operator: operator.to_owned(),
-            bits: element.bits(),
-            group_size: element.group_size().unwrap().weights(),
+            bits,
+            group_size: self.layout.group_size().unwrap(),
             outputs,
             inputs,
             elements: elements.collect(),
@@ -121,11 +123,12 @@ impl<'a> Panels<'a> {
 
     /// What the kernels read.
     fn restored(&self, expert: usize) -> Vec<f32> {
-        let weight = Weight::new(self.layout, self.codes, self.scales.as_deref(), self.zero_points).unwrap();
+        let weight =
+            PackedWeight::new(self.layout, self.codes, self.scales.as_deref(), self.zero_points).unwrap();
         let mut elements = vec![0.0; self.layout.outputs * self.layout.inputs];
         for (row, elements) in elements.chunks_exact_mut(self.layout.inputs).enumerate() {
             let (panel, place) = self.place(row);
-            weight.restore(expert, panel, place, elements);
+            weight.dequantize_row(expert, panel, place, elements);
         }
         elements
     }
@@ -139,9 +142,9 @@ fn panels_of<'a>(written: &'a Written, node: &Node) -> Vec<Panels<'a>> {
     };
     let size = |name: &str| integer(name) as usize;
     let layout = |outputs, inputs, kind: &str, order| {
-        let element =
-            Element::new(integer(&format!("{kind}bits")), integer(&format!("{kind}group_size"))).unwrap();
-        Layout { experts: 1, outputs, inputs, element, order }
+        let (bits, group_size) = (integer(&format!("{kind}bits")), integer(&format!("{kind}group_size")));
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        PackedLayout { experts: 1, outputs, inputs, scheme, order }
     };
     let names = |places: [usize; 3]| places.map(|place| node.input.get(place));
     let one = |first: usize| {
@@ -188,21 +191,18 @@ fn native_ways() -> impl Iterator<Item = Way> {
     every_way().into_iter().filter(|way| way.profile == Profile::Native).chain([bf16])
 }
 
-/// What the weights of a matrix should be restored as.
-fn rounded(layout: &Layout, zero_points: bool, weights: &[f32]) -> Vec<f32> {
-    let bits = match layout.element {
-        Element::Int4(_) => Bits::Four,
-        Element::Int8(_) => Bits::Eight,
-        Element::Bf16 => return weights.iter().map(|weight| bf16::from_f32(*weight).to_f32()).collect(),
-    };
-    let group_size = layout.element.group_size().unwrap().weights();
-    let scheme = Scheme { bits, group_size, zero_points, scales: Scales::Float16 };
+/// What the weights of a matrix should be dequantized as.
+fn rounded(layout: &PackedLayout, zero_points: bool, weights: &[f32]) -> Vec<f32> {
+    if layout.group_size().is_none() {
+        return weights.iter().map(|weight| bf16::from_f32(*weight).to_f32()).collect();
+    }
+    let scheme = Scheme { zero_points, ..layout.scheme };
     let groups = scheme.groups(layout.inputs);
     let mut restored = vec![0.0; weights.len()];
     for (weights, restored) in weights.chunks(layout.inputs).zip(restored.chunks_mut(layout.inputs)) {
         let (mut codes, mut scales, mut zeros) = (vec![0; weights.len()], vec![0.0; groups], vec![0; groups]);
-        scheme.quantize_row(Rounding::Search, weights, &mut codes, &mut scales, &mut zeros).unwrap();
-        scheme.restore_row(&codes, &scales, &zeros, restored);
+        quantize_row(&scheme, Rounding::Search, weights, &mut codes, &mut scales, &mut zeros).unwrap();
+        scheme.dequantize_row(&codes, &scales, &zeros, restored);
     }
     restored
 }
@@ -240,7 +240,7 @@ fn what_is_filled_up_stands_for_zero() {
         let written = way.write(&checkpoint, &Rounding::Nearest).unwrap();
         for panels in all_panels(&written) {
             let Some(scales) = &panels.scales else { continue };
-            let Layout { experts, outputs, inputs, .. } = panels.layout;
+            let PackedLayout { experts, outputs, inputs, .. } = panels.layout;
             let mut used = 0;
             for expert in 0..experts {
                 for row in 0..outputs {
@@ -248,7 +248,7 @@ fn what_is_filled_up_stands_for_zero() {
                         let zero = panels.zero(panels.group(expert, row, column));
                         assert_eq!(panels.code(expert, row, column), zero, "{}", panels.name);
                     }
-                    let size = panels.layout.element.group_size().unwrap().weights();
+                    let size = panels.layout.group_size().unwrap();
                     used += inputs.div_ceil(size);
                 }
             }

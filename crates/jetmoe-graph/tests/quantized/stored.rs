@@ -113,7 +113,7 @@ fn a_part_that_is_kept_is_stored_as_asked_for() {
             if (*profile, kind) == (Profile::Native, DataType::Bfloat16) {
                 continue;
             }
-            let way = Way { kept: vec![kept], ..Way::new(Precision::Q4, *profile) };
+            let way = Way { overrides: vec![kept], ..Way::new(Precision::Q4, *profile) };
             let written = way.write(&checkpoint, &BY_DEFAULT).unwrap();
             let is_meant = |name: &str| name.contains(of) && !is_vector(name) && !name.contains("router");
             let meant: Vec<&Tensor> =
@@ -131,7 +131,7 @@ fn a_part_that_is_kept_is_stored_as_asked_for() {
 fn a_part_may_have_groups_of_its_own_size_in_one_layer() {
     let checkpoint = golden("tiny");
     for profile in Profile::ALL {
-        let way = Way { kept: vec!["int8/16:layers.1.mlp"], ..Way::new(Precision::Q4, *profile) };
+        let way = Way { overrides: vec!["int8/16:layers.1.mlp"], ..Way::new(Precision::Q4, *profile) };
         let written = way.write(&checkpoint, &BY_DEFAULT).unwrap();
         let mut kept = 0;
         for matrix in written.matrices() {

@@ -77,7 +77,7 @@ fn check(way: &Way, checkpoint: &Checkpoint, rounding: Rounding) -> (usize, f64)
         let is_head = matrix.weight == "model.embed_tokens.weight" || matrix.weight == "lm_head.weight";
         let bits = match way.precision {
             Precision::Int8 => 8,
-            _ if is_head && way.kept.is_empty() => 8,
+            _ if is_head && way.overrides.is_empty() => 8,
             _ => 4,
         };
         assert_eq!((matrix.bits, matrix.group_size), (bits, way.group_size), "{}, {way:?}", matrix.weight);

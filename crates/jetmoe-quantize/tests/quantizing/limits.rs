@@ -1,7 +1,8 @@
 //! The ends of what floating point holds, and what is refused.
 
 use half::f16;
-use jetmoe_quantize::{Bits, Error, Rounding, Scales, Scheme};
+use jetmoe_format::{ElementType, Scheme, WeightFormat};
+use jetmoe_quantize::{Error, Rounding};
 use proptest::prelude::*;
 
 use crate::{Quantized, any_scheme, every_scheme, range};
@@ -49,8 +50,8 @@ fn tiny_weights_have_a_scale_that_is_not_zero() {
     let sizes = [1e-7, 6e-8, 1e-8, 1e-30, f32::MIN_POSITIVE, 1e-40, f32::from_bits(1)];
     for scheme in every_scheme() {
         let least = match scheme.scales {
-            Scales::Float32 => f32::MIN_POSITIVE,
-            Scales::Float16 => f16::from_bits(1).to_f32(),
+            ElementType::Float32 => f32::MIN_POSITIVE,
+            _ => f16::from_bits(1).to_f32(),
         };
         for (rounding, size) in ROUNDINGS.into_iter().flat_map(|rounding| sizes.map(|size| (rounding, size)))
         {
@@ -75,7 +76,7 @@ fn tiny_weights_have_a_scale_that_is_not_zero() {
 
 #[test]
 fn float32_scales_hold_huge_weights() {
-    for scheme in every_scheme().into_iter().filter(|scheme| scheme.scales == Scales::Float32) {
+    for scheme in every_scheme().into_iter().filter(|scheme| scheme.scales == ElementType::Float32) {
         for rounding in ROUNDINGS {
             for size in [1e6, 1e30, 1e38, f32::MAX / 2.0] {
                 let weights = row_of(scheme, size);
@@ -96,7 +97,7 @@ fn float32_scales_hold_huge_weights() {
 /// What the scale is multiplied with may round beyond the largest number, but what is stored is sound.
 #[test]
 fn the_largest_weights_there_are_have_codes_and_a_finite_scale() {
-    for scheme in every_scheme().into_iter().filter(|scheme| scheme.scales == Scales::Float32) {
+    for scheme in every_scheme().into_iter().filter(|scheme| scheme.scales == ElementType::Float32) {
         for rounding in ROUNDINGS {
             let weights = row_of(scheme, f32::MAX);
             let quantized = Quantized::by(scheme, rounding, &weights).unwrap();
@@ -138,7 +139,7 @@ proptest! {
         large in prop_oneof![66_000.0_f32..70_000.0, Just(4e5), Just(-1e6), Just(2e7), Just(-3e38)],
         rounding in prop_oneof![Just(Rounding::Nearest), Just(Rounding::Search)],
     ) {
-        let scheme = Scheme { scales: Scales::Float16, ..scheme };
+        let scheme = Scheme { scales: ElementType::Float16, ..scheme };
         let mut weights: Vec<f32> = (0..length).map(|index| (index % 13) as f32 - 6.0).collect();
         let place = place.index(length);
         weights[place] = large;
@@ -146,14 +147,14 @@ proptest! {
             Quantized::by(scheme, rounding, &weights),
             Err(Error::ScaleTooLarge { index: place, value: large })
         );
-        let scheme = Scheme { scales: Scales::Float32, ..scheme };
+        let scheme = Scheme { scales: ElementType::Float32, ..scheme };
         prop_assert!(Quantized::by(scheme, rounding, &weights).is_ok());
     }
 }
 
 #[test]
 fn what_float16_scales_restore_float16_holds() {
-    for scheme in every_scheme().into_iter().filter(|scheme| scheme.scales == Scales::Float16) {
+    for scheme in every_scheme().into_iter().filter(|scheme| scheme.scales == ElementType::Float16) {
         for (rounding, size) in
             ROUNDINGS.into_iter().flat_map(|rounding| [1.0, 6e4].map(|size| (rounding, size)))
         {
@@ -167,7 +168,12 @@ fn what_float16_scales_restore_float16_holds() {
 
 #[test]
 fn the_first_bad_weight_of_a_row_is_named() {
-    let scheme = Scheme { bits: Bits::Four, group_size: 16, zero_points: false, scales: Scales::Float32 };
+    let scheme = Scheme {
+        format: WeightFormat::Int4,
+        group_size: 16,
+        zero_points: false,
+        scales: ElementType::Float32,
+    };
     let mut weights = vec![1.0; 64];
     (weights[40], weights[35], weights[60]) = (f32::INFINITY, f32::NAN, f32::NAN);
     let error = Quantized::by(scheme, Rounding::Nearest, &weights).unwrap_err();

@@ -5,20 +5,20 @@
 
 mod limits;
 mod nearest;
-mod nibbles;
 mod search;
 
-use jetmoe_quantize::{Bits, Result, Rounding, Scales, Scheme};
+use jetmoe_format::{ElementType, Scheme, WeightFormat};
+use jetmoe_quantize::{Result, Rounding, quantize_row};
 use proptest::prelude::*;
 
 /// Every scheme that an export can ask for.
 fn every_scheme() -> Vec<Scheme> {
     let mut schemes = Vec::new();
-    for bits in [Bits::Four, Bits::Eight] {
+    for format in [WeightFormat::Int4, WeightFormat::Int8] {
         for group_size in [16, 32, 64, 128] {
             for zero_points in [false, true] {
-                for scales in [Scales::Float32, Scales::Float16] {
-                    schemes.push(Scheme { bits, group_size, zero_points, scales });
+                for scales in [ElementType::Float32, ElementType::Float16] {
+                    schemes.push(Scheme { format, group_size, zero_points, scales });
                 }
             }
         }
@@ -83,7 +83,7 @@ impl Quantized {
         // what was there before must not shine through
         let (mut codes, mut scales) = (vec![0xAA; weights.len()], vec![f32::NAN; groups]);
         let mut zero_points = vec![0xAA; groups];
-        let result = scheme.quantize_row(rounding, weights, &mut codes, &mut scales, &mut zero_points);
+        let result = quantize_row(&scheme, rounding, weights, &mut codes, &mut scales, &mut zero_points);
         result.map(|()| Quantized { scheme, codes, scales, zero_points })
     }
 
@@ -116,7 +116,7 @@ impl Quantized {
 
     fn restored(&self) -> Vec<f32> {
         let mut weights = vec![f32::NAN; self.codes.len()];
-        self.scheme.restore_row(&self.codes, &self.scales, &self.zero_points, &mut weights);
+        self.scheme.dequantize_row(&self.codes, &self.scales, &self.zero_points, &mut weights);
         weights
     }
 
@@ -128,11 +128,11 @@ impl Quantized {
 
 /// Least and greatest code, as ONNX's types hold them; 8-bit signed codes go to −127 only.
 fn range(scheme: Scheme) -> (i32, i32) {
-    match (scheme.bits, scheme.zero_points) {
-        (Bits::Four, false) => (-8, 7),
-        (Bits::Four, true) => (0, 15),
-        (Bits::Eight, false) => (-127, 127),
-        (Bits::Eight, true) => (0, 255),
+    match (scheme.format, scheme.zero_points) {
+        (WeightFormat::Int4, false) => (-8, 7),
+        (WeightFormat::Int4, true) => (0, 15),
+        (_, false) => (-127, 127),
+        (_, true) => (0, 255),
     }
 }
 
@@ -171,7 +171,7 @@ proptest! {
         rounding in prop_oneof![Just(Rounding::Nearest), Just(Rounding::Search)],
         weights in row(200),
     ) {
-        let scheme = Scheme { scales: Scales::Float16, ..scheme };
+        let scheme = Scheme { scales: ElementType::Float16, ..scheme };
         for scale in Quantized::by(scheme, rounding, &weights).unwrap().scales {
             prop_assert_eq!(half::f16::from_f32(scale).to_f32(), scale);
         }

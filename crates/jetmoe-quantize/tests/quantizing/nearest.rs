@@ -1,7 +1,7 @@
 //! Rounding to the nearest code of the scale that just reaches the largest weight.
 
 use half::f16;
-use jetmoe_quantize::{Bits, Scales, Scheme};
+use jetmoe_format::{ElementType, Scheme, WeightFormat};
 use proptest::prelude::*;
 
 use crate::{Quantized, any_scheme, every_scheme, range, row};
@@ -29,8 +29,8 @@ fn plainly(scheme: Scheme, weights: &[f32]) -> Quantized {
             greatest = if *weight > greatest { *weight } else { greatest };
         }
         let smallest = match scheme.scales {
-            Scales::Float32 => f32::MIN_POSITIVE,
-            Scales::Float16 => f16::from_bits(1).to_f32(),
+            ElementType::Float32 => f32::MIN_POSITIVE,
+            _ => f16::from_bits(1).to_f32(),
         };
         let (mut scale, mut zero) = (1.0, 0.0);
         if least != 0.0 || greatest != 0.0 {
@@ -41,7 +41,7 @@ fn plainly(scheme: Scheme, weights: &[f32]) -> Quantized {
                 scale = (greatest.max(-least) / high as f32).max(smallest);
             }
         }
-        if scheme.scales == Scales::Float16 {
+        if scheme.scales == ElementType::Float16 {
             scale = f16::from_f32(scale).to_f32();
         }
         for weight in group {
@@ -96,8 +96,8 @@ proptest! {
             let exact = exact_scale(scheme, group);
             let tolerance = match scheme.scales {
                 _ if exact == 0.0 => continue,
-                Scales::Float32 => exact * 2.0_f64.powi(-22),
-                Scales::Float16 => exact * 2.0_f64.powi(-11) + 2.0_f64.powi(-24),
+                ElementType::Float32 => exact * 2.0_f64.powi(-22),
+                _ => exact * 2.0_f64.powi(-11) + 2.0_f64.powi(-24),
             };
             prop_assert!((f64::from(*scale) - exact).abs() <= tolerance, "{} for {}", scale, exact);
         }
@@ -142,7 +142,7 @@ proptest! {
         prop_assert_eq!(&there.scales, &back.scales);
         // a scale so small that float16 rounds it coarsely leaves the largest weight out of reach, and −8
         // lies beyond 7
-        let is_coarse = scheme.scales == Scales::Float16 && there.scales.iter().any(|scale| *scale < 1e-4);
+        let is_coarse = scheme.scales == ElementType::Float16 && there.scales.iter().any(|scale| *scale < 1e-4);
         prop_assume!(!is_coarse);
         prop_assert_eq!(there.numbers(), back.numbers().iter().map(|code| -code).collect::<Vec<_>>());
     }
@@ -153,9 +153,9 @@ proptest! {
         let scaled: Vec<f32> = weights.iter().map(|weight| weight * factor).collect();
         let (plain, scaled) = (Quantized::nearest(scheme, &weights), Quantized::nearest(scheme, &scaled));
         let least = match scheme.scales {
-            Scales::Float32 => 0.0,
+            ElementType::Float32 => 0.0,
             // below, float16 has fewer digits
-            Scales::Float16 => 8.0 * f16::MIN_POSITIVE.to_f32(),
+            _ => 8.0 * f16::MIN_POSITIVE.to_f32(),
         };
         prop_assume!(plain.scales.iter().all(|scale| *scale >= least));
         prop_assert_eq!(&scaled.codes, &plain.codes);
@@ -170,11 +170,11 @@ proptest! {
 
 #[test]
 fn weights_in_the_middle_of_two_steps_go_to_the_even_one() {
-    for bits in [Bits::Four, Bits::Eight] {
-        let scheme = Scheme { bits, group_size: 16, zero_points: false, scales: Scales::Float32 };
+    for format in [WeightFormat::Int4, WeightFormat::Int8] {
+        let scheme = Scheme { format, group_size: 16, zero_points: false, scales: ElementType::Float32 };
         let high = range(scheme).1 as f32;
         let quantized = Quantized::nearest(scheme, &[high, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 3.5]);
-        assert_eq!(quantized.numbers()[1..], [0, 2, 2, 0, -2, -2, 4], "{bits:?}");
+        assert_eq!(quantized.numbers()[1..], [0, 2, 2, 0, -2, -2, 4], "{format:?}");
     }
 }
 
@@ -184,13 +184,14 @@ fn a_constant_group_comes_back_as_it_was() {
         for constant in [1.0_f32, -1.0, 0.1, -0.3, 1e-3, 250.0] {
             let quantized = Quantized::nearest(scheme, &vec![constant; scheme.group_size + 3]);
             let precision = match scheme.scales {
-                Scales::Float32 => 2.0_f32.powi(-22),
-                Scales::Float16 => 2.0_f32.powi(-10),
+                ElementType::Float32 => 2.0_f32.powi(-22),
+                _ => 2.0_f32.powi(-10),
             };
             for restored in quantized.restored() {
                 let error = (restored - constant).abs();
                 // the scale of the smallest constant is below what float16 holds with all its digits
-                let coarse = if scheme.scales == Scales::Float16 { 255.0 * 2.0_f32.powi(-25) } else { 0.0 };
+                let coarse =
+                    if scheme.scales == ElementType::Float16 { 255.0 * 2.0_f32.powi(-25) } else { 0.0 };
                 assert!(
                     error <= constant.abs() * precision + coarse,
                     "{constant} became {restored}, {scheme:?}"

@@ -1,6 +1,6 @@
 //! The search for the scale with the least squared error.
 
-use jetmoe_quantize::{Bits, Scales, Scheme};
+use jetmoe_format::{ElementType, Scheme, WeightFormat};
 use proptest::prelude::*;
 
 use crate::{Quantized, any_scheme, every_scheme, normal_weights, range, row};
@@ -33,8 +33,8 @@ proptest! {
             let (nearest, search) = (Quantized::nearest(scheme, group), Quantized::search(scheme, group));
             let length = group.iter().map(|weight| f64::from(*weight).powi(2)).sum::<f64>().sqrt();
             let rounding = match scheme.scales {
-                Scales::Float32 => 1e-6 * length,
-                Scales::Float16 => {
+                ElementType::Float32 => 1e-6 * length,
+                _ => {
                     let digit = 2.0_f64.powi(-11).max(2.0_f64.powi(-25) / f64::from(search.scales[0]));
                     2.0 * digit * length
                 }
@@ -78,12 +78,12 @@ proptest! {
 
     #[test]
     fn a_power_of_two_moves_into_the_found_scale(
-        bits in prop_oneof![Just(Bits::Four), Just(Bits::Eight)],
+        format in prop_oneof![Just(WeightFormat::Int4), Just(WeightFormat::Int8)],
         zero_points: bool,
         weights in row(200),
         power in -3..4,
     ) {
-        let scheme = Scheme { bits, group_size: 32, zero_points, scales: Scales::Float32 };
+        let scheme = Scheme { format, group_size: 32, zero_points, scales: ElementType::Float32 };
         let scaled: Vec<f32> = weights.iter().map(|weight| weight * 2.0_f32.powi(power)).collect();
         let (plain, scaled) = (Quantized::search(scheme, &weights), Quantized::search(scheme, &scaled));
         prop_assert_eq!(plain.codes, scaled.codes);
@@ -94,14 +94,14 @@ proptest! {
 #[test]
 fn eight_bits_need_no_search() {
     let weights = normal_weights(1000, 3);
-    for scheme in every_scheme().into_iter().filter(|scheme| scheme.bits == Bits::Eight) {
+    for scheme in every_scheme().into_iter().filter(|scheme| scheme.format == WeightFormat::Int8) {
         assert_eq!(Quantized::search(scheme, &weights), Quantized::nearest(scheme, &weights));
     }
 }
 
 #[test]
 fn with_four_bits_the_search_loses_less() {
-    for scheme in every_scheme().into_iter().filter(|scheme| scheme.bits == Bits::Four) {
+    for scheme in every_scheme().into_iter().filter(|scheme| scheme.format == WeightFormat::Int4) {
         let share = share_of_the_loss(scheme);
         println!("{scheme:?}: {share:.3}");
         assert!(share < 0.95, "{share} of the loss, {scheme:?}");
@@ -112,7 +112,7 @@ fn with_four_bits_the_search_loses_less() {
 #[test]
 fn the_scale_that_is_found_is_nearly_the_best() {
     for scheme in every_scheme() {
-        if scheme.bits == Bits::Eight || scheme.scales == Scales::Float16 {
+        if scheme.format == WeightFormat::Int8 || scheme.scales == ElementType::Float16 {
             continue;
         }
         let weights = normal_weights(32 * scheme.group_size, 11);

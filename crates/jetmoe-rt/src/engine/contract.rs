@@ -13,7 +13,10 @@ pub(super) fn check_names(
     compare("input", &expected, inputs)?;
     let expected: Vec<String> = signature.outputs.iter().map(|output| output.name.to_string()).collect();
     compare("output", &expected, outputs)?;
-    outputs.iter().map(|name| name.parse()).collect()
+    outputs
+        .iter()
+        .map(|name| name.parse().map_err(|error: jetmoe_artifact::Error| error.to_string()))
+        .collect()
 }
 
 fn compare(what: &str, expected: &[String], found: &[String]) -> Result<(), String> {

@@ -270,9 +270,7 @@ impl OrtSession {
         let shape = past_shape(input, batch_size, 0);
         Ok(match input.element {
             ElementType::Float16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into(),
-            ElementType::Float32 | ElementType::Int64 => {
-                Tensor::from_array((shape, Vec::<f32>::new()))?.into()
-            }
+            _ => Tensor::from_array((shape, Vec::<f32>::new()))?.into(),
         })
     }
 }

@@ -163,8 +163,8 @@ fn fact(model: &InferenceModel, input: &InputSpec, cache_update: CacheUpdate) ->
     });
     let element = match input.element {
         ElementType::Int64 => i64::datum_type(),
-        ElementType::Float32 => f32::datum_type(),
         ElementType::Float16 => f16::datum_type(),
+        _ => f32::datum_type(),
     };
     InferenceFact::dt_shape(element, shape.collect::<TVec<TDim>>())
 }
@@ -289,7 +289,7 @@ impl TractSession {
                 let shape = past_shape(input, batch_size, 0);
                 Ok(match input.element {
                     ElementType::Float16 => Tensor::zero::<f16>(&shape)?,
-                    ElementType::Float32 | ElementType::Int64 => Tensor::zero::<f32>(&shape)?,
+                    _ => Tensor::zero::<f32>(&shape)?,
                 }
                 .into_tvalue())
             }

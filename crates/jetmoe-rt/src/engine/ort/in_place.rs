@@ -76,7 +76,7 @@ impl InPlaceEngine for BoundGraph {
     fn allocate(&self, element: ElementType, shape: &[usize]) -> Result<DynTensor> {
         let element = match element {
             ElementType::Float16 => TensorElementType::Float16,
-            ElementType::Float32 | ElementType::Int64 => TensorElementType::Float32,
+            _ => TensorElementType::Float32,
         };
         let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
         DynTensor::new(&Allocator::default(), element, shape).map_err(|error| run_error(&error))

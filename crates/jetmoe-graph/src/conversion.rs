@@ -1,14 +1,13 @@
-//! From the mapped bytes of a checkpoint to the bytes of the data file, in pieces that need nothing of each other.
+//! From the mapped bytes of a checkpoint to the bytes of the data file, in independent pieces.
 
-mod panels;
+mod packed;
 
-use half::{bf16, f16};
 use jetmoe_checkpoint::{Checkpoint, TensorView, convert_to_f32};
-use jetmoe_quantize::{Bits, Rounding, Scales, Scheme, pack_nibbles};
+use jetmoe_format::{ElementType, Encoding, Scheme};
+use jetmoe_quantize::{Rounding, quantize_row};
 
-use self::panels::panels_of_a_piece;
-use crate::weight::Encoding;
-use crate::{ElementType, Error, Result, Weight};
+use self::packed::panels_of_a_piece;
+use crate::{Error, Result, Weight};
 
 /// Codes, scales and zero points of a matrix `[outputs, inputs]` that were found with more knowledge than its weights
 /// alone, row by row.
@@ -27,20 +26,20 @@ pub trait Quantizer: Sync {
     /// How the scale of a group is chosen where nothing better is known.
     fn rounding(&self) -> Rounding;
 
-    /// The codes of a weight that are known already.
+    /// The codes of a weight that were computed before.
     ///
     /// # Errors
     /// What the file system refuses, where they are kept in a file.
-    fn known(&self, weight: &Weight) -> Result<Option<QuantizedRows>>;
+    fn precomputed(&self, weight: &Weight) -> Result<Option<QuantizedRows>>;
 }
 
-/// Knows nothing beforehand.
+/// Nothing is computed before.
 impl Quantizer for Rounding {
     fn rounding(&self) -> Rounding {
         *self
     }
 
-    fn known(&self, _weight: &Weight) -> Result<Option<QuantizedRows>> {
+    fn precomputed(&self, _weight: &Weight) -> Result<Option<QuantizedRows>> {
         Ok(None)
     }
 }
@@ -51,7 +50,7 @@ pub(crate) struct Source<'a> {
     tensor: TensorView<'a>,
     order: Order,
     rounding: Rounding,
-    known: Option<QuantizedRows>,
+    precomputed: Option<QuantizedRows>,
 }
 
 /// A piece of a weight. Pieces in their order make up the weight's first part; `scales` and `zero_points` of all pieces,
@@ -107,8 +106,8 @@ impl<'a> Source<'a> {
             [rows, columns] if weight.transposed => Order::Transposed { rows: *rows, columns: *columns },
             _ => Order::AsStored,
         };
-        let known = if weight.scheme().is_some() { quantizer.known(weight)? } else { None };
-        Ok(Source { weight, tensor, order, rounding: quantizer.rounding(), known })
+        let precomputed = if weight.scheme().is_some() { quantizer.precomputed(weight)? } else { None };
+        Ok(Source { weight, tensor, order, rounding: quantizer.rounding(), precomputed })
     }
 
     /// Number of pieces.
@@ -116,10 +115,8 @@ impl<'a> Source<'a> {
         match self.order {
             Order::AsStored => match self.weight.encoding {
                 Encoding::Float(_) => self.elements().div_ceil(PIECE),
-                Encoding::Quantized(..) => self.rows().div_ceil(self.rows_of_a_piece()),
-                Encoding::Panels(panels) => {
-                    panels.layout.panels().div_ceil(panels_of_a_piece(&panels.layout))
-                }
+                Encoding::Grouped(..) => self.rows().div_ceil(self.rows_of_a_piece()),
+                Encoding::Packed(layout) => layout.panels().div_ceil(panels_of_a_piece(&layout)),
             },
             Order::Transposed { rows, columns } => columns.div_ceil(self.band(rows)),
         }
@@ -136,11 +133,11 @@ impl<'a> Source<'a> {
             (Encoding::Float(element), Order::Transposed { rows, columns }) => {
                 self.exchanged(index, rows, columns, element).map(float)
             }
-            (Encoding::Quantized(scheme, _), Order::Transposed { rows, columns }) => {
+            (Encoding::Grouped(scheme, _), Order::Transposed { rows, columns }) => {
                 self.quantized_columns(index, rows, columns, &scheme)
             }
-            (Encoding::Quantized(scheme, _), Order::AsStored) => self.quantized_rows(index, &scheme),
-            (Encoding::Panels(panels), _) => self.panels(index, &panels),
+            (Encoding::Grouped(scheme, _), Order::AsStored) => self.quantized_rows(index, &scheme),
+            (Encoding::Packed(layout), _) => self.panels(index, &layout),
         }
     }
 
@@ -152,7 +149,7 @@ impl<'a> Source<'a> {
     fn band(&self, rows: usize) -> usize {
         match self.weight.encoding {
             Encoding::Float(_) => (PIECE / rows.max(1)).max(1),
-            Encoding::Quantized(..) | Encoding::Panels(_) => QUANTIZED_BAND,
+            Encoding::Grouped(..) | Encoding::Packed(_) => QUANTIZED_BAND,
         }
     }
 
@@ -168,8 +165,7 @@ impl<'a> Source<'a> {
         let first = index * PIECE;
         let mut values = vec![0.0; PIECE.min(self.elements() - first)];
         self.read(first, &mut values);
-        encode(&values, element)
-            .map_err(|place| self.not_representable(first + place, values[place], element))
+        element.encode(&values).map_err(|place| self.not_representable(first + place, values[place], element))
     }
 
     /// A band of columns: every stored row gives a short contiguous run, and the band becomes that many whole rows of
@@ -185,7 +181,7 @@ impl<'a> Source<'a> {
                 result[column * rows + row] = *value;
             }
         }
-        encode(&result, element).map_err(|place| {
+        element.encode(&result).map_err(|place| {
             let (column, row) = (place / rows, place % rows);
             self.not_representable(row * columns + first + column, result[place], element)
         })
@@ -193,7 +189,7 @@ impl<'a> Source<'a> {
 
     /// A band of columns, quantized: whole groups of every stored row.
     fn quantized_columns(&self, index: usize, rows: usize, columns: usize, scheme: &Scheme) -> Result<Piece> {
-        // rows whose codes are turned round at a time, so that what is written stays near
+        // rows whose codes are transposed at a time, so that writes stay close together
         const TILE: usize = 64;
 
         let first = index * QUANTIZED_BAND;
@@ -225,25 +221,20 @@ impl<'a> Source<'a> {
             }
         }
         // the band is even wide, unless it is the last, so no byte is shared with the next
-        let elements = if scheme.bits == Bits::Four { pack_nibbles(&codes) } else { codes };
-        let scales = encode_scales(&scales, scheme);
+        let (elements, scales) = (scheme.format.pack(&codes), scheme.encode_scales(&scales));
         if !scheme.zero_points {
             zero_points.clear();
         }
         Ok(Piece { elements, scales, zero_points })
     }
 
-    /// Some rows, quantized, in the order they are stored. Codes have no sign, and the last group of a row is filled up
+    /// Some rows, quantized, in the order they are stored. Codes have no sign, and the last group of a row is padded
     /// with zeros.
     fn quantized_rows(&self, index: usize, scheme: &Scheme) -> Result<Piece> {
         let columns = self.tensor.shape.last().copied().unwrap_or(0);
         let groups = scheme.groups(columns);
         // the middle of the range, where signed codes have 0
-        let middle = match (scheme.zero_points, scheme.bits) {
-            (true, _) => 0,
-            (false, Bits::Four) => 8,
-            (false, Bits::Eight) => 128,
-        };
+        let middle = if scheme.zero_points { 0 } else { scheme.format.default_zero_point() };
         let mut weights = vec![0.0; columns];
         let mut codes = vec![middle; groups * scheme.group_size];
         let (mut scales, mut zero_points) = (vec![0.0; groups], vec![0; groups]);
@@ -254,14 +245,10 @@ impl<'a> Source<'a> {
             let row_codes = &mut codes[..columns];
             self.quantize(scheme, place, &mut weights, row_codes, &mut scales, &mut zero_points)?;
             row_codes.iter_mut().for_each(|code| *code ^= middle);
-            piece.scales.extend(encode_scales(&scales, scheme));
-            let pack = |numbers: &[u8], packed: &mut Vec<u8>| match scheme.bits {
-                Bits::Four => packed.extend(pack_nibbles(numbers)),
-                Bits::Eight => packed.extend_from_slice(numbers),
-            };
-            pack(&codes, &mut piece.elements);
+            piece.scales.extend(scheme.encode_scales(&scales));
+            piece.elements.extend(scheme.format.pack(&codes));
             if scheme.zero_points {
-                pack(&zero_points, &mut piece.zero_points);
+                piece.zero_points.extend(scheme.format.pack(&zero_points));
             }
         }
         Ok(piece)
@@ -278,16 +265,15 @@ impl<'a> Source<'a> {
         zero_points: &mut [u8],
     ) -> Result<()> {
         let start = place.row * place.columns + place.first;
-        if let Some(known) = &self.known {
+        if let Some(found) = &self.precomputed {
             let group = place.row * scheme.groups(place.columns) + place.first / scheme.group_size;
-            codes.copy_from_slice(&known.codes[start..][..codes.len()]);
-            scales.copy_from_slice(&known.scales[group..][..scales.len()]);
-            zero_points.copy_from_slice(&known.zero_points[group..][..zero_points.len()]);
+            codes.copy_from_slice(&found.codes[start..][..codes.len()]);
+            scales.copy_from_slice(&found.scales[group..][..scales.len()]);
+            zero_points.copy_from_slice(&found.zero_points[group..][..zero_points.len()]);
             return Ok(());
         }
         self.read(start, weights);
-        scheme
-            .quantize_row(self.rounding, weights, codes, scales, zero_points)
+        quantize_row(scheme, self.rounding, weights, codes, scales, zero_points)
             .map_err(|error| self.not_quantizable(place.row, place.first, error))
     }
 
@@ -328,42 +314,4 @@ impl<'a> Source<'a> {
         let row = self.weight.expert.into_iter().chain([row]).collect();
         Error::Quantize { tensor: self.weight.tensor.clone(), row, source: source.behind(first) }
     }
-}
-
-/// Scales are chosen as they are stored, so they fit.
-fn encode_scales(scales: &[f32], scheme: &Scheme) -> Vec<u8> {
-    match scheme.scales {
-        Scales::Float32 => scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(),
-        Scales::Float16 => scales.iter().flat_map(|scale| f16::from_f32(*scale).to_le_bytes()).collect(),
-    }
-}
-
-/// Little-endian elements, or the place of the first that is finite and would become infinite.
-fn encode(values: &[f32], element: ElementType) -> Result<Vec<u8>, usize> {
-    match element {
-        ElementType::Float16 => encode_each(
-            values,
-            |value| f16::from_f32(value).to_le_bytes(),
-            |value| f16::from_f32(value).is_infinite(),
-        ),
-        ElementType::BFloat16 => encode_each(
-            values,
-            |value| bf16::from_f32(value).to_le_bytes(),
-            |value| bf16::from_f32(value).is_infinite(),
-        ),
-        _ => encode_each(values, f32::to_le_bytes, |_| false),
-    }
-}
-
-fn encode_each<const SIZE: usize>(
-    values: &[f32],
-    encode: impl Fn(f32) -> [u8; SIZE],
-    overflows: impl Fn(f32) -> bool,
-) -> Result<Vec<u8>, usize> {
-    if let Some(place) = values.iter().position(|value| overflows(*value) && value.is_finite()) {
-        return Err(place);
-    }
-    let mut encoded = Vec::with_capacity(values.len() * SIZE);
-    encoded.extend(values.iter().flat_map(|value| encode(*value)));
-    Ok(encoded)
 }

@@ -1,14 +1,16 @@
+//! Softmax attention over the cache, once in standard operators and once as `GroupQueryAttention`. After
+//! `eager_attention_forward` of transformers' `modeling_jetmoe.py`.
+
 use jetmoe_artifact::CacheUpdate;
 use jetmoe_checkpoint::ModelConfig;
 
-use super::attention::Past;
 use super::{Sizes, mask};
 use crate::builder::{Builder, GroupedQueries, Value};
 use crate::{Dimension, ElementType, Result, Shape};
 
-/// Softmax attention with a cache, in the form that the cache's update asks for. What it needs of the mask is computed
-/// once and shared by all layers.
-pub(super) enum Attend {
+/// Scaled dot-product attention with a cache, in the form that the cache's update asks for. What it needs of the mask is
+/// computed once and shared by all layers.
+pub(super) enum ScaledDotProduct {
     /// Standard operators, over a cache that is returned longer.
     Masked {
         /// `[batch, 1, k * sequence, total]`
@@ -16,15 +18,21 @@ pub(super) enum Attend {
     },
     /// One operator of ONNX Runtime, which updates the cache in place.
     GroupedQuery {
-        /// Place of the last token of each sequence, int32 `[batch]`.
-        last_places: Value,
+        /// Position of the last token of each sequence, int32 `[batch]`.
+        last_positions: Value,
         /// Tokens of the longest sequence, int32 `[]`.
         longest: Value,
     },
 }
 
-/// What attention computes.
-pub(super) struct Attended {
+/// Cached keys and values of a layer, `[batch, kv_heads, past, kv_channels]` each.
+pub(super) struct Past {
+    pub(super) key: Value,
+    pub(super) value: Value,
+}
+
+/// The mixed values of all heads, and the longer cache.
+pub(super) struct AttentionHeads {
     /// One row per slot, `[slots, kv_width]`.
     pub(super) slots: Value,
     /// `[batch, kv_heads, total, kv_channels]`
@@ -33,7 +41,7 @@ pub(super) struct Attended {
     pub(super) present_value: Value,
 }
 
-impl Attend {
+impl ScaledDotProduct {
     pub(super) fn new(
         builder: &mut Builder,
         config: &ModelConfig,
@@ -44,16 +52,16 @@ impl Attend {
         match cache_update {
             CacheUpdate::Append => {
                 let bias = mask::bias(builder, attention_mask, sizes, config.num_experts_per_token)?;
-                Ok(Attend::Masked { bias })
+                Ok(ScaledDotProduct::Masked { bias })
             }
             CacheUpdate::InPlace => {
                 let lengths = builder.sum(attention_mask, 1)?; // [batch]
                 let one = builder.integer(1);
                 let last = builder.sub(&lengths, &one)?; // [batch]
-                // past's room tells nothing of its tokens, but the mask has a column for every place in use
+                // the shape of past is its capacity, not its length; the mask has one column per cached token
                 let longest = builder.size_of(attention_mask, 1)?; // []
-                Ok(Attend::GroupedQuery {
-                    last_places: builder.cast(&last, ElementType::Int32),
+                Ok(ScaledDotProduct::GroupedQuery {
+                    last_positions: builder.cast(&last, ElementType::Int32),
                     longest: builder.cast(&longest, ElementType::Int32),
                 })
             }
@@ -62,23 +70,23 @@ impl Attend {
 
     /// `queries` are `[batch, seq, k * kv_heads, kv_channels]` and rotated, as `keys` are, `[batch, seq, kv_heads,
     /// kv_channels]`, like `values`.
-    pub(super) fn attend(
+    pub(super) fn build(
         &self,
         builder: &mut Builder,
         config: &ModelConfig,
         sizes: &Sizes,
         (queries, keys, values): (&Value, &Value, &Value),
         past: Option<&Past>,
-    ) -> Result<Attended> {
+    ) -> Result<AttentionHeads> {
         match (self, past) {
-            (Attend::Masked { bias }, past) => {
+            (ScaledDotProduct::Masked { bias }, past) => {
                 masked(builder, config, sizes, (queries, keys, values), past, bias)
             }
-            (Attend::GroupedQuery { last_places, longest }, Some(past)) => {
-                let lengths = (last_places, longest);
+            (ScaledDotProduct::GroupedQuery { last_positions, longest }, Some(past)) => {
+                let lengths = (last_positions, longest);
                 grouped_query(builder, config, sizes, (queries, keys, values), past, lengths)
             }
-            (Attend::GroupedQuery { .. }, None) => {
+            (ScaledDotProduct::GroupedQuery { .. }, None) => {
                 unreachable!("only a task with a cache updates it in place")
             }
         }
@@ -93,7 +101,7 @@ fn masked(
     (queries, keys, values): (&Value, &Value, &Value),
     past: Option<&Past>,
     bias: &Value,
-) -> Result<Attended> {
+) -> Result<AttentionHeads> {
     let (kv_heads, channels, slots) =
         (config.num_key_value_heads, config.kv_channels, config.num_experts_per_token);
     let scale = builder.float_like(queries, (channels as f64).powf(-0.5) as f32);
@@ -128,19 +136,19 @@ fn masked(
     let mixed = builder.reshape(&mixed, by_slot)?; // [batch, kv_heads, k, seq, channels]
     let mixed = builder.transpose(&mixed, &[0, 3, 2, 1, 4])?; // [batch, seq, k, kv_heads, channels]
     let slots = builder.reshape(&mixed, Shape(vec![sizes.slots.clone(), config.kv_width().into()]))?;
-    Ok(Attended { slots, present_key, present_value })
+    Ok(AttentionHeads { slots, present_key, present_value })
 }
 
-/// The operator has the queries of one key head behind each other, where the slots of a token have the key heads behind
-/// each other: so both ways [slot, kv] and [kv, slot] are exchanged.
+/// The operator expects query heads grouped by key head, `[kv, slot]`; ours are `[slot, kv]`, so they are transposed
+/// before and after.
 fn grouped_query(
     builder: &mut Builder,
     config: &ModelConfig,
     sizes: &Sizes,
     (queries, keys, values): (&Value, &Value, &Value),
     past: &Past,
-    (last_places, longest): (&Value, &Value),
-) -> Result<Attended> {
+    (last_positions, longest): (&Value, &Value),
+) -> Result<AttentionHeads> {
     let (kv_heads, channels, slots) =
         (config.num_key_value_heads, config.kv_channels, config.num_experts_per_token);
     let queries = builder.reshape(queries, sizes.per_token(&[slots, kv_heads, channels]))?;
@@ -154,7 +162,7 @@ fn grouped_query(
         values: &values,
         past_key: &past.key,
         past_value: &past.value,
-        last_places,
+        last_positions,
         longest,
     };
     let total = &sizes.past + &sizes.sequence;
@@ -163,5 +171,5 @@ fn grouped_query(
     let mixed = builder.reshape(&mixed, sizes.per_token(&[kv_heads, slots, channels]))?;
     let mixed = builder.transpose(&mixed, &[0, 1, 3, 2, 4])?; // [batch, seq, k, kv_heads, channels]
     let slots = builder.reshape(&mixed, Shape(vec![sizes.slots.clone(), config.kv_width().into()]))?;
-    Ok(Attended { slots, present_key, present_value })
+    Ok(AttentionHeads { slots, present_key, present_value })
 }

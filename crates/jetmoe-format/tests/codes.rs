@@ -1,6 +1,6 @@
-//! Two codes a byte.
+//! Two codes per byte.
 
-use jetmoe_quantize::{pack_nibbles, unpack_nibbles};
+use jetmoe_format::WeightFormat;
 use proptest::prelude::*;
 
 #[test]
@@ -28,6 +28,14 @@ fn of_a_code_the_low_four_bits_count() {
 fn no_more_codes_come_out_than_are_asked_for() {
     assert_eq!(unpack_nibbles(&[0x21, 0x43], 3), [1, 2, 3]);
     assert_eq!(unpack_nibbles(&[0x21, 0x43], 0), [0_u8; 0]);
+}
+
+fn pack_nibbles(codes: &[u8]) -> Vec<u8> {
+    WeightFormat::Int4.pack(codes)
+}
+
+fn unpack_nibbles(packed: &[u8], count: usize) -> Vec<u8> {
+    WeightFormat::Int4.unpack(packed, count)
 }
 
 proptest! {

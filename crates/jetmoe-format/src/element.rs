@@ -1,0 +1,110 @@
+//! Element types of ONNX tensors.
+
+use half::{bf16, f16};
+use strum::{Display, FromRepr};
+
+/// Element type of a tensor. As a number it is ONNX's `TensorProto.DataType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, FromRepr)]
+#[strum(serialize_all = "lowercase")]
+#[repr(i32)]
+pub enum ElementType {
+    /// 32-bit floating point.
+    Float32 = 1,
+    /// 8-bit unsigned integers: codes, and bytes that hold two 4-bit ones.
+    UInt8 = 2,
+    /// 8-bit signed integers: codes of quantized weights.
+    Int8 = 3,
+    /// 32-bit signed integers: lengths, where an operator of ONNX Runtime wants them so.
+    Int32 = 6,
+    /// 64-bit signed integers: ids, indices, sizes.
+    Int64 = 7,
+    /// Truth values.
+    Bool = 9,
+    /// 16-bit floating point with a long fraction.
+    Float16 = 10,
+    /// 16-bit floating point with a long exponent; only stored, never computed with.
+    BFloat16 = 16,
+    /// 4-bit unsigned integers, two per byte.
+    UInt4 = 21,
+    /// 4-bit signed integers, two per byte: codes of quantized weights.
+    Int4 = 22,
+}
+
+impl ElementType {
+    /// The type of a number of ONNX's `TensorProto.DataType`; `None` for one that no graph of ours has.
+    pub fn from_onnx(number: i32) -> Option<Self> {
+        Self::from_repr(number)
+    }
+
+    /// Size of `count` elements in bytes, as ONNX stores them.
+    pub fn bytes(self, count: u64) -> u64 {
+        match self {
+            ElementType::Int64 => 8 * count,
+            ElementType::Float32 | ElementType::Int32 => 4 * count,
+            ElementType::Float16 | ElementType::BFloat16 => 2 * count,
+            ElementType::Int8 | ElementType::UInt8 | ElementType::Bool => count,
+            ElementType::Int4 | ElementType::UInt4 => count.div_ceil(2),
+        }
+    }
+
+    /// Whether arithmetic with fractions is done in it.
+    pub fn is_float(self) -> bool {
+        matches!(self, ElementType::Float32 | ElementType::Float16)
+    }
+
+    /// Little-endian elements, or the index of the first value that is finite and would become infinite. Anything but a
+    /// 16-bit type is written as float32.
+    ///
+    /// # Errors
+    /// The index of the first value that the type cannot hold.
+    pub fn encode(self, values: &[f32]) -> Result<Vec<u8>, usize> {
+        match self {
+            ElementType::Float16 => encode_each(values, f16::from_f32, f16::is_finite, f16::to_le_bytes),
+            ElementType::BFloat16 => encode_each(values, bf16::from_f32, bf16::is_finite, bf16::to_le_bytes),
+            _ => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        }
+    }
+
+    /// The values of little-endian floating-point elements; `None` for another type.
+    pub fn decode_floats(self, bytes: &[u8]) -> Option<Vec<f32>> {
+        let (words, pairs) = (bytes.as_chunks::<4>().0, bytes.as_chunks::<2>().0);
+        match self {
+            ElementType::Float32 => Some(words.iter().map(|word| f32::from_le_bytes(*word)).collect()),
+            ElementType::Float16 => {
+                Some(pairs.iter().map(|pair| f16::from_le_bytes(*pair).to_f32()).collect())
+            }
+            ElementType::BFloat16 => {
+                Some(pairs.iter().map(|pair| bf16::from_le_bytes(*pair).to_f32()).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// The values of integers of 4 or 8 bits; `None` for another type. Of two 4-bit ones in a byte the first is in the
+    /// low half; an odd last one gives a second, which means nothing.
+    pub fn decode_codes(self, bytes: &[u8]) -> Option<Vec<i16>> {
+        let halves = || bytes.iter().flat_map(|byte| [i16::from(byte & 0xF), i16::from(byte >> 4)]);
+        match self {
+            ElementType::Int8 => Some(bytes.iter().map(|byte| i16::from(byte.cast_signed())).collect()),
+            ElementType::UInt8 => Some(bytes.iter().map(|byte| i16::from(*byte)).collect()),
+            ElementType::Int4 => Some(halves().map(|code| (code ^ 8) - 8).collect()),
+            ElementType::UInt4 => Some(halves().collect()),
+            _ => None,
+        }
+    }
+}
+
+fn encode_each<T: Copy, const SIZE: usize>(
+    values: &[f32],
+    convert: impl Fn(f32) -> T,
+    is_finite: impl Fn(T) -> bool,
+    to_bytes: impl Fn(T) -> [u8; SIZE],
+) -> Result<Vec<u8>, usize> {
+    let overflows = |value: &f32| !is_finite(convert(*value)) && value.is_finite();
+    if let Some(index) = values.iter().position(overflows) {
+        return Err(index);
+    }
+    let mut encoded = Vec::with_capacity(values.len() * SIZE);
+    encoded.extend(values.iter().flat_map(|value| to_bytes(convert(*value))));
+    Ok(encoded)
+}

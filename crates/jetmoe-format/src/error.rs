@@ -1,0 +1,92 @@
+//! The error of this crate.
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a weight cannot be read as it is stored, or a node of a custom operator as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A packed weight without elements, or with half a row too much.
+    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs has no elements")]
+    Empty {
+        /// Matrices.
+        experts: usize,
+        /// Rows of each.
+        outputs: usize,
+        /// Columns of each.
+        inputs: usize,
+    },
+    /// A packed weight that no memory holds.
+    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs does not fit in memory")]
+    TooLarge {
+        /// Matrices.
+        experts: usize,
+        /// Rows of each.
+        outputs: usize,
+        /// Columns of each.
+        inputs: usize,
+    },
+    /// A width of elements that is never packed.
+    #[error("weights of {found} bits cannot be packed; 4, 8 and 16 can")]
+    Bits {
+        /// What was asked for.
+        found: i64,
+    },
+    /// A group size without kernels.
+    #[error("groups of {found} weights are not supported; choose one of {:?}", crate::Scheme::GROUP_SIZES)]
+    GroupSize {
+        /// What was asked for.
+        found: i64,
+    },
+    /// A tensor with another number of elements than the sizes of the weight say.
+    #[error("{tensor} has {found} elements and should have {expected}")]
+    Length {
+        /// Which.
+        tensor: &'static str,
+        /// Elements it has.
+        found: usize,
+        /// Elements it should have.
+        expected: usize,
+    },
+    /// A quantized weight without its scales, or one of another format with some.
+    #[error("{format} weights {have} scales")]
+    Scales {
+        /// Format of the weight.
+        format: crate::WeightFormat,
+        /// What is wrong, `need` or `take no`.
+        have: &'static str,
+    },
+    /// There is no such custom operator.
+    #[error("there is no operator {}.{name}", crate::DOMAIN)]
+    UnknownOperator {
+        /// What a node asks for.
+        name: String,
+    },
+    /// A node of a custom operator lacks an attribute.
+    #[error("{operator} has no attribute {attribute}")]
+    MissingAttribute {
+        /// The operator.
+        operator: crate::CustomOperator,
+        /// Name of the attribute.
+        attribute: &'static str,
+    },
+    /// A node of a custom operator has an attribute of a wrong value.
+    #[error("{attribute} of {operator} is {found}")]
+    Attribute {
+        /// The operator.
+        operator: crate::CustomOperator,
+        /// Name of the attribute.
+        attribute: &'static str,
+        /// Its value.
+        found: i64,
+    },
+    /// A custom operator has no such operand or weight.
+    #[error("{operator} has no operand {operand:?}")]
+    NoSuchOperand {
+        /// The operator.
+        operator: crate::CustomOperator,
+        /// What was asked for.
+        operand: crate::Operand,
+    },
+}

@@ -1,0 +1,30 @@
+//! How weights are stored, and which custom operators read them.
+//!
+//! * [`WeightFormat`] is the type of a weight's elements: a floating-point type, or integer codes.
+//! * [`Scheme`] says what codes stand for: `(code − zero_point) · scale`, with one scale per group of weights.
+//! * [`Encoding`] is a scheme with the order in which an operator reads it, and names the tensors that a weight is written
+//!   as. Quantized weights have three: along columns for `DequantizeLinear`, along rows for `MatMulNBits`, and in panels
+//!   ([`PackedLayout`]) for the custom operators.
+//! * [`OperatorSchema`] is the table of the custom operators: operands and attributes, by name.
+//!
+//! Exporter, runtimes, kernels and verification all read these definitions. This crate knows neither models nor files.
+
+mod element;
+mod encoding;
+mod error;
+mod format;
+mod names;
+mod operators;
+mod packed;
+mod scheme;
+
+pub use element::ElementType;
+pub use encoding::{Encoding, Grouping, TensorRole, TensorSpec, Tensors};
+pub use error::{Error, Result};
+pub use format::WeightFormat;
+pub use names::{Named, UnknownName};
+pub use operators::{
+    Attribute, Attributes, CustomOperator, DOMAIN, Operand, OperatorNode, OperatorSchema, WeightSlot,
+};
+pub use packed::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel, RowOrder};
+pub use scheme::Scheme;

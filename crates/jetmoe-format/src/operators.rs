@@ -1,0 +1,307 @@
+//! The custom operators, ONNX domain `jetmoe`: products with packed weights.
+//!
+//! [`CustomOperator::schema`] is the only place that says which operand comes where. The exporter writes nodes by it, the
+//! runtimes register and read operators by it, and verification finds weights by it.
+
+use std::str::FromStr;
+
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
+
+use crate::packed::{BLOCK_INPUTS, PackedLayout, RowOrder};
+use crate::{ElementType, Error, Result, TensorRole};
+
+/// Domain of the custom operators.
+pub const DOMAIN: &str = "jetmoe";
+
+/// The custom operators. Their names are in released artifacts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumString, IntoStaticStr, VariantArray)]
+pub enum CustomOperator {
+    /// x `[rows, inputs]` times one matrix: `[rows, outputs]`.
+    Linear,
+    /// x `[tokens, inputs]` times the matrices of the experts that each token chose, `[tokens, k]`:
+    /// `[tokens * k, outputs]`.
+    ExpertLinear,
+    /// x `[tokens * k, inputs]`, a row per chosen expert, times their matrices, gated and summed per token:
+    /// `[tokens, outputs]`.
+    ExpertLinearSum,
+    /// A mixture of gated MLPs over x `[tokens, hidden]`: `[tokens, hidden]`.
+    ExpertMlp,
+    /// Rows of a matrix at ids of any shape: `[...ids, inputs]`.
+    #[strum(serialize = "LookUp")]
+    Embedding,
+}
+
+/// Which weight of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightSlot {
+    /// The only one.
+    Only,
+    /// First matrix of an MLP: gates above, what they gate below, in [`RowOrder::Halves`].
+    GateAndUp,
+    /// Second matrix of an MLP.
+    Down,
+}
+
+/// An operand of a custom operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// Rows of activations.
+    X,
+    /// Experts that each token chose, `[tokens, k]`.
+    Experts,
+    /// Weight of each chosen expert, `[tokens, k]`.
+    Gates,
+    /// Numbers of rows.
+    Ids,
+    /// Elements of a weight as bytes, `[experts, panels, blocks, bytes of a block]`.
+    Codes(WeightSlot),
+    /// Scales of a weight, `[experts, panels, groups, 32]`; absent where its format has none.
+    Scales(WeightSlot),
+    /// Zero points of a weight, `[experts, panels, groups, 32]`; may be absent.
+    ZeroPoints(WeightSlot),
+}
+
+/// An attribute of a custom operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Attribute {
+    /// Columns of the only weight.
+    Inputs,
+    /// Rows of the only weight.
+    Outputs,
+    /// Width of the residual stream.
+    Hidden,
+    /// Width between the matrices of an MLP.
+    Intermediate,
+    /// Bits of a weight's elements.
+    Bits(WeightSlot),
+    /// Elements that share a scale; the columns of a block where there are no scales.
+    GroupSize(WeightSlot),
+    /// Name of the activation; the only attribute that is a text.
+    Activation,
+}
+
+impl Operand {
+    /// Element type of the operand.
+    pub fn element(self) -> ElementType {
+        match self {
+            Operand::X | Operand::Gates => ElementType::Float32,
+            Operand::Experts | Operand::Ids => ElementType::Int64,
+            Operand::Codes(_) | Operand::ZeroPoints(_) => ElementType::UInt8,
+            Operand::Scales(_) => ElementType::Float16,
+        }
+    }
+
+    /// Whether it may be absent from the end.
+    pub fn is_optional(self) -> bool {
+        matches!(self, Operand::Scales(_) | Operand::ZeroPoints(_))
+    }
+
+    /// Which tensor of which weight it is; `None` for activations, which are not stored with the graph.
+    pub fn tensor(self) -> Option<(WeightSlot, TensorRole)> {
+        match self {
+            Operand::X | Operand::Experts | Operand::Gates | Operand::Ids => None,
+            Operand::Codes(slot) => Some((slot, TensorRole::Codes)),
+            Operand::Scales(slot) => Some((slot, TensorRole::Scales)),
+            Operand::ZeroPoints(slot) => Some((slot, TensorRole::ZeroPoints)),
+        }
+    }
+}
+
+impl Attribute {
+    /// Its name in ONNX.
+    pub fn name(self) -> &'static str {
+        match self {
+            Attribute::Inputs => "inputs",
+            Attribute::Outputs => "outputs",
+            Attribute::Hidden => "hidden",
+            Attribute::Intermediate => "intermediate",
+            Attribute::Bits(WeightSlot::Only) => "bits",
+            Attribute::Bits(WeightSlot::GateAndUp) => "up_bits",
+            Attribute::Bits(WeightSlot::Down) => "down_bits",
+            Attribute::GroupSize(WeightSlot::Only) => "group_size",
+            Attribute::GroupSize(WeightSlot::GateAndUp) => "up_group_size",
+            Attribute::GroupSize(WeightSlot::Down) => "down_group_size",
+            Attribute::Activation => "activation",
+        }
+    }
+
+    /// Its value for weights of these layouts; `None` for a text.
+    pub fn value(self, layout: impl Fn(WeightSlot) -> Option<PackedLayout>) -> Option<usize> {
+        Some(match self {
+            Attribute::Inputs => layout(WeightSlot::Only)?.inputs,
+            Attribute::Outputs => layout(WeightSlot::Only)?.outputs,
+            Attribute::Hidden => layout(WeightSlot::Down)?.outputs,
+            Attribute::Intermediate => layout(WeightSlot::Down)?.inputs,
+            Attribute::Bits(slot) => layout(slot)?.scheme.format.bits(),
+            Attribute::GroupSize(slot) => layout(slot)?.group_size().unwrap_or(BLOCK_INPUTS),
+            Attribute::Activation => return None,
+        })
+    }
+}
+
+/// Operands and attributes of an operator, in their order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OperatorSchema {
+    /// The operator.
+    pub operator: CustomOperator,
+    /// The operands; those of weights last.
+    pub operands: &'static [Operand],
+    /// The attributes.
+    pub attributes: &'static [Attribute],
+}
+
+impl CustomOperator {
+    /// Operands and attributes of the operator: the table of all of them.
+    pub fn schema(self) -> &'static OperatorSchema {
+        use Attribute::{Activation, Bits, GroupSize, Hidden, Inputs, Intermediate, Outputs};
+        use Operand::{Codes, Experts, Gates, Ids, Scales, X, ZeroPoints};
+        use WeightSlot::{Down, GateAndUp, Only};
+        const MATRIX: &[Attribute] = &[Inputs, Outputs, Bits(Only), GroupSize(Only)];
+        match self {
+            CustomOperator::Linear => &OperatorSchema {
+                operator: CustomOperator::Linear,
+                operands: &[X, Codes(Only), Scales(Only), ZeroPoints(Only)],
+                attributes: MATRIX,
+            },
+            CustomOperator::ExpertLinear => &OperatorSchema {
+                operator: CustomOperator::ExpertLinear,
+                operands: &[X, Experts, Codes(Only), Scales(Only), ZeroPoints(Only)],
+                attributes: MATRIX,
+            },
+            CustomOperator::ExpertLinearSum => &OperatorSchema {
+                operator: CustomOperator::ExpertLinearSum,
+                operands: &[X, Experts, Gates, Codes(Only), Scales(Only), ZeroPoints(Only)],
+                attributes: MATRIX,
+            },
+            #[rustfmt::skip]
+            CustomOperator::ExpertMlp => &OperatorSchema {
+                operator: CustomOperator::ExpertMlp,
+                operands: &[
+                    X, Experts, Gates,
+                    Codes(GateAndUp), Codes(Down),
+                    Scales(GateAndUp), Scales(Down),
+                    ZeroPoints(GateAndUp), ZeroPoints(Down),
+                ],
+                attributes: &[
+                    Hidden, Intermediate,
+                    Bits(GateAndUp), Bits(Down),
+                    GroupSize(GateAndUp), GroupSize(Down),
+                    Activation,
+                ],
+            },
+            CustomOperator::Embedding => &OperatorSchema {
+                operator: CustomOperator::Embedding,
+                operands: &[Ids, Codes(Only), Scales(Only), ZeroPoints(Only)],
+                attributes: MATRIX,
+            },
+        }
+    }
+
+    /// Its name in ONNX.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl OperatorSchema {
+    /// Every custom operator.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        CustomOperator::VARIANTS.iter().map(|operator| operator.schema())
+    }
+
+    /// The schema of an ONNX operator of the domain [`DOMAIN`].
+    ///
+    /// # Errors
+    /// [`Error::UnknownOperator`]
+    pub fn named(name: &str) -> Result<&'static Self> {
+        let operator = CustomOperator::from_str(name);
+        operator.map(CustomOperator::schema).map_err(|_| Error::UnknownOperator { name: name.to_owned() })
+    }
+
+    /// Which weights it reads, in the order of their codes.
+    pub fn weights(&self) -> impl Iterator<Item = WeightSlot> {
+        self.operands.iter().filter_map(|operand| match operand.tensor() {
+            Some((slot, TensorRole::Codes)) => Some(slot),
+            _ => None,
+        })
+    }
+
+    /// The operand of this name among those of a node; `None` where the node has none.
+    pub fn find<'a, T>(&self, operands: &'a [T], wanted: Operand) -> Option<&'a T> {
+        operands.get(self.operands.iter().position(|operand| *operand == wanted)?)
+    }
+}
+
+/// Attributes of a node, as a runtime has them.
+pub trait Attributes {
+    /// The attribute of this name that is a number.
+    fn integer(&self, name: &str) -> Option<i64>;
+    /// The attribute of this name that is a text.
+    fn text(&self, name: &str) -> Option<String>;
+}
+
+/// A node of a custom operator, without its operands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OperatorNode {
+    /// Which operator.
+    pub operator: CustomOperator,
+    /// Layout of every weight that it reads, with one expert: how many there are follows from the codes.
+    weights: Vec<(WeightSlot, PackedLayout)>,
+    /// Name of the activation; empty for an operator without one.
+    pub activation: String,
+}
+
+impl OperatorNode {
+    /// Reads the attributes of a node.
+    ///
+    /// # Errors
+    /// No such operator, or an attribute that is missing or has a value that no kernel takes.
+    pub fn read(name: &str, attributes: &dyn Attributes) -> Result<Self> {
+        let schema = OperatorSchema::named(name)?;
+        let operator = schema.operator;
+        let integer = |attribute: Attribute| {
+            let missing = Error::MissingAttribute { operator, attribute: attribute.name() };
+            attributes.integer(attribute.name()).ok_or(missing)
+        };
+        let size = |attribute: Attribute| {
+            let found = integer(attribute)?;
+            let size = usize::try_from(found).ok().filter(|size| *size > 0);
+            size.ok_or(Error::Attribute { operator, attribute: attribute.name(), found })
+        };
+        let layout = |slot| {
+            let (outputs, inputs, order) = match slot {
+                WeightSlot::Only => (size(Attribute::Outputs)?, size(Attribute::Inputs)?, RowOrder::AsStored),
+                WeightSlot::GateAndUp => (
+                    size(Attribute::Intermediate)?.saturating_mul(2),
+                    size(Attribute::Hidden)?,
+                    RowOrder::Halves,
+                ),
+                WeightSlot::Down => {
+                    (size(Attribute::Hidden)?, size(Attribute::Intermediate)?, RowOrder::AsStored)
+                }
+            };
+            let (bits, group_size) = (integer(Attribute::Bits(slot))?, integer(Attribute::GroupSize(slot))?);
+            let scheme = PackedLayout::scheme(bits, group_size, false)?;
+            Ok((slot, PackedLayout { experts: 1, outputs, inputs, scheme, order }))
+        };
+        Ok(OperatorNode {
+            operator,
+            weights: schema.weights().map(layout).collect::<Result<_>>()?,
+            activation: attributes.text(Attribute::Activation.name()).unwrap_or_default(),
+        })
+    }
+
+    /// Every weight that it reads.
+    pub fn weights(&self) -> &[(WeightSlot, PackedLayout)] {
+        &self.weights
+    }
+
+    /// Layout of a weight that it reads.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchOperand`] for a weight that the operator does not have.
+    pub fn layout(&self, slot: WeightSlot) -> Result<PackedLayout> {
+        let found = self.weights.iter().find(|(found, _)| *found == slot).map(|(_, layout)| *layout);
+        found.ok_or(Error::NoSuchOperand { operator: self.operator, operand: Operand::Codes(slot) })
+    }
+}

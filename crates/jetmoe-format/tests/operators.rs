@@ -1,0 +1,103 @@
+//! The schema of the custom operators.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{HashMap, HashSet};
+
+use jetmoe_format::{
+    Attribute, Attributes, CustomOperator, Error, Operand, OperatorNode, OperatorSchema, PackedLayout,
+    RowOrder, WeightSlot,
+};
+
+struct Integers(HashMap<&'static str, i64>);
+
+impl Attributes for Integers {
+    fn integer(&self, name: &str) -> Option<i64> {
+        self.0.get(name).copied()
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        (name == "activation").then(|| "silu".to_owned())
+    }
+}
+
+/// Released artifacts hold nodes in this order.
+#[test]
+fn names_operands_and_attributes_are_those_of_released_artifacts() {
+    let lines = OperatorSchema::all().map(|schema| {
+        let operands: Vec<String> = schema.operands.iter().map(|operand| format!("{operand:?}")).collect();
+        let attributes: Vec<&str> = schema.attributes.iter().map(|attribute| attribute.name()).collect();
+        format!("{}({}) {}", schema.operator.name(), operands.join(" "), attributes.join(" "))
+    });
+    let expected = [
+        "Linear(X Codes(Only) Scales(Only) ZeroPoints(Only)) inputs outputs bits group_size",
+        "ExpertLinear(X Experts Codes(Only) Scales(Only) ZeroPoints(Only)) inputs outputs bits group_size",
+        "ExpertLinearSum(X Experts Gates Codes(Only) Scales(Only) ZeroPoints(Only)) inputs outputs bits group_size",
+        "ExpertMlp(X Experts Gates Codes(GateAndUp) Codes(Down) Scales(GateAndUp) Scales(Down) ZeroPoints(GateAndUp) \
+         ZeroPoints(Down)) hidden intermediate up_bits down_bits up_group_size down_group_size activation",
+        "LookUp(Ids Codes(Only) Scales(Only) ZeroPoints(Only)) inputs outputs bits group_size",
+    ];
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn only_operands_at_the_end_are_optional_and_none_comes_twice() {
+    for schema in OperatorSchema::all() {
+        let required = schema.operands.iter().take_while(|operand| !operand.is_optional()).count();
+        assert!(schema.operands[required..].iter().all(|operand| operand.is_optional()), "{schema:?}");
+        let distinct: HashSet<&Operand> = schema.operands.iter().collect();
+        assert_eq!(distinct.len(), schema.operands.len(), "{schema:?}");
+        assert_eq!(OperatorSchema::named(schema.operator.name()), Ok(schema));
+    }
+}
+
+/// What the exporter writes for a weight is what a runtime reads.
+#[test]
+fn attributes_give_back_the_layout_that_they_were_written_for() {
+    for schema in OperatorSchema::all() {
+        for (bits, group_size) in [(4, 16), (8, 128), (16, 32)] {
+            let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+            let layout = |slot| {
+                let (outputs, inputs, order) = match slot {
+                    WeightSlot::Only => (40, 24, RowOrder::AsStored),
+                    WeightSlot::GateAndUp => (2 * 56, 72, RowOrder::Halves),
+                    WeightSlot::Down => (72, 56, RowOrder::AsStored),
+                };
+                PackedLayout { experts: 1, outputs, inputs, scheme, order }
+            };
+            let number = |attribute: &Attribute| {
+                Some((attribute.name(), attribute.value(|slot| Some(layout(slot)))? as i64))
+            };
+            let attributes = Integers(schema.attributes.iter().filter_map(number).collect());
+            let node = OperatorNode::read(schema.operator.name(), &attributes).unwrap();
+            assert_eq!(node.operator, schema.operator);
+            for slot in schema.weights() {
+                assert_eq!(node.layout(slot), Ok(layout(slot)), "{slot:?} of {schema:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_no_kernel_takes_is_refused_by_name() {
+    let read = |changes: &[(&'static str, i64)]| {
+        let numbers = [("inputs", 8), ("outputs", 8), ("bits", 4), ("group_size", 32)];
+        let mut numbers = HashMap::from(numbers);
+        numbers.extend(changes.iter().copied());
+        OperatorNode::read("Linear", &Integers(numbers)).unwrap_err().to_string()
+    };
+    assert_eq!(read(&[("outputs", -1)]), "outputs of Linear is -1");
+    assert_eq!(read(&[("bits", 3)]), "weights of 3 bits cannot be packed; 4, 8 and 16 can");
+    assert_eq!(
+        read(&[("group_size", 20)]),
+        "groups of 20 weights are not supported; choose one of [16, 32, 64, 128]"
+    );
+    let missing = OperatorNode::read("LookUp", &Integers(HashMap::new())).unwrap_err();
+    assert_eq!(missing.to_string(), "LookUp has no attribute outputs");
+    let unknown = OperatorNode::read("Conv", &Integers(HashMap::new())).unwrap_err();
+    assert_eq!(unknown, Error::UnknownOperator { name: "Conv".to_owned() });
+    let node = Integers(HashMap::from([("inputs", 8), ("outputs", 8), ("bits", 4), ("group_size", 32)]));
+    let node = OperatorNode::read(CustomOperator::Linear.name(), &node).unwrap();
+    let error = node.layout(WeightSlot::Down).unwrap_err().to_string();
+    assert_eq!(error, "Linear has no operand Codes(Down)");
+}

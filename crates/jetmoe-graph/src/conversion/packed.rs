@@ -1,0 +1,89 @@
+//! Packs the panels of a matrix, as the custom operators read them.
+
+use half::bf16;
+use jetmoe_format::{BLOCK_INPUTS, ElementType, PANEL_ROWS, PackedLayout};
+
+use super::{Piece, QUANTIZED_PIECE, RowPart, Source};
+use crate::Result;
+
+/// Panels of a piece.
+pub(super) fn panels_of_a_piece(layout: &PackedLayout) -> usize {
+    (QUANTIZED_PIECE / (PANEL_ROWS * layout.inputs).max(1)).max(1)
+}
+
+impl Source<'_> {
+    /// Some panels of one matrix.
+    pub(super) fn panels(&self, index: usize, layout: &PackedLayout) -> Result<Piece> {
+        let first = index * panels_of_a_piece(layout);
+        let mut piece = Piece::default();
+        for panel in first..(first + panels_of_a_piece(layout)).min(layout.panels()) {
+            if layout.scheme.format.is_quantized() {
+                self.panel_of_codes(panel, layout, &mut piece)?;
+            } else {
+                self.panel_of_floats(panel, layout, &mut piece)?;
+            }
+        }
+        Ok(piece)
+    }
+
+    /// Padding stands for zero: by its code in the columns after a row, by its scale in the rows after the last.
+    fn panel_of_codes(&self, panel: usize, layout: &PackedLayout, piece: &mut Piece) -> Result<()> {
+        let scheme = &layout.scheme;
+        let (columns, groups) = (layout.inputs, scheme.groups(layout.inputs));
+        let default = scheme.format.default_zero_point();
+        let mut weights = vec![0.0; columns];
+        let mut codes = vec![0; layout.blocks() * BLOCK_INPUTS];
+        let (mut row_scales, mut row_zeros) = (vec![0.0; groups], vec![0; groups]);
+        let mut elements = vec![0; layout.panel_bytes()];
+        let mut scales = vec![0.0; layout.groups() * PANEL_ROWS];
+        let mut zero_points = vec![default; layout.groups() * PANEL_ROWS];
+        for position in 0..PANEL_ROWS {
+            codes.fill(default);
+            if let Some(row) = layout.row(panel, position) {
+                let (row_codes, padding) = codes.split_at_mut(columns);
+                let part = RowPart { row, columns, first: 0 };
+                self.quantize(scheme, part, &mut weights, row_codes, &mut row_scales, &mut row_zeros)?;
+                if scheme.zero_points {
+                    for (column, code) in padding.iter_mut().enumerate() {
+                        let group = (columns + column) / scheme.group_size;
+                        *code = row_zeros.get(group).copied().unwrap_or(default);
+                    }
+                } else {
+                    // the same codes without a sign
+                    row_codes.iter_mut().for_each(|code| *code ^= default);
+                    row_zeros.fill(default);
+                }
+                for (group, (scale, zero_point)) in row_scales.iter().zip(&row_zeros).enumerate() {
+                    scales[group * PANEL_ROWS + position] = *scale;
+                    zero_points[group * PANEL_ROWS + position] = *zero_point;
+                }
+            }
+            layout.pack_codes(&mut elements, position, &codes);
+        }
+        piece.elements.append(&mut elements);
+        piece.scales.extend(scheme.encode_scales(&scales));
+        if scheme.zero_points {
+            piece.zero_points.append(&mut zero_points);
+        }
+        Ok(())
+    }
+
+    fn panel_of_floats(&self, panel: usize, layout: &PackedLayout, piece: &mut Piece) -> Result<()> {
+        let columns = layout.inputs;
+        let mut weights = vec![0.0; columns];
+        let mut elements = vec![0; layout.panel_bytes()];
+        for position in 0..PANEL_ROWS {
+            let Some(row) = layout.row(panel, position) else { continue };
+            self.read(row * columns, &mut weights);
+            let rounded: Vec<bf16> = weights.iter().map(|weight| bf16::from_f32(*weight)).collect();
+            let overflows = |(weight, rounded): (&f32, &bf16)| weight.is_finite() && !rounded.is_finite();
+            if let Some(column) = weights.iter().zip(&rounded).position(overflows) {
+                let place = row * columns + column;
+                return Err(self.not_representable(place, weights[column], ElementType::BFloat16));
+            }
+            layout.pack_elements(&mut elements, position, &rounded);
+        }
+        piece.elements.append(&mut elements);
+        Ok(())
+    }
+}
