@@ -1,5 +1,5 @@
-//! The mathematics of quantizing, by definitions that are written here once more: what a code stands for, how
-//! far a weight may move, and what is refused. Nothing of the crate's own rounding is used to check it.
+//! The mathematics of quantization, compared with independent definitions: the values of codes, the largest error, and
+//! refused weights. Nothing of the crate's own rounding is used to check it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -108,10 +108,10 @@ impl Quantized {
     fn exact(&self) -> Vec<f64> {
         let group = |index: usize| index / self.scheme.group_size;
         let zero = |index: usize| i32::from(self.zero_points[group(index)]);
-        let restore = |(index, number): (usize, &i32)| {
+        let dequantize = |(index, number): (usize, &i32)| {
             f64::from(number - zero(index)) * f64::from(self.scales[group(index)])
         };
-        self.numbers().iter().enumerate().map(restore).collect()
+        self.numbers().iter().enumerate().map(dequantize).collect()
     }
 
     fn dequantize(&self) -> Vec<f32> {

@@ -140,8 +140,8 @@ proptest! {
         let negated: Vec<f32> = weights.iter().map(|weight| -weight).collect();
         let (there, back) = (Quantized::nearest(scheme, &weights), Quantized::nearest(scheme, &negated));
         prop_assert_eq!(&there.scales, &back.scales);
-        // a scale so small that float16 rounds it coarsely leaves the largest weight out of reach, and −8
-        // lies beyond 7
+        // A subnormal float16 scale is rounded coarsely, so the largest weight may be clipped, and −8 has
+        // no positive counterpart.
         let is_coarse = scheme.scales == ElementType::Float16 && there.scales.iter().any(|scale| *scale < 1e-4);
         prop_assume!(!is_coarse);
         prop_assert_eq!(there.numbers(), back.numbers().iter().map(|code| -code).collect::<Vec<_>>());
