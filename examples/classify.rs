@@ -1,8 +1,8 @@
-//! Classifies texts, and tells a caller's mistakes from the service's own.
+//! Classifies texts, and separates errors of the caller from errors of the service.
 //!
 //!     cargo run --example classify -- ARTIFACT
 //!
-//! ARTIFACT is a folder that `jetmoe-export CHECKPOINT --output ARTIFACT` made of a classifier.
+//! ARTIFACT is a folder written by `jetmoe-export CHECKPOINT --output ARTIFACT` from a classifier.
 #![allow(clippy::print_stdout, reason = "an example shows what it computed")]
 
 use anyhow::Context;
@@ -11,10 +11,10 @@ use jetmoe_rt::{ClassificationOptions, Error, LoadOptions, Model, TextClassifier
 fn main() -> anyhow::Result<()> {
     let artifact = std::env::args_os().nth(1).context("usage: classify ARTIFACT")?;
     let model = Model::load(artifact, &LoadOptions::default())?;
-    let classifier = TextClassifier::new(&model)?; // refuses a model that does not classify
+    let classifier = TextClassifier::new(&model)?; // fails for a model of another task
 
-    // The beginning of a long text is enough to classify it; without this, a text longer than the model's positions
-    // would be refused.
+    // The beginning of a long text is enough to classify it. Without the limit, a text longer than the model's
+    // positions is an error.
     let max_tokens = Some(model.config().max_position_embeddings);
     let options = ClassificationOptions { max_tokens, ..ClassificationOptions::default() };
 
@@ -32,9 +32,9 @@ fn main() -> anyhow::Result<()> {
                     println!("{}, {:.1} %: {text}", result.label, result.probability * 100.0);
                 }
             }
-            // 400 in HTTP: this request cannot be answered, the next one can
+            // HTTP 400: this request cannot be answered, the next one can
             Err(error @ (Error::EmptyPrompt { .. } | Error::TooLong { .. })) => println!("refused: {error}"),
-            Err(error) => return Err(error.into()), // 500 in HTTP
+            Err(error) => return Err(error.into()), // HTTP 500
         }
     }
     Ok(())

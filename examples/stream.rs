@@ -1,8 +1,8 @@
-//! Sends a text while it is made, and gives up when nobody waits for it any more.
+//! Streams a text to a client, and cancels when the client disconnects or a deadline passes.
 //!
 //!     cargo run --example stream -- ARTIFACT
 //!
-//! ARTIFACT is a folder that `jetmoe-export CHECKPOINT --output ARTIFACT` made.
+//! ARTIFACT is a folder written by `jetmoe-export CHECKPOINT --output ARTIFACT`.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -24,16 +24,16 @@ fn main() -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut sent = Ok(());
     let answer = generator.stream(prompt, &options, |piece| {
-        // A piece never splits a character, so each can be sent as it is.
+        // A piece never splits a character, so it can be sent at once.
         sent = client.write_all(piece.as_bytes()).and_then(|()| client.flush());
-        // Text that nobody reads costs as much as any other.
+        // Cancel generation if the client is gone or the deadline has passed.
         if sent.is_err() || Instant::now() > deadline {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
     })?;
-    sent.context("the client is gone")?;
+    sent.context("the client disconnected")?;
 
     writeln!(client, "\n({} new tokens, ended by {})", answer.token_ids.len(), answer.finish_reason)?;
     Ok(())

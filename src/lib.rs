@@ -14,9 +14,15 @@ pub use jetmoe_reference as reference;
 pub use jetmoe_rt as rt;
 pub use jetmoe_text as text;
 
-/// Compiles the programs in the README and in the guides with the documentation's other examples.
+/// Compiles the programs in the READMEs and in the guides with the documentation's other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/write-a-service.md")]
 #[doc = include_str!("../docs/debug-a-wrong-logit.md")]
+#[doc = include_str!("../crates/jetmoe-artifact/README.md")]
+#[doc = include_str!("../crates/jetmoe-checkpoint/README.md")]
+#[doc = include_str!("../crates/jetmoe-export/README.md")]
+#[doc = include_str!("../crates/jetmoe-graph/README.md")]
+#[doc = include_str!("../crates/jetmoe-reference/README.md")]
+#[doc = include_str!("../crates/jetmoe-rt/README.md")]
 struct Guides;

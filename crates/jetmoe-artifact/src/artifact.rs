@@ -4,7 +4,7 @@ use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig};
 
 use crate::{ArtifactFile, Error, GraphRecord, Manifest, Precision, Profile, Result, Signature, names};
 
-/// An opened artifact: its manifest, and the knowledge that every file is there in full.
+/// An opened artifact whose files exist with the expected sizes.
 #[derive(Debug, Clone)]
 pub struct Artifact {
     folder: PathBuf,
@@ -13,11 +13,11 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Opens a folder and checks that every file of the manifest exists with the size it should have, and that the
-    /// small ones hold what they should. The weights' digests are checked by [`Artifact::check_digests`].
+    /// Opens a folder, and checks the size of every file in the manifest and the digest of every file except the weights.
+    /// [`Artifact::check_digests`] checks the weights.
     ///
     /// # Errors
-    /// What is missing, damaged, or made by a newer version.
+    /// A file that is missing, damaged, or written by a newer version.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if !folder.is_dir() {
@@ -34,17 +34,17 @@ impl Artifact {
         Ok(Artifact { folder: folder.to_owned(), manifest, config })
     }
 
-    /// Whether a folder claims to be an artifact.
+    /// Whether a folder has a manifest.
     pub fn is_artifact(folder: &Path) -> bool {
         folder.join(names::MANIFEST).is_file()
     }
 
-    /// Where the artifact lies.
+    /// The artifact's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What it holds.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -54,10 +54,10 @@ impl Artifact {
         &self.config
     }
 
-    /// The graph of a precision and profile; what is left open is chosen as [`Manifest::graph`] does.
+    /// The graph of a precision and profile; `None` is chosen as in [`Manifest::graph`].
     ///
     /// # Errors
-    /// [`Error::NoSuchGraph`] names the ones there are.
+    /// [`Error::NoSuchGraph`] lists the graphs of the artifact.
     pub fn graph(&self, precision: Option<Precision>, profile: Option<Profile>) -> Result<&GraphRecord> {
         self.manifest.graph(precision, profile).ok_or_else(|| Error::NoSuchGraph {
             folder: self.folder.clone(),
@@ -90,11 +90,10 @@ impl Artifact {
         self.folder.join(&file.path)
     }
 
-    /// Reads the weights in full and compares their digests; those of the other files were compared by
-    /// [`Artifact::open`].
+    /// Reads the weights completely and compares their digests. [`Artifact::open`] has compared those of the other files.
     ///
     /// # Errors
-    /// [`Error::Changed`] names the first file that does not hold what the manifest says.
+    /// [`Error::Changed`] names the first file with another digest than in the manifest.
     pub fn check_digests(&self) -> Result<()> {
         self.manifest.graphs.iter().try_for_each(|graph| check_digest(&self.folder, &graph.data))
     }

@@ -33,12 +33,12 @@ pub enum Error {
         /// The newest version that can be read.
         supported: u32,
     },
-    /// The manifest names a file that does not lie in the artifact.
+    /// The manifest names a file outside the artifact.
     #[error("{} names the file {file:?}, which lies outside of the artifact\n  the manifest was tampered with or is damaged: export again", path.display())]
     FileOutside {
         /// The manifest.
         path: PathBuf,
-        /// What it names.
+        /// The path in the manifest.
         file: String,
     },
     /// A file of the manifest is missing.
@@ -63,10 +63,10 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Weights cannot be stored as asked for.
+    /// Weights cannot be stored as requested.
     #[error(transparent)]
     Format(#[from] jetmoe_format::Error),
-    /// A part of a layer that the model does not have is to be stored differently.
+    /// An override for a layer that the model does not have.
     #[error("cannot store {storage}: the model has {layers} layers, numbered from 0")]
     NoSuchLayer {
         /// What was asked for.

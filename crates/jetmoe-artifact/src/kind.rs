@@ -1,11 +1,11 @@
-//! What a graph is for and how it is written: task, precision, profile, optional outputs.
+//! Task, precision, profile and optional outputs of a graph.
 
 use jetmoe_checkpoint::Architecture;
 use jetmoe_format::{ElementType, Named, UnknownName, WeightFormat};
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantArray};
 
-/// What a graph computes.
+/// The task that a graph computes.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, VariantArray,
 )]
@@ -67,7 +67,7 @@ impl Task {
 pub enum Precision {
     /// Everything in float32.
     F32,
-    /// Everything in float16; norms, routers' choices and softmax in float32.
+    /// Everything in float16; norms, router and softmax in float32.
     F16,
     /// Weights stored as bfloat16, arithmetic in float32: ONNX Runtime's CPU kernels compute almost nothing in bfloat16.
     Bf16,
@@ -95,7 +95,7 @@ impl Precision {
         }
     }
 
-    /// How the products' weights are stored where nothing else was asked for.
+    /// The default format of product weights.
     pub fn format(self) -> WeightFormat {
         match self {
             Precision::F32 => WeightFormat::F32,
@@ -106,10 +106,10 @@ impl Precision {
         }
     }
 
-    /// How the head's weights are stored where nothing else was asked for.
+    /// The default format of the head's weights.
     ///
-    /// With 4-bit weights the head takes 8 bits: it is 1 of 130 weights of JetMoE-8B, and, being the embedding too, it
-    /// makes half of the loss of quality. `int4:lm_head` asks for 4.
+    /// With 4-bit weights the head uses 8 bits: it is 1 of 130 weights of JetMoE-8B, and because it is also the embedding
+    /// it causes half of the loss of quality. The override `int4:lm_head` uses 4 bits.
     pub fn head_format(self) -> WeightFormat {
         match self.format() {
             WeightFormat::Int4 => WeightFormat::Int8,
@@ -118,7 +118,7 @@ impl Precision {
     }
 }
 
-/// Which operators a graph may use, from those of every runtime to those of one.
+/// The operators that a graph may use, from the most to the least portable.
 #[derive(
     Debug,
     Clone,
@@ -139,7 +139,7 @@ impl Precision {
 pub enum Profile {
     /// Only operators of the standard `ai.onnx` domain.
     Portable,
-    /// Also ONNX Runtime's own operators, `com.microsoft`, where they are faster or load sooner.
+    /// Also ONNX Runtime's contrib operators, `com.microsoft`, where they are faster or load sooner.
     OnnxRuntime,
     /// Also the custom operators of the domain `jetmoe`, which jetmoe-rt registers in ONNX Runtime and in tract.
     Native,
@@ -153,7 +153,7 @@ impl Profile {
     /// Every value, in the order they are listed to users.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// Whether graphs may use ONNX Runtime's own operators, those of attention among them.
+    /// Whether graphs may use ONNX Runtime's contrib operators, including attention.
     pub fn uses_onnx_runtime(self) -> bool {
         match self {
             Profile::Portable => false,
@@ -174,18 +174,18 @@ impl Profile {
     }
 }
 
-/// What a step does with the key/value cache.
+/// How a step updates the key/value cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CacheUpdate {
-    /// The step returns a new cache, in which the new tokens follow the old ones. Padding may be anywhere.
+    /// The step returns a new, longer cache. Padding may be anywhere.
     Append,
-    /// The step may be given a cache with capacity for more tokens than it holds, and writes the new ones into it where
-    /// past and present are the same buffer. The tokens of a sequence begin at its first position, so padding follows
-    /// them, and their number is the sum of its row of `attention_mask`.
+    /// The cache has capacity for more tokens than it holds. The step writes the new ones into it if past and present are
+    /// the same buffer. The tokens of a sequence start at position 0, so padding follows them; their number is the
+    /// sum of the sequence's row of `attention_mask`.
     InPlace,
 }
 
-/// Outputs that a graph has only when asked for.
+/// Optional outputs of a graph.
 #[derive(
     Debug,
     Clone,

@@ -1,8 +1,19 @@
 //! The contract between exporter and runtime.
 //!
-//! An artifact is a folder with ONNX graphs, their weights, the tokenizer, and a manifest that says what each graph
-//! is for and what its files must hold. This crate knows the folder's layout, the manifest, and the names, types and
-//! shapes of every graph's inputs and outputs. It neither builds nor runs a graph.
+//! An artifact is a folder with ONNX graphs, their weights, the tokenizer, and a manifest with the task, files and digests of
+//! each graph. This crate defines the folder's layout, the [`Manifest`], and names, types and shapes of the inputs and
+//! outputs of every graph ([`Signature`]). It neither builds nor runs a graph.
+//!
+//! ```no_run
+//! use jetmoe_artifact::{Artifact, Precision};
+//!
+//! let artifact = Artifact::open("path/to/artifact")?;
+//! let graph = artifact.graph(Some(Precision::Q4), None)?;
+//! for input in artifact.signature(graph).inputs {
+//!     println!("{}: {:?}", input.name, input.shape);
+//! }
+//! # Ok::<(), jetmoe_artifact::Error>(())
+//! ```
 
 mod artifact;
 mod error;

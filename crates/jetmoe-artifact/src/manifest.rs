@@ -1,4 +1,4 @@
-//! `jetmoe.json`: what an artifact holds, where it comes from and what was proven about it.
+//! `jetmoe.json`: contents, origin and verification results of an artifact.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -12,7 +12,7 @@ use crate::{
     CalibrationRecord, Error, OptionalOutput, Precision, Profile, Result, Signature, Task, WeightPlan, names,
 };
 
-/// The manifest's schema that this build writes, and the newest it reads.
+/// The manifest schema that this build writes, and the newest it reads.
 pub const MANIFEST_SCHEMA: u32 = 1;
 
 /// The manifest of an artifact.
@@ -22,7 +22,7 @@ pub struct Manifest {
     pub schema_version: u32,
     /// Version of the exporter that wrote the artifact last.
     pub tool_version: String,
-    /// Where the weights come from.
+    /// Source of the weights.
     pub checkpoint: CheckpointRecord,
     /// Configuration and tokenizer files, relative to the artifact.
     pub files: Vec<ArtifactFile>,
@@ -33,7 +33,7 @@ pub struct Manifest {
 /// The checkpoint that an artifact was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointRecord {
-    /// Folder or hub id, as it was given.
+    /// Folder or hub id.
     pub source: String,
     /// Digest of configuration and weights.
     pub digest: Digest,
@@ -53,7 +53,7 @@ pub struct ArtifactFile {
 /// One graph of an artifact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GraphRecord {
-    /// What it computes.
+    /// The task it computes.
     pub task: Task,
     /// Element types of weights and arithmetic.
     pub precision: Precision,
@@ -63,28 +63,28 @@ pub struct GraphRecord {
     pub opset: u32,
     /// Outputs beyond the task's own.
     pub optional_outputs: BTreeSet<OptionalOutput>,
-    /// How the products' weights are stored, where the precision alone does not say it: for a graph with quantized
-    /// weights, or with parts that are stored differently.
+    /// How weights of products are stored, unless the precision determines it: for a graph with quantized weights or
+    /// with overrides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightPlan>,
     /// Bytes of the data file by the type of the weights they hold, scales included: memory is estimated from them.
     #[serde(default)]
     pub stored: BTreeMap<WeightFormat, u64>,
-    /// What the quantization was calibrated with, if it was.
+    /// Calibration of the quantization, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationRecord>,
     /// The graph itself; its external data is in `data`.
     pub graph: ArtifactFile,
     /// The weights.
     pub data: ArtifactFile,
-    /// What the last verification found, one record per backend; empty if there was none.
+    /// Results of the last verification, one per backend; empty without one.
     pub verification: Vec<VerificationRecord>,
 }
 
 /// Result of comparing a graph with the Candle reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VerificationRecord {
-    /// Runtime and its version, as in `ort 1.32.0`.
+    /// Backend and version, such as `ort 1.32.0`.
     pub backend: String,
     /// Whether every tensor was within its tolerance.
     pub passed: bool,
@@ -97,7 +97,7 @@ pub struct VerificationRecord {
 /// Error of one kind of tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TensorRecord {
-    /// Which tensors, as in `present.*.key`.
+    /// Kind of tensor, such as `present.*.key`.
     pub name: String,
     /// Largest absolute difference; infinite if a value is NaN.
     #[serde(deserialize_with = "infinite_if_null")]
@@ -134,7 +134,7 @@ impl Manifest {
             path: path.clone(),
             source,
         })?;
-        // the version comes first: a newer schema may look different in every other respect
+        // read the version first: a newer schema may differ in every other field
         #[derive(Deserialize)]
         struct Version {
             schema_version: u32,
@@ -167,13 +167,13 @@ impl Manifest {
         written.map_err(|source| Error::Io { action: "write", path, source })
     }
 
-    /// Every file that belongs to the artifact, the manifest excepted.
+    /// Every file of the artifact except the manifest.
     pub fn all_files(&self) -> impl Iterator<Item = &ArtifactFile> {
         self.files.iter().chain(self.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data]))
     }
 
-    /// The graph of a precision and profile. Where one of them is left open, the one that comes first: precisions in
-    /// the order of [`Precision::ALL`], from the most exact to the smallest, then profiles in that of [`Profile::ALL`].
+    /// The graph of a precision and profile. `None` selects the first available: precisions in the order of
+    /// [`Precision::ALL`], from the most exact to the smallest, then profiles in the order of [`Profile::ALL`].
     pub fn graph(&self, precision: Option<Precision>, profile: Option<Profile>) -> Option<&GraphRecord> {
         let fits = |graph: &&GraphRecord| {
             precision.is_none_or(|wanted| wanted == graph.precision)
@@ -183,8 +183,8 @@ impl Manifest {
     }
 }
 
-/// Whether a path leads to a file below the folder it is relative to, on any system. Files that a manifest names are
-/// read, and removed where another artifact takes their place.
+/// Whether a relative path stays inside its folder, on any system. Files named by a manifest are read, and removed when
+/// another artifact replaces them.
 fn is_inside(path: &str) -> bool {
     path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']))
 }

@@ -9,13 +9,13 @@ use crate::{Error, Precision, Profile, Result};
 pub const MANIFEST: &str = "jetmoe.json";
 /// Configuration for onnxruntime-genai.
 pub const GENAI_CONFIG: &str = "genai_config.json";
-/// Folder, inside an artifact's, where an export gathers its files until all of them are complete. What is in it belongs to
-/// an export that is running or was interrupted.
+/// Staging folder inside an artifact, where an export writes its files until all are complete. Its contents belong to a
+/// running or interrupted export.
 pub const UNFINISHED: &str = "export.partial";
 /// Folder of the graphs.
 pub const GRAPH_FOLDER: &str = "onnx";
 
-/// Name of the batch dimension; transformers.js knows it by exactly this name.
+/// Name of the batch dimension; transformers.js requires exactly this name.
 pub const BATCH_SIZE: &str = "batch_size";
 /// Name of the dimension of the new tokens.
 pub const SEQUENCE_LENGTH: &str = "sequence_length";
@@ -67,11 +67,11 @@ pub fn data_file(graph_file: &str) -> String {
 pub enum InputName {
     /// Token ids.
     InputIds,
-    /// 1 where a token counts, 0 where it is padding; over cached and new tokens.
+    /// 1 for a token, 0 for padding; over cached and new tokens.
     AttentionMask,
     /// Position of each new token.
     PositionIds,
-    /// Of how many of the last tokens the logits are wanted; 0 stands for all.
+    /// Number of last tokens whose logits are returned; 0 for all.
     LogitsToKeep,
     /// Cached keys of a layer.
     PastKey(usize),
@@ -126,12 +126,12 @@ impl fmt::Display for OutputName {
 }
 
 impl OutputName {
-    /// Whether it is a part of the cache, keys or values of a layer.
+    /// Whether it is part of the cache: keys or values of a layer.
     pub fn is_cache(self) -> bool {
         matches!(self, OutputName::PresentKey(_) | OutputName::PresentValue(_))
     }
 
-    /// The outputs that this one belongs to, over all layers: its name with `*` for the layer.
+    /// The kind of this output over all layers: its name with `*` for the layer.
     pub fn family(self) -> &'static str {
         match self {
             OutputName::Logits => "logits",

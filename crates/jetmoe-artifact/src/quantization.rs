@@ -10,7 +10,7 @@ use strum::{Display, EnumString, VariantArray};
 
 use crate::{Error, Precision, Result};
 
-/// A part of the model whose weights enter a product. Routers and norms are none: they are never quantized.
+/// A part of the model with product weights. Routers and norms are excluded: they are never quantized.
 #[derive(
     Debug,
     Clone,
@@ -54,17 +54,17 @@ pub struct StorageOverride {
     /// Format of its elements.
     #[serde(rename = "storage")]
     pub format: WeightFormat,
-    /// Weights of it that share a scale; as many as everywhere if `None`.
+    /// Weights per scale; the plan's group size if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_size: Option<usize>,
-    /// Which part.
+    /// The part.
     pub part: ModelPart,
-    /// In which layer; in all of them if `None`.
+    /// The layer; all layers if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
 }
 
-/// Why a text is no [`StorageOverride`].
+/// Why a text is not a [`StorageOverride`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OverrideError {
@@ -76,10 +76,10 @@ pub enum OverrideError {
         /// The text.
         text: String,
     },
-    /// What follows the format is no group size.
+    /// The text after the format is not a group size.
     #[error("{size:?} is no group size, in {text:?}")]
     GroupSize {
-        /// What should be a group size.
+        /// The text after the format.
         size: String,
         /// The text.
         text: String,
@@ -95,13 +95,13 @@ pub enum OverrideError {
     /// A layer without a part.
     #[error("{place:?} names no part; write for instance layers.0.mlp")]
     LayerAlone {
-        /// What should be a layer's part.
+        /// The text after the layer.
         place: String,
     },
-    /// What should be the number of a layer is none.
+    /// The layer is not a number.
     #[error("{layer:?} is no number of a layer, in {place:?}")]
     Layer {
-        /// What should be a number.
+        /// The text of the layer.
         layer: String,
         /// The part, with its layer.
         place: String,
@@ -171,16 +171,16 @@ impl FromStr for StorageOverride {
 pub struct WeightPlan {
     /// Weights that share a scale: consecutive ones along the inputs of the product. One of [`Scheme::GROUP_SIZES`].
     pub group_size: usize,
-    /// Whether groups have a zero point besides their scale.
+    /// Whether groups have a zero point in addition to their scale.
     pub zero_points: bool,
-    /// What is stored differently from the precision's own format; later entries win.
+    /// Overrides of the precision's format; later entries win.
     #[serde(default, rename = "kept")]
     pub overrides: Vec<StorageOverride>,
 }
 
 impl WeightPlan {
-    /// How a part is stored, in a layer where it belongs to one: as the last of [`WeightPlan::overrides`] says that fits,
-    /// else as the precision does. Scales have the activations' type.
+    /// How a part is stored, in a layer if it belongs to one: by the last matching entry of [`WeightPlan::overrides`],
+    /// else by the precision. Scales have the activations' type.
     pub fn scheme(&self, precision: Precision, part: ModelPart, layer: Option<usize>) -> Scheme {
         let fits =
             |found: &&StorageOverride| found.part == part && (found.layer.is_none() || found.layer == layer);
@@ -197,7 +197,7 @@ impl WeightPlan {
         }
     }
 
-    /// Checks what cannot be seen from the parts alone.
+    /// Checks the plan against the model.
     ///
     /// # Errors
     /// A group size without kernels, or a layer that the model does not have.
@@ -211,21 +211,21 @@ impl WeightPlan {
     }
 }
 
-/// Groups of 32 without zero points, nothing stored differently.
+/// Groups of 32 without zero points, no overrides.
 impl Default for WeightPlan {
     fn default() -> Self {
         WeightPlan { group_size: 32, zero_points: false, overrides: Vec::new() }
     }
 }
 
-/// The text that quantization was calibrated with, and what it reached.
+/// The calibration text, and the experts it did not reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CalibrationRecord {
     /// Digest of the text file.
     pub text_sha256: Digest,
-    /// Tokens of it that were used.
+    /// Number of tokens used.
     pub tokens: usize,
-    /// Experts that no token of it reached, as in `layers.3.mlp.experts.5`; they were quantized without calibration.
+    /// Experts that no token selected, such as `layers.3.mlp.experts.5`; they were quantized without calibration.
     #[serde(rename = "unreached")]
     pub uncalibrated: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Inputs and outputs of a graph: names, element types and shapes, in the order of the contract.
+//! Inputs and outputs of a graph: names, element types and shapes, in order.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::{CacheUpdate, InputName, OptionalOutput, OutputName, Precision, Profi
 /// Size of one dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Axis {
-    /// Always the same.
+    /// A constant.
     Fixed(usize),
     /// Number of sequences.
     BatchSize,
@@ -66,21 +66,20 @@ pub struct OutputSpec {
 pub struct Signature {
     /// The inputs.
     pub inputs: Vec<InputSpec>,
-    /// Inputs that a client need not give: the graph holds zeros for them.
+    /// Inputs that default to zeros.
     pub optional_inputs: Vec<InputSpec>,
     /// The outputs.
     pub outputs: Vec<OutputSpec>,
-    /// What a step does with the cache, if there is one.
+    /// How a step updates the cache, if there is one.
     pub cache_update: CacheUpdate,
 }
 
-/// ONNX Runtime's GroupQueryAttention takes heads whose width is a multiple of this.
+/// ONNX Runtime's GroupQueryAttention requires a head width that is a multiple of this.
 const GROUPED_QUERY_WIDTH: usize = 8;
 
 impl Signature {
-    /// The contract for a task: what a graph of this configuration takes and returns. All profiles but
-    /// `portable` return only the logits that are asked for, and update the cache in place where ONNX Runtime can, which
-    /// is where `kv_channels` is a multiple of 8.
+    /// Inputs and outputs of a graph for a configuration. All profiles except `portable` return only the requested logits,
+    /// and update the cache in place if `kv_channels` is a multiple of 8, which ONNX Runtime requires.
     pub fn new(
         config: &ModelConfig,
         task: Task,
@@ -157,7 +156,7 @@ impl Signature {
     }
 }
 
-/// A classifier without a padding token cannot tell where a padded sequence ends, so it takes one at a time.
+/// A classifier without a padding token cannot find the end of a padded sequence, so it takes one sequence at a time.
 fn batch_axis(config: &ModelConfig, task: Task) -> Axis {
     match task {
         Task::SequenceClassification if config.pad_token_id.is_none() => Axis::Fixed(1),

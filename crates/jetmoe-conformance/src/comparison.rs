@@ -1,3 +1,5 @@
+//! Compares the results of a backend with an expectation.
+
 use std::collections::BTreeMap;
 
 use jetmoe_artifact::{OutputName, Task};
@@ -10,48 +12,47 @@ use crate::expectation::{best, greedy};
 use crate::tolerance::Limit;
 use crate::{Backend, Error, Expectation, Result, Tolerance};
 
-/// How a backend's results compare with what was expected.
+/// Comparison of a backend's results with an expectation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// The backend, as the commands name it.
+    /// Name of the backend.
     pub backend: String,
-    /// Runtime and version, as in `ort 1.32.0`.
+    /// Backend and version, such as `ort 1.32.0`.
     pub runtime: String,
-    /// The graph file inside the artifact, where it is one's.
+    /// The graph file inside the artifact; `None` for the reference.
     pub graph: Option<String>,
-    /// Whether everything that was compared is within its tolerance.
+    /// Whether every compared tensor is within its tolerance.
     pub passed: bool,
-    /// Tokens that were compared; padding does not count.
+    /// Number of compared tokens, without padding.
     pub tokens: usize,
     /// Errors per kind of tensor.
     pub tensors: Vec<TensorComparison>,
-    /// Share of tokens whose most probable next token, or of sequences whose class, is the expected one.
+    /// Share of tokens with the expected top-1 next token, or of sequences with the expected class.
     pub top1_agreement: Option<f64>,
-    /// Share of tokens, over all routers, that were sent to exactly the expected experts.
+    /// Share of tokens, over all routers, with exactly the expected experts.
     pub router_agreement: Option<f64>,
     /// The greedy continuation.
     pub greedy: Option<Greedy>,
-    /// Kinds of tensors that are expected but that the graph does not have.
+    /// Kinds of expected tensors that the graph does not return.
     pub not_compared: Vec<String>,
 }
 
 /// Errors of one kind of tensor, over all layers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TensorComparison {
-    /// Which tensors, as in `present.*.key`.
+    /// Kind of tensor, such as `present.*.key`.
     pub name: String,
     /// The tensor with the largest error.
     pub worst: String,
-    /// Largest absolute difference. Infinite if a value is no number.
+    /// Largest absolute difference. Infinite if a value is NaN.
     pub max_absolute_error: f64,
-    /// Largest absolute difference as a share of the tensor's largest expected value.
+    /// Largest absolute difference, divided by the tensor's largest expected value.
     pub max_relative_error: f64,
-    /// The median, over the tokens, of the root mean square of a token's differences as a share of that of its expected
-    /// values.
+    /// Median over the tokens of the root mean square of a token's differences, divided by that of its expected values.
     pub median_token_error: f64,
-    /// What is tolerated, in words.
+    /// The tolerance, in words.
     pub tolerance: String,
-    /// Whether the error is tolerated.
+    /// Whether the error is within the tolerance.
     pub passed: bool,
 }
 
@@ -60,18 +61,18 @@ pub struct TensorComparison {
 pub struct Greedy {
     /// Whether all continuations are identical.
     pub identical: bool,
-    /// Whether they must be. Where arithmetic is coarser than float32, a close decision may fall otherwise.
+    /// Whether they must be. With arithmetic coarser than float32, a near-tie may be decided differently.
     pub required: bool,
-    /// Tokens that were expected.
+    /// Number of expected tokens.
     pub tokens: usize,
     /// The first difference, in words.
     pub first_difference: Option<String>,
 }
 
-/// Runs a model over an expectation's inputs and compares everything that both have.
+/// Runs a model on the inputs of an expectation and compares all tensors that both have.
 ///
 /// # Errors
-/// What the backend refuses, or a tensor of another shape. Differing values are no error.
+/// An error of the backend, or a tensor of another shape. Differing values are not an error.
 pub fn compare(
     backend: Backend,
     model: &Model,
@@ -167,7 +168,7 @@ fn compare_greedy(
     })
 }
 
-/// A tensor that is compared.
+/// A compared tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Compared {
     /// An output of the first step.
@@ -184,7 +185,7 @@ impl Compared {
         }
     }
 
-    /// The tensors it is reported with.
+    /// The kind it is reported as.
     fn kind(self) -> &'static str {
         match self {
             Compared::Output(name) => name.family(),
@@ -196,8 +197,8 @@ impl Compared {
         matches!(self, Compared::Output(OutputName::Logits) | Compared::NextLogits)
     }
 
-    /// Whether an element belongs to a token that is no padding. Class logits belong to whole sequences, and the
-    /// cached step has no padding.
+    /// Whether an element belongs to a token and not to padding. Class logits belong to whole sequences, and the cached
+    /// step has no padding.
     fn counts(self, mask: &Array2<bool>, index: &[usize]) -> bool {
         let place = match (self, index) {
             (Compared::NextLogits, _) => return true,
@@ -222,7 +223,7 @@ struct Measurements {
 }
 
 impl Measurements {
-    /// Adds a tensor to its kind. Of the first step's `mask` `[batch, tokens]`, only tokens that count are compared.
+    /// Adds a tensor to its kind. Compares only the tokens that the first step's `mask`, `[batch, tokens]`, includes.
     fn add(
         &mut self,
         tensor: Compared,
@@ -289,7 +290,7 @@ impl Measurements {
     }
 }
 
-/// A root of squared errors as a share of that of the expected values.
+/// Root of the squared errors, divided by that of the squared expected values.
 fn share_of(squared_errors: f64, squares: f64) -> f64 {
     match squared_errors.sqrt() {
         0.0 => 0.0,
@@ -323,7 +324,7 @@ fn agreement(
     (all > 0).then(|| same as f64 / all as f64)
 }
 
-/// The `k` experts with the largest logits, by number.
+/// Indices of the `k` experts with the largest logits, ascending.
 pub(crate) fn chosen_experts(logits: ArrayView1<'_, f32>, k: usize) -> Vec<u32> {
     let mut experts: Vec<u32> = (0..logits.len() as u32).collect();
     experts.sort_by(|left, right| logits[*right as usize].total_cmp(&logits[*left as usize]));

@@ -7,7 +7,7 @@ use jetmoe_artifact::Precision;
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a comparison could not be made. That results differ is no error but what a comparison finds.
+/// Why a comparison failed. Differing results are not an error, they are the result of a comparison.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -26,9 +26,9 @@ pub enum Error {
     /// The reference failed.
     #[error("the Candle reference failed: {0}")]
     Reference(#[from] jetmoe_reference::Error),
-    /// A golden file holds results of the checkpoint's own weights, and the graph holds quantized ones.
+    /// A golden file holds results of the checkpoint's weights, but the graph holds quantized ones.
     #[error(
-        "a golden file says what the checkpoint's own weights give, and the {precision} graph holds quantized ones"
+        "a golden file holds results of the checkpoint's own weights, but the {precision} graph holds quantized ones"
     )]
     GoldenOfOtherWeights {
         /// Precision of the graph.
@@ -38,19 +38,19 @@ pub enum Error {
     #[error("nothing was compared: {expected_by} expects {}, and the graph has none of them\n  \
              give a golden file for the artifact's task", expected.join(", "))]
     NothingCompared {
-        /// Who says what must come out.
+        /// Source of the expectation.
         expected_by: String,
-        /// What is expected.
+        /// The expected tensors.
         expected: Vec<String>,
     },
     /// The reference does not fit in memory.
-    #[error("the reference holds every weight as float32, which takes {:.1} GB, and {:.1} GB of memory are left\n  \
+    #[error("the reference holds every weight as float32, which takes {:.1} GB, and {:.1} GB of memory are available\n  \
              use a machine with more memory",
             *needed as f64 / 1e9, *available as f64 / 1e9)]
     ReferenceMemory {
-        /// What it takes, in bytes.
+        /// Memory that it needs, in bytes.
         needed: u64,
-        /// What is left, in bytes.
+        /// Available memory in bytes.
         available: u64,
     },
     /// A graph cannot be read.
@@ -73,11 +73,11 @@ pub enum Error {
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
         /// On which file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
     /// A golden file cannot be used.
@@ -95,17 +95,17 @@ pub enum Error {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// What is invalid.
         message: String,
     },
     /// An evaluation file holds nothing to evaluate.
-    #[error("{} holds no text to evaluate; give one JSON object a line with a field \"text\"", path.display())]
+    #[error("{} holds no text to evaluate; give one JSON object per line with a field \"text\"", path.display())]
     NothingToEvaluate {
         /// The file.
         path: PathBuf,
     },
     /// A task that cannot be evaluated.
-    #[error("a {task} model cannot be evaluated: there is nothing that it predicts")]
+    #[error("a {task} model cannot be evaluated, because it predicts nothing")]
     NotEvaluable {
         /// What the model computes.
         task: jetmoe_artifact::Task,

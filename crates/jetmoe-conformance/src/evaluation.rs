@@ -15,12 +15,12 @@ pub use self::difference::{Difference, RouterAgreement};
 use crate::expectation::best;
 use crate::{Error, Result};
 
-/// How quality is measured.
+/// Options of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EvaluationOptions {
-    /// Tokens of a window of a language model's text, 256 by default.
+    /// Tokens per window of a language model. Default: 256.
     pub window: usize,
-    /// Tokens of a classifier's text, special ones included, at which it is cut; 160 by default.
+    /// Tokens to which a classifier's text is truncated, special ones included; 160 by default.
     pub max_tokens: usize,
 }
 
@@ -30,7 +30,7 @@ impl Default for EvaluationOptions {
     }
 }
 
-/// What an evaluation found; its JSON form is that of `jetmoe eval --format json`.
+/// Result of an evaluation; its JSON form is that of `jetmoe eval --format json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "task", rename_all = "kebab-case")]
 pub enum Quality {
@@ -47,23 +47,23 @@ pub struct LanguageModelQuality {
     pub perplexity: f64,
     /// Mean negative log-likelihood per predicted token, in nats.
     pub negative_log_likelihood: f64,
-    /// Share of tokens that were the most probable.
+    /// Share of tokens predicted by top-1.
     pub next_token_accuracy: f64,
-    /// Tokens that were predicted.
+    /// Number of predicted tokens.
     pub predicted_tokens: usize,
-    /// How far the predictions lie from the baseline's, where there is one.
+    /// Difference from the baseline's predictions, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
 }
 
-/// How well a classifier does.
+/// Quality of a classifier.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassificationQuality {
-    /// Share of passages whose class is right.
+    /// Share of passages with the correct class.
     pub accuracy: f64,
-    /// Passages with a label.
+    /// Number of passages.
     pub passages: usize,
-    /// Largest absolute difference from the logits in the file, where it has some.
+    /// Largest absolute difference from the logits in the file, if it has any.
     pub max_logit_error: Option<f64>,
 }
 
@@ -74,15 +74,15 @@ struct Line {
     logits: Option<Vec<f64>>,
 }
 
-/// Evaluates a model on a file with one JSON object a line: `text`, and for a classifier `label` (a number or a name)
-/// and perhaps `logits`. A language model may be compared with a baseline, token by token.
+/// Evaluates a model on a file with one JSON object per line: `text`, and for a classifier `label` (a number or a name)
+/// and optionally `logits`. A language model can be compared with a baseline, token by token.
 ///
-/// A language model's text is encoded with its special tokens and cut into windows without overlap; every token of a
-/// window but the first is predicted. A classifier's text is cut at its end. `progress` is told the lines done and
-/// their number.
+/// A language model's text is encoded with special tokens and split into windows without overlap; every token of a window
+/// except the first is predicted. A classifier's text is truncated at its end. `progress` receives the number of
+/// completed lines and of all lines.
 ///
 /// # Errors
-/// A file or line that cannot be used, or what the backend refuses.
+/// An invalid file or line, or an error of the backend.
 pub fn evaluate(
     model: &Model,
     baseline: Option<&Model>,
@@ -105,7 +105,7 @@ pub fn evaluate(
     }
 }
 
-/// Predictions can be compared where both models read and predict the same tokens.
+/// Checks that both models read and predict the same tokens, so that predictions can be compared.
 fn check_baseline(model: &Model, baseline: &Model) -> Result<()> {
     for model in [model, baseline] {
         if model.task() != Task::CausalLm {
@@ -139,7 +139,7 @@ fn read_lines(path: &Path) -> Result<Vec<(usize, Line)>> {
         .collect()
 }
 
-/// What the parser said; its line would be that of the one line it was given.
+/// The parser's error without its line number, which refers to the single line that was parsed.
 fn without_place(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -192,7 +192,7 @@ fn evaluate_language_model(
     })
 }
 
-/// ln Σ exp(scores), in double precision.
+/// ln Σ exp(scores) in float64.
 fn log_sum_exp(scores: ArrayView1<'_, f32>) -> f64 {
     let largest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let sum: f64 = scores.iter().map(|score| (f64::from(*score) - largest).exp()).sum();
@@ -241,7 +241,7 @@ fn evaluate_classifier(
     Ok(ClassificationQuality { accuracy: correct as f64 / passages as f64, passages, max_logit_error })
 }
 
-/// A label given by its number or by its name.
+/// A label, as a number or a name.
 fn label_index(label: &Value, labels: &[String]) -> Result<usize, String> {
     let index = match label {
         Value::Number(number) => {

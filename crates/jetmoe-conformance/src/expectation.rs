@@ -1,3 +1,5 @@
+//! Inputs with the results that every backend must compute.
+
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_rt::engine::TensorMap;
 use jetmoe_rt::{GenerationOptions, Model, TokenBatch, TokenGenerator};
@@ -5,18 +7,18 @@ use ndarray::{Array2, ArrayD};
 
 use crate::Result;
 
-/// What must come out for certain inputs.
+/// Expected outputs for a batch.
 #[derive(Debug, Clone)]
 pub struct Expectation {
-    /// Who says so, for reports: a golden file, or the Candle reference.
+    /// Source, for reports: a golden file, or the Candle reference.
     pub source: String,
-    /// The inputs, several sequences with padding on the left.
+    /// The inputs: several sequences, padded on the left.
     pub batch: TokenBatch,
-    /// Outputs of the first step, the cache among them.
+    /// Outputs of the first step, including the cache.
     pub tensors: TensorMap,
-    /// One cached step after it: the tokens, `[batch]`, and the logits that must come out, `[batch, 1, vocab_size]`.
+    /// One cached step after it: the tokens, `[batch]`, and the expected logits, `[batch, 1, vocab_size]`.
     pub next: Option<(Vec<u32>, ArrayD<f32>)>,
-    /// Greedy continuation of every sequence, the end token included.
+    /// Greedy continuation of every sequence, including the end-of-sequence token.
     pub greedy: Option<Vec<Vec<u32>>>,
 }
 
@@ -24,18 +26,18 @@ pub struct Expectation {
 const GREEDY_TOKENS: usize = 24;
 
 impl Expectation {
-    /// Runs another model, the reference by intention, over a batch of random tokens of unequal length.
+    /// Runs another model, usually the reference, on a batch of random sequences of different lengths.
     ///
     /// # Errors
-    /// What that model's backend refuses.
+    /// An error of that model's backend.
     pub fn from_model(model: &Model) -> Result<Self> {
         Self::for_batch(model, sample_batch(model.config())?)
     }
 
-    /// [`Expectation::from_model`] over a batch of the caller's.
+    /// [`Expectation::from_model`] for a given batch.
     ///
     /// # Errors
-    /// What that model's backend refuses.
+    /// An error of that model's backend.
     pub fn for_batch(model: &Model, batch: TokenBatch) -> Result<Self> {
         let mut session = model.session()?;
         let outputs = session.step(&batch)?;
@@ -55,7 +57,7 @@ impl Expectation {
     }
 }
 
-/// Greedy continuation of every sequence of a batch, the end token included.
+/// Greedy continuation of every sequence of a batch, including the end-of-sequence token.
 pub(crate) fn greedy(model: &Model, batch: &TokenBatch, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let prompts: Vec<Vec<u32>> = batch
         .ids()
@@ -69,7 +71,7 @@ pub(crate) fn greedy(model: &Model, batch: &TokenBatch, tokens: usize) -> Result
     Ok(generated.into_iter().map(|continuation| continuation.token_ids).collect())
 }
 
-/// Index of the largest value, the first of equal ones.
+/// Index of the largest value; the first of equal ones.
 pub(crate) fn best(values: impl Iterator<Item = f32>) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, value) in values.enumerate() {
@@ -80,11 +82,11 @@ pub(crate) fn best(values: impl Iterator<Item = f32>) -> u32 {
     best.0
 }
 
-/// Three sequences of 14, 11 and 6 tokens, padded on the left, with ids spread over the whole vocabulary.
+/// Three left-padded sequences of 14, 11 and 6 tokens, with ids from the whole vocabulary.
 fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
     const LENGTHS: [usize; 3] = [14, 11, 6];
     let longest = LENGTHS[0].min(config.max_position_embeddings);
-    // a classifier finds a sequence's end by the padding token, so no other token may have its id
+    // a classifier finds the end of a sequence by the padding token, so no other token may have its id
     let padding = config.pad_token_id.unwrap_or(0);
     let rows = if config.pad_token_id.is_none()
         && config.architecture == jetmoe_checkpoint::Architecture::SequenceClassification
@@ -98,7 +100,7 @@ fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
     let ids = Array2::from_shape_fn((rows, longest), |(row, column)| {
         let counts = column + LENGTHS[row].min(longest) >= longest;
         mask[[row, column]] = counts;
-        // xorshift64: any spread of ids does, and the same every time
+        // xorshift64: any deterministic spread of ids is sufficient
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -116,22 +118,21 @@ fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
 mod tests {
     use jetmoe_artifact::{OutputName, Task};
     use jetmoe_checkpoint::Checkpoint;
+    use jetmoe_testing::fixtures;
     use ndarray::Array1;
 
     use super::*;
-    use crate::spoilt::{folder, spoilt};
+    use crate::faulty::faulty_model;
     use crate::{Backend, Tolerance, compare};
 
     #[test]
     fn a_model_meets_its_own_expectation_exactly() {
-        for (fixture, task) in [
-            ("goldens/tiny", Task::CausalLm),
-            ("goldens/odd", Task::Backbone),
-            ("goldens/classifier", Task::SequenceClassification),
-        ] {
-            let model = spoilt(fixture, task, |_, _| ());
+        for (fixture, task) in
+            [("tiny", Task::CausalLm), ("odd", Task::Backbone), ("classifier", Task::SequenceClassification)]
+        {
+            let model = faulty_model(fixture, task, |_, _| ());
             let expectation = Expectation::from_model(&model).unwrap();
-            assert_eq!(expectation.source, "spoilt 1.0");
+            assert_eq!(expectation.source, "faulty 1.0");
             let comparison = compare(Backend::Reference, &model, &expectation, Tolerance::Float32).unwrap();
             assert!(comparison.passed && comparison.not_compared.is_empty(), "{comparison:#?}");
             assert!(comparison.tensors.iter().all(|tensor| tensor.max_absolute_error == 0.0));
@@ -142,9 +143,8 @@ mod tests {
 
     #[test]
     fn another_model_does_not_meet_it() {
-        let expectation =
-            Expectation::from_model(&spoilt("goldens/tiny", Task::CausalLm, |_, _| ())).unwrap();
-        let other = spoilt("goldens/yarn-rope", Task::CausalLm, |_, _| ());
+        let expectation = Expectation::from_model(&faulty_model("tiny", Task::CausalLm, |_, _| ())).unwrap();
+        let other = faulty_model("yarn-rope", Task::CausalLm, |_, _| ());
         let comparison = compare(Backend::Reference, &other, &expectation, Tolerance::Float32).unwrap();
         assert!(!comparison.passed);
         assert!(comparison.tensors.iter().all(|tensor| !tensor.passed), "{comparison:#?}");
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn sample_tokens_are_padded_on_the_left_and_never_the_padding_token() {
-        for fixture in ["goldens/tiny", "goldens/classifier", "models/jetmoe-mini-classifier"] {
-            let checkpoint = Checkpoint::open(folder(fixture)).unwrap();
+        for fixture in ["tiny", "classifier", "jetmoe-mini-classifier"] {
+            let checkpoint = Checkpoint::open(fixtures::checkpoint(fixture)).unwrap();
             let config = checkpoint.config();
             let batch = sample_batch(config).unwrap();
             assert_eq!(batch, sample_batch(config).unwrap());
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_classifier_without_a_padding_token_gets_one_sequence() {
-        let checkpoint = Checkpoint::open(folder("goldens/classifier")).unwrap();
+        let checkpoint = Checkpoint::open(fixtures::checkpoint("classifier")).unwrap();
         let mut config = checkpoint.config().clone();
         config.pad_token_id = None;
         config.max_position_embeddings = 9;
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn logits_of_the_cached_step_belong_to_the_most_probable_tokens() {
-        let model = spoilt("goldens/tiny", Task::CausalLm, |_, _| ());
+        let model = faulty_model("tiny", Task::CausalLm, |_, _| ());
         let expectation = Expectation::from_model(&model).unwrap();
         let (tokens, logits) = expectation.next.unwrap();
         assert_eq!(logits.shape(), [3, 1, 131]);

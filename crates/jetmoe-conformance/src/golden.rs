@@ -1,4 +1,4 @@
-//! Golden files: what transformers computes, in the form that `make_goldens.py` documents.
+//! Golden files: results of transformers, in the format that `make_goldens.py` documents.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::{Error, Expectation, Result};
 
-/// Reads a golden file that belongs to a model of this configuration.
+/// Reads a golden file for a model of this configuration.
 ///
 /// # Errors
-/// A file that cannot be read, or lacks a tensor that every golden file has.
+/// A file that cannot be read, or that lacks a required tensor.
 pub fn read_golden(path: &Path, config: &ModelConfig) -> Result<Expectation> {
     let bytes =
         std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
@@ -37,7 +37,7 @@ impl GoldenFile<'_> {
 
         let mut tensors = TensorMap::new();
         let mut names = self.tensors.names();
-        // so that the same file is always refused for the same tensor
+        // the same file is always rejected for the same tensor
         names.sort_unstable();
         for name in names {
             let Some(output) = output_name(name) else { continue };
@@ -107,7 +107,7 @@ fn to_token_ids(ids: Array2<i64>) -> Result<Array2<u32>, String> {
     }
 }
 
-/// The output that a golden tensor is expected of.
+/// The output of a golden tensor.
 fn output_name(golden: &str) -> Option<OutputName> {
     match golden {
         "embeddings" => return Some(OutputName::HiddenState(0)),
@@ -128,7 +128,7 @@ fn output_name(golden: &str) -> Option<OutputName> {
     }
 }
 
-/// A continuation up to and with its end token; what follows is padding.
+/// A continuation up to and including its end-of-sequence token; the rest is padding.
 fn until_end(ids: impl Iterator<Item = u32>, ends: &[u32]) -> Vec<u32> {
     let mut continuation = Vec::new();
     for id in ids {

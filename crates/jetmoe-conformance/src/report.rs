@@ -1,4 +1,4 @@
-//! What `jetmoe verify` reports, as data.
+//! The report of `jetmoe verify`.
 
 use jetmoe_artifact::{TensorRecord, VerificationRecord};
 use serde::Serialize;
@@ -8,14 +8,14 @@ use crate::Comparison;
 /// Version of the JSON form of [`VerificationReport`]; fields are added without a new version, but none is removed.
 pub const REPORT_SCHEMA: u32 = 1;
 
-/// What `jetmoe verify` reports.
+/// The report of `jetmoe verify`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VerificationReport {
     /// Version of this form.
     pub schema_version: u32,
     /// The artifact.
     pub model: String,
-    /// Who says what must come out.
+    /// Source of the expected results.
     pub expected_by: String,
     /// Whether every backend passed.
     pub passed: bool,
@@ -24,7 +24,7 @@ pub struct VerificationReport {
 }
 
 impl VerificationReport {
-    /// Gathers comparisons with one expectation.
+    /// Collects comparisons with one expectation.
     pub fn new(model: String, expected_by: String, backends: Vec<Comparison>) -> Self {
         let passed = backends.iter().all(|backend| backend.passed);
         VerificationReport { schema_version: REPORT_SCHEMA, model, expected_by, passed, backends }

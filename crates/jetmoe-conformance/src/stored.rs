@@ -1,6 +1,6 @@
 //! The weights that a graph holds, read back from its files and dequantized by the definitions of the operators that read
-//! them: ONNX's `DequantizeLinear`, ONNX Runtime's `MatMulNBits`, and the custom operators. The code that wrote them is
-//! not asked.
+//! them: ONNX's `DequantizeLinear`, ONNX Runtime's `MatMulNBits`, and the custom operators. The code that wrote
+//! them is not used.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,7 +36,7 @@ struct StoredTensor {
     length: usize,
 }
 
-/// How an operator reads a weight: what its attributes say, and the names of the tensors besides the codes.
+/// How an operator reads a weight: its attributes, and the names of the tensors besides the codes.
 #[derive(Debug, Clone)]
 struct EncodedWeight {
     encoding: Encoding,
@@ -199,7 +199,7 @@ impl Attributes for NodeAttributes<'_> {
     }
 }
 
-/// The name of the codes that a standard operator or one of ONNX Runtime reads, and how it reads them.
+/// The name of the codes that a standard operator or a contrib operator reads, and how it reads them.
 fn grouped_weight(
     node: &onnx::Node,
     tensors: &HashMap<String, StoredTensor>,
@@ -244,7 +244,7 @@ fn packed_weights(node: &onnx::Node) -> Vec<(String, EncodedWeight)> {
     read.weights().iter().filter_map(weight).collect()
 }
 
-/// A matrix `[rows, columns]` with both exchanged.
+/// The transpose of a matrix `[rows, columns]`.
 fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut result = vec![0.0; matrix.len()];
     for row in 0..rows {

@@ -1,4 +1,5 @@
-//! A graph of an artifact against the reference on the weights it holds, or against a golden file, in every backend.
+//! Verifies the graphs of an artifact in every backend against the reference with the same weights, or against a golden
+//! file.
 
 use std::path::PathBuf;
 
@@ -16,13 +17,12 @@ pub struct Verifier<'a> {
     checkpoint: Option<&'a Checkpoint>,
     options: LoadOptions,
     golden: Option<Expectation>,
-    /// What the reference made of the weights of a graph, by the graph's file.
+    /// Expectations by the reference, by graph file.
     computed: Vec<(PathBuf, Expectation)>,
 }
 
 impl<'a> Verifier<'a> {
-    /// `options` choose among the graphs. `golden` is compared with in place of the reference, which needs the
-    /// checkpoint.
+    /// `options` select the graph. `golden` replaces the reference, which needs the checkpoint.
     pub fn new(
         artifact: &'a Artifact,
         checkpoint: Option<&'a Checkpoint>,
@@ -32,11 +32,11 @@ impl<'a> Verifier<'a> {
         Verifier { artifact, checkpoint, options, golden, computed: Vec::new() }
     }
 
-    /// Compares what one backend makes of the graph that the options take for it.
+    /// Compares the results of one backend on the graph that the options select for it.
     ///
     /// # Errors
-    /// A graph that cannot be had or loaded, a golden file for weights that the graph does not hold, or nothing in
-    /// common between graph and expectation.
+    /// The graph is missing or cannot be loaded, the golden file is for other weights, or graph and expectation have no
+    /// tensor in common.
     pub fn verify(&mut self, backend: Backend) -> Result<Comparison> {
         let Some(runtime) = backend.runtime() else { return self.verify_reference() };
         let record = self.options.choose_graph(self.artifact, runtime)?;
@@ -48,24 +48,24 @@ impl<'a> Verifier<'a> {
         let model = load(backend, self.artifact, self.checkpoint, &self.options)?;
         let mut comparison = compare(backend, &model, self.expectation(record)?, tolerance)?;
         comparison.graph = Some(record.graph.path.clone());
-        self.something_in_common(comparison, record)
+        self.ensure_outputs_overlap(comparison, record)
     }
 
-    /// The reference against the golden file.
+    /// Compares the reference with the golden file.
     fn verify_reference(&mut self) -> Result<Comparison> {
         let record = self.artifact.graph(self.options.precision, self.options.profile)?;
         let model = load(Backend::Reference, self.artifact, self.checkpoint, &self.options)?;
         let comparison = compare(Backend::Reference, &model, self.expectation(record)?, Tolerance::Float32)?;
-        self.something_in_common(comparison, record)
+        self.ensure_outputs_overlap(comparison, record)
     }
 
-    /// Who says what must come out.
+    /// Source of the expectation.
     pub fn expected_by(&self) -> String {
         let computed = self.computed.iter().map(|(_, expectation)| expectation);
         self.golden.iter().chain(computed).next().map_or(String::new(), |found| found.source.clone())
     }
 
-    fn something_in_common(&self, comparison: Comparison, record: &GraphRecord) -> Result<Comparison> {
+    fn ensure_outputs_overlap(&self, comparison: Comparison, record: &GraphRecord) -> Result<Comparison> {
         if comparison.tensors.is_empty() {
             let source = self.expectation(record)?.source.clone();
             return Err(Error::NothingCompared { expected_by: source, expected: comparison.not_compared });
@@ -73,7 +73,7 @@ impl<'a> Verifier<'a> {
         Ok(comparison)
     }
 
-    /// Has the reference compute what a graph must give, unless that is known.
+    /// The results of the reference with the weights of a graph, computed once.
     fn compute(&mut self, record: &GraphRecord) -> Result<()> {
         let path = self.artifact.path(&record.graph);
         if self.golden.is_some() || self.computed.iter().any(|(known, _)| *known == path) {
@@ -98,7 +98,7 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// Whether a graph's weights are those of the checkpoint, to the last bit.
+/// Whether the weights of a graph are bit-identical to those of the checkpoint.
 fn holds_the_checkpoints_weights(record: &GraphRecord) -> bool {
     record.stored.keys().all(|format| format.bits() == 32)
 }

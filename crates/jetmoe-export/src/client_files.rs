@@ -1,4 +1,4 @@
-//! The files beside the graphs that other ONNX clients read: configuration, tokenizer, onnxruntime-genai's settings.
+//! Files for other ONNX clients: configuration, tokenizer, and the settings of onnxruntime-genai.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 
 use crate::{Error, Result};
 
-/// A file to be written: its name and its content.
+/// A file to write.
 pub(crate) struct ClientFile {
     pub(crate) name: &'static str,
     pub(crate) content: Vec<u8>,
 }
 
-/// Files that are taken over as they are, where the checkpoint has them.
+/// Files to copy if the checkpoint has them.
 const COPIED: &[&str] = &[
     names::TOKENIZER,
     names::CHAT_TEMPLATE,
@@ -24,8 +24,7 @@ const COPIED: &[&str] = &[
     names::SENTENCEPIECE_TOKENIZER,
 ];
 
-/// Everything that stands beside the graphs of an artifact. Clients that know of one graph only take the default one of
-/// those that they can run.
+/// All client files of an artifact. A client that reads only one graph gets the first one that it can run.
 pub(crate) fn client_files(checkpoint: &Checkpoint, graphs: &[GraphRecord]) -> Result<Vec<ClientFile>> {
     let folder = checkpoint.folder();
     let config = checkpoint.config();
@@ -65,7 +64,7 @@ fn read_object(folder: &Path, name: &str) -> Result<Map<String, Value>> {
     Ok(read_json(&path)?)
 }
 
-/// The checkpoint's configuration in transformers' own layout; keys of the first hub upload are renamed.
+/// The checkpoint's configuration in the layout of transformers, with the keys of the first hub upload renamed.
 fn transformers_config(mut object: Map<String, Value>, config: &ModelConfig) -> Value {
     const RENAMED: &[(&str, &str)] = &[
         ("moe_num_experts", "num_local_experts"),
@@ -104,7 +103,7 @@ fn transformers_config(mut object: Map<String, Value>, config: &ModelConfig) -> 
     Value::Object(object)
 }
 
-/// The checkpoint's generation defaults, or the special tokens of its configuration.
+/// The checkpoint's generation settings, or the special tokens of its configuration.
 fn generation_config(folder: &Path, config: &ModelConfig) -> Result<Value> {
     let object = read_object(folder, names::GENERATION_CONFIG)?;
     if !object.is_empty() {
@@ -117,14 +116,14 @@ fn generation_config(folder: &Path, config: &ModelConfig) -> Result<Value> {
     }))
 }
 
-/// The tokenizer's settings with what other clients cannot do without: a class they know, the begin-of-sequence token
-/// spelled out, a padding token, and the chat template in place.
+/// The tokenizer's settings with the fields that other clients require: a known class, whether a begin token is added, a
+/// padding token, and the chat template.
 fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<Value> {
     let mut object = read_object(folder, names::TOKENIZER_CONFIG)?;
     object.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
     object.entry("model_input_names").or_insert_with(|| json!(["input_ids", "attention_mask"]));
-    let begins = tokenizer.encode("", true)?.first().copied();
-    let adds_bos = begins.is_some() && begins == config.bos_token_id;
+    let first = tokenizer.encode("", true)?.first().copied();
+    let adds_bos = first.is_some() && first == config.bos_token_id;
     object.insert("add_bos_token".to_owned(), json!(adds_bos));
     if !object.contains_key("pad_token") {
         let padding = config.pad_token_id.and_then(|id| tokenizer.token(id)).map(|token| json!(token));
@@ -139,9 +138,9 @@ fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) 
     Ok(Value::Object(object))
 }
 
-/// Settings of onnxruntime-genai. It refuses keys it does not know, and finds inputs and outputs by our names.
+/// Settings of onnxruntime-genai. It refuses unknown keys, and its default names of inputs and outputs are ours.
 fn genai_config(config: &ModelConfig, graph: &GraphRecord) -> Value {
-    let ends = match config.eos_token_ids.as_slice() {
+    let eos = match config.eos_token_ids.as_slice() {
         [single] => json!(single),
         several => json!(several),
     };
@@ -151,7 +150,7 @@ fn genai_config(config: &ModelConfig, graph: &GraphRecord) -> Value {
         "model": {
             "type": "decoder",
             "bos_token_id": config.bos_token_id.unwrap_or(padding),
-            "eos_token_id": ends,
+            "eos_token_id": eos,
             "pad_token_id": padding,
             "context_length": config.max_position_embeddings,
             "vocab_size": config.vocab_size,

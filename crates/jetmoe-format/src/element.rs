@@ -14,15 +14,15 @@ pub enum ElementType {
     UInt8 = 2,
     /// 8-bit signed integers: codes of quantized weights.
     Int8 = 3,
-    /// 32-bit signed integers: lengths, where an operator of ONNX Runtime wants them so.
+    /// 32-bit signed integers: lengths for operators of ONNX Runtime that require them.
     Int32 = 6,
     /// 64-bit signed integers: ids, indices, sizes.
     Int64 = 7,
     /// Truth values.
     Bool = 9,
-    /// 16-bit floating point with a long fraction.
+    /// IEEE half precision.
     Float16 = 10,
-    /// 16-bit floating point with a long exponent; only stored, never computed with.
+    /// bfloat16; only stored, never computed with.
     BFloat16 = 16,
     /// 4-bit unsigned integers, two per byte.
     UInt4 = 21,
@@ -31,7 +31,7 @@ pub enum ElementType {
 }
 
 impl ElementType {
-    /// The type of a number of ONNX's `TensorProto.DataType`; `None` for one that no graph of ours has.
+    /// The type with this number in ONNX's `TensorProto.DataType`; `None` for a type that no exported graph has.
     pub fn from_onnx(number: i32) -> Option<Self> {
         Self::from_repr(number)
     }
@@ -47,16 +47,15 @@ impl ElementType {
         }
     }
 
-    /// Whether arithmetic with fractions is done in it.
+    /// Whether graphs compute floating-point arithmetic in it.
     pub fn is_float(self) -> bool {
         matches!(self, ElementType::Float32 | ElementType::Float16)
     }
 
-    /// Little-endian elements, or the index of the first value that is finite and would become infinite. Anything but a
-    /// 16-bit type is written as float32.
+    /// Encodes values as little-endian elements of a 16-bit type; any other type is written as float32.
     ///
     /// # Errors
-    /// The index of the first value that the type cannot hold.
+    /// The index of the first finite value that would become infinite.
     pub fn encode(self, values: &[f32]) -> Result<Vec<u8>, usize> {
         match self {
             ElementType::Float16 => encode_each(values, f16::from_f32, f16::is_finite, f16::to_le_bytes),
@@ -80,8 +79,8 @@ impl ElementType {
         }
     }
 
-    /// The values of integers of 4 or 8 bits; `None` for another type. Of two 4-bit ones in a byte the first is in the
-    /// low half; an odd last one gives a second, which means nothing.
+    /// The values of 4-bit or 8-bit integers; `None` for another type. The first of two 4-bit codes is in the low half of
+    /// a byte; an odd number of codes yields one extra value, to be ignored.
     pub fn decode_codes(self, bytes: &[u8]) -> Option<Vec<i16>> {
         let halves = || bytes.iter().flat_map(|byte| [i16::from(byte & 0xF), i16::from(byte >> 4)]);
         match self {

@@ -1,4 +1,4 @@
-//! The tensors that a weight is written as, and what their bytes stand for.
+//! The tensors that a weight is written as, and the meaning of their bytes.
 
 use strum::Display;
 
@@ -26,7 +26,7 @@ pub enum Grouping {
     AlongRows,
 }
 
-/// What a tensor of a weight holds.
+/// The role of a tensor of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display)]
 #[strum(serialize_all = "snake_case")]
 pub enum TensorRole {
@@ -53,7 +53,7 @@ impl TensorRole {
 /// One of the tensors that a weight is written as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// What it holds.
+    /// Its role.
     pub role: TensorRole,
     /// Its element type.
     pub element: ElementType,
@@ -148,7 +148,7 @@ impl Encoding {
     /// operator that reads them: ONNX's `DequantizeLinear`, ONNX Runtime's `MatMulNBits`, or the custom operators.
     ///
     /// # Errors
-    /// Tensors of other sizes than the encoding asks for.
+    /// Tensors of other sizes than the encoding requires.
     pub fn dequantize(&self, [outputs, inputs]: [usize; 2], tensors: &Tensors<'_>) -> Result<Vec<f32>> {
         let (scheme, grouping) = match self {
             Encoding::Float(element) => {

@@ -7,7 +7,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A packed weight without elements, or with half a row too much.
+    /// A packed weight without elements, or an odd number of rows in [`RowOrder::Halves`](crate::RowOrder::Halves).
     #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs has no elements")]
     Empty {
         /// Matrices.
@@ -17,7 +17,7 @@ pub enum Error {
         /// Columns of each.
         inputs: usize,
     },
-    /// A packed weight that no memory holds.
+    /// A packed weight whose size overflows.
     #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs does not fit in memory")]
     TooLarge {
         /// Matrices.
@@ -27,7 +27,7 @@ pub enum Error {
         /// Columns of each.
         inputs: usize,
     },
-    /// A width of elements that is never packed.
+    /// A width of elements that cannot be packed.
     #[error("weights of {found} bits cannot be packed; 4, 8 and 16 can")]
     Bits {
         /// What was asked for.
@@ -39,10 +39,10 @@ pub enum Error {
         /// What was asked for.
         found: i64,
     },
-    /// A tensor with another number of elements than the sizes of the weight say.
+    /// A tensor with another number of elements than the weight's sizes require.
     #[error("{tensor} has {found} elements and should have {expected}")]
     Length {
-        /// Which.
+        /// The tensor.
         tensor: &'static str,
         /// Elements it has.
         found: usize,
@@ -60,7 +60,7 @@ pub enum Error {
     /// There is no such custom operator.
     #[error("there is no operator {}.{name}", crate::DOMAIN)]
     UnknownOperator {
-        /// What a node asks for.
+        /// The name in the node.
         name: String,
     },
     /// A node of a custom operator lacks an attribute.

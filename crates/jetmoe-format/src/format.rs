@@ -26,9 +26,9 @@ use crate::{ElementType, Error, Named, Result, UnknownName};
 pub enum WeightFormat {
     /// 32-bit floating point.
     F32,
-    /// 16-bit floating point with a long fraction.
+    /// IEEE half precision.
     F16,
-    /// 16-bit floating point with a long exponent.
+    /// bfloat16.
     Bf16,
     /// 8-bit integers, and a scale per group.
     Int8,
@@ -111,8 +111,8 @@ impl WeightFormat {
         }
     }
 
-    /// In which type a product with activations of type `activations` is computed: weights of float32 and bfloat16 are
-    /// multiplied in float32, all others in the activations' type.
+    /// The type that a product with activations of type `activations` is computed in: float32 for float32 and bfloat16
+    /// weights, the activations' type for all others.
     pub fn arithmetic(self, activations: ElementType) -> ElementType {
         match self {
             WeightFormat::F32 | WeightFormat::Bf16 => ElementType::Float32,
@@ -120,7 +120,7 @@ impl WeightFormat {
         }
     }
 
-    /// The unsigned code that stands for zero where groups have no zero points: the middle of the range.
+    /// The unsigned code of zero if groups have no zero points: the middle of the range.
     pub const fn default_zero_point(self) -> u8 {
         match self {
             WeightFormat::Int8 => 128,
@@ -129,8 +129,8 @@ impl WeightFormat {
         }
     }
 
-    /// Codes, one per byte, as ONNX stores them: two 4-bit ones per byte, the first in the low half. Of a 4-bit code the
-    /// low half counts; an odd last one has zeros above it.
+    /// Packs codes, one per byte, as ONNX stores them: two 4-bit codes per byte, the first in the low half. Only the low
+    /// half of a 4-bit code is used; the last byte of an odd number of codes is padded with zeros.
     pub fn pack(self, codes: &[u8]) -> Vec<u8> {
         if self.bits() != 4 {
             return codes.to_vec();
@@ -142,7 +142,7 @@ impl WeightFormat {
         packed
     }
 
-    /// The first `count` codes of packed bytes, one per byte and without a sign.
+    /// Unpacks the first `count` codes, one per byte, unsigned.
     pub fn unpack(self, packed: &[u8], count: usize) -> Vec<u8> {
         match self.bits() {
             4 => packed.iter().flat_map(|byte| [byte & 0xF, byte >> 4]).take(count).collect(),

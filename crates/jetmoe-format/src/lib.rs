@@ -1,13 +1,13 @@
 //! How weights are stored, and which custom operators read them.
 //!
 //! * [`WeightFormat`] is the type of a weight's elements: a floating-point type, or integer codes.
-//! * [`Scheme`] says what codes stand for: `(code − zero_point) · scale`, with one scale per group of weights.
+//! * [`Scheme`] defines the meaning of codes: `(code − zero_point) · scale`, with one scale per group of weights.
 //! * [`Encoding`] is a scheme with the order in which an operator reads it, and names the tensors that a weight is written
 //!   as. Quantized weights have three: along columns for `DequantizeLinear`, along rows for `MatMulNBits`, and in panels
 //!   ([`PackedLayout`]) for the custom operators.
 //! * [`OperatorSchema`] is the table of the custom operators: operands and attributes, by name.
 //!
-//! Exporter, runtimes, kernels and verification all read these definitions. This crate knows neither models nor files.
+//! Exporter, backends, kernels and verification use these definitions. This crate knows neither models nor files.
 
 mod element;
 mod encoding;

@@ -1,7 +1,7 @@
 //! The custom operators, ONNX domain `jetmoe`: products with packed weights.
 //!
-//! [`CustomOperator::schema`] is the only place that says which operand comes where. The exporter writes nodes by it, the
-//! runtimes register and read operators by it, and verification finds weights by it.
+//! [`CustomOperator::schema`] is the only definition of the order of operands. The exporter writes nodes by it, the
+//! backends register and read operators by it, and verification finds weights by it.
 
 use std::str::FromStr;
 
@@ -18,10 +18,10 @@ pub const DOMAIN: &str = "jetmoe";
 pub enum CustomOperator {
     /// x `[rows, inputs]` times one matrix: `[rows, outputs]`.
     Linear,
-    /// x `[tokens, inputs]` times the matrices of the experts that each token chose, `[tokens, k]`:
+    /// x `[tokens, inputs]` times the matrices of the experts of each token, `[tokens, k]`:
     /// `[tokens * k, outputs]`.
     ExpertLinear,
-    /// x `[tokens * k, inputs]`, a row per chosen expert, times their matrices, gated and summed per token:
+    /// x `[tokens * k, inputs]`, a row per selected expert, times their matrices, gated and summed per token:
     /// `[tokens, outputs]`.
     ExpertLinearSum,
     /// A mixture of gated MLPs over x `[tokens, hidden]`: `[tokens, hidden]`.
@@ -36,7 +36,7 @@ pub enum CustomOperator {
 pub enum WeightSlot {
     /// The only one.
     Only,
-    /// First matrix of an MLP: gates above, what they gate below, in [`RowOrder::Halves`].
+    /// First matrix of an MLP: gate rows above, up rows below, in [`RowOrder::Halves`].
     GateAndUp,
     /// Second matrix of an MLP.
     Down,
@@ -47,11 +47,11 @@ pub enum WeightSlot {
 pub enum Operand {
     /// Rows of activations.
     X,
-    /// Experts that each token chose, `[tokens, k]`.
+    /// Selected experts of each token, `[tokens, k]`.
     Experts,
-    /// Weight of each chosen expert, `[tokens, k]`.
+    /// Gate of each selected expert, `[tokens, k]`.
     Gates,
-    /// Numbers of rows.
+    /// Row indices.
     Ids,
     /// Elements of a weight as bytes, `[experts, panels, blocks, bytes of a block]`.
     Codes(WeightSlot),
@@ -76,7 +76,7 @@ pub enum Attribute {
     Bits(WeightSlot),
     /// Elements that share a scale; the columns of a block where there are no scales.
     GroupSize(WeightSlot),
-    /// Name of the activation; the only attribute that is a text.
+    /// Name of the activation; the only string attribute.
     Activation,
 }
 
@@ -125,7 +125,7 @@ impl Attribute {
         }
     }
 
-    /// Its value for weights of these layouts; `None` for a text.
+    /// Its value for weights of these layouts; `None` for a string.
     pub fn value(self, layout: impl Fn(WeightSlot) -> Option<PackedLayout>) -> Option<usize> {
         Some(match self {
             Attribute::Inputs => layout(WeightSlot::Only)?.inputs,
@@ -232,20 +232,20 @@ impl OperatorSchema {
     }
 }
 
-/// Attributes of a node, as a runtime has them.
+/// Attributes of a node, as a backend provides them.
 pub trait Attributes {
-    /// The attribute of this name that is a number.
+    /// The integer attribute of this name.
     fn integer(&self, name: &str) -> Option<i64>;
-    /// The attribute of this name that is a text.
+    /// The string attribute of this name.
     fn text(&self, name: &str) -> Option<String>;
 }
 
 /// A node of a custom operator, without its operands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OperatorNode {
-    /// Which operator.
+    /// The operator.
     pub operator: CustomOperator,
-    /// Layout of every weight that it reads, with one expert: how many there are follows from the codes.
+    /// Layout of every weight that it reads, with one expert; the number of experts follows from the codes.
     weights: Vec<(WeightSlot, PackedLayout)>,
     /// Name of the activation; empty for an operator without one.
     pub activation: String,
@@ -255,7 +255,7 @@ impl OperatorNode {
     /// Reads the attributes of a node.
     ///
     /// # Errors
-    /// No such operator, or an attribute that is missing or has a value that no kernel takes.
+    /// An unknown operator, a missing attribute, or a value that no kernel supports.
     pub fn read(name: &str, attributes: &dyn Attributes) -> Result<Self> {
         let schema = OperatorSchema::named(name)?;
         let operator = schema.operator;

@@ -1,11 +1,11 @@
 //! Packed weights: panels of 32 rows, each contiguous along the inputs, so that every instruction set reads it in order.
 //!
 //! A weight is one matrix `[outputs, inputs]` per expert. Its rows are cut into *panels* of [`PANEL_ROWS`], its columns
-//! into *blocks* of [`BLOCK_INPUTS`]; the last of both is padded with zeros. A block of a panel holds, for 4-bit codes,
+//! into *blocks* of [`BLOCK_INPUTS`]; the last panel and block are padded with zeros. A block of a panel holds, for 4-bit codes,
 //! four groups of 128 bytes: byte `4 · row + j` of group `i` has the code of column `8 i + j` in its lower half and that
 //! of column `8 i + 4 + j` in its upper half. For 8-bit codes it has eight such groups, of column `4 i + j`, and for
 //! bfloat16 sixteen, of columns `2 i` and `2 i + 1`. So any 16, 32 or 64 bytes of a group are 4, 8 or 16 rows, each with
-//! what one dot product instruction takes; matrix instructions take their right operand in this form too.
+//! the operand of one dot product instruction; matrix instructions take their right operand in this form too.
 
 use half::{bf16, f16};
 
@@ -17,7 +17,7 @@ pub const PANEL_ROWS: usize = 32;
 /// Columns of a block.
 pub const BLOCK_INPUTS: usize = 32;
 
-/// In which order the rows of a matrix are packed.
+/// Order in which the rows of a matrix are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RowOrder {
     /// As they are stored.
@@ -38,7 +38,7 @@ pub struct PackedLayout {
     pub inputs: usize,
     /// How the elements are stored. Scales are float16.
     pub scheme: Scheme,
-    /// In which order the rows are packed.
+    /// Order of the rows.
     pub order: RowOrder,
 }
 
@@ -46,7 +46,7 @@ impl PackedLayout {
     /// The scheme of packed elements.
     ///
     /// # Errors
-    /// A width or a group size without kernels. Where there are no groups, their size is not looked at.
+    /// A width or a group size without kernels. The group size is ignored for a format without groups.
     pub fn scheme(bits: i64, group_size: i64, zero_points: bool) -> Result<Scheme> {
         let format = WeightFormat::packable(bits)?;
         let size = usize::try_from(group_size).unwrap_or(0);
@@ -199,10 +199,10 @@ pub struct Panel<'a> {
 impl<'a> PackedWeight<'a> {
     /// A weight of these sizes: its elements as bytes, `[experts, panels, blocks, bytes of a block]`, and scales and
     /// perhaps zero points, `[experts, panels, groups, 32]`, where its format has them. Whether there are zero points
-    /// follows from the tensors, whatever the layout says.
+    /// follows from the tensors, not from the layout.
     ///
     /// # Errors
-    /// Tensors of other sizes than the layout asks for.
+    /// Tensors of other sizes than the layout requires.
     pub fn new(
         mut layout: PackedLayout,
         codes: &'a [u8],
@@ -227,7 +227,7 @@ impl<'a> PackedWeight<'a> {
         Ok(PackedWeight { layout, codes, scales, zero_points })
     }
 
-    /// [`PackedWeight::new`] with as many experts as the codes are enough for.
+    /// [`PackedWeight::new`] with the number of experts that follows from the length of the codes.
     ///
     /// # Errors
     /// As there.

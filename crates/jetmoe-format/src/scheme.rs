@@ -1,10 +1,10 @@
-//! What the codes of a quantized weight stand for.
+//! The meaning of the codes of a quantized weight.
 
 use half::f16;
 
 use crate::{ElementType, Error, Result, WeightFormat};
 
-/// How a weight is stored: its format, and what belongs to a group of weights where it is quantized.
+/// How a weight is stored: its format, and the parameters of its groups if it is quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scheme {
     /// Type of the elements.
@@ -19,10 +19,10 @@ pub struct Scheme {
 }
 
 impl Scheme {
-    /// The group sizes that runtimes have kernels for.
+    /// The supported group sizes.
     pub const GROUP_SIZES: &'static [usize] = &[16, 32, 64, 128];
 
-    /// Refuses a group size that runtimes have no kernels for.
+    /// Rejects a group size without kernels.
     ///
     /// # Errors
     /// [`Error::GroupSize`]
@@ -37,7 +37,7 @@ impl Scheme {
     pub fn range(&self) -> (i32, i32) {
         let half = i32::from(self.format.default_zero_point());
         match (self.format, self.zero_points) {
-            // −128 is left out, so that both directions reach equally far
+            // −128 is not used, so that the range is symmetric
             (WeightFormat::Int8, false) => (1 - half, half - 1),
             (_, false) => (-half, half - 1),
             (_, true) => (0, 2 * half - 1),
@@ -58,7 +58,7 @@ impl Scheme {
         }
     }
 
-    /// The least positive scale: one that is stored as 0 would lose its group, and some runtimes refuse it.
+    /// The least positive scale: a scale stored as 0 would lose its group, and some backends reject it.
     #[inline(always)]
     pub fn least_scale(&self) -> f32 {
         match self.scales {
@@ -97,13 +97,13 @@ impl Scheme {
         }
     }
 
-    /// The weight that a code stands for.
+    /// The weight of a code.
     #[inline]
     pub fn dequantize(&self, code: u8, zero_point: u8, scale: f32) -> f32 {
         (self.number(code) - i32::from(zero_point)) as f32 * scale
     }
 
-    /// The weights that a row's codes stand for, with a scale and a zero point per group.
+    /// Dequantizes a row of codes, with a scale and a zero point per group.
     ///
     /// # Panics
     /// Unless there is one code for each weight.

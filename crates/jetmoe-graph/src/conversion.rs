@@ -1,4 +1,4 @@
-//! From the mapped bytes of a checkpoint to the bytes of the data file, in independent pieces.
+//! Converts the mapped bytes of a checkpoint to the bytes of the data file, in independent chunks.
 
 mod packed;
 
@@ -6,11 +6,10 @@ use jetmoe_checkpoint::{Checkpoint, TensorView, convert_to_f32};
 use jetmoe_format::{ElementType, Encoding, Scheme};
 use jetmoe_quantize::{Rounding, quantize_row};
 
-use self::packed::panels_of_a_piece;
+use self::packed::panels_per_chunk;
 use crate::{Error, Result, Weight};
 
-/// Codes, scales and zero points of a matrix `[outputs, inputs]` that were found with more knowledge than its weights
-/// alone, row by row.
+/// Precomputed codes, scales and zero points of a matrix `[outputs, inputs]`, row by row, such as those of GPTQ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantizedRows {
     /// One byte a weight, `[outputs, inputs]`.
@@ -21,19 +20,19 @@ pub struct QuantizedRows {
     pub zero_points: Vec<u8>,
 }
 
-/// How weights become codes.
+/// Source of the codes of quantized weights.
 pub trait Quantizer: Sync {
-    /// How the scale of a group is chosen where nothing better is known.
+    /// How the scale of a group is chosen for a weight without precomputed codes.
     fn rounding(&self) -> Rounding;
 
-    /// The codes of a weight that were computed before.
+    /// The precomputed codes of a weight, if there are any.
     ///
     /// # Errors
-    /// What the file system refuses, where they are kept in a file.
+    /// An error of the file that holds them.
     fn precomputed(&self, weight: &Weight) -> Result<Option<QuantizedRows>>;
 }
 
-/// Nothing is computed before.
+/// Quantizes every weight by itself.
 impl Quantizer for Rounding {
     fn rounding(&self) -> Rounding {
         *self
@@ -44,7 +43,7 @@ impl Quantizer for Rounding {
     }
 }
 
-/// One matrix of a weight, or all of it where it is no matrix, about to be written.
+/// One matrix of a weight, or a whole weight that is not a matrix.
 pub(crate) struct Source<'a> {
     weight: &'a Weight,
     tensor: TensorView<'a>,
@@ -53,31 +52,31 @@ pub(crate) struct Source<'a> {
     precomputed: Option<QuantizedRows>,
 }
 
-/// A piece of a weight. Pieces in their order make up the weight's first part; `scales` and `zero_points` of all pieces,
-/// in the same order, the others.
+/// A chunk of a weight. The `elements` of all chunks in order are the weight's first tensor; `scales` and `zero_points`
+/// are the other tensors.
 #[derive(Debug, Default)]
-pub(crate) struct Piece {
+pub(crate) struct Chunk {
     pub(crate) elements: Vec<u8>,
     pub(crate) scales: Vec<u8>,
-    /// One byte each, even where two will share one.
+    /// One byte each, even if two share a byte in the file.
     pub(crate) zero_points: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Order {
     AsStored,
-    /// Rows and columns of the stored matrix, which are exchanged.
+    /// Size of the stored matrix, which is transposed.
     Transposed {
         rows: usize,
         columns: usize,
     },
 }
 
-/// Elements of a piece, so that memory does not grow with the model.
-const PIECE: usize = 1 << 18;
+/// Elements of a chunk, so that memory does not grow with the model.
+const CHUNK: usize = 1 << 18;
 
-/// Elements of a quantized piece in the order they are stored.
-const QUANTIZED_PIECE: usize = 1 << 20;
+/// Elements of a quantized chunk in stored order.
+const QUANTIZED_CHUNK: usize = 1 << 20;
 
 /// A part of a row that begins with a group.
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +88,7 @@ struct RowPart {
     first: usize,
 }
 
-/// Columns of a quantized piece, a multiple of every group size: long enough a run of each stored row to be read at
-/// full speed.
+/// Columns of a quantized chunk, a multiple of every group size, and enough of each stored row to read at full speed.
 const QUANTIZED_BAND: usize = 256;
 
 impl<'a> Source<'a> {
@@ -110,24 +108,24 @@ impl<'a> Source<'a> {
         Ok(Source { weight, tensor, order, rounding: quantizer.rounding(), precomputed })
     }
 
-    /// Number of pieces.
-    pub(crate) fn pieces(&self) -> usize {
+    /// Number of chunks.
+    pub(crate) fn chunks(&self) -> usize {
         match self.order {
             Order::AsStored => match self.weight.encoding {
-                Encoding::Float(_) => self.elements().div_ceil(PIECE),
-                Encoding::Grouped(..) => self.rows().div_ceil(self.rows_of_a_piece()),
-                Encoding::Packed(layout) => layout.panels().div_ceil(panels_of_a_piece(&layout)),
+                Encoding::Float(_) => self.elements().div_ceil(CHUNK),
+                Encoding::Grouped(..) => self.rows().div_ceil(self.rows_per_chunk()),
+                Encoding::Packed(layout) => layout.panels().div_ceil(panels_per_chunk(&layout)),
             },
             Order::Transposed { rows, columns } => columns.div_ceil(self.band(rows)),
         }
     }
 
-    /// The `index`-th piece.
+    /// Converts the `index`-th chunk.
     ///
     /// # Errors
     /// A weight that its encoding cannot hold.
-    pub(crate) fn piece(&self, index: usize) -> Result<Piece> {
-        let float = |elements| Piece { elements, ..Piece::default() };
+    pub(crate) fn chunk(&self, index: usize) -> Result<Chunk> {
+        let float = |elements| Chunk { elements, ..Chunk::default() };
         match (self.weight.encoding, self.order) {
             (Encoding::Float(element), Order::AsStored) => self.run(index, element).map(float),
             (Encoding::Float(element), Order::Transposed { rows, columns }) => {
@@ -145,10 +143,10 @@ impl<'a> Source<'a> {
         self.tensor.bytes.len() / self.tensor.dtype.size()
     }
 
-    /// Columns of a transposed matrix that are taken at a time.
+    /// Columns of a transposed matrix per chunk.
     fn band(&self, rows: usize) -> usize {
         match self.weight.encoding {
-            Encoding::Float(_) => (PIECE / rows.max(1)).max(1),
+            Encoding::Float(_) => (CHUNK / rows.max(1)).max(1),
             Encoding::Grouped(..) | Encoding::Packed(_) => QUANTIZED_BAND,
         }
     }
@@ -162,14 +160,13 @@ impl<'a> Source<'a> {
 
     /// A run of elements in the stored order.
     fn run(&self, index: usize, element: ElementType) -> Result<Vec<u8>> {
-        let first = index * PIECE;
-        let mut values = vec![0.0; PIECE.min(self.elements() - first)];
+        let first = index * CHUNK;
+        let mut values = vec![0.0; CHUNK.min(self.elements() - first)];
         self.read(first, &mut values);
         element.encode(&values).map_err(|place| self.not_representable(first + place, values[place], element))
     }
 
-    /// A band of columns: every stored row gives a short contiguous run, and the band becomes that many whole rows of
-    /// the result.
+    /// Transposes a band of columns: a short contiguous run of every stored row becomes a column of the result.
     fn exchanged(&self, index: usize, rows: usize, columns: usize, element: ElementType) -> Result<Vec<u8>> {
         let first = index * self.band(rows);
         let width = self.band(rows).min(columns - first);
@@ -188,7 +185,7 @@ impl<'a> Source<'a> {
     }
 
     /// A band of columns, quantized: whole groups of every stored row.
-    fn quantized_columns(&self, index: usize, rows: usize, columns: usize, scheme: &Scheme) -> Result<Piece> {
+    fn quantized_columns(&self, index: usize, rows: usize, columns: usize, scheme: &Scheme) -> Result<Chunk> {
         // rows whose codes are transposed at a time, so that writes stay close together
         const TILE: usize = 64;
 
@@ -225,12 +222,12 @@ impl<'a> Source<'a> {
         if !scheme.zero_points {
             zero_points.clear();
         }
-        Ok(Piece { elements, scales, zero_points })
+        Ok(Chunk { elements, scales, zero_points })
     }
 
     /// Some rows, quantized, in the order they are stored. Codes have no sign, and the last group of a row is padded
     /// with zeros.
-    fn quantized_rows(&self, index: usize, scheme: &Scheme) -> Result<Piece> {
+    fn quantized_rows(&self, index: usize, scheme: &Scheme) -> Result<Chunk> {
         let columns = self.tensor.shape.last().copied().unwrap_or(0);
         let groups = scheme.groups(columns);
         // the middle of the range, where signed codes have 0
@@ -238,20 +235,20 @@ impl<'a> Source<'a> {
         let mut weights = vec![0.0; columns];
         let mut codes = vec![middle; groups * scheme.group_size];
         let (mut scales, mut zero_points) = (vec![0.0; groups], vec![0; groups]);
-        let mut piece = Piece::default();
-        let first = index * self.rows_of_a_piece();
-        for row in first..(first + self.rows_of_a_piece()).min(self.rows()) {
+        let mut chunk = Chunk::default();
+        let first = index * self.rows_per_chunk();
+        for row in first..(first + self.rows_per_chunk()).min(self.rows()) {
             let place = RowPart { row, columns, first: 0 };
             let row_codes = &mut codes[..columns];
             self.quantize(scheme, place, &mut weights, row_codes, &mut scales, &mut zero_points)?;
             row_codes.iter_mut().for_each(|code| *code ^= middle);
-            piece.scales.extend(scheme.encode_scales(&scales));
-            piece.elements.extend(scheme.format.pack(&codes));
+            chunk.scales.extend(scheme.encode_scales(&scales));
+            chunk.elements.extend(scheme.format.pack(&codes));
             if scheme.zero_points {
-                piece.zero_points.extend(scheme.format.pack(&zero_points));
+                chunk.zero_points.extend(scheme.format.pack(&zero_points));
             }
         }
-        Ok(piece)
+        Ok(chunk)
     }
 
     /// Codes, scales and zero points of whole groups of a row.
@@ -282,8 +279,8 @@ impl<'a> Source<'a> {
         self.tensor.shape.first().copied().unwrap_or(0)
     }
 
-    fn rows_of_a_piece(&self) -> usize {
-        (QUANTIZED_PIECE / self.tensor.shape.last().copied().unwrap_or(1).max(1)).max(1)
+    fn rows_per_chunk(&self) -> usize {
+        (QUANTIZED_CHUNK / self.tensor.shape.last().copied().unwrap_or(1).max(1)).max(1)
     }
 
     /// The place of a stored element in the checkpoint's tensor.

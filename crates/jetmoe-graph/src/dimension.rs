@@ -14,7 +14,7 @@ pub struct Dimension {
 }
 
 impl Dimension {
-    /// A size that only the running graph knows.
+    /// A size known only at run time.
     pub fn symbol(name: &str) -> Self {
         Dimension { terms: BTreeMap::from([(vec![Arc::from(name)], 1)]) }
     }

@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An operator was given operands that do not fit it.
+    /// An operator does not accept its operands.
     #[error("{node}: {operator} cannot take {}: {message}", operands.join(", "))]
     Operands {
         /// Where in the graph.
@@ -21,7 +21,7 @@ pub enum Error {
         operator: &'static str,
         /// Element type and shape of every operand.
         operands: Vec<String>,
-        /// What does not fit.
+        /// The reason.
         message: String,
     },
     /// A size cannot be computed from the graph's inputs.
@@ -32,17 +32,17 @@ pub enum Error {
         /// The symbol.
         symbol: String,
     },
-    /// An output of the contract was produced with another type or shape.
+    /// An output has another type or shape than the signature.
     #[error("output {output} must be {expected}, but the graph makes {found}")]
     Output {
         /// Name of the output.
         output: String,
-        /// Element type and shape by the contract.
+        /// Element type and shape in the signature.
         expected: String,
-        /// What the graph makes.
+        /// Element type and shape of the value.
         found: String,
     },
-    /// An output of the contract was not produced.
+    /// An output of the signature is missing.
     #[error("the graph does not make the output {output}")]
     NoOutput {
         /// Name of the output.
@@ -59,7 +59,7 @@ pub enum Error {
     /// The operator set has no operator for quantized weights.
     #[error("opset {found} cannot read weights in groups of 4 or 8 bits; choose {needed} or a later one")]
     OpsetForQuantized {
-        /// The version that was asked for.
+        /// The requested version.
         found: u32,
         /// The first that can.
         needed: u32,
@@ -72,7 +72,7 @@ pub enum Error {
     NoSuchGraph {
         /// The profile.
         profile: Profile,
-        /// The precision that was asked for.
+        /// The requested precision.
         precision: Precision,
     },
     /// The plan for the weights does not fit the model.
@@ -86,11 +86,11 @@ pub enum Error {
     NotRepresentable {
         /// The tensor.
         tensor: String,
-        /// Its place in the tensor.
+        /// Its index in the tensor.
         place: Vec<usize>,
-        /// What it is.
+        /// Its value.
         value: f32,
-        /// What it should become.
+        /// The type it is converted to.
         element: ElementType,
     },
     /// A weight that cannot be quantized.
@@ -98,23 +98,23 @@ pub enum Error {
     Quantize {
         /// The tensor.
         tensor: String,
-        /// The row: its place in the tensor.
+        /// The row's index in the tensor.
         row: Vec<usize>,
-        /// Why.
+        /// The reason.
         source: jetmoe_quantize::Error,
     },
-    /// What should be the number of an operator set is none.
-    #[error("{text:?} is no number")]
+    /// An operator-set version that is not a number.
+    #[error("{text:?} is not a number")]
     OpsetNumber {
         /// The text.
         text: String,
-        /// Why.
+        /// The reason.
         source: std::num::ParseIntError,
     },
     /// The operator-set version is outside the supported range.
     #[error("opset {found} is not supported; choose one from {minimum} to {maximum}")]
     Opset {
-        /// The version that was asked for.
+        /// The requested version.
         found: u32,
         /// The oldest.
         minimum: u32,
@@ -137,19 +137,19 @@ pub enum Error {
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The action, as a verb.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is no ONNX model.
+    /// A file is not an ONNX model.
     #[error("{} is no ONNX model: {}", path.display(), source.as_ref().map_or("it holds no graph".to_owned(), |source| source.to_string()))]
     NotOnnx {
         /// The file.
         path: PathBuf,
-        /// What the decoder said; `None` if the file decodes and holds no graph.
+        /// The decoder's error; `None` if the file decodes but has no graph.
         source: Option<prost::DecodeError>,
     },
 }

@@ -1,4 +1,4 @@
-//! A finished graph: what the writer and the text form read.
+//! A finished graph, as the writer and the text form read it.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::{Opset, Shape, Weight};
 /// A complete computation graph, its weights still references into a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    /// What it computes.
+    /// The task it computes.
     pub task: Task,
     /// Element types of weights and arithmetic.
     pub precision: Precision,

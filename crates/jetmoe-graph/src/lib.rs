@@ -1,8 +1,8 @@
 //! JetMoE's computation graph, built operator by operator and written as ONNX.
 //!
-//! [`build`] makes a [`Graph`] from a configuration and [`GraphOptions`]; nothing else decides what it looks like.
+//! [`build`] makes a [`Graph`] from a configuration and [`GraphOptions`]; nothing else decides its content.
 //! Weights are references into a checkpoint until [`write()`] streams them into the external data file, so memory does
-//! not grow with the model. [`text::render`] prints a graph for review. This crate knows no runtime.
+//! not grow with the model. [`text::render`] prints a graph for review. This crate knows no backend.
 
 mod builder;
 mod conversion;
@@ -37,10 +37,10 @@ pub use reader::read;
 pub use weight::Weight;
 pub use writer::{WrittenGraph, write};
 
-/// Everything, beside the configuration, that decides what a graph looks like.
+/// Everything that determines a graph besides the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphOptions {
-    /// What the graph computes.
+    /// The task that the graph computes.
     pub task: Task,
     /// Element types of weights and arithmetic.
     pub precision: Precision,

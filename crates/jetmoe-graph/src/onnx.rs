@@ -16,7 +16,7 @@ pub struct Model {
     /// Its version.
     #[prost(string, optional, tag = "3")]
     pub producer_version: Option<String>,
-    /// What the model is.
+    /// The model's name.
     #[prost(string, optional, tag = "6")]
     pub doc_string: Option<String>,
     /// The graph.

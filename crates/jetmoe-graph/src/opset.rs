@@ -12,7 +12,7 @@ pub struct Opset(u32);
 impl Opset {
     /// The oldest: `ReduceMean` takes its axes as an input since 18.
     pub const MINIMUM: Opset = Opset(18);
-    /// `DequantizeLinear` knows groups and 4-bit types since 21.
+    /// `DequantizeLinear` supports groups and 4-bit types since 21.
     pub const FIRST_WITH_GROUPS: Opset = Opset(21);
     /// The newest that was tested with every runtime.
     pub const MAXIMUM: Opset = Opset(23);
@@ -34,7 +34,7 @@ impl Opset {
         self.0
     }
 
-    /// The oldest file-format version that knows this operator set, by the table in ONNX's `Versioning.md`.
+    /// The oldest file-format version with this operator set, by the table in ONNX's `Versioning.md`.
     pub fn ir_version(self) -> i64 {
         match self.0 {
             ..=18 => 8,

@@ -7,7 +7,7 @@ use jetmoe_format::ElementType;
 use crate::graph::{Attribute, Elements, Graph, ValueId};
 
 /// Renders a graph: inputs, outputs, weights, then one line per node in the order of execution, grouped by scope.
-/// Constants stand in place, results with their type and shape:
+/// Constants are inline; results have their type and shape:
 ///
 /// ```text
 /// layers.0/self_attention/router

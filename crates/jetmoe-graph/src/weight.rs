@@ -61,7 +61,7 @@ impl Weight {
         self.encoding.format()
     }
 
-    /// Rows and columns of a matrix as the checkpoint stores it, `[outputs, inputs]`, however the graph's layout turns it.
+    /// Rows and columns of a matrix as the checkpoint stores it, `[outputs, inputs]`, whether or not the graph transposes it.
     pub fn matrix(&self) -> Option<[usize; 2]> {
         self.stored[usize::from(self.expert.is_some())..].try_into().ok()
     }

@@ -30,13 +30,13 @@ pub struct WrittenGraph {
     pub data_sha256: Digest,
 }
 
-/// Writes `graph` to `graph_path` and its weights, taken from `checkpoint` and quantized by `quantizer` where they
-/// are, to `data_path`, which must be in the same folder: the graph names it by its bare file name. Both are
-/// written under temporary names and renamed when they are complete; what an interrupted run leaves ends in
-/// `.partial`. `progress` is told the number of weight bytes written since its last call.
+/// Writes `graph` to `graph_path` and its weights to `data_path`. Weights come from `checkpoint`; `quantizer` provides the
+/// codes of quantized ones. Both files must be in the same folder, because the graph names its data file by its bare name.
+/// They are written under temporary names, ending in `.partial`, and renamed when complete. `progress` receives the
+/// number of weight bytes written since its last call.
 ///
 /// # Errors
-/// A weight that the checkpoint does not have or that its element type cannot hold, or what the file system refuses.
+/// A weight that the checkpoint lacks or that its element type cannot hold, or an error of the file system.
 pub fn write(
     graph: &Graph,
     checkpoint: &Checkpoint,
@@ -113,8 +113,8 @@ fn alignment(length: u64) -> u64 {
     if length >= LARGE { 4096 } else { 64 }
 }
 
-/// Pieces that wait to be written; each is at most a few megabytes.
-const PIECES_IN_FLIGHT: usize = 8;
+/// Chunks that wait to be written; each is at most a few megabytes.
+const CHUNKS_IN_FLIGHT: usize = 8;
 
 /// The weights of a graph on their way into the data file.
 struct Writing<'a> {
@@ -125,13 +125,13 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    /// Converts the weights on all cores while one thread hashes and writes what is ready, in order. Memory holds a few
-    /// pieces at a time, whatever the size of the model.
+    /// Converts the weights on all cores while one thread hashes and writes them in order. Memory holds a few chunks at a
+    /// time, independent of the size of the model.
     fn write(&self, data: PartialFile, progress: &mut dyn FnMut(u64)) -> Result<PartialFile> {
         let failed = data.failed("write");
-        let (sender, receiver) = sync_channel(PIECES_IN_FLIGHT);
+        let (sender, receiver) = sync_channel(CHUNKS_IN_FLIGHT);
         let (converted, written) = thread::scope(|scope| {
-            let writer = scope.spawn(move || write_pieces(receiver, data));
+            let writer = scope.spawn(move || write_chunks(receiver, data));
             let converted = self.convert(&mut Stream { sender: &sender, end: 0, progress });
             drop(sender);
             let written =
@@ -151,15 +151,15 @@ impl Writing<'_> {
             // precomputed codes of a matrix are in memory while it is written, so matrices come one by one
             for matrix in weight.matrices() {
                 let source = Source::new(&matrix, self.checkpoint, self.quantizer)?;
-                let pieces: Vec<usize> = (0..source.pieces()).collect();
-                for group in pieces.chunks(2 * rayon::current_num_threads()) {
+                let chunks: Vec<usize> = (0..source.chunks()).collect();
+                for group in chunks.chunks(2 * rayon::current_num_threads()) {
                     let converted: Vec<Result<_>> =
-                        group.par_iter().map(|piece| source.piece(*piece)).collect();
-                    for piece in converted {
-                        let piece = piece?;
-                        scales.extend_from_slice(&piece.scales);
-                        zero_points.extend_from_slice(&piece.zero_points);
-                        if stream.send(begin.take(), piece.elements).is_none() {
+                        group.par_iter().map(|chunk| source.chunk(*chunk)).collect();
+                    for chunk in converted {
+                        let chunk = chunk?;
+                        scales.extend_from_slice(&chunk.scales);
+                        zero_points.extend_from_slice(&chunk.zero_points);
+                        if stream.send(begin.take(), chunk.elements).is_none() {
                             return Ok(());
                         }
                     }
@@ -183,14 +183,14 @@ impl Writing<'_> {
     }
 }
 
-fn write_pieces(receiver: Receiver<Vec<u8>>, mut data: PartialFile) -> io::Result<PartialFile> {
-    for piece in receiver {
-        data.write_all(&piece)?;
+fn write_chunks(receiver: Receiver<Vec<u8>>, mut data: PartialFile) -> io::Result<PartialFile> {
+    for chunk in receiver {
+        data.write_all(&chunk)?;
     }
     Ok(data)
 }
 
-/// What goes to the writing thread.
+/// A message to the writing thread.
 struct Stream<'a> {
     sender: &'a SyncSender<Vec<u8>>,
     /// Bytes sent so far.

@@ -1,4 +1,4 @@
-//! `demo`: from a checkpoint to text, with the commands a user would type.
+//! `demo`: from a checkpoint to generated text, with the commands that a user would type.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::setup;
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
 
-/// Where the trained checkpoints lie, relative to the root.
+/// Folder of the trained checkpoints, relative to the root.
 const MODELS: &str = "tests/fixtures/models";
 
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
@@ -21,21 +21,21 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     };
     let golden = Path::new(MODELS).join("jetmoe-mini/golden.safetensors");
     let verify = jetmoe("verify").arg("--golden").arg(golden).args(["--backend", "ort,tract,reference"]);
-    let write = |backend| {
+    let generate = |backend| {
         jetmoe("run")
             .args(["--backend", backend, "--echo", "--max-new-tokens", "48"])
             .input("In the beginning")
     };
 
     steps.run("compare every backend with transformers", &workspace.root, &verify)?;
-    steps.run("write, with ONNX Runtime", &workspace.root, &write("ort"))?;
-    steps.run("write, with tract", &workspace.root, &write("tract"))?;
+    steps.run("generate with ONNX Runtime", &workspace.root, &generate("ort"))?;
+    steps.run("generate with tract", &workspace.root, &generate("tract"))?;
     let inspect = CommandLine::new(workspace.binary("jetmoe")).arg("inspect").arg(&artifact);
-    println!("\nThe artifact is in {}. What is in it:\n    {inspect}", artifact.display());
+    println!("\nThe artifact is in {}. Inspect it:\n    {inspect}", artifact.display());
     Ok(())
 }
 
-/// Exports one of the trained checkpoints and answers where the artifact is, relative to the root.
+/// Exports one of the trained checkpoints. Returns the artifact, relative to the root.
 pub(crate) fn export(workspace: &Workspace, steps: &mut Steps, model: &str) -> Result<PathBuf> {
     let artifact = workspace.target.join("demo").join(model);
     let export = CommandLine::new(workspace.binary("jetmoe-export"))
@@ -47,8 +47,8 @@ pub(crate) fn export(workspace: &Workspace, steps: &mut Steps, model: &str) -> R
     Ok(artifact)
 }
 
-/// Builds `jetmoe` and `jetmoe-export`. `--workspace` because with another selection of packages cargo would build the
-/// dependencies with other features, apart from those of the tests.
+/// Builds the commands. `--workspace`, because with another selection of packages cargo builds the dependencies again
+/// with other features.
 pub(crate) fn build_commands(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.run("build the commands", &workspace.root, &CommandLine::cargo(["build", "--workspace", "--bins"]))
 }

@@ -1,4 +1,4 @@
-//! `full-size`: a synthetic checkpoint of JetMoE-8B's widths, exported and run, with the time and memory of every step.
+//! `full-size`: exports and runs a synthetic checkpoint of JetMoE-8B's widths, with time and memory of every step.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,34 +14,34 @@ use crate::workspace::{Workspace, data_bytes};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Layers of the checkpoint; JetMoE-8B has 24, which take 17 GB on disk, and the exports 15 GB more
+    /// Layers of the checkpoint. The 24 of JetMoE-8B take 17 GB on disk, and the exports 15 GB more
     #[arg(long, default_value_t = 24)]
     layers: usize,
-    /// Folder to work in, which is emptied first and left behind
+    /// Folder to work in. It is cleared first and kept
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
 
-/// An export may not hold more than this, whatever the size of the checkpoint: 1 GiB.
+/// Limit of the anonymous memory of an export, whatever the size of the checkpoint: 1 GiB.
 const EXPORT_LIMIT: u64 = 1 << 30;
-/// Who runs 4-bit graphs: backend, profile, folder of the graph, and the anonymous memory that it may take per byte of
-/// weights and beside them.
+/// Runs of 4-bit graphs: backend, profile, folder of the graph, and the limit of anonymous memory as a factor of the
+/// weights plus a constant.
 const LOADED: &[(&str, &str, &str, f64, u64)] = &[
     ("ort", "onnxruntime", "onnx/onnxruntime", 1.4, 400 << 20),
     ("tract", "portable", "onnx", 1.4, 400 << 20),
-    // our operators read the weights where they are mapped
+    // custom operators read the mapped weights
     ("ort", "native", "onnx/native", 0.1, 150 << 20),
     ("tract", "native", "onnx/native", 0.1, 150 << 20),
 ];
 /// 16 tokens with jetmoe-mini's tokenizer.
 const PROMPT: &str = "In the beginning God created the heaven and the earth";
 
-/// What a command took.
+/// Time and memory of a command.
 struct Usage {
     seconds: f64,
-    /// Largest memory that no file stands behind, in bytes.
+    /// Peak anonymous memory in bytes.
     anonymous: u64,
-    /// Largest memory, mapped files included, in bytes.
+    /// Peak resident memory in bytes, including mapped files.
     resident: u64,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
     work(workspace, steps, arguments.layers, arguments.folder.as_deref())
 }
 
-/// One layer, as part of CI: every step of the full size but its length.
+/// One layer, for CI.
 pub(crate) fn small(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     build_commands(workspace, steps)?;
     work(workspace, steps, 1, None)
@@ -68,11 +68,11 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
     let mut rows = Vec::new();
     let mut step = |title: String, command: CommandLine| -> Result<Usage> {
         let mut usage = None;
-        steps.perform(&title, &format!("$ {command}"), || {
+        steps.run_step(&title, &format!("$ {command}"), || {
             usage = Some(measure(&command, &workspace.root)?);
             Ok(())
         })?;
-        let usage = usage.context("a step that was performed was measured")?;
+        let usage = usage.context("the step was not measured")?;
         rows.push(format!(
             "| {title} | {:.1} s | {} | {} |",
             usage.seconds,
@@ -98,11 +98,11 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
         let usage = step(format!("export {precision}, {profile}"), export)?;
         ensure!(
             usage.anonymous <= EXPORT_LIMIT,
-            "the export to {precision} held {}, and 1024 MiB are allowed",
+            "the export to {precision} took {}, and the limit is 1024 MiB",
             mebibytes(usage.anonymous)
         );
     }
-    for (backend, profile, graphs, share, beside) in LOADED {
+    for (backend, profile, graphs, factor, constant) in LOADED {
         let weights = data_bytes(&workspace.root.join(&artifact).join(graphs), "model_q4.onnx")?;
         let run = jetmoe("run")
             .arg("--model")
@@ -110,18 +110,16 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
             .args(["--precision", "q4", "--profile", profile, "--backend", backend])
             .args(["--prompt", PROMPT, "--max-new-tokens", "1"]);
         let usage = step(format!("first token of 16, q4, {profile}, {backend}"), run)?;
-        let allowed = (weights as f64 * share) as u64 + beside;
+        let allowed = (weights as f64 * factor) as u64 + constant;
         ensure!(
             usage.anonymous <= allowed,
-            "{backend} took {} for the {profile} graph with {} of weights, and {} are allowed",
+            "{backend} took {} for the {profile} graph with {} of weights, and the limit is {}",
             mebibytes(usage.anonymous),
             mebibytes(weights),
             mebibytes(allowed)
         );
     }
-    println!(
-        "\n| step | time | largest anonymous memory | with mapped files |\n| --- | ---: | ---: | ---: |"
-    );
+    println!("\n| step | time | peak anonymous memory | with mapped files |\n| --- | ---: | ---: | ---: |");
     println!("{}", rows.join("\n"));
     Ok(())
 }
@@ -130,7 +128,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// Runs a command and looks at its memory meanwhile. Memory is 0 where the system has no `/proc`.
+/// Runs a command and samples its memory, which is 0 on systems without `/proc`.
 fn measure(command: &CommandLine, folder: &Path) -> Result<Usage> {
     let begun = Instant::now();
     let mut child = command.start(folder)?;
@@ -153,7 +151,7 @@ fn measure(command: &CommandLine, folder: &Path) -> Result<Usage> {
     Ok(usage)
 }
 
-/// A size in `/proc/PID/status`, which gives kibibytes; 0 without it.
+/// A size in `/proc/PID/status`, which is in KiB; 0 if it is missing.
 fn field(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

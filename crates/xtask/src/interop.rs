@@ -1,9 +1,9 @@
-//! `interop`: every graph that the exporter can build, checked with the Python packages `onnx` and `onnxruntime`.
+//! `interop`: checks every kind of exported graph with the Python packages `onnx` and `onnxruntime`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::demo::build_commands;
 use crate::python::INTEROP;
@@ -12,23 +12,23 @@ use crate::workspace::Workspace;
 
 /// Folders of checkpoints with a `golden.safetensors`.
 const FIXTURES: [&str; 2] = ["tests/fixtures/goldens", "tests/fixtures/models"];
-/// Values of `--outputs`; the empty one leaves the option out.
+/// Values of `--outputs`; empty without the option.
 const OUTPUTS: [&str; 4] = ["", "hidden-states", "router-logits", "hidden-states,router-logits"];
-/// The range of `jetmoe_graph::Opset`. Every case is exported with the default; these cases with every other one.
+/// The range of `jetmoe_graph::Opset`. Every case is exported with the default one, and these cases with all of them.
 const OPSETS: [u32; 6] = [18, 19, 20, 21, 22, 23];
 const OPSET_CASES: [&str; 2] = ["tiny", "classifier"];
 
 /// How the weights of an export are stored.
 #[derive(Debug, PartialEq)]
 struct Storage {
-    /// Precision, options that change it, and the profile where it is not the portable one. `storage.py` reads it.
+    /// Precision, options that change it, and the profile if it is not portable. `storage.py` parses it.
     folder: &'static str,
     arguments: &'static [&'static str],
 }
 
 const FLOAT32: Storage = Storage { folder: "f32", arguments: &[] };
-/// The other ways to store weights, for which these cases are exported with all outputs. The vocabulary of `tiny` is odd,
-/// and the widths of `odd` are no multiples of a group.
+/// The other ways to store weights, with which these cases are exported with all outputs. The vocabulary of `tiny` is an
+/// odd number, and the widths of `odd` are not multiples of the group size.
 const STORAGES: [Storage; 12] = [
     Storage { folder: "f16", arguments: &["--precision", "f16"] },
     Storage { folder: "bf16", arguments: &["--precision", "bf16"] },
@@ -58,12 +58,12 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let folder = workspace.target.join("interop");
     let cases = cases(&workspace.root)?;
     let exports: Vec<Export<'_>> = cases.iter().flat_map(Export::all_of).collect();
-    steps.perform(
+    steps.run_step(
         "export every case",
         &format!("{} artifacts in {}", exports.len(), folder.display()),
         || {
             clear(&workspace.root.join(&folder))?;
-            exports.iter().try_for_each(|export| export.write(workspace, &folder))
+            write_all(&exports, workspace, &folder)
         },
     )?;
 
@@ -78,7 +78,19 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.run("interop", &workspace.root, &check)
 }
 
-/// Old artifacts would be checked too, whoever made them.
+/// Writes the exports, as many at a time as there are cores, because much of an export waits for the disk.
+fn write_all(exports: &[Export<'_>], workspace: &Workspace, folder: &Path) -> Result<()> {
+    let threads = std::thread::available_parallelism()?.get();
+    std::thread::scope(|scope| {
+        let write = |first| {
+            exports.iter().skip(first).step_by(threads).try_for_each(|export| export.write(workspace, folder))
+        };
+        let workers: Vec<_> = (0..threads).map(|first| scope.spawn(move || write(first))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
+    })
+}
+
+/// Removes earlier artifacts, which would be checked too.
 fn clear(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -96,7 +108,7 @@ struct Case {
     tasks: [&'static str; 2],
 }
 
-/// Every case, sorted by name.
+/// All cases, sorted by name.
 fn cases(root: &Path) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for fixtures in FIXTURES {
@@ -116,9 +128,9 @@ fn cases(root: &Path) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// What a checkpoint can be exported for, by its `config.json`.
+/// Tasks that a checkpoint can be exported for, by its `config.json`.
 fn tasks(config: &str) -> [&'static str; 2] {
-    // the one architecture whose name holds this word; a JSON parser would be xtask's largest dependency
+    // only this architecture has the word in its name, and a JSON parser would be xtask's largest dependency
     if config.contains("ForSequenceClassification") {
         ["sequence-classification", "backbone"]
     } else {
@@ -133,7 +145,7 @@ struct Export<'a> {
     checkpoint: &'a Path,
     task: &'static str,
     outputs: &'static str,
-    /// `None` is the exporter's default.
+    /// `None` for the default.
     opset: Option<u32>,
     storage: &'static Storage,
 }
@@ -170,7 +182,7 @@ impl<'a> Export<'a> {
         exports
     }
 
-    /// `check.py` reads what it may expect from this path.
+    /// The folder of the artifact, from which `check.py` derives its expectations.
     fn folder(&self) -> PathBuf {
         let outputs =
             if self.outputs.is_empty() { "plain".to_owned() } else { self.outputs.replace(',', "+") };
@@ -193,105 +205,12 @@ impl<'a> Export<'a> {
         }
         let output = command.output(&workspace.root)?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{}\nrun it alone with\n    {command}\n{said}", output.status);
+            let message = String::from_utf8_lossy(&output.stderr);
+            bail!("{}\nrun it alone with\n    {command}\n{message}", output.status);
         }
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-    use std::path::{Path, PathBuf};
-
-    use super::{Case, Export, FLOAT32, OPSETS, OUTPUTS, STORAGE_CASES, STORAGES, cases, tasks};
-
-    fn case(name: &str) -> Case {
-        Case { name: name.to_owned(), checkpoint: PathBuf::from(name), tasks: tasks("") }
-    }
-
-    #[test]
-    fn every_fixture_is_a_case() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let names: Vec<_> = cases(&root).unwrap().into_iter().map(|case| case.name).collect();
-        for name in ["bf16-sharded", "classifier", "jetmoe-mini", "jetmoe-mini-classifier", "legacy", "tiny"]
-        {
-            assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
-        }
-    }
-
-    #[test]
-    fn a_classifier_is_no_language_model() {
-        assert_eq!(
-            tasks(r#"{"architectures": ["JetMoeForSequenceClassification"]}"#),
-            ["sequence-classification", "backbone"]
-        );
-        assert_eq!(tasks(r#"{"architectures": ["JetMoEForCausalLM"]}"#), ["causal-lm", "backbone"]);
-    }
-
-    #[test]
-    fn every_task_is_exported_with_every_set_of_outputs() {
-        let case = case("dense");
-        let exports = Export::all_of(&case);
-        assert_eq!(exports.len(), case.tasks.len() * OUTPUTS.len());
-        assert!(exports.iter().all(|export| export.opset.is_none() && *export.storage == FLOAT32));
-    }
-
-    #[test]
-    fn tiny_is_exported_with_every_opset() {
-        let case = case("tiny");
-        let opsets: HashSet<_> = Export::all_of(&case).iter().map(|export| export.opset).collect();
-        assert_eq!(opsets.len(), OPSETS.len() + 1);
-    }
-
-    #[test]
-    fn two_cases_are_exported_with_every_storage() {
-        for name in STORAGE_CASES {
-            let case = case(name);
-            let exports = Export::all_of(&case);
-            for storage in &STORAGES {
-                let of_it: Vec<_> = exports.iter().filter(|export| export.storage == storage).collect();
-                assert_eq!(of_it.len(), 1, "{name}, {storage:?}");
-                assert_eq!(of_it[0].task, "causal-lm");
-                // without router logits nobody could tell which tokens went another way
-                assert!(of_it[0].outputs.contains("router-logits"));
-            }
-        }
-    }
-
-    #[test]
-    fn a_folder_says_how_weights_are_stored() {
-        for storage in &STORAGES {
-            let mut said: Vec<String> = Vec::new();
-            let mut arguments = storage.arguments.iter();
-            while let Some(argument) = arguments.next() {
-                said.push(match *argument {
-                    "--zero-points" => "zero-points".to_owned(),
-                    _ => arguments.next().unwrap().replace(':', "-"),
-                });
-            }
-            assert_eq!(storage.folder, said.join("+"));
-        }
-    }
-
-    #[test]
-    fn what_is_compared_with_a_portable_graph_has_one() {
-        for folder in STORAGES.iter().filter_map(|storage| storage.folder.strip_suffix("+onnxruntime")) {
-            assert!(STORAGES.iter().any(|storage| storage.folder == folder), "{folder}");
-        }
-    }
-
-    #[test]
-    fn every_export_has_a_folder_of_its_own() {
-        let case = case("tiny");
-        let exports = Export::all_of(&case);
-        let folders: HashSet<_> = exports.iter().map(Export::folder).collect();
-        assert_eq!(folders.len(), exports.len());
-        assert!(
-            folders.contains(Path::new("tiny/causal-lm/hidden-states+router-logits/18/f32")),
-            "{folders:?}"
-        );
-        assert!(folders.contains(Path::new("tiny/backbone/plain/default/f32")), "{folders:?}");
-    }
-}
+mod tests;

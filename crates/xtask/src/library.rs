@@ -1,4 +1,4 @@
-//! libonnxruntime out of PyPI's wheels.
+//! libonnxruntime, from the wheels on PyPI.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use crate::python;
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
 
-/// One of the Python packages that carry a libonnxruntime.
+/// A Python package that contains a libonnxruntime.
 pub(crate) struct Distribution {
-    /// PyPI's name.
+    /// Name on PyPI.
     package: &'static str,
     /// The version that the project is tested with.
     version: &'static str,
-    /// What follows the version in the name of its folder in the cache; `jetmoe-rt` knows it too (its `device.rs`).
+    /// Suffix of its folder in the cache, after the version. `jetmoe-rt` searches for it.
     suffix: &'static str,
-    /// Names the wheels by digest.
+    /// File that pins the wheels by digest.
     requirements: &'static str,
-    /// Which of the wheel's shared libraries are taken.
+    /// Shared libraries to install.
     parts: Parts,
 }
 
@@ -27,11 +27,11 @@ pub(crate) struct Distribution {
 enum Parts {
     /// libonnxruntime alone.
     Library,
-    /// All of them, as providers lie beside it, and what they are linked with.
+    /// All: the execution providers, and the libraries that they link to.
     All,
 }
 
-/// Computes on the CPU.
+/// For the CPU.
 pub(crate) const CPU: Distribution = Distribution {
     package: "onnxruntime",
     version: "1.32.0",
@@ -40,7 +40,7 @@ pub(crate) const CPU: Distribution = Distribution {
     parts: Parts::Library,
 };
 
-/// With the CUDA and TensorRT providers. Its versions come later than those for the CPU.
+/// With the CUDA and TensorRT providers. Its releases are later than those for the CPU.
 pub(crate) const GPU: Distribution = Distribution {
     package: "onnxruntime-gpu",
     version: "1.31.1",
@@ -58,17 +58,17 @@ pub(crate) const OPENVINO: Distribution = Distribution {
     parts: Parts::All,
 };
 
-/// The variable by which a user chooses a libonnxruntime; `jetmoe-rt` follows it too.
+/// Path of the libonnxruntime to use. `jetmoe-rt` reads it too.
 const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 
 impl Distribution {
-    /// pip's name of a system, and the file name of libonnxruntime in that system's wheel. Systems and processors are
-    /// named as in [`std::env::consts`].
+    /// pip's name of the platform, and the file name of libonnxruntime in its wheel. System and processor are named as in
+    /// [`std::env::consts`].
     fn wheel(&self, system: &str, processor: &str) -> Option<(&'static str, String)> {
         let linux = format!("libonnxruntime.so.{}", self.version);
         match (system, processor) {
             ("linux", "x86_64") => Some(("manylinux_2_28_x86_64", linux)),
-            // the other packages' wheels for these systems are not pinned, as nobody here has tried them
+            // the other packages are not tested on these systems, so their wheels are not pinned
             _ if self.parts == Parts::All => None,
             ("linux", "aarch64") => Some(("manylinux_2_28_aarch64", linux)),
             ("macos", "aarch64") => {
@@ -80,7 +80,7 @@ impl Distribution {
         }
     }
 
-    /// Its folder in the cache where `jetmoe-rt` looks for libonnxruntime (its `engine/library/search.rs`).
+    /// Its folder in the cache, where `jetmoe-rt` searches for libonnxruntime.
     fn folder(&self) -> Result<PathBuf> {
         let project = directories::ProjectDirs::from("", "", "jetmoe").with_context(|| {
             format!(
@@ -90,7 +90,7 @@ impl Distribution {
         Ok(project.cache_dir().join("onnxruntime").join(format!("{}{}", self.version, self.suffix)))
     }
 
-    /// Fetches it, unless it is there or the user chose another.
+    /// Fetches it, unless it is installed or the user named another.
     pub(crate) fn fetch_unless_named(&self, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         match std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
             Some(chosen) => {
@@ -101,7 +101,7 @@ impl Distribution {
         }
     }
 
-    /// Takes it out of the wheel into the cache, unless it is there.
+    /// Installs it in the cache, unless it is there.
     pub(crate) fn fetch(&self, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
         let (package, version) = (self.package, self.version);
@@ -120,7 +120,7 @@ impl Distribution {
 
         let interpreter = python::interpreter(workspace)?;
         let downloads = python::cache_folder(&format!("{package}-wheel"));
-        // the library is the same in the wheels for every Python version, so one wheel serves whatever Python is here
+        // the wheels for all Python versions contain the same library, so one wheel is enough
         let download = CommandLine::new(&interpreter)
             .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"])
             .args(["--only-binary", ":all:", "--implementation", "cp", "--python-version", "3.11"])
@@ -141,11 +141,11 @@ impl Distribution {
         steps.run(&format!("unpack {package}"), &workspace.root, &unpack)?;
 
         let unpacked = workspace.root.join(&downloads).join("onnxruntime").join("capi");
-        steps.perform(&format!("install {package}"), &format!("copy it to {}", folder.display()), || {
+        steps.run_step(&format!("install {package}"), &format!("copy it to {}", folder.display()), || {
             self.install(&unpacked, &file_name, &folder)
                 .with_context(|| format!("cannot copy {} to {}", unpacked.display(), folder.display()))
         })?;
-        // best effort: it is only disk space
+        // if that fails, it only takes disk space
         let _ = fs::remove_dir_all(workspace.root.join(&downloads));
         Ok(())
     }
@@ -153,8 +153,8 @@ impl Distribution {
     /// Copies libraries into the cache.
     fn install(&self, unpacked: &Path, library: &str, folder: &Path) -> std::io::Result<()> {
         fs::create_dir_all(folder)?;
-        // under a name that nobody looks for, until the copy is whole
-        let put = |name: &str| {
+        // under a temporary name until the copy is complete
+        let copy = |name: &str| {
             let partial = folder.join(format!("partial-{}", std::process::id()));
             fs::copy(unpacked.join(name), &partial)
                 .and_then(|_| fs::rename(&partial, folder.join(name)))
@@ -164,88 +164,14 @@ impl Distribution {
             for entry in fs::read_dir(unpacked)? {
                 let name = entry?.file_name().to_string_lossy().into_owned();
                 if name.starts_with("lib") && name != library {
-                    put(&name)?;
+                    copy(&name)?;
                 }
             }
         }
-        // last, since who finds it expects the others
-        put(library)
+        // last, because it needs the others
+        copy(library)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{CPU, Distribution, GPU, OPENVINO};
-
-    const SYSTEMS: [(&str, &str); 5] = [
-        ("linux", "x86_64"),
-        ("linux", "aarch64"),
-        ("macos", "aarch64"),
-        ("windows", "x86_64"),
-        ("windows", "aarch64"),
-    ];
-
-    fn systems(distribution: &Distribution) -> Vec<(&'static str, String)> {
-        SYSTEMS.iter().filter_map(|(system, processor)| distribution.wheel(system, processor)).collect()
-    }
-
-    #[test]
-    fn every_wheel_of_the_tested_version_has_a_digest() {
-        for (distribution, requirements) in [
-            (CPU, include_str!("../onnxruntime-requirements.txt")),
-            (GPU, include_str!("../onnxruntime-gpu-requirements.txt")),
-            (OPENVINO, include_str!("../onnxruntime-openvino-requirements.txt")),
-        ] {
-            let pinned = format!("{}=={} ", distribution.package, distribution.version);
-            assert!(requirements.contains(&pinned), "{requirements}");
-            assert_eq!(requirements.matches("--hash=sha256:").count(), systems(&distribution).len());
-        }
-    }
-
-    #[test]
-    fn every_system_has_a_library_for_the_cpu() {
-        assert_eq!(systems(&CPU).len(), SYSTEMS.len());
-    }
-
-    #[test]
-    fn a_library_that_names_its_version_names_the_tested_one() {
-        for (_, library) in systems(&CPU) {
-            assert!(library.contains("1.32.0") || library == "onnxruntime.dll", "{library}");
-        }
-    }
-
-    #[test]
-    fn a_system_without_a_wheel_is_known_to_have_none() {
-        assert_eq!(CPU.wheel("freebsd", "x86_64"), None);
-        assert_eq!(OPENVINO.wheel("macos", "aarch64"), None);
-    }
-
-    #[test]
-    fn a_library_goes_where_the_runtime_looks() {
-        for (distribution, folder) in [
-            (CPU, "onnxruntime/1.32.0"),
-            (GPU, "onnxruntime/1.31.1-gpu"),
-            (OPENVINO, "onnxruntime/1.24.1-openvino"),
-        ] {
-            let found = distribution.folder().unwrap();
-            assert!(found.ends_with(folder), "{}", found.display());
-        }
-    }
-
-    #[test]
-    fn providers_are_installed_beside_their_library_and_python_is_left_behind() {
-        let root = std::env::temp_dir().join(format!("jetmoe-xtask-{}", std::process::id()));
-        let (unpacked, folder) = (root.join("capi"), root.join("cache"));
-        std::fs::create_dir_all(&unpacked).unwrap();
-        for name in ["libonnxruntime.so.1", "libonnxruntime_providers_x.so", "onnxruntime_pybind11_state.so"]
-        {
-            std::fs::write(unpacked.join(name), name).unwrap();
-        }
-        OPENVINO.install(&unpacked, "libonnxruntime.so.1", &folder).unwrap();
-        let entries = std::fs::read_dir(&folder).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names, ["libonnxruntime.so.1", "libonnxruntime_providers_x.so"]);
-        std::fs::remove_dir_all(root).unwrap();
-    }
-}
+mod tests;

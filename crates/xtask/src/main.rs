@@ -1,8 +1,8 @@
-//! The project's chores, one command each: `cargo xtask --help`.
+//! The project's tasks, one command each: `cargo xtask --help`.
 //!
-//! It depends on no `jetmoe` crate, so that the first chore on a fresh machine starts within seconds; where it needs
-//! the project's commands, it has cargo build them and runs them as a person would.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
+//! xtask depends on no `jetmoe` crate, so that it builds within seconds. Tasks that need the project's commands build them
+//! with cargo and run them as a user would.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task prints to the terminal")]
 
 mod bench;
 mod ci;
@@ -11,7 +11,6 @@ mod full_size;
 mod interop;
 mod library;
 mod python;
-mod quality;
 mod regenerate;
 mod sanitizer;
 mod setup;
@@ -26,39 +25,39 @@ use clap::{Parser, Subcommand};
 use crate::step::Steps;
 use crate::workspace::Workspace;
 
-/// Chores of the jetmoe project. A fresh machine needs Rust and Python's pip, nothing else.
+/// Tasks of the jetmoe project. They need Rust and Python with pip, nothing else.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
-    chore: Chore,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Chore {
-    /// Fetch what cargo cannot: libonnxruntime, and on request those of other devices and the Python packages of the checks
+enum Task {
+    /// Fetch what cargo cannot: libonnxruntime, and optionally those for other devices and Python packages for checks
     Setup(setup::Arguments),
-    /// Export jetmoe-mini, verify it on every backend and print what it writes
+    /// Export jetmoe-mini, verify it on every backend and generate text
     Demo,
-    /// Run every test: cargo's, then the interop checks
+    /// Run all tests: the cargo tests, then the interop checks
     Test(test::Arguments),
     /// Check exported graphs with the Python packages onnx and onnxruntime
     Interop,
-    /// Make a checkpoint of JetMoE-8B's size, export and run it, and print time and memory: docs/full-size.md
+    /// Create a checkpoint of JetMoE-8B's size, export and run it, and print time and memory: docs/full-size.md
     FullSize(full_size::Arguments),
     /// Measure what each precision costs: docs/quality.md and docs/quality.svg
     Quality,
-    /// Measure the project and its peers on the same weights: docs/benchmarks/
+    /// Measure this project and the baselines on the same weights: docs/benchmarks/
     Bench(bench::Arguments),
-    /// Do everything that CI does, or the named stages of it
+    /// Run CI, or some of its stages
     Ci(ci::Arguments),
-    /// Rewrite the generated files that are checked in: the texts under graphs/
+    /// Rewrite the generated files under graphs/
     Regenerate(regenerate::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments.chore) {
+    match run(&arguments.task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nerror: {error:#}");
@@ -67,19 +66,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(chore: &Chore) -> anyhow::Result<()> {
+fn run(task: &Task) -> anyhow::Result<()> {
     let workspace = Workspace::locate()?;
     let mut steps = Steps::default();
-    match chore {
-        Chore::Setup(arguments) => setup::run(&workspace, &mut steps, arguments),
-        Chore::Demo => demo::run(&workspace, &mut steps),
-        Chore::Test(arguments) => test::run(&workspace, &mut steps, arguments),
-        Chore::Interop => interop::run(&workspace, &mut steps),
-        Chore::FullSize(arguments) => full_size::run(&workspace, &mut steps, arguments),
-        Chore::Quality => quality::run(&workspace, &mut steps),
-        Chore::Bench(arguments) => bench::run(&workspace, &mut steps, arguments),
-        Chore::Ci(arguments) => ci::run(&workspace, &mut steps, arguments),
-        Chore::Regenerate(arguments) => regenerate::run(&workspace, &mut steps, arguments),
+    match task {
+        Task::Setup(arguments) => setup::run(&workspace, &mut steps, arguments),
+        Task::Demo => demo::run(&workspace, &mut steps),
+        Task::Test(arguments) => test::run(&workspace, &mut steps, arguments),
+        Task::Interop => interop::run(&workspace, &mut steps),
+        Task::FullSize(arguments) => full_size::run(&workspace, &mut steps, arguments),
+        Task::Quality => bench::quality(&workspace, &mut steps),
+        Task::Bench(arguments) => bench::run(&workspace, &mut steps, arguments),
+        Task::Ci(arguments) => ci::run(&workspace, &mut steps, arguments),
+        Task::Regenerate(arguments) => regenerate::run(&workspace, &mut steps, arguments),
     }
 }
 

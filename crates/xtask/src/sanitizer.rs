@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
 
-/// How many inputs the fuzzer makes up: half a minute.
+/// Inputs of the fuzzer: half a minute.
 const RUNS: &str = "-runs=4000";
 
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
@@ -13,7 +13,8 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.run("kernels with any shapes", &workspace.root, &fuzz())
 }
 
-/// `-Z` needs a nightly compiler or `RUSTC_BOOTSTRAP`. The dev profile leaves the kernels' own checks out; here they are in.
+/// Tests with the assertions and overflow checks that the dev profile turns off for the kernels. `-Z` needs a nightly
+/// compiler or `RUSTC_BOOTSTRAP`.
 fn tests() -> CommandLine {
     CommandLine::cargo(["test", "--package", "jetmoe-kernels", "--tests"])
         // with a target, build scripts and macros are compiled without the sanitizer
@@ -22,13 +23,13 @@ fn tests() -> CommandLine {
         .env("RUSTFLAGS", "-Zsanitizer=address -Cdebug-assertions=on -Coverflow-checks=on")
 }
 
-/// What `cargo fuzz run shapes` does with a nightly compiler. The seed is fixed, so that a failure is no chance.
+/// Does what `cargo fuzz run shapes` does with a nightly compiler. The seed is fixed, so that failures are reproducible.
 fn fuzz() -> CommandLine {
     CommandLine::cargo(["run", "--release", "--locked", "--bin", "shapes"])
         .args(["--manifest-path", "crates/jetmoe-kernels/fuzz/Cargo.toml"])
         .args(["--target", "host-tuple", "--target-dir", "target/fuzz"])
         .args(["--", RUNS, "-seed=1", "-max_len=400", "-len_control=0", "-artifact_prefix=target/fuzz/"])
-        // naming each function that is reached takes longer than reaching it
+        // printing each new function takes longer than fuzzing
         .args(["-verbosity=0", "-print_funcs=0"])
         .env("RUSTC_BOOTSTRAP", "1")
         .env(

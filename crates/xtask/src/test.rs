@@ -1,4 +1,4 @@
-//! `test`: every test.
+//! `test`: all tests.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::{interop, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Passed to `cargo test --workspace`; then the interop checks are left out
+    /// Passed to `cargo test --workspace`; the interop checks are left out then
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CARGO TEST ARGUMENT")]
     cargo_arguments: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Where things lie.
+//! Folders of the project.
 
 use std::env::consts::EXE_SUFFIX;
 use std::fs;
@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Folders of the project. Chores run in `root`, so paths below it are used and shown relative to it.
+/// Folders of the project. Tasks run in `root`, so paths below it are relative to it.
 pub(crate) struct Workspace {
     /// The repository.
     pub(crate) root: PathBuf,
-    /// Cargo's target folder, relative to `root` if it lies there.
+    /// Cargo's target folder, relative to `root` if it is below it.
     pub(crate) target: PathBuf,
-    /// Where cargo puts the commands it builds, relative to `root` if it lies there.
+    /// Folder of the commands that cargo builds, relative to `root` if it is below it.
     binaries: PathBuf,
 }
 
 impl Workspace {
-    /// The workspace that this program was built from; its own place tells where cargo builds.
+    /// The workspace that this program was built from. The path of this program gives the target folder.
     pub(crate) fn locate() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let root = root.canonicalize().with_context(|| {
@@ -26,8 +26,8 @@ impl Workspace {
                 root.display()
             )
         })?;
-        let program = std::env::current_exe().context("this program's own path is unknown")?;
-        let binaries = program.parent().context("this program lies in no folder")?;
+        let program = std::env::current_exe().context("the path of this program is unknown")?;
+        let binaries = program.parent().context("this program has no folder")?;
         let target = binaries.parent().unwrap_or(binaries);
         let relative = |folder: &Path| folder.strip_prefix(&root).unwrap_or(folder).to_owned();
         Ok(Workspace { target: relative(target), binaries: relative(binaries), root })
@@ -44,7 +44,7 @@ impl Workspace {
     }
 }
 
-/// Size of the data file beside the graph in `folder`, by the beginning of its name.
+/// Size of the data file in a folder of graphs, by the prefix of its name.
 pub(crate) fn data_bytes(folder: &Path, prefix: &str) -> Result<u64> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let entry = entry?;

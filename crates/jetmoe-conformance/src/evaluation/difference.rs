@@ -1,4 +1,4 @@
-//! How far a language model's predictions lie from those of another, on the same text.
+//! Difference between the predictions of two language models on the same text.
 
 use jetmoe_artifact::OutputName;
 use jetmoe_rt::StepOutput;
@@ -10,24 +10,23 @@ use crate::comparison::chosen_experts;
 use crate::expectation::best;
 use crate::{Error, Result};
 
-/// A model against its baseline, usually the same model in float32. Perplexity can fall by chance when weights are
-/// rounded; these numbers cannot improve.
+/// Difference of a model from its baseline, usually the same model in float32. Quantization can lower the perplexity by
+/// chance; these measures cannot improve.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
-    /// Runtime and version of the baseline.
+    /// Backend and version of the baseline.
     pub baseline: String,
     /// The baseline's perplexity on the same tokens.
     pub baseline_perplexity: f64,
     /// Mean of Σ p ln(p / q) over the vocabulary, p the baseline's probabilities and q the model's, in nats per token.
     pub kl_divergence: f64,
-    /// Share of tokens whose most probable successor is the baseline's.
+    /// Share of tokens with the baseline's top-1 prediction.
     pub top1_agreement: f64,
-    /// Per layer, how often the routers choose the baseline's experts; empty if one of the two does not return the
-    /// routers' logits.
+    /// Agreement of the routers, per layer; empty unless both models return router logits.
     pub routers: Vec<RouterAgreement>,
 }
 
-/// Share of tokens that the routers of a layer send to exactly the baseline's experts.
+/// Share of tokens for which the routers of a layer select exactly the baseline's experts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RouterAgreement {
     /// The layer, from 0.
@@ -38,7 +37,7 @@ pub struct RouterAgreement {
     pub mlp: f64,
 }
 
-/// Sums on their way to a [`Difference`].
+/// Accumulates a [`Difference`].
 #[derive(Debug, Default)]
 pub(super) struct Differences {
     tokens: usize,
@@ -51,7 +50,7 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    /// Adds a window: what both models returned for its tokens, and the token that follows each but the last.
+    /// Adds a window: the outputs of both models for its tokens, and the successor of each token except the last.
     pub(super) fn add(
         &mut self,
         found: &StepOutput,
@@ -125,7 +124,7 @@ impl Differences {
     }
 }
 
-/// scores − ln Σ exp(scores), in double precision.
+/// scores − ln Σ exp(scores) in float64.
 fn log_probabilities(scores: ArrayView1<'_, f32>) -> Vec<f64> {
     let shift = log_sum_exp(scores);
     scores.iter().map(|score| f64::from(*score) - shift).collect()

@@ -1,22 +1,22 @@
-//! ONNX Runtime's own operators of attention.
+//! ONNX Runtime's contrib operators for attention.
 
 use super::{Builder, Value};
 use crate::graph::Attribute;
 use crate::{Dimension, ElementType, Result, Shape};
 
-/// Queries, keys and values of new tokens, side by side per token, and the cache they join.
+/// Queries, keys and values of the new tokens, and the cache they are appended to.
 pub(crate) struct GroupedQueries<'a> {
-    /// `[batch, sequence, kv_heads * group * channels]`, the heads of a group behind each other.
+    /// `[batch, sequence, kv_heads * group * channels]`, the heads of a group consecutive.
     pub(crate) queries: &'a Value,
     /// `[batch, sequence, kv_heads * channels]`
     pub(crate) keys: &'a Value,
     /// `[batch, sequence, kv_heads * channels]`
     pub(crate) values: &'a Value,
-    /// `[batch, kv_heads, room, channels]`
+    /// `[batch, kv_heads, capacity, channels]`
     pub(crate) past_key: &'a Value,
-    /// `[batch, kv_heads, room, channels]`
+    /// `[batch, kv_heads, capacity, channels]`
     pub(crate) past_value: &'a Value,
-    /// Place of the last token of each sequence, int32 `[batch]`.
+    /// Position of the last token of each sequence, int32 `[batch]`.
     pub(crate) last_positions: &'a Value,
     /// Cached and new tokens of the longest sequence, int32 `[]`.
     pub(crate) longest: &'a Value,
@@ -72,7 +72,7 @@ impl Builder {
     }
 
     /// Rotary embedding in its half-split form of `heads`, `[batch, sequence, heads * channels]`. `rows` `[batch,
-    /// sequence]` tells each token's row in the tables of cosines and sines, `[rows, channels / 2]`.
+    /// sequence]` holds each token's row in the tables of cosines and sines, `[rows, channels / 2]`.
     ///
     /// By the definition of `com.microsoft.RotaryEmbedding`.
     pub(crate) fn rotary_embedding(

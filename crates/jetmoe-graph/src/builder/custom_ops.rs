@@ -16,7 +16,7 @@ pub(crate) struct PackedWeight {
     values: WeightValues,
 }
 
-/// What tokens chose: experts `[tokens, k]` and the weight of each, `[tokens, k]`.
+/// The router's result: experts `[tokens, k]` and the gate of each, `[tokens, k]`.
 type Choices<'a> = (&'a Value, &'a Value);
 
 impl Builder {
@@ -150,7 +150,7 @@ impl Builder {
         }
     }
 
-    /// A node whose operands and attributes are put in order by the operator's schema.
+    /// Adds a node with operands and attributes in the order of the operator's schema.
     fn custom_node(
         &mut self,
         operator: CustomOperator,

@@ -1,4 +1,4 @@
-//! Builds a graph operator by operator. Every value knows its element type and symbolic shape, and an operator that is
+//! Builds a graph operator by operator. Every value has an element type and a symbolic shape, and an operator that is
 //! given operands it cannot take is refused where it is made, with the node's place and all shapes in the message.
 
 mod attention;
@@ -84,7 +84,7 @@ pub(crate) struct Builder {
     used_names: HashMap<String, usize>,
     /// Constants that exist already, by their name.
     constants: HashMap<String, Value>,
-    /// One-element vectors that hold sizes, by what they hold.
+    /// One-element vectors of sizes, by size.
     sizes: HashMap<Dimension, Value>,
     /// Concatenated size vectors, by their parts.
     size_vectors: HashMap<Vec<sizes::Part>, Value>,
@@ -135,8 +135,7 @@ impl Builder {
         value
     }
 
-    /// Declares an input that is zeros where a client does not give it: ONNX takes an initializer of an input's name for
-    /// its default.
+    /// Declares an input that defaults to zeros: in ONNX an initializer with an input's name is the input's default.
     pub(crate) fn optional_input(&mut self, spec: &InputSpec) -> Value {
         let shape = sizes::shape(&spec.shape);
         let elements: i64 = shape.0.iter().filter_map(Dimension::fixed).product();
@@ -146,7 +145,7 @@ impl Builder {
         value
     }
 
-    /// Makes a value the output of the contract that `spec` describes.
+    /// Declares a value as the output `spec` of the signature.
     ///
     /// # Errors
     /// [`Error::Output`] if type or shape differ.
@@ -190,8 +189,8 @@ impl Builder {
         }
     }
 
-    /// The bytes of one tensor of a weight, which the graph has already, as a tensor of another element type: as many
-    /// rows as are asked for, or a vector.
+    /// The bytes of one tensor of a weight that is already in the graph, as a tensor of another element type: with the
+    /// requested number of rows, or a vector.
     ///
     /// # Errors
     /// [`Error::NoView`] for a weight that the graph does not have, or bytes that hold no whole number of elements.

@@ -61,7 +61,7 @@ impl Builder {
     }
 
     /// Puts `rows` `[n, width]` to the places `indices` `[n]` of a new matrix `[size, width]`, whose other rows are
-    /// zero. `size` comes from the graph's inputs and not from the rows: tract needs to know it without running.
+    /// zero. `size` is computed from the graph's inputs and not from the rows, because tract must know it before a run.
     pub(crate) fn scatter_rows(&mut self, rows: &Value, indices: &Value, size: &Dimension) -> Result<Value> {
         self.require_float("ScatterND", &[rows])?;
         self.require_element("ScatterND", &[indices], ElementType::Int64)?;

@@ -139,7 +139,7 @@ impl Builder {
         Ok(self.node("Slice", &[operand, &starts, &ends, &axes], Vec::new(), operand.element, shape))
     }
 
-    /// The operands one behind the other along an axis.
+    /// Concatenates the operands along an axis.
     pub(crate) fn concat(&mut self, operands: &[&Value], axis: usize) -> Result<Value> {
         let Some((first, others)) = operands.split_first() else {
             return self.refuse("Concat", operands, "there must be at least one operand");

@@ -1,4 +1,4 @@
-//! Sizes that only the running graph knows, computed from the shapes of its inputs.
+//! Sizes that are known only at run time, computed from the shapes of the graph's inputs.
 
 use jetmoe_artifact::Axis;
 use jetmoe_artifact::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
@@ -46,7 +46,7 @@ impl Builder {
         }
     }
 
-    /// The size of one axis of `operand` as it is when the graph runs, an int64 scalar, `[]`.
+    /// The size of one axis of `operand` at run time, an int64 scalar, `[]`.
     pub(crate) fn size_of(&mut self, operand: &Value, axis: usize) -> Result<Value> {
         let size = self.axis_size(operand, axis);
         self.squeeze(&size, 0)
@@ -69,9 +69,9 @@ impl Builder {
         self.join_parts(parts.collect())
     }
 
-    /// `Reshape`'s second operand: 0 keeps the size of a leading axis, and -1 stands for a size that is the only unknown
-    /// one, so that most reshapes need no computation. Where several are unknown all are computed: tract cannot divide
-    /// by a sum of symbols to infer one of them. It also misreads a 0 behind an axis that changed.
+    /// `Reshape`'s second operand: 0 keeps the size of a leading axis, -1 infers a single unknown size, so that most
+    /// reshapes need no computation. If several sizes are unknown, all are computed: tract cannot divide by a sum of
+    /// symbols to infer one of them. It also misreads a 0 after an axis that changed.
     pub(super) fn reshape_target(&mut self, from: &Shape, to: &Shape) -> Result<Value> {
         let mut parts: Vec<Part> =
             to.0.iter()
@@ -89,7 +89,7 @@ impl Builder {
             }
         };
         inferred(&mut parts, &|part| matches!(part, Part::Computed(_)));
-        // no input tells it: how many logits are wanted
+        // the number of logits to keep cannot be read from the shape of an input
         inferred(
             &mut parts,
             &|part| matches!(part, Part::Computed(size) if *size == Dimension::symbol(LOGITS_LENGTH)),
@@ -154,7 +154,7 @@ impl Builder {
         Ok(value)
     }
 
-    /// The size that a symbol stands for, read off the first input that has it as a dimension.
+    /// The size of a symbol, read from the first input with that dimension.
     fn symbol_size(&mut self, symbol: &str) -> Result<Value> {
         let wanted = Dimension::symbol(symbol);
         if let Some(value) = self.sizes.get(&wanted) {
@@ -173,7 +173,7 @@ impl Builder {
         Ok(value)
     }
 
-    /// Sizes are shared by the whole graph, so their nodes stand outside the scope that happens to need them first.
+    /// Sizes are shared by the whole graph, so their nodes are outside the scope that first needs them.
     fn in_sizes_scope<T>(&mut self, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let outer = std::mem::replace(&mut self.scopes, vec!["sizes".to_owned()]);
         let result = build(self);

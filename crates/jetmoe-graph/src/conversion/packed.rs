@@ -3,31 +3,32 @@
 use half::bf16;
 use jetmoe_format::{BLOCK_INPUTS, ElementType, PANEL_ROWS, PackedLayout};
 
-use super::{Piece, QUANTIZED_PIECE, RowPart, Source};
+use super::{Chunk, QUANTIZED_CHUNK, RowPart, Source};
 use crate::Result;
 
-/// Panels of a piece.
-pub(super) fn panels_of_a_piece(layout: &PackedLayout) -> usize {
-    (QUANTIZED_PIECE / (PANEL_ROWS * layout.inputs).max(1)).max(1)
+/// Panels per chunk.
+pub(super) fn panels_per_chunk(layout: &PackedLayout) -> usize {
+    (QUANTIZED_CHUNK / (PANEL_ROWS * layout.inputs).max(1)).max(1)
 }
 
 impl Source<'_> {
     /// Some panels of one matrix.
-    pub(super) fn panels(&self, index: usize, layout: &PackedLayout) -> Result<Piece> {
-        let first = index * panels_of_a_piece(layout);
-        let mut piece = Piece::default();
-        for panel in first..(first + panels_of_a_piece(layout)).min(layout.panels()) {
+    pub(super) fn panels(&self, index: usize, layout: &PackedLayout) -> Result<Chunk> {
+        let first = index * panels_per_chunk(layout);
+        let mut chunk = Chunk::default();
+        for panel in first..(first + panels_per_chunk(layout)).min(layout.panels()) {
             if layout.scheme.format.is_quantized() {
-                self.panel_of_codes(panel, layout, &mut piece)?;
+                self.panel_of_codes(panel, layout, &mut chunk)?;
             } else {
-                self.panel_of_floats(panel, layout, &mut piece)?;
+                self.panel_of_floats(panel, layout, &mut chunk)?;
             }
         }
-        Ok(piece)
+        Ok(chunk)
     }
 
-    /// Padding stands for zero: by its code in the columns after a row, by its scale in the rows after the last.
-    fn panel_of_codes(&self, panel: usize, layout: &PackedLayout, piece: &mut Piece) -> Result<()> {
+    /// Packs a panel of codes. Padding dequantizes to zero: by its code in columns after a row, by its scale in rows after
+    /// the last.
+    fn panel_of_codes(&self, panel: usize, layout: &PackedLayout, chunk: &mut Chunk) -> Result<()> {
         let scheme = &layout.scheme;
         let (columns, groups) = (layout.inputs, scheme.groups(layout.inputs));
         let default = scheme.format.default_zero_point();
@@ -60,15 +61,15 @@ impl Source<'_> {
             }
             layout.pack_codes(&mut elements, position, &codes);
         }
-        piece.elements.append(&mut elements);
-        piece.scales.extend(scheme.encode_scales(&scales));
+        chunk.elements.append(&mut elements);
+        chunk.scales.extend(scheme.encode_scales(&scales));
         if scheme.zero_points {
-            piece.zero_points.append(&mut zero_points);
+            chunk.zero_points.append(&mut zero_points);
         }
         Ok(())
     }
 
-    fn panel_of_floats(&self, panel: usize, layout: &PackedLayout, piece: &mut Piece) -> Result<()> {
+    fn panel_of_floats(&self, panel: usize, layout: &PackedLayout, chunk: &mut Chunk) -> Result<()> {
         let columns = layout.inputs;
         let mut weights = vec![0.0; columns];
         let mut elements = vec![0; layout.panel_bytes()];
@@ -83,7 +84,7 @@ impl Source<'_> {
             }
             layout.pack_elements(&mut elements, position, &rounded);
         }
-        piece.elements.append(&mut elements);
+        chunk.elements.append(&mut elements);
         Ok(())
     }
 }

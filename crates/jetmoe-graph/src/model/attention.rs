@@ -15,7 +15,7 @@ use crate::builder::{Builder, Value};
 use crate::{Result, Weight};
 
 /// The attention half of a layer: a mixture of attention heads. Every expert has a query and an output projection;
-/// keys and values are shared. A token's s-th best expert gives it `kv_heads` query heads, of which head j looks at
+/// keys and values are shared. A token's s-th best expert provides `kv_heads` query heads, and query head j attends to
 /// key head j.
 pub(super) struct Attention<'a> {
     pub(super) config: &'a ModelConfig,

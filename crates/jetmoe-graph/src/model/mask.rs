@@ -4,15 +4,15 @@ use super::Sizes;
 use crate::builder::{Builder, Value};
 use crate::{ElementType, Result};
 
-/// Bias on the attention scores, `[batch, 1, k * sequence, total]`: 0 where a query may look at a key, else the least
-/// finite float32, so that a padded query, which may look at nothing, gives numbers and not NaN.
+/// Bias on the attention scores, `[batch, 1, k * sequence, total]`: 0 where a query attends to a key, else the least
+/// finite float32. It is finite so that a padded query, which attends to nothing, yields finite values and not NaN.
 ///
-/// A query may look at the keys that count (`attention_mask` is 1) up to its own place. Tokens are told apart by how
-/// many count up to and with them: a key that counts lies behind the query exactly if more count up to it. The same
-/// mask from two `Range`s is folded wrongly by tract where both have the same length.
+/// A query attends to the unmasked keys (`attention_mask` is 1) up to its own position. Positions are compared by the
+/// cumulative sum of the mask: an unmasked key comes after the query exactly if its sum is larger. tract folds the same
+/// mask built from two `Range`s incorrectly if both have the same length.
 ///
-/// The k queries of a token, one per chosen expert, see the same; they lie behind each other as in the scores, so the
-/// mask is repeated once, here.
+/// The k queries of a token, one per selected expert, have the same mask and are consecutive in the scores, so the mask
+/// is repeated once, here.
 pub(super) fn bias(
     builder: &mut Builder,
     attention_mask: &Value,

@@ -16,13 +16,13 @@ pub(super) struct Choice {
     pub(super) logits: Value,
     /// The best experts of each token, `[tokens, k]`.
     pub(super) experts: Value,
-    /// Weight of each of them, `[tokens, k]`.
+    /// Gate of each of them, `[tokens, k]`.
     pub(super) gates: Value,
 }
 
 /// Which rows each expert works on.
 pub(super) struct Routes {
-    /// Weight of each chosen expert, `[tokens, k]`.
+    /// Gate of each selected expert, `[tokens, k]`.
     gates: Value,
     /// Per expert, the slots that chose it, ascending: `[slots of this expert]`. Together they are all slots.
     pub(super) slots_of_expert: Vec<Value>,
@@ -85,7 +85,7 @@ impl Routes {
         Ok(Routes { gates: choice.gates.clone(), slots_of_expert, tokens_of_expert })
     }
 
-    /// Brings the experts' results back into the order of the slots. `results` holds per expert one row for each of
+    /// Scatters the experts' results back into the order of the slots. `results` holds per expert one row for each of
     /// its slots, `[slots of this expert, width]`; the result is `[slots, width]`. Every slot belongs to exactly one
     /// expert, so one scatter without addition does it.
     pub(super) fn scatter(&self, builder: &mut Builder, results: &[Value], sizes: &Sizes) -> Result<Value> {
@@ -107,8 +107,7 @@ impl Routes {
     }
 }
 
-/// What every expert makes of its rows: `compute` gets the number of the expert and the rows of `source` that
-/// `rows_of_expert` names for it, and works in a scope of its own.
+/// Applies `compute` to every expert and its rows of `source`, given by `rows_of_expert`, each in its own scope.
 pub(super) fn per_expert(
     builder: &mut Builder,
     source: &Value,

@@ -8,10 +8,10 @@ use super::{Sizes, mask};
 use crate::builder::{Builder, GroupedQueries, Value};
 use crate::{Dimension, ElementType, Result, Shape};
 
-/// Scaled dot-product attention with a cache, in the form that the cache's update asks for. What it needs of the mask is
-/// computed once and shared by all layers.
+/// Scaled dot-product attention with a cache, in the form that the cache update requires. The values derived from the mask
+/// are computed once and shared by all layers.
 pub(super) enum ScaledDotProduct {
-    /// Standard operators, over a cache that is returned longer.
+    /// Standard operators; the longer cache is an output.
     Masked {
         /// `[batch, 1, k * sequence, total]`
         bias: Value,
@@ -93,7 +93,7 @@ impl ScaledDotProduct {
     }
 }
 
-/// All slots of a key head are rows of one product, so keys and values are never repeated.
+/// Attention in standard operators. All slots of a key head are rows of one product, so keys and values are not repeated.
 fn masked(
     builder: &mut Builder,
     config: &ModelConfig,
@@ -126,7 +126,7 @@ fn masked(
     let queries = builder.reshape(&queries, merged)?; // [batch, kv_heads, k * seq, channels]
     let keys = builder.transpose(&present_key, &[0, 1, 3, 2])?; // [batch, kv_heads, channels, total]
     let scores = builder.matmul(&queries, &keys)?; // [batch, kv_heads, k * seq, total]
-    // the bias is float32: with it float16 scores would leave their range
+    // the bias is float32; float16 scores would overflow
     let scores = builder.cast(&scores, ElementType::Float32);
     let scores = builder.add(&scores, bias)?;
     let weights = builder.softmax(&scores)?; // [batch, kv_heads, k * seq, total]

@@ -168,7 +168,7 @@ fn any_way() -> impl Strategy<Value = Way> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Sizes that are no multiple of anything: odd rows, short last groups, pieces that end anywhere.
+    /// Sizes that are not a multiple of any block: odd rows, short last groups, chunks that end anywhere.
     #[test]
     fn matrices_of_any_size_are_quantized_whole(
         way in any_way(),
@@ -186,9 +186,9 @@ proptest! {
     }
 }
 
-/// Wider than a band of columns and longer than a piece, with a rest in both directions.
+/// Wider than a band of columns and longer than a chunk, with a rest in both directions.
 #[test]
-fn matrices_of_several_pieces_are_quantized_whole() {
+fn matrices_of_several_chunks_are_quantized_whole() {
     let folder = tempfile::tempdir().unwrap();
     let sizes = Sizes { hidden: 1031, intermediate: 557, experts: 1 };
     let value =

@@ -1,5 +1,5 @@
 //! The sizes of the layer and the experts that its tokens choose. The benchmark of Candle's kernels
-//! (`crates/jetmoe-reference/benches/q4k.rs`) uses this file; that of the other runtimes (`crates/xtask/peers/layers.py`)
+//! (`crates/jetmoe-reference/benches/q4k.rs`) uses this file; that of the other runtimes (`crates/jetmoe-bench/baselines/layers.py`)
 //! computes the same.
 
 use std::collections::BTreeSet;

@@ -1,0 +1,213 @@
+//! `jetmoe-bench layers`: one MLP layer of a mixture of experts in the kernels of this project and of the baselines.
+
+mod page;
+mod plot;
+mod results;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use crate::command::{self, baseline};
+use crate::rounds::Rounds;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How often to measure each target
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Threads of each target
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BenchTarget {
+    /// This project, with the instruction set that it chooses.
+    Jetmoe,
+    /// This project, with another instruction set.
+    Isa(&'static str),
+    OnnxRuntime,
+    Openvino,
+    TransformersBf16,
+    /// Kernels of another library that this project could use instead of its own.
+    Candle,
+}
+
+impl BenchTarget {
+    const ALL: [BenchTarget; 10] = [
+        BenchTarget::Jetmoe,
+        BenchTarget::Isa("amx"),
+        BenchTarget::Isa("avx512vnni"),
+        BenchTarget::Isa("avx2"),
+        BenchTarget::Isa("neon"),
+        BenchTarget::Isa(GENERIC),
+        BenchTarget::OnnxRuntime,
+        BenchTarget::Openvino,
+        BenchTarget::TransformersBf16,
+        BenchTarget::Candle,
+    ];
+
+    /// As in the raw results and in `baselines/layers.py`.
+    fn name(self) -> String {
+        match self {
+            BenchTarget::Jetmoe => "jetmoe".to_owned(),
+            BenchTarget::Isa(isa) => format!("jetmoe-{isa}"),
+            BenchTarget::OnnxRuntime => "onnxruntime".to_owned(),
+            BenchTarget::Openvino => "openvino".to_owned(),
+            BenchTarget::TransformersBf16 => "transformers-bf16".to_owned(),
+            BenchTarget::Candle => "candle".to_owned(),
+        }
+    }
+
+    fn is_jetmoe(self) -> bool {
+        matches!(self, BenchTarget::Jetmoe | BenchTarget::Isa(_))
+    }
+
+    /// Whether a user would run it instead of this project.
+    fn is_client(self) -> bool {
+        !self.is_jetmoe() && self != BenchTarget::Candle
+    }
+
+    /// Numbers of tokens to measure. The generic kernels would take minutes for many.
+    fn tokens(self) -> &'static [usize] {
+        if self == BenchTarget::Isa(GENERIC) { &TOKENS[..2] } else { TOKENS }
+    }
+}
+
+/// The portable kernels.
+const GENERIC: &str = "generic";
+const TOKENS: &[usize] = &[1, 16, 128, 512];
+/// Layers that are computed in turn, so that the caches hold none of the next one's weights.
+const LAYERS: &str = "4";
+/// Measurements per number of tokens and round.
+const REPETITIONS: &str = "3";
+/// Chooses an instruction set of `jetmoe-kernels`.
+const ISA_VARIABLE: &str = "JETMOE_KERNELS";
+/// Packages with their benchmark of a layer.
+const KERNELS: (&str, &str) = ("jetmoe-kernels", "layers");
+const CANDLE: (&str, &str) = ("jetmoe-reference", "q4k");
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    for package in [KERNELS, CANDLE] {
+        command::run(&format!("build the benchmark of {}", package.0), cargo_bench(package).arg("--no-run"))?;
+    }
+    let threads = arguments.threads.to_string();
+    let mut rounds = Vec::new();
+    for round in 1..=arguments.rounds {
+        let mut results = Map::new();
+        for target in BenchTarget::ALL {
+            if let (BenchTarget::Isa(isa), Some(jetmoe)) = (target, results.get("jetmoe"))
+                && !is_other_available(jetmoe, isa)
+            {
+                continue;
+            }
+            let title = format!("round {round}, {}", target.name());
+            results.insert(target.name(), measure(&title, target, &threads)?);
+        }
+        rounds.push(Value::Object(results));
+    }
+    let raw = json!({
+        "command": format!("cargo xtask bench --kernels --rounds {} --threads {threads}", arguments.rounds),
+        "processor": processor(),
+        "rounds": rounds,
+    });
+    let folder = Path::new("docs/kernels");
+    // first, because it took long to measure
+    command::write_files(folder, &[("raw.json", &format!("{raw:#}\n"))])?;
+    let rounds = Rounds { raw: &raw };
+    let (plot, page) = (plot::draw(&rounds)?, page::page(&rounds)?);
+    println!("\n{page}");
+    command::write_files(folder, &[("roofline.svg", &plot), ("README.md", &page)])
+}
+
+/// Whether this processor has an instruction set and it is not the one that jetmoe chose.
+fn is_other_available(jetmoe: &Value, isa: &str) -> bool {
+    let available = jetmoe["available"].as_array();
+    available.is_some_and(|sets| sets.iter().any(|set| set == isa)) && jetmoe["instructions"] != isa
+}
+
+fn cargo_bench((package, name): (&str, &str)) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["bench", "--quiet", "--package", package, "--bench", name]);
+    cargo
+}
+
+fn benchmark(target: BenchTarget, threads: &str) -> Command {
+    let mut command = match target {
+        BenchTarget::Jetmoe | BenchTarget::Isa(_) => cargo_bench(KERNELS),
+        BenchTarget::Candle => cargo_bench(CANDLE),
+        _ => baseline("layers.py"),
+    };
+    match target {
+        BenchTarget::Jetmoe => command.args(["--", "--rounds", REPETITIONS]),
+        BenchTarget::Isa(isa) => command.env(ISA_VARIABLE, isa).args(["--", "--rounds", REPETITIONS]),
+        BenchTarget::Candle => {
+            command.env("RAYON_NUM_THREADS", threads).args(["--", "--repetitions", REPETITIONS])
+        }
+        _ => command.args(["--baseline", &target.name(), "--repetitions", REPETITIONS]),
+    };
+    let tokens: Vec<String> = target.tokens().iter().map(ToString::to_string).collect();
+    command.args(["--threads", threads, "--layers", LAYERS, "--tokens", &tokens.join(",")]);
+    command
+}
+
+/// Runs the benchmark of a target: an object with the field `runs`.
+fn measure(title: &str, target: BenchTarget, threads: &str) -> Result<Value> {
+    let mut command = benchmark(target, threads);
+    let text = command::output(title, &mut command)?;
+    let lines: Vec<Value> = text
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("invalid JSON was printed by\n{command:?}"))?;
+    let mut lines = lines.into_iter();
+    let mut result = lines.next().with_context(|| format!("no JSON was printed by\n{command:?}"))?;
+    if target.is_jetmoe() {
+        // the benchmark prints a line for the machine and one for each number of tokens
+        result["runs"] = lines.collect();
+    }
+    Ok(result)
+}
+
+/// Name of the processor, on systems with `/proc`.
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("model name"));
+    let name = line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim());
+    name.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_python_program_knows_the_clients() {
+        let program = include_str!("../../baselines/layers.py");
+        for client in BenchTarget::ALL.iter().filter(|target| target.is_client()) {
+            assert!(program.contains(&format!("\"{}\"", client.name())), "{}", client.name());
+        }
+    }
+
+    #[test]
+    fn an_instruction_set_is_measured_only_if_it_gives_another_row() {
+        let jetmoe = json!({ "instructions": "avx2", "available": [GENERIC, "avx2"] });
+        assert!(is_other_available(&jetmoe, GENERIC));
+        assert!(!is_other_available(&jetmoe, "avx2"));
+        assert!(!is_other_available(&jetmoe, "amx"));
+    }
+
+    #[test]
+    fn an_instruction_set_is_chosen_by_the_environment() {
+        let shown = format!("{:?}", benchmark(BenchTarget::Isa(GENERIC), "2"));
+        assert!(shown.starts_with(&format!("{ISA_VARIABLE}=\"{GENERIC}\" \"cargo\" \"bench\"")), "{shown}");
+        let end = r#""--rounds" "3" "--threads" "2" "--layers" "4" "--tokens" "1,16""#;
+        assert!(shown.ends_with(end), "{shown}");
+    }
+}

@@ -1,0 +1,273 @@
+//! `jetmoe-bench models`: this project and the baselines on the same weights.
+
+mod goals;
+mod page;
+mod plot;
+mod results;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
+
+use crate::command::{self, baseline, jetmoe};
+use crate::rounds::Rounds;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// What to measure
+    #[arg(
+        long,
+        alias = "peers",
+        value_enum,
+        value_delimiter = ',',
+        default_values_t = BenchTarget::value_variants().to_vec()
+    )]
+    targets: Vec<BenchTarget>,
+    /// How often to measure each target
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Threads of each target
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
+    /// Tokens to decode after each prompt
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    new_tokens: u16,
+    /// Layers of the checkpoint, which has JetMoE-8B's widths
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    layers: u16,
+    /// Folder for the results
+    #[arg(long, value_name = "DIR", default_value = "docs/benchmarks")]
+    output: PathBuf,
+}
+
+/// What is measured: a graph of this project, or a baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BenchTarget {
+    JetmoeQ4,
+    JetmoeQ4Tract,
+    JetmoeQ4Onnxruntime,
+    JetmoeBf16,
+    JetmoeF32,
+    TransformersBf16,
+    TransformersF32,
+    TransformersOnnx,
+    Openvino,
+}
+
+/// A graph of this project, and the backend that runs it.
+#[derive(Clone, Copy)]
+struct JetmoeRun {
+    precision: &'static str,
+    profile: &'static str,
+    backend: &'static str,
+}
+
+impl BenchTarget {
+    /// As on the command line, in `baselines/models.py` and in the raw results.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// What to run; `None` for a baseline.
+    fn jetmoe(self) -> Option<JetmoeRun> {
+        let run = |precision, profile, backend| Some(JetmoeRun { precision, profile, backend });
+        match self {
+            BenchTarget::JetmoeQ4 => run("q4", "native", "ort"),
+            BenchTarget::JetmoeQ4Tract => run("q4", "native", "tract"),
+            BenchTarget::JetmoeQ4Onnxruntime => run("q4", "onnxruntime", "ort"),
+            BenchTarget::JetmoeBf16 => run("bf16", "native", "ort"),
+            BenchTarget::JetmoeF32 => run("f32", "onnxruntime", "ort"),
+            _ => None,
+        }
+    }
+
+    /// Precision and profile of the graph to export for it, if it needs one.
+    fn export(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            BenchTarget::Openvino => Some(("f32", "portable")),
+            _ => self.jetmoe().map(|run| (run.precision, run.profile)),
+        }
+    }
+}
+
+/// Batch sizes and prompt lengths for every target.
+const SHAPES: &[(usize, usize)] = &[(1, 128), (1, 512), (8, 128)];
+/// More prompts for one target, to show how decoding slows down as the cache grows.
+const MORE_PROMPTS: &[usize] = &[64, 2048];
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let bench = Bench { arguments, folder: command::work_folder("bench")? };
+    bench.prepare()?;
+    let mut rounds = Vec::new();
+    for round in 1..=arguments.rounds {
+        let mut results = Map::new();
+        for target in &arguments.targets {
+            let title = format!("round {round}, {}", target.name());
+            results.insert(target.name(), bench.measure(&title, *target)?);
+        }
+        rounds.push(Value::Object(results));
+    }
+    let raw = json!({
+        "command": bench.command(),
+        "checkpoint_bytes": bench.checkpoint_bytes()?,
+        "rounds": rounds,
+    });
+    let rounds = Rounds { raw: &raw };
+    let (plot, page) = (plot::draw(&rounds)?, page::page(&rounds)?);
+    println!("\n{page}");
+    let files = [("raw.json", &*format!("{raw:#}\n")), ("decode.svg", &plot), ("README.md", &page)];
+    command::write_files(&arguments.output, &files)
+}
+
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    /// Folder of checkpoint and exports.
+    folder: PathBuf,
+}
+
+impl Bench<'_> {
+    fn checkpoint(&self) -> PathBuf {
+        self.folder.join("checkpoint")
+    }
+
+    fn artifact(&self) -> PathBuf {
+        self.folder.join("artifact")
+    }
+
+    fn transformers_graph(&self) -> PathBuf {
+        self.folder.join("transformers-onnx").join("model.onnx")
+    }
+
+    /// Makes checkpoint and exports anew, because earlier ones may be of another version.
+    fn prepare(&self) -> Result<()> {
+        command::clear(&self.folder)?;
+        let layers = self.arguments.layers.to_string();
+        let mut synth = jetmoe("jetmoe")?;
+        synth.args(["synth", "--like", "jetmoe-8b", "--layers", &layers, "--output"]).arg(self.checkpoint());
+        command::run("make the checkpoint", &mut synth)?;
+        let exports: BTreeSet<_> =
+            self.arguments.targets.iter().filter_map(|target| target.export()).collect();
+        for (precision, profile) in exports {
+            let mut export = jetmoe("jetmoe-export")?;
+            export.arg(self.checkpoint()).arg("--output").arg(self.artifact());
+            export.args(["--precision", precision, "--profile", profile]);
+            command::run(&format!("export {precision}, {profile}"), &mut export)?;
+        }
+        if self.arguments.targets.contains(&BenchTarget::TransformersOnnx) {
+            let graph = self.transformers_graph();
+            let mut export = self.baseline();
+            export.arg("--export").args(graph.parent());
+            command::run("export with transformers", &mut export)?;
+            ensure!(graph.is_file(), "transformers wrote no {}", graph.display());
+        }
+        Ok(())
+    }
+
+    fn measure(&self, title: &str, target: BenchTarget) -> Result<Value> {
+        let Some(run) = target.jetmoe() else { return self.measure_baseline(title, target) };
+        // `jetmoe bench` measures every batch size with every prompt, so one call per batch size
+        let of_batch = |batch| SHAPES.iter().filter(move |shape| shape.0 == batch).map(|shape| shape.1);
+        let more = if target == BenchTarget::JetmoeQ4 { MORE_PROMPTS } else { &[] };
+        let mut report = self.measure_jetmoe(title, run, 1, of_batch(1).chain(more.iter().copied()))?;
+        let larger = self.measure_jetmoe(title, run, 8, of_batch(8))?;
+        let runs = larger.pointer("/results/0/runs").and_then(Value::as_array).context("no runs")?;
+        let all = report.pointer_mut("/results/0/runs").and_then(Value::as_array_mut).context("no runs")?;
+        all.extend(runs.iter().cloned());
+        let mut result = report["results"][0].take();
+        result["machine"] = report["machine"].take();
+        Ok(result)
+    }
+
+    fn measure_jetmoe(
+        &self,
+        title: &str,
+        run: JetmoeRun,
+        batch: usize,
+        prompts: impl Iterator<Item = usize>,
+    ) -> Result<Value> {
+        let prompts: Vec<String> = prompts.map(|tokens| tokens.to_string()).collect();
+        let mut bench = jetmoe("jetmoe")?;
+        bench.args(["bench", "--backend", run.backend, "--precision", run.precision]);
+        bench.args(["--profile", run.profile, "--model"]).arg(self.artifact());
+        bench.args(["--batch", &batch.to_string(), "--prompt-tokens", &prompts.join(",")]);
+        bench.args(["--threads", &self.arguments.threads.to_string()]);
+        bench.args(["--new-tokens", &self.arguments.new_tokens.to_string()]);
+        command::json(title, bench.args(["--repetitions", "1", "--format", "json"]))
+    }
+
+    fn measure_baseline(&self, title: &str, target: BenchTarget) -> Result<Value> {
+        let shapes: Vec<String> =
+            SHAPES.iter().map(|(batch, prompt_tokens)| format!("{batch}x{prompt_tokens}")).collect();
+        let mut program = self.baseline();
+        program.args(["--baseline", &target.name(), "--threads", &self.arguments.threads.to_string()]);
+        program.args(["--new-tokens", &self.arguments.new_tokens.to_string(), "--shapes", &shapes.join(",")]);
+        match target {
+            BenchTarget::TransformersOnnx => program.arg("--graph").arg(self.transformers_graph()),
+            BenchTarget::Openvino => program.arg("--graph").arg(self.artifact().join("onnx/model.onnx")),
+            _ => &mut program,
+        };
+        command::json(title, &mut program)
+    }
+
+    fn baseline(&self) -> Command {
+        let mut program = baseline("models.py");
+        program.arg("--checkpoint").arg(self.checkpoint());
+        program
+    }
+
+    /// Size of all shards.
+    fn checkpoint_bytes(&self) -> Result<u64> {
+        let folder = self.checkpoint();
+        let mut bytes = 0;
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "safetensors") {
+                bytes += path.metadata()?.len();
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The command that measures the same.
+    fn command(&self) -> String {
+        let Arguments { targets, rounds, threads, new_tokens, layers, .. } = self.arguments;
+        let targets: Vec<String> = targets.iter().map(|target| target.name()).collect();
+        format!(
+            "cargo xtask bench --targets {} --rounds {rounds} --threads {threads} --new-tokens {new_tokens} \
+             --layers {layers}",
+            targets.join(",")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn peers_is_the_old_name_of_targets() {
+        let cli = Cli::try_parse_from(["bench", "--peers", "openvino,jetmoe-q4"]).unwrap();
+        assert_eq!(cli.arguments.targets, [BenchTarget::Openvino, BenchTarget::JetmoeQ4]);
+    }
+
+    #[test]
+    fn the_python_program_knows_the_baselines() {
+        let program = include_str!("../../baselines/models.py");
+        for target in BenchTarget::value_variants().iter().filter(|target| target.jetmoe().is_none()) {
+            assert!(program.contains(&format!("\"{}\"", target.name())), "{}", target.name());
+        }
+    }
+}
