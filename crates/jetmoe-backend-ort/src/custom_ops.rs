@@ -49,16 +49,17 @@ impl Operator for Registered {
     }
 
     fn create_kernel<'attr>(&self, node: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let operator = operator::Operator::new(self.name(), &NodeAttributes(node))
-            .map_err(ort::Error::wrap)?;
+        let operator =
+            operator::Operator::new(self.name(), &NodeAttributes(node)).map_err(ort::Error::wrap)?;
         let (schema, isa, threads) = (self.schema, self.isa, self.threads);
         Ok(Box::new(move |context: &ComputeContext| {
             let count = context.num_inputs()?.min(schema.operands.len());
             let values: Vec<Option<ValueRef<'_>>> =
                 (0..count).map(|index| context.input(index)).collect::<ort::Result<_>>()?;
             let values = values.iter().map_while(Option::as_ref).zip(schema.operands);
-            let operands =
-                values.map(|(value, name)| operand(value, name.element())).collect::<ort::Result<Vec<_>>>()?;
+            let operands = values
+                .map(|(value, name)| operand(value, name.element()))
+                .collect::<ort::Result<Vec<_>>>()?;
             let shape = operator.result_shape(&shapes(&operands)).map_err(ort::Error::wrap)?;
             let shape: Vec<i64> = shape.into_iter().map(|size| size as i64).collect();
             let missing = || ort::Error::new("no node takes the result of an operator");

@@ -5,9 +5,12 @@ use std::iter::Product;
 use std::sync::OnceLock;
 
 use half::f16;
-use jetmoe_format::{Attributes, CustomOperator, Operand, OperatorNode, OperatorSchema, PackedWeight, WeightSlot};
+use jetmoe_format::{
+    Attributes, CustomOperator, Operand, OperatorNode, OperatorSchema, PackedWeight, WeightSlot,
+};
 use jetmoe_kernels::{
-    Activation, ExecContext, Isa, Mlp, TopK, expert_linear, expert_linear_sum, expert_mlp, gather_rows, linear,
+    Activation, ExecContext, Isa, Mlp, TopK, expert_linear, expert_linear_sum, expert_mlp, gather_rows,
+    linear,
 };
 
 use crate::{Error, Result};
@@ -92,7 +95,8 @@ impl Operator {
         D: Clone + From<usize> + for<'a> Product<&'a D>,
     {
         let shape = |operand| self.find(shapes, operand).copied();
-        let rows = |operand| shape(operand)?.first().cloned().ok_or_else(|| self.wrong(operand, "is a scalar"));
+        let rows =
+            |operand| shape(operand)?.first().cloned().ok_or_else(|| self.wrong(operand, "is a scalar"));
         let outputs = |slot| Ok::<D, Error>(self.node.layout(slot)?.outputs.into());
         Ok(match self.node.operator {
             CustomOperator::Linear => vec![rows(Operand::X)?, outputs(WeightSlot::Only)?],

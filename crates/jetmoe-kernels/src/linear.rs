@@ -2,11 +2,11 @@
 
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder};
 
+use crate::error::length;
 use crate::matmul::{multiply, quantize};
 use crate::packed_input::{ActivationTileMut, PackedInput};
 use crate::parallel::parallel_for_each;
 use crate::token_permutation::TokenPermutation;
-use crate::error::length;
 use crate::{Error, Isa, Result, Threads};
 
 /// What executes a product.

@@ -104,8 +104,7 @@ pub(crate) fn multiply(
             dispatch_isa!(isa, multiply_bf16(panel.codes, x, floats.columns, products))
         }
         PackedInput::Quantized(activations) => {
-            let blocks_per_group =
-                layout.group_size().map_or(1, |size| size.div_ceil(BLOCK_INPUTS));
+            let blocks_per_group = layout.group_size().map_or(1, |size| size.div_ceil(BLOCK_INPUTS));
             let panel = QuantizedPanel { panel, layout, blocks_per_group };
             let rows = ActivationRows { activations, first, count };
             dispatch_isa!(isa, multiply_codes(&panel, &rows, products))

@@ -2,12 +2,12 @@
 
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder};
 
+use crate::error::length;
 use crate::linear::{multiply_and_sum, pack_input, require_stored_order};
 use crate::matmul::{self, multiply};
 use crate::packed_input::PackedInput;
 use crate::parallel::parallel_for_each;
 use crate::token_permutation::TokenPermutation;
-use crate::error::length;
 use crate::{Activation, Error, ExecContext, Result, TopK};
 
 /// The weights of one gated MLP per expert.

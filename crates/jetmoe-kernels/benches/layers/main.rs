@@ -13,8 +13,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use half::f16;
-use jetmoe_kernels::roofline::{float32_operations_per_second, read_bytes_per_second};
 use jetmoe_format::{PackedLayout, PackedWeight, RowOrder};
+use jetmoe_kernels::roofline::{float32_operations_per_second, read_bytes_per_second};
 use jetmoe_kernels::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 

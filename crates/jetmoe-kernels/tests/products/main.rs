@@ -230,7 +230,8 @@ fn mismatched_sizes_are_refused() {
     assert_eq!(short.to_string(), "the weight has 5 elements and should have 1024");
     // Padded to whole blocks, these sizes would wrap around to small ones.
     for (experts, outputs) in [(1 << 60, 32), (1, 1 << 62), (1 << 32, 1 << 32)] {
-        let error = PackedWeight::new(PackedLayout { experts, outputs, ..layout }, &[], Some(&[]), None).unwrap_err();
+        let error =
+            PackedWeight::new(PackedLayout { experts, outputs, ..layout }, &[], Some(&[]), None).unwrap_err();
         assert!(error.to_string().ends_with("does not fit in memory"), "{error}");
     }
     let halves = OwnedWeight::random(PackedLayout { order: RowOrder::Halves, ..layout }, false, &mut random);

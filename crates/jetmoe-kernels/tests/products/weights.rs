@@ -85,7 +85,8 @@ impl OwnedWeight {
     }
 
     pub(crate) fn view(&self) -> PackedWeight<'_> {
-        PackedWeight::new(self.layout, &self.codes, self.scales.as_deref(), self.zero_points.as_deref()).unwrap()
+        PackedWeight::new(self.layout, &self.codes, self.scales.as_deref(), self.zero_points.as_deref())
+            .unwrap()
     }
 
     /// `[outputs, inputs]`
