@@ -63,7 +63,7 @@ impl Layer {
 }
 
 fn view((layout, codes, scales): &(PackedLayout, Vec<u8>, Vec<f16>)) -> Result<PackedWeight<'_>> {
-    PackedWeight::new(*layout, codes, Some(scales), None)
+    Ok(PackedWeight::new(*layout, codes, Some(scales), None)?)
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
