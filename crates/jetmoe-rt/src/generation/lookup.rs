@@ -1,7 +1,7 @@
 //! Prompt-lookup decoding: drafts for speculative decoding, copied from the sequence itself.
 
-use super::options::check;
 use crate::Result;
+use crate::error::at_least_one;
 
 /// Speculative decoding without a draft model: drafts are the tokens that followed an earlier occurrence of the latest
 /// n-gram in prompt or continuation.
@@ -29,8 +29,8 @@ impl Default for PromptLookup {
 
 impl PromptLookup {
     pub(super) fn validate(&self) -> Result<()> {
-        check("draft_tokens", self.draft_tokens, self.draft_tokens >= 1, "at least 1")?;
-        check("ngram_tokens", self.ngram_tokens, self.ngram_tokens >= 1, "at least 1")
+        at_least_one("draft_tokens", self.draft_tokens)?;
+        at_least_one("ngram_tokens", self.ngram_tokens)
     }
 
     /// The tokens after the most recent earlier occurrence of the last n-gram, at most `limit`; none if there is no such
