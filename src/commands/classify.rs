@@ -5,12 +5,12 @@ use std::io::{self, BufRead, IsTerminal};
 use anyhow::Context;
 use clap::Args;
 use jetmoe_artifact::Task;
-use jetmoe_conformance::Backend;
+use jetmoe_conformance::BackendName;
 use jetmoe_rt::{Classification, ClassificationOptions, TextClassifier};
 use serde::Serialize;
 
 use super::model::ModelArguments;
-use super::{ExitStatus, Format, note, print};
+use super::{ExitStatus, Format, SCHEMA, note, print};
 
 /// Classify texts.
 ///
@@ -22,7 +22,7 @@ pub(crate) struct Classify {
     model: ModelArguments,
     /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
     #[arg(long, value_name = "ort|tract|reference")]
-    backend: Option<Backend>,
+    backend: Option<BackendName>,
     /// Truncate longer texts to this many tokens; without it they are an error.
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
@@ -46,9 +46,6 @@ struct Output<'a> {
     probability: f32,
     logits: &'a [f32],
 }
-
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
 
 impl Classify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {

@@ -9,10 +9,10 @@ use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_console::{CellAlignment, HumanBytes, new_table};
 use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
-use jetmoe_rt::{LoadOptions, Runtime};
+use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
 
-use super::{ExitStatus, Format, print_json, print_table};
+use super::{ExitStatus, Format, SCHEMA};
 
 /// Show what a model holds: tasks, inputs, outputs, operators, parameters, sizes.
 #[derive(Debug, Args)]
@@ -107,16 +107,10 @@ impl fmt::Display for Size {
     }
 }
 
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
-
 impl Inspect {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         let report = self.report()?;
-        match self.format {
-            Format::Json => print_json(&report)?,
-            Format::Table => print_table(&text(&report))?,
-        }
+        self.format.print(&report, || text(&report))?;
         Ok(ExitStatus::Success)
     }
 
@@ -149,10 +143,12 @@ impl Inspect {
 fn memory_facts(manifest: &Manifest) -> Vec<MemoryFacts> {
     let options = LoadOptions::default();
     let facts = manifest.graphs.iter().flat_map(|graph| {
-        Runtime::ALL.iter().filter(|runtime| runtime.can_run(graph)).map(|runtime| MemoryFacts {
-            graph: graph.graph.path.clone(),
-            backend: runtime.to_string(),
-            bytes: options.memory_of(graph, *runtime),
+        backends().iter().filter(|backend| backend.supports(graph, &options).is_yes()).map(|backend| {
+            MemoryFacts {
+                graph: graph.graph.path.clone(),
+                backend: backend.name().to_owned(),
+                bytes: backend.estimate_memory(graph, &options),
+            }
         })
     });
     facts.collect()

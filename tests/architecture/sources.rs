@@ -1,14 +1,14 @@
-//! The source files: one home for every name, one room per file, nothing foreign in an interface.
+//! The source files: every name is spelled once, files stay small, and no public item names a type of an external crate.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::workspace::{Source, packages, product_files, rust_files};
+use crate::workspace::{Source, TESTING, packages, product_files, rust_files};
 
 const CHECKPOINT_NAMES: &str = "crates/jetmoe-checkpoint/src/names.rs";
 const ARTIFACT_NAMES: &str = "crates/jetmoe-artifact/src/names.rs";
 
-/// Spellings of files, tensors, inputs and outputs, each with the one file whose code spells it.
+/// Names of files, tensors, inputs and outputs, each with the one file whose code spells it.
 const SPELLED_IN: &[(&str, &str)] = &[
     ("model.layers.", CHECKPOINT_NAMES),
     ("model.embed_tokens", CHECKPOINT_NAMES),
@@ -34,18 +34,18 @@ const SPELLED_IN: &[(&str, &str)] = &[
 #[test]
 fn a_name_is_spelled_once() {
     let files = product_files();
-    for (spelling, home) in SPELLED_IN {
+    for (spelling, spelled_in) in SPELLED_IN {
         let spelled = files.iter().filter(|file| file.code().contains(spelling));
         let spelled: BTreeSet<&str> = spelled.map(|file| file.path.as_str()).collect();
-        assert_eq!(spelled, BTreeSet::from([*home]), "where {spelling} is spelled");
+        assert_eq!(spelled, BTreeSet::from([*spelled_in]), "where {spelling} is spelled");
     }
 }
 
-/// Over about 400 lines a file probably holds two things; some room, so that nobody shaves lines.
+/// Over about 400 lines a file probably holds two things; the rest is slack, so that no line is shaved.
 const MOST_LINES: usize = 450;
 
 #[test]
-fn a_file_is_one_room() {
+fn files_stay_small() {
     let files = ["crates", "src", "tests", "examples"].into_iter().flat_map(rust_files);
     let long = files.map(|file| (file.text.lines().count(), file.path));
     let long: Vec<_> = long.filter(|(lines, _)| *lines > MOST_LINES).collect();
@@ -54,11 +54,8 @@ fn a_file_is_one_room() {
 
 /// How a weight is stored is decided in `jetmoe-format`. Elsewhere only these files tell formats apart, so that a new one
 /// touches few: which precision stores which, what calibration is worth its time, and which kernel reads it.
-const FORMATS_TOLD_APART_IN: &[&str] = &[
-    "crates/jetmoe-artifact/src/kind.rs",
-    "crates/jetmoe-export/src/calibrated.rs",
-    "crates/jetmoe-rt/src/memory.rs",
-];
+const FORMATS_TOLD_APART_IN: &[&str] =
+    &["crates/jetmoe-artifact/src/kind.rs", "crates/jetmoe-export/src/calibrated.rs"];
 
 #[test]
 fn few_files_tell_weight_formats_apart() {
@@ -75,59 +72,53 @@ fn few_files_tell_weight_formats_apart() {
 }
 
 #[test]
-fn graph_and_reference_have_the_same_rooms() {
-    let has = |folder: &str, room: &str| {
-        rust_files(folder).iter().any(|file| file.path == format!("{folder}/{room}.rs"))
+fn graph_and_reference_have_the_same_modules() {
+    let has = |folder: &str, module: &str| {
+        rust_files(folder).iter().any(|file| file.path == format!("{folder}/{module}.rs"))
     };
-    for room in ["attention", "experts", "head", "mask", "norm", "rotary", "router"] {
+    for module in ["attention", "experts", "head", "mask", "norm", "rotary", "router"] {
         for folder in ["crates/jetmoe-graph/src/model", "crates/jetmoe-reference/src"] {
-            assert!(has(folder, room), "{folder} has no {room}.rs");
+            assert!(has(folder, module), "{folder} has no {module}.rs");
         }
     }
 }
 
-/// The files of `jetmoe-rt` that know a runtime underneath.
-const ENGINES: [&str; 12] = [
-    "crates/jetmoe-rt/src/engine/ort.rs",
-    "crates/jetmoe-rt/src/engine/ort/in_place.rs",
-    "crates/jetmoe-rt/src/engine/ort/operators.rs",
-    "crates/jetmoe-rt/src/engine/ort/providers.rs",
-    "crates/jetmoe-rt/src/engine/tract.rs",
-    "crates/jetmoe-rt/src/engine/tract/attention.rs",
-    "crates/jetmoe-rt/src/engine/tract/in_place.rs",
-    "crates/jetmoe-rt/src/engine/tract/last.rs",
-    "crates/jetmoe-rt/src/engine/tract/own.rs",
-    "crates/jetmoe-rt/src/engine/tract/product.rs",
-    "crates/jetmoe-rt/src/engine/tract/quantized.rs",
-    "crates/jetmoe-rt/src/engine/library/open.rs",
-];
+/// Crates of the backends, with the paths into the engines that only their code may spell.
+const ENGINES: [(&str, &[&str]); 2] =
+    [("jetmoe-backend-ort", &["ort::", "ort_sys::", "libloading::"]), ("jetmoe-backend-tract", &["tract_"])];
 
-/// Paths into the crates underneath, as code spells them.
-const UNDERNEATH: [&str; 5] = ["ort::", "ort_sys::", "tract_", "libloading::", "candle_"];
+/// The files of those crates with public functions, whose signatures name no such type.
+const PUBLIC: [&str; 2] =
+    ["crates/jetmoe-backend-ort/src/library.rs", "crates/jetmoe-backend-ort/src/probe.rs"];
 
-/// No other file names a type from underneath, and the files that do show nothing outside the crate; so no public item
-/// can have such a type in it. What remains is a trait implementation for a public type, so there is none from or into a
-/// foreign one.
+/// No other crate names a type of an engine, and a backend's crate does so only in files whose items are private to it.
+/// What remains is a trait implementation for a public type, so there is none from or into a type of an engine.
 #[test]
-fn no_public_item_of_the_runtime_names_a_type_underneath() {
-    let files = product_files().into_iter().filter(|file| file.path.starts_with("crates/jetmoe-rt/"));
-    let (engines, others): (Vec<_>, Vec<_>) = files.partition(|file| ENGINES.contains(&file.path.as_str()));
-    assert_eq!(engines.len(), ENGINES.len(), "the files that know a runtime");
-    for file in others {
-        // the way to our own files of these names
-        let code = file.code().replace("crate::engine::ort::", "").replace("crate::engine::tract::", "");
-        for path in UNDERNEATH {
-            assert!(!code.contains(path), "{} names {path}", file.path);
+fn no_public_item_names_a_type_of_an_engine() {
+    for file in product_files() {
+        let code = file.code();
+        for (owner, paths) in ENGINES {
+            let names = |line: &&str| paths.iter().any(|path| spells(line, path));
+            if !file.path.starts_with(&format!("crates/{owner}/")) {
+                assert_eq!(code.lines().find(names), None, "{} names an engine", file.path);
+                continue;
+            }
+            let is_public = |line: &&str| line.trim_start().starts_with("pub ");
+            if code.lines().any(|line| names(&line)) && !PUBLIC.contains(&file.path.as_str()) {
+                assert_eq!(code.lines().find(is_public), None, "{} is public", file.path);
+            }
+            let converts =
+                |line: &&str| line.starts_with("impl") && (line.contains("From<") || line.contains("Into<"));
+            assert_eq!(code.lines().find(converts), None, "{} converts to or from such a type", file.path);
         }
     }
-    for file in engines {
-        let code = file.code();
-        let open = |line: &&str| line.trim_start().starts_with("pub ");
-        assert_eq!(code.lines().find(open), None, "{} shows something outside", file.path);
-        let converts =
-            |line: &&str| line.starts_with("impl") && (line.contains("From<") || line.contains("Into<"));
-        assert_eq!(code.lines().find(converts), None, "{} converts to or from a foreign type", file.path);
-    }
+}
+
+/// Whether a line spells a path at the beginning of a word.
+fn spells(line: &str, path: &str) -> bool {
+    line.match_indices(path).any(|(place, _)| {
+        !line[..place].ends_with(|letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':')
+    })
 }
 
 #[test]
@@ -143,16 +134,16 @@ fn unsafe_code_is_in_eleven_files() {
         "crates/jetmoe-kernels/src/matmul/avx2.rs",
         "crates/jetmoe-kernels/src/matmul/avx512vnni.rs",
         "crates/jetmoe-kernels/src/matmul/neon.rs",
-        "crates/jetmoe-rt/src/engine/library/open.rs",
-        "crates/jetmoe-rt/src/engine/allocator.rs",
-        "crates/jetmoe-rt/src/engine/mapped.rs",
-        "crates/jetmoe-rt/src/engine/tract.rs",
+        "crates/jetmoe-backend-ort/src/library/open.rs",
+        "crates/jetmoe-backend-ort/src/allocator.rs",
+        "crates/jetmoe-backend-ort/src/pages.rs",
+        "crates/jetmoe-backend-tract/src/graph.rs",
     ];
     assert_eq!(holds, BTreeSet::from(expected));
 }
 
 #[test]
-fn an_example_needs_no_crate_of_the_house_but_the_runtime() {
+fn an_example_needs_no_workspace_crate_but_the_runtime() {
     for example in rust_files("examples") {
         let text = example.text.replace("jetmoe_rt::", "");
         assert!(!text.contains("jetmoe_") && !text.contains("jetmoe::"), "{}", example.path);
@@ -162,14 +153,43 @@ fn an_example_needs_no_crate_of_the_house_but_the_runtime() {
 #[test]
 fn every_library_has_one_error_that_may_grow() {
     let files = product_files();
-    // console and bench are code of programs, which use anyhow
-    let is_library =
-        |name: &str| name.starts_with("jetmoe-") && !name.ends_with("-console") && !name.ends_with("-bench");
+    // console and bench are code of programs, which use anyhow; a backend returns the error of the trait it implements
+    let is_library = |name: &str| {
+        name.starts_with("jetmoe-")
+            && !name.starts_with("jetmoe-backend-")
+            && ![TESTING, "jetmoe-console", "jetmoe-bench"].contains(&name)
+    };
     for package in packages().iter().filter(|package| is_library(&package.name)) {
         let path = format!("crates/{}/src/error.rs", package.name);
         let file = files.iter().find(|file| Path::new(&file.path) == Path::new(&path));
         let code = file.unwrap_or_else(|| panic!("{path} does not exist")).code();
         let error = "thiserror::Error)]\n#[non_exhaustive]\npub enum Error {";
         assert!(code.contains(error), "{path} holds no `{error}`");
+    }
+}
+
+/// Code of programs. `jetmoe-console` completes the errors of the libraries with what to type.
+const PROGRAMS: [&str; 6] = [
+    "src/",
+    "crates/xtask/",
+    "crates/jetmoe-bench/",
+    "crates/jetmoe-console/",
+    "crates/jetmoe-export/src/main.rs",
+    "crates/jetmoe-export/src/hints.rs",
+];
+
+#[test]
+fn a_library_names_no_flag_and_no_command() {
+    let is_of_library = |file: &Source| {
+        !file.path.contains(TESTING) && !PROGRAMS.iter().any(|program| file.path.starts_with(program))
+    };
+    for file in product_files().into_iter().filter(is_of_library) {
+        let code = file.code();
+        let is_flag = |word: &&str| {
+            let word = word.trim_start_matches(['"', '`', '(']);
+            word.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+        };
+        assert_eq!(code.split_whitespace().find(is_flag), None, "{} names a flag", file.path);
+        assert!(!code.contains("cargo xtask"), "{} names a task", file.path);
     }
 }
