@@ -1,4 +1,4 @@
-//! The documents at the root: what they name is there.
+//! The documents at the root: the files that they name exist.
 
 use std::fs;
 use std::path::Path;

@@ -1,11 +1,11 @@
-//! Who may depend on whom.
+//! Which crate may depend on which.
 
 use std::collections::BTreeSet;
 
-use crate::workspace::{Need, cargo, packages};
+use crate::workspace::{DependencyKind, Package, TESTING, cargo, packages};
 
-/// Every crate of the house with the others that it sees, lowest layer first.
-const SEES: &[(&str, &[&str])] = &[
+/// Every crate of the workspace with the workspace crates that it depends on, lowest layer first.
+const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("jetmoe-checkpoint", &[]),
     ("jetmoe-text", &["jetmoe-checkpoint"]),
     ("jetmoe-format", &[]),
@@ -73,10 +73,11 @@ const SEES: &[(&str, &[&str])] = &[
     ),
     ("jetmoe-bench", &[]),
     ("xtask", &[]),
+    (TESTING, &[]),
 ];
 
-/// Crates from outside that have a home: nothing but the crates named here may depend on them.
-const HOMES: &[(&str, &[&str])] = &[
+/// External crates that only these workspace crates may depend on.
+const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("ort", &["jetmoe-rt"]),
     ("libloading", &["jetmoe-rt"]),
     ("tract-linalg", &["jetmoe-rt"]),
@@ -97,28 +98,35 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn every_crate_sees_the_crates_of_its_row_and_no_other() {
+fn every_crate_depends_on_the_workspace_crates_of_its_row_alone() {
     let packages = packages();
-    let house: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
-    let rows: BTreeSet<&str> = SEES.iter().map(|(name, _)| *name).collect();
-    assert_eq!(house, rows, "the crates of the workspace, and the rows of the table");
+    let workspace: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+    let rows: BTreeSet<&str> = WORKSPACE_DEPENDENCIES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(workspace, rows, "the crates of the workspace, and the rows of the table");
     for package in &packages {
-        let (_, row) = SEES.iter().find(|(name, _)| *name == package.name).unwrap();
+        let (_, row) = WORKSPACE_DEPENDENCIES.iter().find(|(name, _)| *name == package.name).unwrap();
         let row: BTreeSet<&str> = row.iter().copied().collect();
-        let seen = |need| package.dependencies(need).intersection(&house).copied().collect::<BTreeSet<_>>();
-        assert_eq!(seen(Need::Code), row, "what {} sees", package.name);
-        let tests_alone: Vec<_> = seen(Need::Tests).difference(&row).copied().collect();
-        assert!(tests_alone.is_empty(), "the tests of {} see {tests_alone:?} too", package.name);
+        let dependencies =
+            |kind| package.dependencies(kind).intersection(&workspace).copied().collect::<BTreeSet<_>>();
+        assert_eq!(dependencies(DependencyKind::Normal), row, "what {} depends on", package.name);
+        let mut of_tests = dependencies(DependencyKind::Dev);
+        of_tests.remove(TESTING);
+        let of_tests_alone: Vec<_> = of_tests.difference(&row).copied().collect();
+        assert!(of_tests_alone.is_empty(), "the tests of {} depend on {of_tests_alone:?} too", package.name);
     }
 }
 
 #[test]
-fn a_crate_from_outside_stays_in_its_home() {
+fn an_external_crate_has_only_its_allowed_dependents() {
     let packages = packages();
-    for (guest, homes) in HOMES {
-        let hosts = packages.iter().filter(|package| package.dependencies(Need::Code).contains(guest));
-        let hosts: BTreeSet<&str> = hosts.map(|package| package.name.as_str()).collect();
-        assert_eq!(hosts, homes.iter().copied().collect(), "who depends on {guest}");
+    for (external, allowed) in ALLOWED_DEPENDENTS {
+        let depends = |package: &&Package| package.dependencies(DependencyKind::Normal).contains(external);
+        let dependents = packages.iter().filter(depends).map(|package| package.name.as_str());
+        assert_eq!(
+            dependents.collect::<BTreeSet<_>>(),
+            allowed.iter().copied().collect(),
+            "what depends on {external}"
+        );
     }
 }
 
@@ -130,7 +138,7 @@ fn dependency_tree(package: &str, features: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn who_embeds_the_runtime_gets_no_exporter_no_reference_and_no_download() {
+fn a_program_that_embeds_the_runtime_gets_no_exporter_no_reference_and_no_download() {
     let embedded = dependency_tree("jetmoe-rt", &[]);
     for needed in ["jetmoe-artifact", "jetmoe-checkpoint", "ort", "tract-onnx"] {
         assert!(embedded.contains(needed), "{needed} is not in {embedded:?}");

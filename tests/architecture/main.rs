@@ -1,4 +1,4 @@
-//! What `ARCHITECTURE.md` promises, as far as a program can check it.
+//! The invariants of `ARCHITECTURE.md`, as far as a program can check them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 

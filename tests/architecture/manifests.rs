@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::workspace::{Need, Source, packages, product_files, root};
+use crate::workspace::{DependencyKind, Source, TESTING, packages, product_files, root};
 
 /// Lines of a table of a manifest, without blank lines and comments of their own.
 fn table<'m>(manifest: &'m str, name: &str) -> Vec<&'m str> {
@@ -13,7 +13,7 @@ fn table<'m>(manifest: &'m str, name: &str) -> Vec<&'m str> {
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
-/// The entries of the version table that are not the house's own crates: name, and the line.
+/// The external crates of the version table: name, and the line.
 fn version_table(manifest: &str) -> Vec<(&str, &str)> {
     let entries = table(manifest, "workspace.dependencies").into_iter();
     let entries = entries.map(|line| (line.split(' ').next().unwrap_or(line), line));
@@ -27,7 +27,7 @@ fn every_dependency_says_why_it_is_here() {
     assert!(entries.len() > 20, "the version table was not found");
     for (name, line) in entries {
         let reason = line.split_once(" # ").map_or("", |(_, reason)| reason);
-        assert!(!reason.trim().is_empty(), "{name} says no reason: {line}");
+        assert!(!reason.trim().is_empty(), "{name} has no reason: {line}");
     }
 }
 
@@ -37,12 +37,14 @@ fn every_dependency_of_the_version_table_is_used() {
     let packages = packages();
     let used: BTreeSet<&str> = packages
         .iter()
-        .flat_map(|package| [package.dependencies(Need::Code), package.dependencies(Need::Tests)])
+        .flat_map(|package| {
+            [package.dependencies(DependencyKind::Normal), package.dependencies(DependencyKind::Dev)]
+        })
         .flatten()
         .collect();
     let idle: Vec<_> =
         version_table(&manifest).into_iter().filter(|(name, _)| !used.contains(name)).collect();
-    assert!(idle.is_empty(), "nobody uses {idle:?}");
+    assert!(idle.is_empty(), "no crate depends on {idle:?}");
 }
 
 #[test]
@@ -52,12 +54,9 @@ fn every_crate_uses_what_it_depends_on() {
         let folder = package.folder().join("src");
         let own = files.iter().filter(|file| Path::new(&file.path).starts_with(&folder));
         let code: String = own.map(Source::code).collect();
-        for dependency in package.dependencies(Need::Code) {
-            assert!(
-                code.contains(&dependency.replace('-', "_")),
-                "{} does not use {dependency}",
-                package.name
-            );
+        for dependency in package.dependencies(DependencyKind::Normal) {
+            let is_used = package.name == TESTING || code.contains(&dependency.replace('-', "_"));
+            assert!(is_used, "{} does not use {dependency}", package.name);
         }
     }
 }
@@ -71,7 +70,7 @@ fn every_crate_takes_versions_and_lints_from_the_workspace() {
         for fact in INHERITED {
             assert!(
                 facts.contains(&format!("{fact}.workspace = true").as_str()),
-                "{name} says its own {fact}"
+                "{name} sets its own {fact}"
             );
         }
         assert_eq!(table(&manifest, "lints"), ["workspace = true"], "{name} has lints of its own");

@@ -7,6 +7,9 @@ use std::process::Command;
 
 use serde::Deserialize;
 
+/// The one crate that shares code among test suites. Only dev-dependencies name it.
+pub(crate) const TESTING: &str = "jetmoe-testing";
+
 /// A crate of the workspace, by `cargo metadata`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Package {
@@ -21,24 +24,24 @@ struct Dependency {
     kind: Option<String>,
 }
 
-/// What a dependency is needed for.
+/// The table of the manifest that a dependency is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Need {
-    /// The crate itself.
-    Code,
-    /// Its tests and examples.
-    Tests,
+pub(crate) enum DependencyKind {
+    /// `dependencies`: what the crate itself needs.
+    Normal,
+    /// `dev-dependencies`: what its tests, benchmarks and examples need.
+    Dev,
 }
 
 impl Package {
     /// Names of what this crate depends on.
-    pub(crate) fn dependencies(&self, need: Need) -> BTreeSet<&str> {
-        let kind = match need {
-            Need::Code => None,
-            Need::Tests => Some("dev"),
+    pub(crate) fn dependencies(&self, kind: DependencyKind) -> BTreeSet<&str> {
+        let kind = match kind {
+            DependencyKind::Normal => None,
+            DependencyKind::Dev => Some("dev"),
         };
-        let needed = self.dependencies.iter().filter(|dependency| dependency.kind.as_deref() == kind);
-        needed.map(|dependency| dependency.name.as_str()).collect()
+        let dependencies = self.dependencies.iter().filter(|dependency| dependency.kind.as_deref() == kind);
+        dependencies.map(|dependency| dependency.name.as_str()).collect()
     }
 
     /// Its folder, relative to the root.
@@ -67,7 +70,7 @@ pub(crate) fn packages() -> Vec<Package> {
     packages
 }
 
-/// What cargo prints. It resolves nothing anew and fetches nothing: the test that is running was built with it all.
+/// The output of cargo, which resolves and fetches nothing: the running test was built with all of it.
 pub(crate) fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(arguments)
@@ -117,10 +120,10 @@ fn collect(folder: &Path, files: &mut Vec<Source>) {
     }
 }
 
-/// Every Rust file that is compiled into a library or command of the house: below a `src`, and no test module.
+/// Every Rust file that is compiled into a library or command of the workspace: below a `src`, and no test module.
 pub(crate) fn product_files() -> Vec<Source> {
-    let folders =
-        packages().into_iter().map(|package| package.folder().join("src").to_str().unwrap().to_owned());
+    let packages = packages().into_iter().filter(|package| package.name != TESTING);
+    let folders = packages.map(|package| package.folder().join("src").to_str().unwrap().to_owned());
     let mut files: Vec<Source> = folders.flat_map(|folder| rust_files(&folder)).collect();
     let test_modules: BTreeSet<String> = files.iter().flat_map(|file| test_modules(&file.text)).collect();
     files.retain(|file| !test_modules.contains(Path::new(&file.path).file_stem().unwrap().to_str().unwrap()));

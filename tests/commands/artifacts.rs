@@ -4,22 +4,24 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
+use jetmoe_testing::files::edit_json;
+use jetmoe_testing::{CommandOutput, assert_transcript};
 use serde_json::json;
 
-use crate::workbench::{Ended, Workbench, assert_transcript, edit_json};
+use crate::context::context_with_artifact;
 
 const GRAPH: &str = "onnx/model.onnx";
 const DATA: &str = "onnx/model.onnx_data";
 
 /// Damages an artifact, which `run`, `verify` and `eval` must refuse alike, saying all of `says`.
 #[track_caller]
-fn damaged(damage: impl FnOnce(&Path), says: &[&str]) -> Ended {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    damage(&bench.path("artifact"));
-    fs::write(bench.path("held-out.jsonl"), "{\"text\": \"And God said\"}\n").unwrap();
-    let eval = bench.run("jetmoe eval --model artifact --text held-out.jsonl");
-    let verify = bench.run("jetmoe verify --model artifact");
-    let run = bench.run("jetmoe run --model artifact --prompt \"In the beginning\"");
+fn damaged(damage: impl FnOnce(&Path), says: &[&str]) -> CommandOutput {
+    let context = context_with_artifact("jetmoe-mini");
+    damage(&context.path("artifact"));
+    fs::write(context.path("held-out.jsonl"), "{\"text\": \"And God said\"}\n").unwrap();
+    let eval = context.run("jetmoe eval --model artifact --text held-out.jsonl");
+    let verify = context.run("jetmoe verify --model artifact");
+    let run = context.run("jetmoe run --model artifact --prompt \"In the beginning\"");
     for part in says {
         assert!(run.refused().contains(part), "{run:#?}\ndoes not say {part:?}");
     }
@@ -62,11 +64,11 @@ fn a_changed_configuration() {
 
 #[test]
 fn changed_weights_are_found_by_verify() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    overwrite(&bench.path("artifact").join(DATA), 5000);
-    let ended = bench.run("jetmoe verify --model artifact");
-    assert!(ended.refused().contains("artifact/onnx/model.onnx_data is not the file"));
-    assert_transcript!(ended);
+    let context = context_with_artifact("jetmoe-mini");
+    overwrite(&context.path("artifact").join(DATA), 5000);
+    let output = context.run("jetmoe verify --model artifact");
+    assert!(output.refused().contains("artifact/onnx/model.onnx_data is not the file"));
+    assert_transcript!(output);
 }
 
 #[test]

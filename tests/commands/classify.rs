@@ -2,18 +2,19 @@
 
 use std::fs;
 
+use jetmoe_testing::{CommandOutput, assert_text, assert_transcript, fixtures};
 use serde_json::Value;
 
-use crate::workbench::{Ended, Workbench, assert_text, assert_transcript, fixture};
+use crate::context::context_with_artifact;
 
 const BEGINNING: &str = "In the beginning God created the heaven and the earth.";
 const JESUS: &str = "And Jesus answered and said unto his disciples, Verily I say unto you.";
 
 #[test]
 fn texts_are_arguments_or_lines() {
-    let bench = Workbench::with_artifact("jetmoe-mini-classifier");
-    let arguments = bench.run(&format!("jetmoe classify --model artifact \"{BEGINNING}\" \"{JESUS}\""));
-    let lines = bench.command("jetmoe classify --model artifact");
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    let arguments = context.run(&format!("jetmoe classify --model artifact \"{BEGINNING}\" \"{JESUS}\""));
+    let lines = context.command("jetmoe classify --model artifact");
     let lines = lines.input(&format!("{BEGINNING}\n\n{JESUS}\r\n")).run();
     assert_eq!(arguments.succeeded(), lines.succeeded());
     assert_transcript!(arguments, lines);
@@ -23,8 +24,9 @@ fn texts_are_arguments_or_lines() {
 fn every_backend_gives_the_logits_of_transformers() {
     /// `eval.jsonl` holds them rounded.
     const ROUNDED: f64 = 1e-3;
-    let bench = Workbench::with_artifact("jetmoe-mini-classifier");
-    let held_out = fs::read_to_string(fixture("jetmoe-mini-classifier").join("eval.jsonl")).unwrap();
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    let held_out =
+        fs::read_to_string(fixtures::checkpoint("jetmoe-mini-classifier").join("eval.jsonl")).unwrap();
     let held_out: Vec<Value> =
         held_out.lines().take(5).map(|line| serde_json::from_str(line).unwrap()).collect();
     let texts: String = held_out
@@ -35,8 +37,8 @@ fn every_backend_gives_the_logits_of_transformers() {
         let line = format!(
             "jetmoe classify --model artifact --backend {backend} --format json --batch-size 3 --max-tokens 160"
         );
-        let ended = bench.command(&line).input(&texts).run();
-        let results = ended.succeeded().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let output = context.command(&line).input(&texts).run();
+        let results = output.succeeded().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let results: Vec<Value> = results.collect();
         assert_eq!(results.len(), held_out.len());
         for (result, expected) in results.iter().zip(&held_out) {
@@ -53,26 +55,26 @@ fn every_backend_gives_the_logits_of_transformers() {
 
 #[test]
 fn a_text_that_cannot_be_classified_is_refused() {
-    let bench = Workbench::with_artifact("jetmoe-mini-classifier");
+    let context = context_with_artifact("jetmoe-mini-classifier");
     let lines = [
         "jetmoe classify --model artifact",
         "jetmoe classify --model artifact \"In the beginning\" \"\"",
         "jetmoe classify --model artifact --batch-size 0 x",
         "jetmoe classify --model artifact --max-tokens 0 x",
     ];
-    let ended = lines.map(|line| bench.run(line));
-    for ended in &ended {
-        ended.refused();
+    let outputs = lines.map(|line| context.run(line));
+    for output in &outputs {
+        output.refused();
     }
-    assert_text!(Ended::transcripts(&ended), []);
+    assert_text!(CommandOutput::transcripts(&outputs), []);
 }
 
 #[test]
 fn a_text_longer_than_the_positions_is_refused_or_cut() {
-    let bench = Workbench::with_artifact("jetmoe-mini-classifier");
+    let context = context_with_artifact("jetmoe-mini-classifier");
     let text = "And he begat sons and daughters. ".repeat(100);
-    let refused = bench.command("jetmoe classify --model artifact").input(&text).run();
+    let refused = context.command("jetmoe classify --model artifact").input(&text).run();
     assert!(refused.refused().contains("are more than the 512 positions of the model"), "{refused:#?}");
-    let cut = bench.command("jetmoe classify --model artifact --max-tokens 100").input(&text).run();
+    let cut = context.command("jetmoe classify --model artifact --max-tokens 100").input(&text).run();
     assert!(cut.succeeded().contains("Old Testament"), "{cut:#?}");
 }

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use crate::workbench::Workbench;
+use crate::context::new_context;
 
 #[test]
 fn every_backend_and_every_place_is_listed() {
-    let bench = Workbench::new();
-    let table = bench.run("jetmoe devices");
+    let context = new_context();
+    let table = context.run("jetmoe devices");
     let table = table.succeeded();
     for part in
         ["backends\n", "  ort ", "CPUExecutionProvider", "CUDAExecutionProvider", "  tract ", "  reference "]
@@ -16,7 +16,7 @@ fn every_backend_and_every_place_is_listed() {
     }
     assert!(table.contains("\nlibonnxruntime, in the order of search\n"), "{table}");
 
-    let json = bench.run("jetmoe devices --format json");
+    let json = context.run("jetmoe devices --format json");
     let report: Value = serde_json::from_str(json.succeeded()).unwrap();
     let backends = report["backends"].as_array().unwrap();
     let names: Vec<_> = backends.iter().map(|backend| backend["name"].as_str().unwrap()).collect();

@@ -1,14 +1,15 @@
 //! What `jetmoe` says about itself.
+use jetmoe_testing::assert_transcript;
 
-use crate::workbench::{Workbench, assert_transcript};
+use crate::context::new_context;
 
 macro_rules! help {
     ($($name:ident: $line:literal),+ $(,)?) => {
         $(#[test]
         fn $name() {
-            let ended = Workbench::new().run($line);
-            ended.succeeded();
-            assert_transcript!(ended);
+            let output = new_context().run($line);
+            output.succeeded();
+            assert_transcript!(output);
         })+
     };
 }
@@ -29,13 +30,13 @@ help! {
 
 #[test]
 fn nothing_typed_shows_help_and_counts_as_a_mistake() {
-    let ended = Workbench::new().run("jetmoe");
-    assert_eq!((ended.status, ended.stdout.as_str()), (Some(2), ""));
-    assert!(ended.stderr.contains("Usage: jetmoe <COMMAND>"));
+    let output = new_context().run("jetmoe");
+    assert_eq!((output.status, output.stdout.as_str()), (Some(2), ""));
+    assert!(output.stderr.contains("Usage: jetmoe <COMMAND>"));
 }
 
 #[test]
 fn a_word_that_is_no_command_is_refused_with_one_that_is() {
-    let ended = Workbench::new().run("jetmoe ran");
-    assert!(ended.refused().contains("a similar subcommand exists: 'run'"));
+    let output = new_context().run("jetmoe ran");
+    assert!(output.refused().contains("a similar subcommand exists: 'run'"));
 }

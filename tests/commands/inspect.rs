@@ -3,9 +3,11 @@
 use std::fs;
 
 use jetmoe::artifact::OptionalOutput;
+use jetmoe_testing::files::edit_json;
+use jetmoe_testing::{CommandOutput, assert_text, assert_transcript};
 use serde_json::Value;
 
-use crate::workbench::{Ended, Workbench, assert_text, assert_transcript, edit_json};
+use crate::context::{context_with_artifact, context_with_artifact_for, new_context};
 
 /// What the graph is made of is reviewed under `graphs/`; here it is how that is shown.
 const GRAPH: [(&str, &str); 2] = [
@@ -15,49 +17,49 @@ const GRAPH: [(&str, &str); 2] = [
 
 #[test]
 fn an_artifact() {
-    let bench = Workbench::with_artifact_for("tiny", None, &[OptionalOutput::RouterLogits]);
-    let ended = bench.run("jetmoe inspect artifact");
-    ended.succeeded();
-    assert_text!(ended.transcript(), GRAPH);
+    let context = context_with_artifact_for("tiny", None, &[OptionalOutput::RouterLogits]);
+    let output = context.run("jetmoe inspect artifact");
+    output.succeeded();
+    assert_text!(output.transcript(), GRAPH);
 }
 
 #[test]
 fn a_checkpoint() {
-    let bench = Workbench::new();
-    bench.fixture("jetmoe-mini");
-    let ended = bench.run("jetmoe inspect jetmoe-mini");
-    ended.succeeded();
-    assert_transcript!(ended);
+    let context = new_context();
+    context.fixture("jetmoe-mini");
+    let output = context.run("jetmoe inspect jetmoe-mini");
+    output.succeeded();
+    assert_transcript!(output);
 }
 
 #[test]
 fn an_onnx_file() {
-    let bench = Workbench::with_artifact("classifier");
-    let ended = bench.run("jetmoe inspect artifact/onnx/model.onnx");
-    ended.succeeded();
-    assert_text!(ended.transcript(), GRAPH);
+    let context = context_with_artifact("classifier");
+    let output = context.run("jetmoe inspect artifact/onnx/model.onnx");
+    output.succeeded();
+    assert_text!(output.transcript(), GRAPH);
 }
 
 #[test]
 fn verification_is_shown_as_the_manifest_remembers_it() {
-    let bench = Workbench::with_artifact("tiny");
+    let context = context_with_artifact("tiny");
     let verification = |passed: bool| serde_json::json!([{ "backend": "tract 0.0.0", "passed": passed, "tokens": 31, "tensors": [] }]);
     for (passed, shown) in
         [(true, "verified with tract 0.0.0"), (false, "FAILED verification with tract 0.0.0")]
     {
-        edit_json(&bench.path("artifact/jetmoe.json"), |manifest| {
+        edit_json(&context.path("artifact/jetmoe.json"), |manifest| {
             manifest["graphs"][0]["verification"] = verification(passed);
         });
-        let ended = bench.run("jetmoe inspect artifact");
-        assert!(ended.succeeded().contains(shown), "{ended:#?}");
+        let output = context.run("jetmoe inspect artifact");
+        assert!(output.succeeded().contains(shown), "{output:#?}");
     }
 }
 
 #[test]
 fn sizes_that_are_known_are_numbers_in_json() {
-    let bench = Workbench::with_artifact("tiny");
-    let ended = bench.run("jetmoe inspect artifact/onnx/model.onnx --format json");
-    let report: Value = serde_json::from_str(ended.succeeded()).unwrap();
+    let context = context_with_artifact("tiny");
+    let output = context.run("jetmoe inspect artifact/onnx/model.onnx --format json");
+    let report: Value = serde_json::from_str(output.succeeded()).unwrap();
     let past = &report["graphs"][0]["inputs"][3];
     assert_eq!(past["name"], "past_key_values.0.key");
     assert_eq!(past["type"], "float32");
@@ -66,13 +68,13 @@ fn sizes_that_are_known_are_numbers_in_json() {
 
 #[test]
 fn what_is_no_model_is_refused() {
-    let bench = Workbench::new();
-    fs::create_dir(bench.path("empty")).unwrap();
-    fs::write(bench.path("text"), "In the beginning").unwrap();
+    let context = new_context();
+    fs::create_dir(context.path("empty")).unwrap();
+    fs::write(context.path("text"), "In the beginning").unwrap();
     let lines = ["jetmoe inspect", "jetmoe inspect nothing", "jetmoe inspect empty", "jetmoe inspect text"];
-    let ended = lines.map(|line| bench.run(line));
-    for ended in &ended {
-        ended.refused();
+    let outputs = lines.map(|line| context.run(line));
+    for output in &outputs {
+        output.refused();
     }
-    assert_text!(Ended::transcripts(&ended), []);
+    assert_text!(CommandOutput::transcripts(&outputs), []);
 }

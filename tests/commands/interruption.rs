@@ -3,15 +3,15 @@
 use std::io::Read;
 use std::process::Command;
 
-use crate::workbench::Workbench;
+use crate::context::context_with_artifact;
 
 const STREAM: &str =
     "jetmoe run --model artifact --backend tract --max-new-tokens 150 --prompt \"In the beginning\" --stream";
 
 #[test]
 fn ctrl_c_ends_a_continuation_with_what_there_is() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let mut child = bench.command(STREAM).start();
+    let context = context_with_artifact("jetmoe-mini");
+    let mut child = context.command(STREAM).start();
     // the first piece is there, so it is generating
     let mut first = [0; 3];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
@@ -22,14 +22,14 @@ fn ctrl_c_ends_a_continuation_with_what_there_is() {
     let text = String::from_utf8([&first, output.stdout.as_slice()].concat()).unwrap();
     assert!(text.starts_with(" of") && text.ends_with('\n'), "{text:?}");
 
-    let whole = bench.run(STREAM);
+    let whole = context.run(STREAM);
     let (text, whole) = (text.trim_end_matches('\n'), whole.succeeded());
     assert!(whole.starts_with(text) && whole.len() > text.len() + 1, "{text:?} of {whole:?}");
 }
 
 #[test]
 fn a_reader_that_went_away_is_no_error() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     for line in [
         STREAM,
         "jetmoe run --model artifact --prompt x --max-new-tokens 2 --format json",
@@ -37,7 +37,7 @@ fn a_reader_that_went_away_is_no_error() {
         "jetmoe devices",
         "jetmoe --help",
     ] {
-        let mut child = bench.command(line).start();
+        let mut child = context.command(line).start();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -7,9 +7,10 @@ use std::path::Path;
 use jetmoe::artifact::{Manifest, OptionalOutput, Precision, TensorRecord, VerificationRecord, WeightPlan};
 use jetmoe::checkpoint::Checkpoint;
 use jetmoe::export::{Calibration, ExportOptions, export, record_verification};
+use jetmoe_testing::fixtures;
 use serde_json::Value;
 
-use crate::workbench::{Workbench, fixture};
+use crate::context::{context_with_artifact, context_with_artifact_for, new_context};
 
 /// The fields that the document's section about a form names.
 fn documented(form: &str) -> BTreeSet<String> {
@@ -63,74 +64,74 @@ fn json(text: &str) -> Value {
 
 #[test]
 fn json_of_run() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let ended = bench.run("jetmoe run --model artifact --prompt x --max-new-tokens 2 --format json");
-    assert_documented("jetmoe run", &[json(ended.succeeded())]);
+    let context = context_with_artifact("jetmoe-mini");
+    let output = context.run("jetmoe run --model artifact --prompt x --max-new-tokens 2 --format json");
+    assert_documented("jetmoe run", &[json(output.succeeded())]);
 }
 
 #[test]
 fn json_of_classify() {
-    let bench = Workbench::with_artifact("jetmoe-mini-classifier");
-    let ended = bench.run("jetmoe classify --model artifact x y --format json");
-    let lines: Vec<Value> = ended.succeeded().lines().map(json).collect();
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    let output = context.run("jetmoe classify --model artifact x y --format json");
+    let lines: Vec<Value> = output.succeeded().lines().map(json).collect();
     assert_eq!(lines.len(), 2);
     assert_documented("jetmoe classify", &lines);
 }
 
 #[test]
 fn json_of_verify() {
-    let bench = Workbench::with_artifact_for("tiny", None, OptionalOutput::ALL);
-    let ended = bench.run("jetmoe verify --model artifact --format json");
-    assert_documented("jetmoe verify", &[json(ended.succeeded())]);
+    let context = context_with_artifact_for("tiny", None, OptionalOutput::ALL);
+    let output = context.run("jetmoe verify --model artifact --format json");
+    assert_documented("jetmoe verify", &[json(output.succeeded())]);
 }
 
 #[test]
 fn json_of_eval() {
     let mut values = Vec::new();
     for model in ["jetmoe-mini", "jetmoe-mini-classifier"] {
-        let bench = Workbench::with_artifact(model);
-        let file = fs::read_to_string(fixture(model).join("eval.jsonl")).unwrap();
-        fs::write(bench.path("held-out.jsonl"), file.lines().next().unwrap()).unwrap();
-        let ended = bench.run("jetmoe eval --model artifact --text held-out.jsonl --format json");
-        values.push(json(ended.succeeded()));
+        let context = context_with_artifact(model);
+        let file = fs::read_to_string(fixtures::checkpoint(model).join("eval.jsonl")).unwrap();
+        fs::write(context.path("held-out.jsonl"), file.lines().next().unwrap()).unwrap();
+        let output = context.run("jetmoe eval --model artifact --text held-out.jsonl --format json");
+        values.push(json(output.succeeded()));
     }
-    let bench = Workbench::with_artifact_for("jetmoe-mini", None, OptionalOutput::ALL);
-    fs::write(bench.path("held-out.jsonl"), "{\"text\": \"In the beginning\"}").unwrap();
-    let ended =
-        bench.run("jetmoe eval --model artifact --baseline artifact --text held-out.jsonl --format json");
-    values.push(json(ended.succeeded()));
+    let context = context_with_artifact_for("jetmoe-mini", None, OptionalOutput::ALL);
+    fs::write(context.path("held-out.jsonl"), "{\"text\": \"In the beginning\"}").unwrap();
+    let output =
+        context.run("jetmoe eval --model artifact --baseline artifact --text held-out.jsonl --format json");
+    values.push(json(output.succeeded()));
     assert_documented("jetmoe eval", &values);
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn json_of_bench() {
-    let bench = Workbench::with_artifact("tiny");
+    let context = context_with_artifact("tiny");
     let line = "jetmoe bench --model artifact --threads 1 --prompt-tokens 2 --new-tokens 1 --format json";
-    assert_documented("jetmoe bench", &[json(bench.run(line).succeeded())]);
+    assert_documented("jetmoe bench", &[json(context.run(line).succeeded())]);
 }
 
 #[test]
 fn json_of_inspect() {
-    let bench = Workbench::with_artifact("tiny");
-    let of = |path: &str| json(bench.run(&format!("jetmoe inspect {path} --format json")).succeeded());
+    let context = context_with_artifact("tiny");
+    let of = |path: &str| json(context.run(&format!("jetmoe inspect {path} --format json")).succeeded());
     let [artifact, checkpoint] = [of("artifact"), of("tiny")];
-    let manifest = fs::read_to_string(bench.path("artifact/jetmoe.json")).unwrap();
+    let manifest = fs::read_to_string(context.path("artifact/jetmoe.json")).unwrap();
     assert_eq!(artifact["manifest"]["graphs"], json(&manifest)["graphs"]);
     assert_documented("jetmoe inspect", &[artifact, checkpoint]);
 }
 
 #[test]
 fn json_of_devices() {
-    let ended = Workbench::new().run("jetmoe devices --format json");
-    assert_documented("jetmoe devices", &[json(ended.succeeded())]);
+    let output = new_context().run("jetmoe devices --format json");
+    assert_documented("jetmoe devices", &[json(output.succeeded())]);
 }
 
 #[test]
 fn json_of_the_manifest() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let folder = bench.path("artifact");
-    let text = fixture("jetmoe-mini").join("calibration.txt");
+    let context = context_with_artifact("jetmoe-mini");
+    let folder = context.path("artifact");
+    let text = fixtures::checkpoint("jetmoe-mini").join("calibration.txt");
     let options = ExportOptions {
         precision: Precision::Q4,
         weights: WeightPlan {
@@ -140,7 +141,7 @@ fn json_of_the_manifest() {
         calibration: Some(Calibration { max_tokens: 64, ..Calibration::new(text) }),
         ..ExportOptions::new("jetmoe-mini", &folder)
     };
-    export(&Checkpoint::open(fixture("jetmoe-mini")).unwrap(), &options).unwrap();
+    export(&Checkpoint::open(fixtures::checkpoint("jetmoe-mini")).unwrap(), &options).unwrap();
     let manifest = Manifest::read(&folder).unwrap();
     let tensors =
         vec![TensorRecord { name: "logits".to_owned(), max_absolute_error: 0.0, max_relative_error: 0.0 }];

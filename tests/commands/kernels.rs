@@ -8,24 +8,25 @@ use jetmoe::artifact::{Precision, Profile};
 use jetmoe::checkpoint::Checkpoint;
 use jetmoe::export::{ExportOptions, export};
 use jetmoe_kernels::Isa;
+use jetmoe_testing::{TestContext, assert_text, fixtures};
 use serde_json::Value;
 
-use crate::workbench::{Workbench, assert_text, fixture};
+use crate::context::new_context;
 
 /// A checkpoint of the fixtures, and an artifact with its 4-bit graphs of some profiles.
-fn with_profiles(checkpoint: &str, profiles: &[Profile]) -> Workbench {
-    let bench = Workbench::new();
-    bench.fixture(checkpoint);
-    let source = bench.path(checkpoint);
+fn with_profiles(checkpoint: &str, profiles: &[Profile]) -> TestContext {
+    let context = new_context();
+    context.fixture(checkpoint);
+    let source = context.path(checkpoint);
     for profile in profiles {
         let options = ExportOptions {
             precision: Precision::Q4,
             profile: *profile,
-            ..ExportOptions::new(source.to_str().unwrap(), bench.path("artifact"))
+            ..ExportOptions::new(source.to_str().unwrap(), context.path("artifact"))
         };
         export(&Checkpoint::open(&source).unwrap(), &options).unwrap();
     }
-    bench
+    context
 }
 
 /// By how much the perplexity may differ between instruction sets. They add up in another order; where that moves a rounding
@@ -38,27 +39,27 @@ const SETS: [(&str, &str); 1] =
 
 #[test]
 fn an_unavailable_instruction_set_is_refused_with_those_that_are_available() {
-    let bench = with_profiles("jetmoe-mini", &[Profile::Native, Profile::Portable]);
+    let context = with_profiles("jetmoe-mini", &[Profile::Native, Profile::Portable]);
     let line = "jetmoe run --model artifact --backend ort --prompt x --max-new-tokens 1";
     // that it is refused shows that the native graph is taken without being asked for
-    let refused = bench.command(line).environment("JETMOE_KERNELS", "nonsense").run();
+    let refused = context.command(line).environment("JETMOE_KERNELS", "nonsense").run();
     assert!(refused.refused().contains("instruction set \"nonsense\" is not available"), "{refused:#?}");
     let portable = format!("{line} --profile portable");
-    bench.command(&portable).environment("JETMOE_KERNELS", "nonsense").run().succeeded();
-    bench.run(line).succeeded();
+    context.command(&portable).environment("JETMOE_KERNELS", "nonsense").run().succeeded();
+    context.run(line).succeeded();
     assert_text!(refused.transcript(), SETS);
 }
 
 #[test]
 fn every_instruction_set_of_this_processor_continues_alike_and_has_the_same_perplexity() {
-    let bench = with_profiles("jetmoe-mini", &[Profile::Native]);
-    let text = fs::read_to_string(fixture("jetmoe-mini").join("eval.jsonl")).unwrap();
+    let context = with_profiles("jetmoe-mini", &[Profile::Native]);
+    let text = fs::read_to_string(fixtures::checkpoint("jetmoe-mini").join("eval.jsonl")).unwrap();
     let lines: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
-    fs::write(bench.path("held-out.jsonl"), lines).unwrap();
+    fs::write(context.path("held-out.jsonl"), lines).unwrap();
     let run = "jetmoe run --model artifact --backend ort --prompt \"In the beginning\" --max-new-tokens 24";
     let eval = "jetmoe eval --model artifact --backend ort --text held-out.jsonl --format json";
     let of = |isa: Isa| {
-        let with = |line| bench.command(line).environment("JETMOE_KERNELS", isa.to_string()).run();
+        let with = |line| context.command(line).environment("JETMOE_KERNELS", isa.to_string()).run();
         let report: Value = serde_json::from_str(with(eval).succeeded()).unwrap();
         (with(run).succeeded().to_owned(), report["results"][0]["perplexity"].as_f64().unwrap())
     };
@@ -73,18 +74,18 @@ fn every_instruction_set_of_this_processor_continues_alike_and_has_the_same_perp
 
 #[test]
 fn a_native_artifact_is_verified() {
-    let bench = with_profiles("tiny", &[Profile::Native]);
-    let ended = bench.run("jetmoe verify --model artifact --backend ort --format json");
-    let report: Value = serde_json::from_str(ended.succeeded()).unwrap();
+    let context = with_profiles("tiny", &[Profile::Native]);
+    let output = context.run("jetmoe verify --model artifact --backend ort --format json");
+    let report: Value = serde_json::from_str(output.succeeded()).unwrap();
     assert_eq!(report["passed"], true, "{report:#}");
     assert_eq!(report["backends"][0]["graph"], "onnx/native/model_q4.onnx", "{report:#}");
 }
 
 #[test]
 fn devices_names_the_kernels_that_are_chosen_and_those_there_are() {
-    let bench = Workbench::new();
+    let context = new_context();
     let available: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
-    let of = |chosen: &str, line: &str| bench.command(line).environment("JETMOE_KERNELS", chosen).run();
+    let of = |chosen: &str, line: &str| context.command(line).environment("JETMOE_KERNELS", chosen).run();
     let forced = available.iter().map(|name| (name.as_str(), name.as_str()));
     for (named, chosen) in forced.chain([("", available.last().unwrap().as_str())]) {
         let table = of(named, "jetmoe devices");
@@ -125,11 +126,11 @@ fn mapped(process: u32, file: &str, field: &str) -> u64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn two_processes_share_the_pages_of_the_weights() {
-    let bench = with_profiles("jetmoe-mini", &[Profile::Native]);
-    let text = fixture("jetmoe-mini").join("eval.jsonl");
+    let context = with_profiles("jetmoe-mini", &[Profile::Native]);
+    let text = fixtures::checkpoint("jetmoe-mini").join("eval.jsonl");
     for backend in ["ort", "tract"] {
         let line = format!("jetmoe eval --model artifact --backend {backend} --text {}", text.display());
-        let mut children = [bench.command(&line).start(), bench.command(&line).start()];
+        let mut children = [context.command(&line).start(), context.command(&line).start()];
         let shares = |process: u32| {
             let of = |field| mapped(process, "native/model_q4.onnx_data", field);
             assert_eq!(of("Anonymous"), 0, "{backend}");

@@ -1,9 +1,10 @@
 //! libonnxruntime: another library in its place, or none.
 
+use jetmoe_testing::{CommandLine, CommandOutput, TestContext, assert_transcript};
 use std::fs;
 use std::path::PathBuf;
 
-use crate::workbench::{CommandLine, Ended, Workbench, assert_transcript};
+use crate::context::context_with_artifact;
 
 const RUN: &str = "jetmoe run --model artifact --max-new-tokens 8 --prompt \"In the beginning\"";
 
@@ -15,40 +16,44 @@ fn another_library() -> PathBuf {
     PathBuf::from(libm.unwrap())
 }
 
-/// A workbench with `library` and `text`, neither of them ONNX Runtime.
-fn with_other_files() -> Workbench {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    fs::copy(another_library(), bench.path("library")).unwrap();
-    fs::write(bench.path("text"), "no library").unwrap();
-    bench
+/// A context with `library` and `text`, neither of them ONNX Runtime.
+fn with_other_files() -> TestContext {
+    let context = context_with_artifact("jetmoe-mini");
+    fs::copy(another_library(), context.path("library")).unwrap();
+    fs::write(context.path("text"), "no library").unwrap();
+    context
 }
 
 /// A command that finds no libonnxruntime.
-fn without_library<'b>(bench: &'b Workbench, line: &str) -> CommandLine<'b> {
-    fs::create_dir_all(bench.path("nothing")).unwrap();
-    let mut command = bench.command(line).environment("XDG_CACHE_HOME", bench.path("nothing"));
+fn without_library<'b>(context: &'b TestContext, line: &str) -> CommandLine<'b> {
+    fs::create_dir_all(context.path("nothing")).unwrap();
+    let mut command = context.command(line).environment("XDG_CACHE_HOME", context.path("nothing"));
     for variable in ["PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"] {
-        command = command.environment(variable, bench.path("nothing"));
+        command = command.environment(variable, context.path("nothing"));
     }
     command.environment("ORT_DYLIB_PATH", "")
 }
 
-fn ended_without_library(bench: &Workbench, line: &str) -> Ended {
-    let devices = without_library(bench, "jetmoe devices").run();
+fn run_without_library(context: &TestContext, line: &str) -> CommandOutput {
+    let devices = without_library(context, "jetmoe devices").run();
     assert!(
         devices.stdout.contains("no libonnxruntime found"),
         "a libonnxruntime lies in a folder of the system, so it cannot be tested what happens without one:\n{}",
         devices.stdout
     );
-    without_library(bench, line).run()
+    without_library(context, line).run()
 }
 
 #[test]
 fn a_library_that_is_not_onnx_runtime_is_refused() {
-    let bench = with_other_files();
-    let given = ["library", "text", "nothing"].map(|file| bench.run(&format!("{RUN} --onnxruntime {file}")));
-    for (ended, file) in given.iter().zip(["library", "text", "nothing"]) {
-        assert!(ended.refused().contains(&format!("{file} cannot be used as ONNX Runtime: ")), "{ended:#?}");
+    let context = with_other_files();
+    let given =
+        ["library", "text", "nothing"].map(|file| context.run(&format!("{RUN} --onnxruntime {file}")));
+    for (output, file) in given.iter().zip(["library", "text", "nothing"]) {
+        assert!(
+            output.refused().contains(&format!("{file} cannot be used as ONNX Runtime: ")),
+            "{output:#?}"
+        );
     }
     let [library, text, nothing] = given;
     assert_transcript!(library, text, nothing);
@@ -56,54 +61,55 @@ fn a_library_that_is_not_onnx_runtime_is_refused() {
 
 #[test]
 fn a_variable_that_names_another_library_is_named() {
-    let bench = with_other_files();
-    let library = bench.command(RUN).environment("ORT_DYLIB_PATH", bench.path("library")).run();
-    let text = bench.command(RUN).environment("ORT_DYLIB_PATH", bench.path("text")).run();
-    for ended in [&library, &text] {
-        assert!(ended.refused().contains("ORT_DYLIB_PATH names it; correct or unset it"), "{ended:#?}");
+    let context = with_other_files();
+    let library = context.command(RUN).environment("ORT_DYLIB_PATH", context.path("library")).run();
+    let text = context.command(RUN).environment("ORT_DYLIB_PATH", context.path("text")).run();
+    for output in [&library, &text] {
+        assert!(output.refused().contains("ORT_DYLIB_PATH names it; correct or unset it"), "{output:#?}");
     }
     assert_transcript!(library, text);
 }
 
 #[test]
 fn without_libonnxruntime_tract_goes_on_serving_and_says_so() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let ended = ended_without_library(&bench, RUN);
+    let context = context_with_artifact("jetmoe-mini");
+    let output = run_without_library(&context, RUN);
     assert_eq!(
-        (ended.status, ended.stdout.as_str()),
+        (output.status, output.stdout.as_str()),
         (Some(0), " of the reign of king Hezekiah sent\n"),
-        "{ended:#?}"
+        "{output:#?}"
     );
-    assert!(ended.stderr.starts_with("warning: no libonnxruntime found; looked at:\n"), "{ended:#?}");
+    assert!(output.stderr.starts_with("warning: no libonnxruntime found; looked at:\n"), "{output:#?}");
     assert!(
-        ended.stderr.contains("pip install onnxruntime") && ended.stderr.ends_with("going on with tract\n")
+        output.stderr.contains("pip install onnxruntime") && output.stderr.ends_with("going on with tract\n")
     );
-    assert!(!ended.stderr.contains('\u{1b}'), "no colours in a pipe");
+    assert!(!output.stderr.contains('\u{1b}'), "no colours in a pipe");
 }
 
 #[test]
 fn without_libonnxruntime_its_backend_is_refused_with_advice() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let ended = ended_without_library(&bench, &format!("{RUN} --backend ort"));
-    let message = ended.refused();
+    let context = context_with_artifact("jetmoe-mini");
+    let output = run_without_library(&context, &format!("{RUN} --backend ort"));
+    let message = output.refused();
     assert!(message.starts_with("error: no libonnxruntime found; looked at:\n"), "{message}");
     assert!(message.contains("cargo xtask setup") && message.contains("ORT_DYLIB_PATH"), "{message}");
 }
 
 #[test]
 fn without_libonnxruntime_a_verification_of_everything_is_refused_and_one_of_tract_made() {
-    let bench = Workbench::with_artifact("tiny");
-    ended_without_library(&bench, "jetmoe verify --model artifact").refused();
-    ended_without_library(&bench, "jetmoe verify --model artifact --backend tract").succeeded();
+    let context = context_with_artifact("tiny");
+    run_without_library(&context, "jetmoe verify --model artifact").refused();
+    run_without_library(&context, "jetmoe verify --model artifact --backend tract").succeeded();
 }
 
 #[test]
 fn devices_say_that_a_named_library_would_be_taken_or_refused() {
-    let bench = with_other_files();
-    let given = bench.run("jetmoe devices --onnxruntime library");
-    let variable = bench.command("jetmoe devices").environment("ORT_DYLIB_PATH", bench.path("text")).run();
-    for (ended, why) in [(&given, "it does not export OrtGetApiBase"), (&variable, "file too short")] {
-        let ort = ended.succeeded().lines().find(|line| line.trim_start().starts_with("ort ")).unwrap();
+    let context = with_other_files();
+    let given = context.run("jetmoe devices --onnxruntime library");
+    let variable =
+        context.command("jetmoe devices").environment("ORT_DYLIB_PATH", context.path("text")).run();
+    for (output, why) in [(&given, "it does not export OrtGetApiBase"), (&variable, "file too short")] {
+        let ort = output.succeeded().lines().find(|line| line.trim_start().starts_with("ort ")).unwrap();
         assert!(
             ort.contains(" no ") && ort.contains("is to be taken but cannot be used") && ort.contains(why),
             "{ort}"

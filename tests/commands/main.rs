@@ -3,17 +3,12 @@
 #![cfg(all(feature = "ort", feature = "tract"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-/// The command that these tests are about.
-const NAME: &str = "jetmoe";
-/// Where it lies.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe");
-
 mod artifacts;
 mod bench;
 mod cache;
 mod checkpoints;
 mod classify;
-mod damage;
+mod context;
 mod devices;
 mod eval;
 mod help;
@@ -29,4 +24,3 @@ mod models;
 mod providers;
 mod run;
 mod verify;
-mod workbench;

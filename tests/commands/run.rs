@@ -2,13 +2,15 @@
 
 use std::fs;
 
+use jetmoe_testing::files::edit_json;
+use jetmoe_testing::{CommandOutput, assert_text, assert_transcript, fixtures};
 use serde_json::{Value, json};
 
-use crate::workbench::{Ended, Workbench, assert_text, assert_transcript, edit_json, fixture};
+use crate::context::{context_with_artifact, export_checkpoint, new_context};
 
 /// What transformers continues the first prompt of the fixtures with, `In the beginning`, and its tokens.
 fn expected() -> (String, Vec<u64>) {
-    let file = fs::read_to_string(fixture("jetmoe-mini").join("expected.json")).unwrap();
+    let file = fs::read_to_string(fixtures::checkpoint("jetmoe-mini").join("expected.json")).unwrap();
     let expected: Value = serde_json::from_str(&file).unwrap();
     let greedy = &expected["greedy"][0];
     assert_eq!(greedy["prompt"], "In the beginning");
@@ -18,95 +20,95 @@ fn expected() -> (String, Vec<u64>) {
 
 #[test]
 fn a_piped_prompt_is_continued() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let line = bench.command("jetmoe run --model artifact --max-new-tokens 24");
-    let ended = line.input("The stock market rallied today\n").run();
-    ended.succeeded();
-    assert_transcript!(ended);
+    let context = context_with_artifact("jetmoe-mini");
+    let line = context.command("jetmoe run --model artifact --max-new-tokens 24");
+    let output = line.input("The stock market rallied today\n").run();
+    output.succeeded();
+    assert_transcript!(output);
 }
 
 #[test]
 fn every_backend_continues_as_transformers_does() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     let (text, _) = expected();
     for model in ["artifact", "jetmoe-mini"] {
         for backend in ["ort", "tract", "reference"] {
             let options = format!("--model {model} --backend {backend} --max-new-tokens 16");
-            let ended = bench.run(&format!("jetmoe run {options} --prompt \"In the beginning\" --echo"));
-            let found = ended.stdout.strip_suffix('\n').unwrap();
-            assert!(text.starts_with(found) && found.ends_with("to the king of"), "{ended:#?}");
+            let output = context.run(&format!("jetmoe run {options} --prompt \"In the beginning\" --echo"));
+            let found = output.stdout.strip_suffix('\n').unwrap();
+            assert!(text.starts_with(found) && found.ends_with("to the king of"), "{output:#?}");
         }
     }
 }
 
 #[test]
 fn a_checkpoint_runs_in_the_reference_with_a_remark_beside_the_result() {
-    let bench = Workbench::new();
-    bench.fixture("jetmoe-mini");
-    let ended = bench.run("jetmoe run --model jetmoe-mini --max-new-tokens 8 --prompt \"And God said\"");
-    assert_eq!(ended.status, Some(0));
-    assert!(ended.stderr.contains("for speed, export it: jetmoe-export jetmoe-mini --output DIR"));
-    assert_transcript!(ended);
+    let context = new_context();
+    context.fixture("jetmoe-mini");
+    let output = context.run("jetmoe run --model jetmoe-mini --max-new-tokens 8 --prompt \"And God said\"");
+    assert_eq!(output.status, Some(0));
+    assert!(output.stderr.contains("for speed, export it: jetmoe-export jetmoe-mini --output DIR"));
+    assert_transcript!(output);
 }
 
 #[test]
 fn pieces_add_up_to_the_whole() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     let line = "jetmoe run --model artifact --max-new-tokens 12 --prompt \"And God said\"";
     for more in ["", " --echo", " --stop \" the\"", " --chat --echo"] {
-        let whole = bench.run(&format!("{line}{more}"));
-        let pieces = bench.run(&format!("{line}{more} --stream"));
+        let whole = context.run(&format!("{line}{more}"));
+        let pieces = context.run(&format!("{line}{more} --stream"));
         assert_eq!(pieces.succeeded(), whole.succeeded(), "{more}");
     }
 }
 
 #[test]
 fn a_stop_string_ends_the_text_and_is_not_part_of_it() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     let line = "jetmoe run --model artifact --max-new-tokens 30 --prompt \"In the beginning\"";
-    let ended = bench.run(&format!("{line} --stop nothing --stop Hezekiah"));
-    assert_eq!(ended.succeeded(), " of the reign of king \n");
+    let output = context.run(&format!("{line} --stop nothing --stop Hezekiah"));
+    assert_eq!(output.succeeded(), " of the reign of king \n");
 }
 
 #[test]
 fn a_conversation_is_rendered_by_the_chat_template() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let ended = bench.run(
+    let context = context_with_artifact("jetmoe-mini");
+    let output = context.run(
         "jetmoe run --model artifact --chat --system \"Be brief.\" --prompt \"Who made the heaven?\" --echo \
          --max-new-tokens 12",
     );
-    ended.succeeded();
-    assert_transcript!(ended);
+    output.succeeded();
+    assert_transcript!(output);
 }
 
 #[test]
 fn a_conversation_gets_no_special_token_but_those_of_its_template() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let tokenizer = jetmoe::text::Tokenizer::open(&bench.path("artifact")).unwrap().unwrap();
-    let ended =
-        bench.run("jetmoe run --model artifact --chat --prompt \"Who?\" --format json --max-new-tokens 1");
-    let output: Value = serde_json::from_str(ended.succeeded()).unwrap();
-    let prompt = output["prompt"].as_str().unwrap();
+    let context = context_with_artifact("jetmoe-mini");
+    let tokenizer = jetmoe::text::Tokenizer::open(&context.path("artifact")).unwrap().unwrap();
+    let output =
+        context.run("jetmoe run --model artifact --chat --prompt \"Who?\" --format json --max-new-tokens 1");
+    let report: Value = serde_json::from_str(output.succeeded()).unwrap();
+    let prompt = report["prompt"].as_str().unwrap();
     assert_eq!(prompt, "<|user|>\nWho?</s>\n<|assistant|>\n");
-    assert_eq!(output["prompt_tokens"], tokenizer.encode(prompt, false).unwrap().len());
+    assert_eq!(report["prompt_tokens"], tokenizer.encode(prompt, false).unwrap().len());
 }
 
 #[test]
 fn a_model_without_a_chat_template_takes_no_conversation() {
-    let bench = Workbench::new();
-    let checkpoint = bench.copy("jetmoe-mini", "checkpoint");
+    let context = new_context();
+    let checkpoint = context.copy("jetmoe-mini", "checkpoint");
     fs::remove_file(checkpoint.join("chat_template.jinja")).unwrap();
-    let ended = bench.run("jetmoe run --model checkpoint --backend reference --chat --prompt \"Who?\"");
-    assert!(ended.refused().contains("put chat_template.jinja into the checkpoint"));
-    assert_transcript!(ended);
+    let output = context.run("jetmoe run --model checkpoint --backend reference --chat --prompt \"Who?\"");
+    assert!(output.refused().contains("put chat_template.jinja into the checkpoint"));
+    assert_transcript!(output);
 }
 
 #[test]
 fn a_seed_makes_sampling_repeatable() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     let sampled = |options: &str| {
         let line = "jetmoe run --model artifact --max-new-tokens 16 --prompt \"In the beginning\"";
-        bench.run(&format!("{line} {options}")).succeeded().to_owned()
+        context.run(&format!("{line} {options}")).succeeded().to_owned()
     };
     let first = sampled("--temperature 0.9 --top-k 40 --top-p 0.95 --min-p 0.01 --seed 7");
     assert_eq!(sampled("--temperature 0.9 --top-k 40 --top-p 0.95 --min-p 0.01 --seed 7"), first);
@@ -119,22 +121,22 @@ fn a_seed_makes_sampling_repeatable() {
 
 #[test]
 fn json_holds_the_tokens() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     let (text, ids) = expected();
     let line = "jetmoe run --model artifact --max-new-tokens 48 --prompt \"In the beginning\" --format json";
-    let output: Value = serde_json::from_str(bench.run(line).succeeded()).unwrap();
-    assert_eq!(output["token_ids"], json!(ids));
-    assert_eq!(format!("In the beginning{}", output["text"].as_str().unwrap()), text);
-    assert_eq!(output["finish_reason"], "max-new-tokens");
-    assert_eq!(output["prompt_tokens"], 6);
+    let report: Value = serde_json::from_str(context.run(line).succeeded()).unwrap();
+    assert_eq!(report["token_ids"], json!(ids));
+    assert_eq!(format!("In the beginning{}", report["text"].as_str().unwrap()), text);
+    assert_eq!(report["finish_reason"], "max-new-tokens");
+    assert_eq!(report["prompt_tokens"], 6);
 }
 
 #[test]
 fn drafts_and_chunks_leave_the_text_as_it_is() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     let line = "jetmoe run --model artifact --max-new-tokens 48 --prompt \"In the beginning\" --format json";
     let json = |more: &str| -> Value {
-        serde_json::from_str(bench.run(&format!("{line} {more}")).succeeded()).unwrap()
+        serde_json::from_str(context.run(&format!("{line} {more}")).succeeded()).unwrap()
     };
     let plain = json("");
     assert_eq!((&plain["drafted_tokens"], &plain["accepted_tokens"]), (&json!(0), &json!(0)));
@@ -147,28 +149,28 @@ fn drafts_and_chunks_leave_the_text_as_it_is() {
 
 #[test]
 fn an_empty_prompt_is_refused() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let given = bench.run("jetmoe run --model artifact --prompt \"\"");
-    let piped = bench.command("jetmoe run --model artifact").input("\n").run();
-    let nothing = bench.run("jetmoe run --model artifact");
-    let chat = bench.run("jetmoe run --model artifact --chat --prompt \"\"");
-    for ended in [&given, &piped, &nothing, &chat] {
-        assert!(ended.refused().contains("give a text with --prompt or on standard input"));
+    let context = context_with_artifact("jetmoe-mini");
+    let given = context.run("jetmoe run --model artifact --prompt \"\"");
+    let piped = context.command("jetmoe run --model artifact").input("\n").run();
+    let nothing = context.run("jetmoe run --model artifact");
+    let chat = context.run("jetmoe run --model artifact --chat --prompt \"\"");
+    for output in [&given, &piped, &nothing, &chat] {
+        assert!(output.refused().contains("give a text with --prompt or on standard input"));
     }
     assert_transcript!(given, piped, nothing, chat);
 }
 
 #[test]
 fn a_prompt_longer_than_the_positions_is_refused_and_nothing_printed() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     let prompt = "begat ".repeat(600);
     for line in [
         "jetmoe run --model artifact",
         "jetmoe run --model artifact --echo",
         "jetmoe run --model artifact --stream --echo",
     ] {
-        let ended = bench.command(line).input(&prompt).run();
-        let message = ended.refused();
+        let output = context.command(line).input(&prompt).run();
+        let message = output.refused();
         assert!(message.contains("tokens are more than the 512 positions of the model"), "{message}");
         assert!(message.contains("shorten the prompt"), "{message}");
     }
@@ -176,18 +178,18 @@ fn a_prompt_longer_than_the_positions_is_refused_and_nothing_printed() {
 
 #[test]
 fn a_continuation_ends_where_the_positions_end() {
-    let bench = Workbench::new();
-    let checkpoint = bench.copy("jetmoe-mini", "checkpoint");
+    let context = new_context();
+    let checkpoint = context.copy("jetmoe-mini", "checkpoint");
     edit_json(&checkpoint.join("config.json"), |config| config["max_position_embeddings"] = json!(16));
-    bench.export("checkpoint", "artifact", None, &[]);
-    let ended = bench.run("jetmoe run --model artifact --prompt \"In the beginning\"");
-    assert_eq!(ended.status, Some(0));
-    assert_transcript!(ended);
+    export_checkpoint(&context.path("checkpoint"), &context.path("artifact"), None, &[]);
+    let output = context.run("jetmoe run --model artifact --prompt \"In the beginning\"");
+    assert_eq!(output.status, Some(0));
+    assert_transcript!(output);
 }
 
 #[test]
 fn values_that_make_no_sense_are_refused_by_the_name_of_their_flag() {
-    let bench = Workbench::new();
+    let context = new_context();
     // refused before anything is opened
     let lines = [
         "--temperature -1",
@@ -212,65 +214,65 @@ fn values_that_make_no_sense_are_refused_by_the_name_of_their_flag() {
         "--stream --format json",
         "--frobnicate",
     ];
-    let ended: Vec<_> = lines
+    let outputs: Vec<_> = lines
         .iter()
-        .map(|line| bench.run(&format!("jetmoe run --model artifact --prompt x {line}")))
+        .map(|line| context.run(&format!("jetmoe run --model artifact --prompt x {line}")))
         .collect();
-    for (line, ended) in lines.iter().zip(&ended) {
+    for (line, output) in lines.iter().zip(&outputs) {
         let flag = line.rsplit(' ').find(|word| word.starts_with("--")).unwrap();
-        assert!(ended.refused().contains(flag), "{ended:#?}");
+        assert!(output.refused().contains(flag), "{output:#?}");
     }
-    assert_text!(Ended::transcripts(&ended), []);
+    assert_text!(CommandOutput::transcripts(&outputs), []);
 }
 
 #[test]
 fn a_value_of_the_checkpoint_that_makes_no_sense_is_no_mistake_of_the_user() {
-    let bench = Workbench::new();
-    let checkpoint = bench.copy("jetmoe-mini", "checkpoint");
+    let context = new_context();
+    let checkpoint = context.copy("jetmoe-mini", "checkpoint");
     edit_json(&checkpoint.join("generation_config.json"), |config| {
         config["do_sample"] = json!(true);
         config["top_p"] = json!(7.5);
     });
-    bench.export("checkpoint", "artifact", None, &[]);
-    let ended = bench.run("jetmoe run --model artifact --prompt x");
-    assert!(ended.refused().contains("generation_config.json"));
-    assert_transcript!(ended);
+    export_checkpoint(&context.path("checkpoint"), &context.path("artifact"), None, &[]);
+    let output = context.run("jetmoe run --model artifact --prompt x");
+    assert!(output.refused().contains("generation_config.json"));
+    assert_transcript!(output);
 }
 
 #[test]
 fn a_trace_says_what_the_runtime_did_when() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     for (backend, named) in [("ort", "MatMul"), ("tract", "decode 2")] {
         let line = "jetmoe run --model artifact --prompt x --max-new-tokens 3 --trace trace.json --backend";
-        bench.run(&format!("{line} {backend}")).succeeded();
-        let text = fs::read_to_string(bench.path("trace.json")).unwrap();
+        context.run(&format!("{line} {backend}")).succeeded();
+        let text = fs::read_to_string(context.path("trace.json")).unwrap();
         let trace: Value = serde_json::from_str(&text).unwrap();
         let is_span = |event: &&Value| event["ph"] == "X" && event["dur"].is_number();
         assert!(trace.as_array().unwrap().iter().filter(is_span).count() > 3, "{backend}: {text}");
         assert!(text.contains(named), "{backend}: {text}");
         // nothing else is left behind
-        assert_eq!(bench.files("").iter().filter(|file| file.starts_with("trace")).count(), 1);
+        assert_eq!(context.files("").iter().filter(|file| file.starts_with("trace")).count(), 1);
     }
 }
 
 #[test]
 fn the_old_spelling_of_trace_still_works() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
-    let ended = bench.run("jetmoe run --model artifact --prompt x --profile-trace nothing/trace.json");
-    assert!(ended.refused().contains("cannot write the trace nothing/trace.json"), "{}", ended.refused());
+    let context = context_with_artifact("jetmoe-mini");
+    let output = context.run("jetmoe run --model artifact --prompt x --profile-trace nothing/trace.json");
+    assert!(output.refused().contains("cannot write the trace nothing/trace.json"), "{}", output.refused());
 }
 
 #[test]
 fn a_trace_that_cannot_be_written_is_refused() {
-    let bench = Workbench::with_artifact("jetmoe-mini");
+    let context = context_with_artifact("jetmoe-mini");
     let lines = [
         "jetmoe run --model artifact --prompt x --trace nothing/trace.json",
         "jetmoe run --model artifact --prompt x --trace trace.json --backend reference",
         "jetmoe run --model jetmoe-mini --prompt x --trace trace.json",
     ];
-    let ended = lines.map(|line| bench.run(line));
-    for ended in &ended {
-        ended.refused();
+    let outputs = lines.map(|line| context.run(line));
+    for output in &outputs {
+        output.refused();
     }
-    assert_text!(Ended::transcripts(&ended), []);
+    assert_text!(CommandOutput::transcripts(&outputs), []);
 }

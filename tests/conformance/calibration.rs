@@ -1,46 +1,46 @@
-//! Calibrated 4-bit weights on held-out text. What they are calibrated with the model wrote itself.
+//! Calibrated 4-bit weights on held-out text. The model wrote the calibration text itself.
 
-use jetmoe::artifact::{Artifact, Precision, Profile};
-use jetmoe::conformance::{Backend, EvaluationOptions, Quality, evaluate, load};
+use jetmoe::artifact::{Artifact, Precision, WeightPlan};
+use jetmoe::conformance::load;
 use jetmoe::export::{Calibration, ExportOptions, export};
-use jetmoe::rt::Runtime;
-use tempfile::TempDir;
 
-use crate::fixtures::{Case, load_options};
+use crate::fixtures::{Case, temporary_folder};
+use crate::perplexity::{held_out_perplexity, rise};
+use crate::subject::{Subject, has_device};
+use crate::suite::{Suite, measured, named};
+
+pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
+    // calibration is about weights, which are the same in every backend and on every device
+    let is_first = subject.backend == Subject::first().backend && !subject.is_reference();
+    if is_first && !has_device() && subject.precisions().contains(&Precision::Q4) {
+        suite.add_group(
+            subject,
+            "calibration",
+            named![calibration_keeps_the_perplexity_of_4_bit_weights_near_that_of_float32],
+        );
+    }
+}
 
 /// Perplexity may rise by that much with 4-bit weights that were calibrated.
 const CALIBRATED: f64 = 0.012;
 
-/// Perplexity with 4-bit weights.
-fn perplexity(case: &Case, profile: Profile, calibration: Option<Calibration>) -> f64 {
-    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let options = ExportOptions {
-        precision: Precision::Q4,
-        profile,
-        calibration,
-        ..ExportOptions::new(case.name.clone(), folder.path())
-    };
-    export(&case.checkpoint(), &options).unwrap();
-    let artifact = Artifact::open(folder.path()).unwrap();
-    let model = load(Backend::Ort, &artifact, None, &load_options(Backend::Ort)).unwrap();
-    let text = case.folder.join("eval.jsonl");
-    let quality = evaluate(&model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap();
-    let Quality::CausalLm(quality) = quality else { panic!("a language model has a perplexity") };
-    quality.perplexity
-}
-
-#[test]
-fn calibration_keeps_the_perplexity_of_4_bit_weights_near_that_of_float32() {
+fn calibration_keeps_the_perplexity_of_4_bit_weights_near_that_of_float32(subject: Subject) {
     let case = Case::named("jetmoe-mini");
-    let expected = case.json("expected.json")["perplexity"].as_f64().unwrap();
-    let rise = |profile, calibration| perplexity(&case, profile, calibration) / expected - 1.0;
-    let calibration = || Some(Calibration::new(case.folder.join("calibration.txt")));
-    let alone = rise(Profile::Portable, None);
-    for &profile in Runtime::Ort.profiles() {
-        let calibrated = rise(profile, calibration());
-        let (shown, shown_alone) = (100.0 * calibrated, 100.0 * alone);
-        println!("{profile}: perplexity rises by {shown_alone:.2} %, calibrated by {shown:.2} %");
-        assert!(calibrated <= CALIBRATED, "{profile}: {calibrated}");
-        assert!(calibrated < 0.9 * alone, "{profile}: {calibrated} is hardly less than {alone}");
-    }
+    let portable = Subject::first().with_precision(Precision::Q4);
+    let alone = rise(crate::perplexity::perplexity(portable));
+    let subject = subject.with_precision(Precision::Q4);
+    let (export_of_case, folder) = (case.export(), temporary_folder());
+    let plan = WeightPlan::default();
+    let options = ExportOptions {
+        calibration: Some(Calibration::new(case.folder.join("calibration.txt"))),
+        ..export_of_case.options(&folder, subject.profile, subject.precision, &plan)
+    };
+    export(&export_of_case.checkpoint, &options).unwrap();
+    let artifact = Artifact::open(folder.path()).unwrap();
+    let model = load(subject.backend, &artifact, None, &subject.single_threaded_options()).unwrap();
+    let calibrated = rise(held_out_perplexity(&model));
+    let (shown, shown_alone) = (100.0 * calibrated, 100.0 * alone);
+    measured(&format!("{subject}: perplexity rises by {shown_alone:.2} %, calibrated by {shown:.2} %"));
+    assert!(calibrated <= CALIBRATED, "{calibrated}");
+    assert!(calibrated < 0.9 * alone, "{calibrated} is hardly less than {alone}");
 }

@@ -4,7 +4,9 @@ use jetmoe::artifact::OutputName;
 use jetmoe::conformance::Tolerance;
 use jetmoe::rt::TokenBatch;
 use jetmoe::rt::engine::TensorMap;
-use ndarray::{ArrayView1, ArrayViewD, Axis, Slice};
+use ndarray::{ArrayD, ArrayView1, ArrayViewD, Axis, Slice, array};
+
+use crate::suite::{Suite, named};
 
 /// The sums are the same; their order depends on how many rows a kernel gets at once.
 const LEVEL: Tolerance = Tolerance::Float32;
@@ -73,42 +75,44 @@ pub(crate) fn token_axis(name: OutputName) -> Axis {
     }
 }
 
-mod tests {
-    use ndarray::{ArrayD, array};
+pub(crate) fn add_tests(suite: &mut Suite) {
+    suite.add_general_group(
+        "closeness",
+        named![
+            tensors_are_close_within_the_level_and_not_beyond,
+            a_sequence_of_a_batch_is_what_follows_its_padding,
+        ],
+    );
+}
 
-    use super::*;
+fn is_close(name: OutputName, found: f32, expected: f32) -> bool {
+    // the last element is the largest
+    let [found, expected] = [found, expected].map(|value| array![[value, 8.0]].into_dyn());
+    difference(name, &found.view(), &expected.view()).is_none()
+}
 
-    fn is_close(name: OutputName, found: f32, expected: f32) -> bool {
-        // the last element is the largest
-        let [found, expected] = [found, expected].map(|value| array![[value, 8.0]].into_dyn());
-        difference(name, &found.view(), &expected.view()).is_none()
+fn tensors_are_close_within_the_level_and_not_beyond() {
+    let (logits, others) = (LEVEL.logits_absolute() as f32, LEVEL.relative() as f32 * 8.0);
+    for (name, limit) in [(OutputName::Logits, logits), (OutputName::HiddenState(1), others)] {
+        assert!(is_close(name, 0.0, 0.9 * limit) && is_close(name, 0.9 * limit, 0.0), "{name}");
+        assert!(!is_close(name, 0.0, 1.1 * limit) && !is_close(name, 1.1 * limit, 0.0), "{name}");
+        assert!(!is_close(name, f32::NAN, 1.0) && !is_close(name, 1.0, f32::NAN), "{name}");
     }
+}
 
-    #[test]
-    fn tensors_are_close_within_the_level_and_not_beyond() {
-        let (logits, others) = (LEVEL.logits_absolute() as f32, LEVEL.relative() as f32 * 8.0);
-        for (name, limit) in [(OutputName::Logits, logits), (OutputName::HiddenState(1), others)] {
-            assert!(is_close(name, 0.0, 0.9 * limit) && is_close(name, 0.9 * limit, 0.0), "{name}");
-            assert!(!is_close(name, 0.0, 1.1 * limit) && !is_close(name, 1.1 * limit, 0.0), "{name}");
-            assert!(!is_close(name, f32::NAN, 1.0) && !is_close(name, 1.0, f32::NAN), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_sequence_of_a_batch_is_what_stands_behind_its_padding() {
-        let ids = array![[1, 2, 3], [0, 4, 5]];
-        let batch = TokenBatch::masked(ids.clone(), ids.mapv(|id| id != 0)).unwrap();
-        let hidden = ids.mapv(|id| id as f32).into_shape_with_order((2, 3, 1)).unwrap().into_dyn();
-        let keys = hidden.clone().into_shape_with_order(vec![2, 1, 3, 1]).unwrap();
-        let classes: ArrayD<f32> = array![[1.0, 2.0], [3.0, 4.0]].into_dyn();
-        let tensors = TensorMap::from([
-            (OutputName::HiddenState(0), hidden),
-            (OutputName::PresentKey(0), keys),
-            (OutputName::Logits, classes),
-        ]);
-        let sequence = sequence_of(&tensors, &batch, 1);
-        assert_eq!(sequence[&OutputName::HiddenState(0)], array![[[4.0], [5.0]]].into_dyn());
-        assert_eq!(sequence[&OutputName::PresentKey(0)], array![[[[4.0], [5.0]]]].into_dyn());
-        assert_eq!(sequence[&OutputName::Logits], array![[3.0, 4.0]].into_dyn());
-    }
+fn a_sequence_of_a_batch_is_what_follows_its_padding() {
+    let ids = array![[1, 2, 3], [0, 4, 5]];
+    let batch = TokenBatch::masked(ids.clone(), ids.mapv(|id| id != 0)).unwrap();
+    let hidden = ids.mapv(|id| id as f32).into_shape_with_order((2, 3, 1)).unwrap().into_dyn();
+    let keys = hidden.clone().into_shape_with_order(vec![2, 1, 3, 1]).unwrap();
+    let classes: ArrayD<f32> = array![[1.0, 2.0], [3.0, 4.0]].into_dyn();
+    let tensors = TensorMap::from([
+        (OutputName::HiddenState(0), hidden),
+        (OutputName::PresentKey(0), keys),
+        (OutputName::Logits, classes),
+    ]);
+    let sequence = sequence_of(&tensors, &batch, 1);
+    assert_eq!(sequence[&OutputName::HiddenState(0)], array![[[4.0], [5.0]]].into_dyn());
+    assert_eq!(sequence[&OutputName::PresentKey(0)], array![[[[4.0], [5.0]]]].into_dyn());
+    assert_eq!(sequence[&OutputName::Logits], array![[3.0, 4.0]].into_dyn());
 }

@@ -1,82 +1,35 @@
-//! The fixtures, their exports, and checkpoints that differ from them on purpose.
+//! The fixtures and their exports, made once for all tests that ask for them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use jetmoe::artifact::{Artifact, GraphRecord, OptionalOutput, Precision, Profile, Task};
-use jetmoe::checkpoint::{Checkpoint, Dtype as StoredType, names};
-use jetmoe::conformance::{Backend, Expectation, load, read_golden, reference_model_of_graph};
+use jetmoe::artifact::{Artifact, GraphRecord, OptionalOutput, Precision, Profile, Task, WeightPlan};
+use jetmoe::checkpoint::{Checkpoint, Dtype};
+use jetmoe::conformance::{Expectation, load, read_golden, reference_model, reference_model_of_graph};
 use jetmoe::export::{ExportOptions, export};
-use jetmoe::rt::{Device, LoadOptions, Model};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use jetmoe::rt::{LoadOptions, Model};
+use jetmoe_testing::{Cache, CheckpointDraft, fixtures};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Folders of checkpoints with a golden file.
-const FIXTURES: [&str; 2] = ["tests/fixtures/goldens", "tests/fixtures/models"];
-const GOLDEN: &str = "golden.safetensors";
+use crate::subject::Subject;
+use crate::suite::{Suite, named};
 
-/// What a case is run on: a backend, and of the case's graphs the one of a profile and a precision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Subject {
-    pub(crate) backend: Backend,
-    profile: Profile,
-    precision: Precision,
+/// Every export, by what it is an export of.
+static EXPORTS: Cache<String, Export> = Cache::new();
+
+/// Removes the folders of all exports; the destructor of a static never runs.
+pub(crate) fn remove_temporary_folders() {
+    EXPORTS.clear();
 }
 
-impl Subject {
-    pub(crate) const ORT: Subject = Subject::exact(Backend::Ort, Profile::Portable);
-    pub(crate) const ORT_OWN_OPERATORS: Subject = Subject::exact(Backend::Ort, Profile::OnnxRuntime);
-    pub(crate) const ORT_KERNELS: Subject = Subject::kernels(Backend::Ort);
-    pub(crate) const TRACT: Subject = Subject::exact(Backend::Tract, Profile::Portable);
-    pub(crate) const TRACT_KERNELS: Subject = Subject::kernels(Backend::Tract);
-    /// It runs no graph.
-    pub(crate) const REFERENCE: Subject = Subject::exact(Backend::Reference, Profile::Portable);
-
-    const ALL: [Subject; 6] = [
-        Self::ORT,
-        Self::ORT_OWN_OPERATORS,
-        Self::ORT_KERNELS,
-        Self::TRACT,
-        Self::TRACT_KERNELS,
-        Self::REFERENCE,
-    ];
-
-    const fn exact(backend: Backend, profile: Profile) -> Subject {
-        Subject { backend, profile, precision: Precision::F32 }
-    }
-
-    /// Our kernels compute bfloat16 weights with float32 rows, to float32's tolerance. What they do with rounded ones is
-    /// held to the answers in `native.rs`.
-    const fn kernels(backend: Backend) -> Subject {
-        Subject { backend, profile: Profile::Native, precision: Precision::Bf16 }
-    }
-
-    /// Those of this build; with a device, those of ONNX Runtime alone that compute on it.
-    pub(crate) fn built_in() -> Vec<Subject> {
-        let has_device = std::env::var_os(DEVICE_VARIABLE).is_some();
-        let is_here = |subject: &Subject| match subject.backend {
-            Backend::Ort => {
-                // our kernels are the processor's
-                Backend::Ort.is_built_in() && (!has_device || subject.profile != Profile::Native)
-            }
-            other => other.is_built_in() && !has_device,
-        };
-        Self::ALL.into_iter().filter(is_here).collect()
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} {})", self.backend, self.precision, self.profile)
-    }
+/// A folder that is removed when it is dropped.
+pub(crate) fn temporary_folder() -> TempDir {
+    TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// A checkpoint with what transformers computed for it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
@@ -85,19 +38,13 @@ pub(crate) struct Case {
 impl Case {
     /// Every case in the folders, sorted by name.
     pub(crate) fn all() -> Vec<Case> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folders = FIXTURES.iter().flat_map(|fixtures| fs::read_dir(root.join(fixtures)).unwrap());
-        let mut cases: Vec<Case> = folders
-            .map(|entry| entry.unwrap().path())
-            .filter(|folder| folder.join(GOLDEN).is_file())
-            .map(|folder| Case { name: folder.file_name().unwrap().to_str().unwrap().to_owned(), folder })
-            .collect();
-        cases.sort();
-        cases
+        let name = |folder: &PathBuf| folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let cases = fixtures::golden_cases().into_iter();
+        cases.map(|folder| Case { name: name(&folder), folder }).collect()
     }
 
     pub(crate) fn named(name: &str) -> Case {
-        Case::all().into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case {name}"))
+        Case { name: name.to_owned(), folder: fixtures::checkpoint(name) }
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
@@ -105,141 +52,213 @@ impl Case {
     }
 
     pub(crate) fn golden(&self) -> Expectation {
-        read_golden(&self.folder.join(GOLDEN), self.checkpoint().config()).unwrap()
+        read_golden(&self.folder.join(fixtures::GOLDEN), self.checkpoint().config()).unwrap()
     }
 
-    /// The case exported for what it was trained for.
-    pub(crate) fn export(&self) -> Export {
-        Export::of(self.checkpoint(), None)
+    /// The case exported for the task that it was trained for.
+    pub(crate) fn export(&self) -> Arc<Export> {
+        self.export_for(None)
     }
 
-    /// A JSON file beside the weights.
+    /// The case exported for a task; `None` is the one that it was trained for.
+    pub(crate) fn export_for(&self, task: Option<Task>) -> Arc<Export> {
+        EXPORTS.get(format!("{} for {task:?}", self.name), || Export::new(self.checkpoint(), task))
+    }
+
+    /// A copy of the case with changed weights or a changed configuration, exported. `what` names the change.
+    pub(crate) fn export_changed(
+        &self,
+        what: &str,
+        change: impl FnOnce(&mut CheckpointDraft),
+    ) -> Arc<Export> {
+        EXPORTS.get(format!("{} with {what}", self.name), || {
+            let mut draft = CheckpointDraft::read(&self.folder);
+            change(&mut draft);
+            let folder = draft.write();
+            let checkpoint = Checkpoint::open(folder.path()).unwrap();
+            Export { _source: Some(folder), ..Export::new(checkpoint, None) }
+        })
+    }
+
+    /// The case exported, with a change to every graph file.
+    pub(crate) fn export_with_changed_graphs(&self, change: fn(&Artifact)) -> Arc<Export> {
+        EXPORTS.get(format!("{} with changed graphs", self.name), || Export {
+            after_export: Some(change),
+            ..Export::new(self.checkpoint(), None)
+        })
+    }
+
+    /// A JSON file of the case.
     pub(crate) fn json(&self, file: &str) -> Value {
-        serde_json::from_str(&fs::read_to_string(self.folder.join(file)).unwrap()).unwrap()
+        fixtures::json(&self.name, file)
     }
 }
 
-/// An artifact with a graph for every subject and every output there is, and the checkpoint it was made from.
+/// A checkpoint, and the graphs of it that tests asked for.
 pub(crate) struct Export {
+    pub(crate) checkpoint: Checkpoint,
+    task: Task,
+    graphs: Cache<String, ExportedGraph>,
+    models: Cache<String, Model>,
+    expectations: Cache<String, Expectation>,
+    after_export: Option<fn(&Artifact)>,
+    /// The checkpoint's folder if it is temporary.
+    _source: Option<TempDir>,
+}
+
+/// An artifact with one graph, which has every output there is.
+pub(crate) struct ExportedGraph {
     pub(crate) artifact: Artifact,
-    checkpoint: Checkpoint,
-    /// Removed when this is dropped.
-    folders: Vec<TempDir>,
+    _folder: TempDir,
 }
 
 impl Export {
-    /// Exports for a task; for what the checkpoint was trained for if `None`.
-    pub(crate) fn of(checkpoint: Checkpoint, task: Option<Task>) -> Export {
-        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let graphs = Subject::ALL.map(|subject| (subject.profile, subject.precision));
-        for (profile, precision) in BTreeSet::from(graphs) {
-            let options = ExportOptions {
-                task,
-                profile,
-                precision,
-                optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
-                ..ExportOptions::new(checkpoint.folder().display().to_string(), folder.path())
-            };
-            export(&checkpoint, &options).unwrap();
+    /// Exports for a task; `None` is the one that the checkpoint was trained for.
+    fn new(checkpoint: Checkpoint, task: Option<Task>) -> Self {
+        let task = task.unwrap_or_else(|| Task::of_architecture(checkpoint.config().architecture));
+        Export {
+            checkpoint,
+            task,
+            graphs: Cache::new(),
+            models: Cache::new(),
+            expectations: Cache::new(),
+            after_export: None,
+            _source: None,
         }
-        Export { artifact: Artifact::open(folder.path()).unwrap(), checkpoint, folders: vec![folder] }
     }
 
+    /// The export of a checkpoint in a temporary folder.
+    pub(crate) fn of_temporary(
+        what: String,
+        task: Option<Task>,
+        write: impl FnOnce(&TempDir),
+    ) -> Arc<Export> {
+        EXPORTS.get(what, || {
+            let folder = temporary_folder();
+            write(&folder);
+            let checkpoint = Checkpoint::open(folder.path()).unwrap();
+            Export { _source: Some(folder), ..Export::new(checkpoint, task) }
+        })
+    }
+
+    /// The graph for a subject.
+    pub(crate) fn graph(&self, subject: Subject) -> Arc<ExportedGraph> {
+        self.graph_with(subject.profile, subject.precision, &WeightPlan::default())
+    }
+
+    /// The graph whose weights are stored by a plan.
+    pub(crate) fn graph_with(
+        &self,
+        profile: Profile,
+        precision: Precision,
+        weights: &WeightPlan,
+    ) -> Arc<ExportedGraph> {
+        self.graphs.get(format!("{profile} {precision} {weights:?}"), || {
+            let folder = temporary_folder();
+            export(&self.checkpoint, &self.options(&folder, profile, precision, weights)).unwrap();
+            let artifact = Artifact::open(folder.path()).unwrap();
+            if let Some(change) = self.after_export {
+                change(&artifact);
+            }
+            ExportedGraph { artifact, _folder: folder }
+        })
+    }
+
+    /// How a graph is exported.
+    pub(crate) fn options(
+        &self,
+        folder: &TempDir,
+        profile: Profile,
+        precision: Precision,
+        weights: &WeightPlan,
+    ) -> ExportOptions {
+        ExportOptions {
+            task: Some(self.task),
+            profile,
+            precision,
+            weights: weights.clone(),
+            optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
+            ..ExportOptions::new(self.checkpoint.folder().display().to_string(), folder.path())
+        }
+    }
+
+    /// A model of its own.
     pub(crate) fn load(&self, subject: Subject) -> Model {
-        let options = LoadOptions {
-            profile: Some(subject.profile),
-            precision: Some(subject.precision),
-            ..load_options(subject.backend)
-        };
-        load(subject.backend, &self.artifact, Some(&self.checkpoint), &options).unwrap()
+        self.load_with(subject, &subject.load_options())
+    }
+
+    /// A model of its own, with options.
+    pub(crate) fn load_with(&self, subject: Subject, options: &LoadOptions) -> Model {
+        if subject.is_reference() {
+            return reference_model(&self.checkpoint, self.task).unwrap();
+        }
+        load(subject.backend, &self.graph(subject).artifact, Some(&self.checkpoint), options).unwrap()
+    }
+
+    /// A model that all tests share.
+    pub(crate) fn model(&self, subject: Subject) -> Model {
+        self.shared(subject, "", &subject.load_options())
+    }
+
+    /// A model that all tests share and that computes in the test's own thread. Long tests use it: they run beside each
+    /// other, and with a pool of threads for each the processor mostly waits.
+    pub(crate) fn single_threaded_model(&self, subject: Subject) -> Model {
+        self.shared(subject, "single-threaded", &subject.single_threaded_options())
+    }
+
+    fn shared(&self, subject: Subject, what: &str, options: &LoadOptions) -> Model {
+        let key = format!("{subject} {} {what}", subject.precision);
+        Model::clone(&self.models.get(key, || self.load_with(subject, options)))
+    }
+
+    /// What a subject must compute for the tokens of a golden file: what transformers computed or, if the graph holds
+    /// other weights, what the reference computes with those.
+    pub(crate) fn expectation(&self, subject: Subject, golden: Expectation) -> Arc<Expectation> {
+        self.expectations.get(format!("{} {}", subject.profile, subject.precision), || {
+            if self.is_exact(subject) {
+                return golden;
+            }
+            let graph = self.graph(subject);
+            let record = graph.artifact.graph(None, None).unwrap();
+            // a golden file has what the checkpoint's own head computes, whatever the graph has
+            let task = Task::of_architecture(self.checkpoint.config().architecture);
+            let record = GraphRecord { task, ..record.clone() };
+            let model = reference_model_of_graph(&self.checkpoint, &graph.artifact, &record).unwrap();
+            Expectation::for_batch(&model, golden.batch).unwrap()
+        })
     }
 
     /// Whether a subject computes with the checkpoint's weights as they are.
     pub(crate) fn is_exact(&self, subject: Subject) -> bool {
         let tensors = self.checkpoint.tensors();
-        let is_bf16 = |name: &str| tensors.get(name).unwrap().dtype == StoredType::Bf16;
+        let is_bf16 = |name: &str| tensors.get(name).unwrap().dtype == Dtype::Bf16;
         subject.precision == Precision::F32 || tensors.names().all(is_bf16)
     }
-
-    /// What a subject must make of the golden file's tokens: what transformers did, or where its weights are rounded,
-    /// what the reference does with those.
-    pub(crate) fn expectation(&self, subject: Subject, golden: Expectation) -> Expectation {
-        if self.is_exact(subject) {
-            return golden;
-        }
-        let record = self.artifact.graph(Some(subject.precision), Some(subject.profile)).unwrap();
-        // a golden file has what the checkpoint's own head gives, whatever the graph has
-        let task = Task::of_architecture(self.checkpoint.config().architecture);
-        let record = GraphRecord { task, ..record.clone() };
-        let model = reference_model_of_graph(&self.checkpoint, &self.artifact, &record).unwrap();
-        Expectation::for_batch(&model, golden.batch).unwrap()
-    }
 }
 
-/// Names the device that ONNX Runtime is to compute on, as `--device` does; the CPU without it. A process holds one
-/// libonnxruntime, so each device has the suite to itself: `cargo xtask ci openvino`.
-const DEVICE_VARIABLE: &str = "JETMOE_TEST_DEVICE";
+/// The suite finds the cases in their folders; these must be among them.
+const CASES: [&str; 12] = [
+    "bf16-sharded",
+    "classifier",
+    "dense",
+    "jetmoe-mini",
+    "jetmoe-mini-classifier",
+    "legacy",
+    "linear-rope",
+    "llama3-rope",
+    "odd",
+    "tiny",
+    "top1",
+    "yarn-rope",
+];
 
-/// The device under test, with its default options.
-pub(crate) fn device(backend: Backend) -> Device {
-    match std::env::var(DEVICE_VARIABLE) {
-        Ok(device) if backend == Backend::Ort => device.parse().unwrap(),
-        _ => Device::Cpu,
-    }
+pub(crate) fn add_tests(suite: &mut Suite) {
+    suite.add_general_group("fixtures", named![no_case_is_lost]);
 }
 
-/// How a backend is loaded on the device under test.
-pub(crate) fn load_options(backend: Backend) -> LoadOptions {
-    LoadOptions { device: device(backend), ..LoadOptions::default() }
-}
-
-/// A case of float32 weights in one file whose configuration and weights can be changed.
-pub(crate) struct Altered {
-    pub(crate) config: Value,
-    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-}
-
-impl Altered {
-    pub(crate) fn from(case: &Case) -> Altered {
-        let bytes = fs::read(case.folder.join(names::WEIGHTS)).unwrap();
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = tensors.iter().map(|(name, view)| {
-            assert_eq!(view.dtype(), Dtype::F32, "{name} of {}", case.name);
-            let (elements, _) = view.data().as_chunks::<4>();
-            let values = elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            (name.to_owned(), (view.shape().to_vec(), values))
-        });
-        Altered { config: case.json(names::CONFIG), tensors: tensors.collect() }
-    }
-
-    /// A weight, row-major.
-    pub(crate) fn weight(&mut self, name: &str) -> &mut [f32] {
-        &mut self.tensors.get_mut(name).unwrap_or_else(|| panic!("no weight {name}")).1
-    }
-
-    /// A row of a weight's first dimension: one expert, or one output.
-    pub(crate) fn row(&mut self, name: &str, index: usize) -> &mut [f32] {
-        let rows = self.tensors[name].0[0];
-        let weight = self.weight(name);
-        let length = weight.len() / rows;
-        &mut weight[index * length..][..length]
-    }
-
-    /// The checkpoint, exported for what it was trained for.
-    pub(crate) fn export(&self) -> Export {
-        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        fs::write(folder.path().join(names::CONFIG), self.config.to_string()).unwrap();
-        let bytes: BTreeMap<&String, Vec<u8>> = self
-            .tensors
-            .iter()
-            .map(|(name, (_, values))| (name, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
-            .collect();
-        let views = self.tensors.iter().map(|(name, (shape, _))| {
-            (name, TensorView::new(Dtype::F32, shape.clone(), &bytes[name]).unwrap())
-        });
-        safetensors::serialize_to_file(views, None, &folder.path().join(names::WEIGHTS)).unwrap();
-        let mut export = Export::of(Checkpoint::open(folder.path()).unwrap(), None);
-        export.folders.push(folder);
-        export
+fn no_case_is_lost() {
+    let found: Vec<String> = Case::all().into_iter().map(|case| case.name).collect();
+    for name in CASES {
+        assert!(found.iter().any(|found| found == name), "{name} is not among {found:?}");
     }
 }

@@ -1,161 +1,39 @@
-//! Every case on every backend against what transformers computed.
+//! Every case against what transformers computed for it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeSet;
 
 use jetmoe::artifact::Task;
 use jetmoe::checkpoint::Architecture;
-use jetmoe::conformance::{Backend, Comparison, KNOWN_GAPS, TensorComparison, Tolerance, compare, judge};
+use jetmoe::conformance::{Comparison, TensorComparison, Tolerance};
 
-use crate::fixtures::{Case, Export, Subject};
+use crate::fixtures::Case;
+use crate::subject::Subject;
+use crate::suite::{Suite, measured};
 
-/// The suite goes through the folders; these are what it must find there.
-const CASES: [&str; 12] = [
-    "bf16-sharded",
-    "classifier",
-    "dense",
-    "jetmoe-mini",
-    "jetmoe-mini-classifier",
-    "legacy",
-    "linear-rope",
-    "llama3-rope",
-    "odd",
-    "tiny",
-    "top1",
-    "yarn-rope",
-];
-
-#[test]
-fn no_case_is_lost() {
-    let found: Vec<String> = Case::all().into_iter().map(|case| case.name).collect();
-    for name in CASES {
-        assert!(found.iter().any(|found| found == name), "{name} is not among {found:?}");
+pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
+    for (group, head) in [("golden", Head::Own), ("backbone", Head::None)] {
+        for case in Case::all() {
+            suite.add(subject, format!("{group}::{}", case.name), move |subject| check(&case, subject, head));
+        }
     }
 }
 
-#[test]
-fn every_known_gap_names_a_case() {
-    let cases = Case::all();
-    for gap in KNOWN_GAPS {
-        assert!(cases.iter().any(|case| case.name == gap.case), "{} is no case", gap.case);
-    }
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn onnx_runtime_computes_the_golden_values_of_every_case() {
-    check_every_case(Subject::ORT, Head::Own);
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn onnx_runtime_s_own_operators_compute_the_golden_values_of_every_case() {
-    check_every_case(Subject::ORT_OWN_OPERATORS, Head::Own);
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn our_kernels_in_onnx_runtime_compute_the_golden_values_of_every_case() {
-    check_every_case(Subject::ORT_KERNELS, Head::Own);
-}
-
-#[cfg(feature = "tract")]
-#[test]
-fn tract_computes_the_golden_values_of_every_case() {
-    check_every_case(Subject::TRACT, Head::Own);
-}
-
-#[cfg(feature = "tract")]
-#[test]
-fn our_kernels_in_tract_compute_the_golden_values_of_every_case() {
-    check_every_case(Subject::TRACT_KERNELS, Head::Own);
-}
-
-#[test]
-fn the_reference_computes_the_golden_values_of_every_case() {
-    check_every_case(Subject::REFERENCE, Head::Own);
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn onnx_runtime_computes_the_golden_values_of_every_backbone() {
-    check_every_case(Subject::ORT, Head::None);
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn onnx_runtime_s_own_operators_compute_the_golden_values_of_every_backbone() {
-    check_every_case(Subject::ORT_OWN_OPERATORS, Head::None);
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn our_kernels_in_onnx_runtime_compute_the_golden_values_of_every_backbone() {
-    check_every_case(Subject::ORT_KERNELS, Head::None);
-}
-
-#[cfg(feature = "tract")]
-#[test]
-fn tract_computes_the_golden_values_of_every_backbone() {
-    check_every_case(Subject::TRACT, Head::None);
-}
-
-#[cfg(feature = "tract")]
-#[test]
-fn our_kernels_in_tract_compute_the_golden_values_of_every_backbone() {
-    check_every_case(Subject::TRACT_KERNELS, Head::None);
-}
-
-#[test]
-fn the_reference_computes_the_golden_values_of_every_backbone() {
-    check_every_case(Subject::REFERENCE, Head::None);
-}
-
-/// What stands on top of the model.
+/// What follows the last layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Head {
-    /// What the checkpoint was trained with.
+    /// The head that the checkpoint was trained with.
     Own,
-    /// Nothing: the hidden state after the final norm.
+    /// None: the graph gives the hidden state after the final norm.
     None,
 }
 
-/// Runs all cases, whatever fails, so that one run names every failure.
-fn check_every_case(subject: Subject, head: Head) {
-    let mut largest_errors = LargestErrors::default();
-    let problems: Vec<String> = Case::all()
-        .iter()
-        .filter_map(|case| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| check(case, subject, head, &mut largest_errors)));
-            let outcome = outcome.unwrap_or_else(|_| Err("it panicked, see above".to_owned()));
-            judge(KNOWN_GAPS, subject.backend, &case.name, outcome).err()
-        })
-        .collect();
-    println!("{subject}, {head:?} head: {largest_errors}");
-    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
-}
-
-fn check(
-    case: &Case,
-    subject: Subject,
-    head: Head,
-    largest_errors: &mut LargestErrors,
-) -> Result<(), String> {
-    let checkpoint = case.checkpoint();
-    let architecture = checkpoint.config().architecture;
-    let task = match head {
-        Head::Own => None,
-        Head::None => Some(Task::Backbone),
-    };
-    let export = Export::of(checkpoint, task);
-    let expectation = export.expectation(subject, case.golden());
-    let comparison = compare(subject.backend, &export.load(subject), &expectation, Tolerance::Float32)
-        .map_err(|error| error.to_string())?;
-    largest_errors.add(&comparison);
-    let problems =
-        problems(&comparison, &kinds(architecture), &left_out(subject.backend, head, architecture));
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+fn check(case: &Case, subject: Subject, head: Head) {
+    let export = case.export_for((head == Head::None).then_some(Task::Backbone));
+    let architecture = export.checkpoint.config().architecture;
+    let comparison = subject.compare(&export.load(subject), &export.expectation(subject, case.golden()));
+    measured(&format!("{subject}, {}, {head:?} head: {}", case.name, errors(&comparison)));
+    let problems = problems(&comparison, &kinds(architecture), &left_out(subject, head, architecture));
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 /// What a golden file holds.
@@ -173,14 +51,14 @@ fn kinds(architecture: Architecture) -> BTreeSet<&'static str> {
     kinds
 }
 
-/// What of it a model cannot be compared with, because it does not give it.
-fn left_out(backend: Backend, head: Head, architecture: Architecture) -> BTreeSet<&'static str> {
-    match (head, backend) {
-        // the reference gives everything that it computes
-        (Head::Own, Backend::Reference) => BTreeSet::new(),
-        (Head::Own, Backend::Ort | Backend::Tract) => BTreeSet::from(["last_hidden_state"]),
-        (Head::None, _) if architecture == Architecture::SequenceClassification => BTreeSet::from(["logits"]),
-        (Head::None, _) => BTreeSet::from(["logits", "next.logits", GREEDY]),
+/// What of it a subject cannot be compared with, because it does not compute it.
+fn left_out(subject: Subject, head: Head, architecture: Architecture) -> BTreeSet<&'static str> {
+    match head {
+        // the reference returns everything that it computes
+        Head::Own if subject.is_reference() => BTreeSet::new(),
+        Head::Own => BTreeSet::from(["last_hidden_state"]),
+        Head::None if architecture == Architecture::SequenceClassification => BTreeSet::from(["logits"]),
+        Head::None => BTreeSet::from(["logits", "next.logits", GREEDY]),
     }
 }
 
@@ -228,27 +106,12 @@ fn problems(comparison: &Comparison, kinds: &BTreeSet<&str>, left_out: &BTreeSet
     problems
 }
 
-/// The largest errors over all cases, absolute for logits and relative for the rest, as the tolerance counts them.
-#[derive(Debug, Default)]
-struct LargestErrors(BTreeMap<String, f64>);
-
-impl LargestErrors {
-    fn add(&mut self, comparison: &Comparison) {
-        for tensor in &comparison.tensors {
-            let error = if tensor.name.ends_with("logits") {
-                tensor.max_absolute_error
-            } else {
-                tensor.max_relative_error
-            };
-            let largest = self.0.entry(tensor.name.clone()).or_default();
-            *largest = largest.max(error);
-        }
-    }
-}
-
-impl fmt::Display for LargestErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errors: Vec<String> = self.0.iter().map(|(name, error)| format!("{name} {error:.1e}")).collect();
-        f.write_str(&errors.join(", "))
-    }
+/// The largest errors, absolute for logits and relative for the rest, as the tolerance counts them.
+fn errors(comparison: &Comparison) -> String {
+    let errors = comparison.tensors.iter().map(|tensor| {
+        let is_logits = tensor.name.ends_with("logits");
+        let error = if is_logits { tensor.max_absolute_error } else { tensor.max_relative_error };
+        format!("{} {error:.1e}", tensor.name)
+    });
+    errors.collect::<Vec<_>>().join(", ")
 }

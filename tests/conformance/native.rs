@@ -1,20 +1,32 @@
-//! Graphs for our own kernels: the weights they hold, what is computed with them in every precision, and what that is
-//! worth on held-out text. `Subject::ORT_KERNELS` and `Subject::TRACT_KERNELS` go through the rest of the suite.
+//! Graphs of custom operators: the weights that they hold, and what is computed with weights stored in every way.
 
 use jetmoe::artifact::{Precision, Profile, WeightPlan};
-use jetmoe::conformance::{Backend, StoredWeights, Verifier};
+use jetmoe::conformance::{StoredWeights, Verifier};
 
 use crate::fixtures::Case;
-use crate::precisions::{Exports, mini_perplexity, options, plan};
+use crate::precisions::{exact_options, plan};
+use crate::subject::Subject;
+use crate::suite::{Suite, named};
 
-/// By how much the perplexity of quantized weights may differ from that of the portable graph. Both round what meets a
-/// weight to 8 bits, each in groups of its own, so tokens differ a little in either direction, which over a text cancels
-/// out; a wrong scale or zero point does not.
-const PERPLEXITY_SHARE: f64 = 0.002;
+pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
+    // the kernels are the same in every backend, so that one goes through all cases
+    let is_first = subject.backend == Subject::first().backend;
+    if subject.profile == Profile::Native && is_first {
+        for case in Case::all() {
+            suite.add(subject, format!("weight_plans::{}", case.name), move |subject| {
+                check_plans(&case, subject)
+            });
+        }
+    }
+}
 
-/// Where the rounding of what meets a weight sends most of the three tokens of the cached step to other experts, so that
-/// their median says nothing of the arithmetic: the case, the precision and the plan. `MatMulNBits` of ONNX Runtime, which
-/// rounds too, is out of its level in the same tensor of the same case.
+pub(crate) fn add_general_tests(suite: &mut Suite) {
+    suite.add_general_group("native", named![a_native_graph_holds_the_weights_of_a_portable_one]);
+}
+
+/// A case, a precision and a plan in which rounded activations send most of the three tokens of the cached step to other
+/// experts, so that their median says nothing about the arithmetic. `MatMulNBits` of ONNX Runtime, which rounds too, is
+/// outside its tolerance in the same tensor of the same case.
 const CLOSE_DECISIONS: [(&str, Precision, usize); 1] = [("bf16-sharded", Precision::Q4, 0)];
 
 /// Every group size, zero points, and every type that a part can be kept in.
@@ -29,86 +41,50 @@ fn plans() -> [WeightPlan; 4] {
     ]
 }
 
-fn precisions() -> impl Iterator<Item = Precision> {
-    Precision::ALL.iter().copied().filter(|precision| Profile::Native.has(*precision))
-}
-
-/// Compares every case in every precision, and stored in every way, with the reference over the same weights.
-fn verify_every_case(backend: Backend) {
+/// Compares a case in every precision, stored by every plan, with the reference over the same weights.
+fn check_plans(case: &Case, subject: Subject) {
+    let export = case.export();
     let mut problems = Vec::new();
-    for case in Case::all() {
-        let exports = Exports::of(&case.name);
-        let checkpoint = case.checkpoint();
-        for precision in precisions() {
-            for (index, weights) in plans().into_iter().enumerate() {
-                let artifact = exports.add(precision, Profile::Native, weights);
-                let options = options(backend, precision, Profile::Native);
-                let comparison = Verifier::new(&artifact, Some(&checkpoint), options, None).verify(backend);
-                let comparison = comparison.unwrap();
-                assert_eq!(comparison.not_compared, ["last_hidden_state"]);
-                let is_close = CLOSE_DECISIONS.contains(&(case.name.as_str(), precision, index));
-                let failed = comparison.tensors.iter().filter(|tensor| !tensor.passed);
-                let failed: Vec<&str> = failed.map(|tensor| tensor.name.as_str()).collect();
-                if is_close {
-                    // one that passes is to be taken from the list
-                    assert_eq!(failed, ["next.logits"], "{}, {precision}, plan {index}", case.name);
-                } else if !comparison.passed {
-                    problems.push(format!("{}, {precision}, plan {index}: {comparison:#?}", case.name));
-                }
+    for subject in subject.precisions().into_iter().map(|precision| subject.with_precision(precision)) {
+        for (index, weights) in plans().into_iter().enumerate() {
+            let graph = export.graph_with(subject.profile, subject.precision, &weights);
+            let checkpoint = Some(&export.checkpoint);
+            let mut verifier = Verifier::new(&graph.artifact, checkpoint, exact_options(subject), None);
+            let comparison = verifier.verify(subject.backend).unwrap();
+            assert_eq!(comparison.not_compared, ["last_hidden_state"]);
+            let failed = comparison.tensors.iter().filter(|tensor| !tensor.passed);
+            let failed: Vec<&str> = failed.map(|tensor| tensor.name.as_str()).collect();
+            if CLOSE_DECISIONS.contains(&(case.name.as_str(), subject.precision, index)) {
+                // one that passes is to be taken from the list
+                assert_eq!(failed, ["next.logits"], "{}, plan {index}", subject.precision);
+            } else if !comparison.passed {
+                problems.push(format!("{}, plan {index}: {comparison:#?}", subject.precision));
             }
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-#[test]
-fn in_onnx_runtime_every_case_is_computed_as_by_the_reference_over_the_same_weights() {
-    verify_every_case(Backend::Ort);
-}
-
-/// The portable graph is always ONNX Runtime's.
-fn check_perplexity(backend: Backend) {
-    for precision in [Precision::Int8, Precision::Q4] {
-        let portable = mini_perplexity(Backend::Ort, precision, Profile::Portable);
-        let native = mini_perplexity(backend, precision, Profile::Native);
-        let difference = native / portable - 1.0;
-        println!("{precision} on {backend}: {portable} portable, {native} native, {difference:+.5}");
-        assert!(difference.abs() < PERPLEXITY_SHARE, "{precision} on {backend}: {difference}");
-    }
-}
-
-#[test]
-fn in_onnx_runtime_perplexity_is_that_of_the_portable_graph() {
-    check_perplexity(Backend::Ort);
-}
-
-#[test]
-fn in_tract_perplexity_is_that_of_the_portable_graph() {
-    check_perplexity(Backend::Tract);
-}
-
 /// Scales of native graphs are float16, as those of `q4f16` are, so both round alike; and bfloat16 is bfloat16.
-#[test]
 fn a_native_graph_holds_the_weights_of_a_portable_one() {
-    for case in ["tiny", "odd"] {
-        let exports = Exports::of(case);
-        let checkpoint = exports.case.checkpoint();
+    for case in ["tiny", "odd"].map(Case::named) {
+        let export = case.export();
+        let checkpoint = &export.checkpoint;
         for (precision, twin, kept) in [
             (Precision::Q4, Precision::Q4F16, &["f32:layers.0.mlp"][..]),
             (Precision::Q4, Precision::Q4F16, &["int4/16:lm_head", "int8/64:kv_proj"]),
             (Precision::Bf16, Precision::Bf16, &[]),
         ] {
             for zero_points in [false, true] {
-                exports.add(twin, Profile::Portable, plan(kept, zero_points));
-                let artifact = exports.add(precision, Profile::Native, plan(kept, zero_points));
                 let weights = |precision, profile| {
-                    let record = artifact.graph(Some(precision), Some(profile)).unwrap();
-                    StoredWeights::open(&artifact, record).unwrap()
+                    let graph = export.graph_with(profile, precision, &plan(kept, zero_points));
+                    let record = graph.artifact.graph(None, None).unwrap();
+                    StoredWeights::open(&graph.artifact, record).unwrap()
                 };
                 let native = weights(precision, Profile::Native);
                 let portable = weights(twin, Profile::Portable);
                 let mut compared = 0;
-                // what is never quantized is float32 in native graphs, and of their own type in portable ones
+                // weights that are never quantized are float32 in native graphs, and of their own type in portable ones
                 for name in checkpoint.tensors().names().filter(|name| is_large(name)) {
                     let shape = checkpoint.tensors().get(name).unwrap().shape;
                     let found = native.tensor(name, shape).unwrap();

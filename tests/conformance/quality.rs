@@ -1,7 +1,6 @@
 //! The two trained models on held-out text, against what transformers measured.
 
 use std::ops::ControlFlow;
-use std::sync::LazyLock;
 
 use jetmoe::conformance::{EvaluationOptions, Quality, Tolerance, evaluate};
 use jetmoe::rt::{
@@ -11,13 +10,30 @@ use jetmoe::rt::{
 use jetmoe::text::ChatMessage;
 use serde::Deserialize;
 
-use crate::fixtures::{Case, Export, Subject};
+use crate::fixtures::Case;
+use crate::subject::Subject;
+use crate::suite::{Suite, measured, named};
 
 const EXPECTED: &str = "expected.json";
 const HELD_OUT: &str = "eval.jsonl";
 
-static MINI: LazyLock<Export> = LazyLock::new(|| Case::named("jetmoe-mini").export());
-static CLASSIFIER: LazyLock<Export> = LazyLock::new(|| Case::named("jetmoe-mini-classifier").export());
+pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
+    suite.add_group(
+        subject,
+        "quality",
+        named![
+            perplexity_is_that_of_transformers,
+            texts_are_those_of_transformers,
+            a_left_padded_batch_of_prompts_gets_the_same_texts,
+            the_chat_template_renders_what_transformers_renders_and_is_answered_as_by_the_reference,
+            classes_are_those_of_transformers_alone_and_in_batches,
+        ],
+    );
+}
+
+fn load_mini(subject: Subject) -> Model {
+    Case::named("jetmoe-mini").export().single_threaded_model(subject)
+}
 
 /// `expected.json` of the language model.
 #[derive(Deserialize)]
@@ -80,17 +96,17 @@ fn five_significant_digits(number: f64) -> String {
     format!("{number:.4e}")
 }
 
-fn measure(model: &Model, case: &str) -> Quality {
+fn evaluate_held_out(model: &Model, case: &str) -> Quality {
     let text = Case::named(case).folder.join(HELD_OUT);
     evaluate(model, None, &text, &EvaluationOptions::default(), &mut |_, _| {}).unwrap()
 }
 
-fn check_perplexity(subject: Subject) {
+fn perplexity_is_that_of_transformers(subject: Subject) {
     let expected = expected();
-    let Quality::CausalLm(found) = measure(&MINI.load(subject), "jetmoe-mini") else {
+    let Quality::CausalLm(found) = evaluate_held_out(&load_mini(subject), "jetmoe-mini") else {
         panic!("a language model is measured by its perplexity")
     };
-    println!("{subject}: {found:?}");
+    measured(&format!("{subject}: {found:?}"));
     assert_eq!(found.predicted_tokens, expected.predicted_tokens);
     assert_eq!(five_significant_digits(found.perplexity), five_significant_digits(expected.perplexity));
     assert_eq!(
@@ -103,111 +119,64 @@ fn check_perplexity(subject: Subject) {
     );
 }
 
-#[cfg(feature = "ort")]
-#[test]
-fn onnx_runtime_has_the_perplexity_of_transformers() {
-    check_perplexity(Subject::ORT);
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn onnx_runtime_s_own_operators_have_the_perplexity_of_transformers() {
-    check_perplexity(Subject::ORT_OWN_OPERATORS);
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn our_kernels_in_onnx_runtime_have_the_perplexity_of_transformers() {
-    check_perplexity(Subject::ORT_KERNELS);
-}
-
-#[cfg(feature = "tract")]
-#[test]
-fn tract_has_the_perplexity_of_transformers() {
-    check_perplexity(Subject::TRACT);
-}
-
-#[cfg(feature = "tract")]
-#[test]
-fn our_kernels_in_tract_have_the_perplexity_of_transformers() {
-    check_perplexity(Subject::TRACT_KERNELS);
-}
-
-#[test]
-fn the_reference_has_the_perplexity_of_transformers() {
-    check_perplexity(Subject::REFERENCE);
-}
-
-#[test]
-fn every_backend_writes_the_texts_of_transformers() {
+fn texts_are_those_of_transformers(subject: Subject) {
     let expected = expected().greedy;
     assert_eq!(expected.len(), 5);
-    for subject in Subject::built_in() {
-        let generator = TextGenerator::new(&MINI.load(subject)).unwrap();
-        for Continuation { prompt, prompt_ids, generated_ids, text } in &expected {
-            let options =
-                GenerationOptions { max_new_tokens: generated_ids.len(), ..GenerationOptions::default() };
-            assert_eq!(generator.encode(prompt).unwrap(), *prompt_ids, "{prompt:?}");
-            let generated = generator.generate(prompt, &options).unwrap();
-            assert_eq!(generated.token_ids, *generated_ids, "{prompt:?} on {subject}");
-            assert_eq!(format!("{prompt}{}", generated.text), *text, "on {subject}");
-            assert_eq!(generated.prompt_tokens, prompt_ids.len());
-            assert_eq!(generated.finish_reason, FinishReason::Length);
+    let generator = TextGenerator::new(&load_mini(subject)).unwrap();
+    for Continuation { prompt, prompt_ids, generated_ids, text } in &expected {
+        let options =
+            GenerationOptions { max_new_tokens: generated_ids.len(), ..GenerationOptions::default() };
+        assert_eq!(generator.encode(prompt).unwrap(), *prompt_ids, "{prompt:?}");
+        let generated = generator.generate(prompt, &options).unwrap();
+        assert_eq!(generated.token_ids, *generated_ids, "{prompt:?} on {subject}");
+        assert_eq!(format!("{prompt}{}", generated.text), *text, "on {subject}");
+        assert_eq!(generated.prompt_tokens, prompt_ids.len());
+        assert_eq!(generated.finish_reason, FinishReason::Length);
 
-            let mut pieces = Vec::new();
-            let streamed = generator.stream(prompt, &options, |piece| {
-                pieces.push(piece.to_owned());
-                ControlFlow::Continue(())
-            });
-            assert_eq!(streamed.unwrap(), generated, "streamed on {subject}");
-            assert_eq!(pieces.concat(), generated.text, "streamed on {subject}");
-            assert!(pieces.len() > 1, "the text came in one piece on {subject}");
-        }
+        let mut pieces = Vec::new();
+        let streamed = generator.stream(prompt, &options, |piece| {
+            pieces.push(piece.to_owned());
+            ControlFlow::Continue(())
+        });
+        assert_eq!(streamed.unwrap(), generated, "streamed on {subject}");
+        assert_eq!(pieces.concat(), generated.text, "streamed on {subject}");
+        assert!(pieces.len() > 1, "the text came in one piece on {subject}");
     }
 }
 
-#[test]
-fn a_left_padded_batch_of_prompts_gets_the_same_texts() {
+fn a_left_padded_batch_of_prompts_gets_the_same_texts(subject: Subject) {
     let expected = expected().greedy;
     let lengths: Vec<usize> = expected.iter().map(|continuation| continuation.prompt_ids.len()).collect();
     assert!(lengths.iter().any(|length| *length != lengths[0]), "nothing would be padded");
     let prompts = expected.iter().map(|continuation| &continuation.prompt);
     let max_new_tokens = expected[0].generated_ids.len();
     let options = GenerationOptions { max_new_tokens, ..GenerationOptions::default() };
-    for subject in Subject::built_in() {
-        let generator = TextGenerator::new(&MINI.load(subject)).unwrap();
-        let generated = generator.generate_batch(prompts.clone(), &options).unwrap();
-        assert_eq!(generated.len(), expected.len());
-        for (generated, expected) in generated.iter().zip(&expected) {
-            assert_eq!(generated.token_ids, expected.generated_ids, "{:?} on {subject}", expected.prompt);
-            assert_eq!(format!("{}{}", expected.prompt, generated.text), expected.text, "on {subject}");
-        }
+    let generator = TextGenerator::new(&load_mini(subject)).unwrap();
+    let generated = generator.generate_batch(prompts.clone(), &options).unwrap();
+    assert_eq!(generated.len(), expected.len());
+    for (generated, expected) in generated.iter().zip(&expected) {
+        assert_eq!(generated.token_ids, expected.generated_ids, "{:?} on {subject}", expected.prompt);
+        assert_eq!(format!("{}{}", expected.prompt, generated.text), expected.text, "on {subject}");
     }
 }
 
-#[test]
-fn the_chat_template_renders_what_transformers_renders_and_every_backend_answers_it_alike() {
+fn the_chat_template_renders_what_transformers_renders_and_is_answered_as_by_the_reference(subject: Subject) {
     let chat = expected().chat_template;
-    let messages: Vec<ChatMessage> = chat
-        .messages
-        .into_iter()
-        .map(|message| ChatMessage { role: message.role, content: message.content })
-        .collect();
+    let messages = chat.messages.into_iter();
+    let messages: Vec<ChatMessage> =
+        messages.map(|message| ChatMessage { role: message.role, content: message.content }).collect();
     let options = GenerationOptions { max_new_tokens: 24, ..GenerationOptions::default() };
-    let mut answers = Vec::new();
-    for subject in Subject::built_in() {
-        let model = MINI.load(subject);
+    let [answer, expected] = [subject, Subject::REFERENCE].map(|subject| {
+        let model = load_mini(subject);
         let tokenizer = model.tokenizer().unwrap();
         let rendered = tokenizer.chat_template().unwrap().render(&messages, true).unwrap();
         assert_eq!(rendered, chat.rendered);
         let generator = TextGenerator::new(&model).unwrap();
         // the template writes the special tokens itself
         assert_eq!(generator.encode(&messages).unwrap(), tokenizer.encode(&rendered, false).unwrap());
-        answers.push(generator.generate(&messages, &options).unwrap());
-    }
-    for answer in &answers {
-        assert_eq!(*answer, answers[0]);
-    }
+        generator.generate(&messages, &options).unwrap()
+    });
+    assert_eq!(answer, expected);
 }
 
 fn passages() -> Vec<Passage> {
@@ -225,16 +194,16 @@ fn largest_difference(found: &[Classification], expected: &[Passage]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-fn check_classes(subject: Subject) {
+fn classes_are_those_of_transformers_alone_and_in_batches(subject: Subject) {
     let case = Case::named("jetmoe-mini-classifier");
     let expected: ExpectedOfClassifier = serde_json::from_value(case.json(EXPECTED)).unwrap();
-    let model = CLASSIFIER.load(subject);
+    let model = case.export().single_threaded_model(subject);
     let limit = Tolerance::Float32.logits_absolute();
 
-    let Quality::SequenceClassification(found) = measure(&model, &case.name) else {
+    let Quality::SequenceClassification(found) = evaluate_held_out(&model, &case.name) else {
         panic!("a classifier is measured by its accuracy")
     };
-    println!("{subject}: {found:?}");
+    measured(&format!("{subject}: {found:?}"));
     assert_eq!(found.passages, expected.passages);
     assert_eq!((found.accuracy * found.passages as f64).round() as usize, expected.correct());
     assert!(found.max_logit_error.unwrap() <= limit, "{found:?}");
@@ -245,38 +214,9 @@ fn check_classes(subject: Subject) {
     let options = ClassificationOptions { max_tokens, batch_size: 16 };
     let batched = TextClassifier::new(&model).unwrap().classify(&texts, &options).unwrap();
     let error = largest_difference(&batched, &passages);
-    println!("{subject}: {error:.1e} in batches");
+    measured(&format!("{subject}: {error:.1e} in batches"));
     assert!(error <= limit, "{error:.1e} in batches");
     let pairs = batched.iter().zip(&passages);
     let correct = pairs.filter(|(found, passage)| found.label_index == passage.label);
     assert_eq!(correct.count(), expected.correct(), "in batches");
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn onnx_runtime_classifies_as_transformers_does_alone_and_in_batches() {
-    check_classes(Subject::ORT);
-}
-
-#[cfg(feature = "ort")]
-#[test]
-fn our_kernels_in_onnx_runtime_classify_as_transformers_does_alone_and_in_batches() {
-    check_classes(Subject::ORT_KERNELS);
-}
-
-#[cfg(feature = "tract")]
-#[test]
-fn tract_classifies_as_transformers_does_alone_and_in_batches() {
-    check_classes(Subject::TRACT);
-}
-
-#[cfg(feature = "tract")]
-#[test]
-fn our_kernels_in_tract_classify_as_transformers_does_alone_and_in_batches() {
-    check_classes(Subject::TRACT_KERNELS);
-}
-
-#[test]
-fn the_reference_classifies_as_transformers_does_alone_and_in_batches() {
-    check_classes(Subject::REFERENCE);
 }

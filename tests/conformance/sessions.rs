@@ -1,38 +1,53 @@
 //! What a session promises, on every backend.
 
-use std::sync::LazyLock;
-
 use jetmoe::artifact::OutputName;
 use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
 use ndarray::{Array2, ArrayD, Slice, concatenate, s};
 
 use crate::closeness::{assert_all_close, assert_logits_close, sequence_of, token_axis};
-use crate::fixtures::{Case, Subject};
+use crate::fixtures::Case;
+use crate::subject::Subject;
+use crate::suite::{Suite, named};
+
+pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
+    suite.add_group(
+        subject,
+        "sessions",
+        named![
+            a_prompt_read_in_two_pieces_gives_the_results_of_one,
+            a_prompt_in_chunks_gives_the_last_scores_and_the_cache_of_the_whole,
+            a_truncated_session_goes_on_as_if_the_rest_had_never_been_read,
+            a_sequence_of_a_padded_batch_gives_what_it_gives_alone,
+            padding_gives_finite_numbers,
+            a_failed_step_leaves_the_session_as_it_was,
+            a_sequence_may_fill_all_positions_and_not_one_more,
+            sessions_of_one_model_do_not_disturb_each_other,
+            a_model_is_shared_by_threads,
+            a_classifier_remembers_nothing,
+            a_cleared_sequence_is_replaced_by_another_while_the_others_go_on,
+            only_a_sequence_of_the_batch_can_be_cleared,
+        ],
+    );
+}
 
 /// Two experts per token, and three with another width of keys.
 const CASES: [&str; 2] = ["tiny", "odd"];
 
-/// A loaded model that all tests share, with the case's batch: three sequences, two of them padded.
+/// A loaded model that all tests of a subject share, with the case's batch: three sequences, two of them padded.
 struct Loaded {
     what: String,
     model: Model,
     batch: TokenBatch,
 }
 
-static MODELS: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
-    let load = |name: &str| {
-        let case = Case::named(name);
-        let (export, batch) = (case.export(), case.golden().batch);
-        let loaded = Subject::built_in().into_iter().map(move |subject| Loaded {
-            what: format!("of {name} on {subject}"),
-            model: export.load(subject),
-            batch: batch.clone(),
-        });
-        loaded.collect::<Vec<_>>()
-    };
-    CASES.into_iter().flat_map(load).collect()
-});
+fn load_cases(subject: Subject) -> [Loaded; 2] {
+    CASES.map(Case::named).map(|case| Loaded {
+        what: format!("of {} on {subject}", case.name),
+        model: case.export().model(subject),
+        batch: case.golden().batch,
+    })
+}
 
 /// Every output of a step, and the cache after it.
 fn everything(session: &Session, output: &StepOutput) -> TensorMap {
@@ -53,9 +68,8 @@ fn sequence(batch: &TokenBatch, row: usize) -> Vec<u32> {
     tokens.filter(|(_, counts)| **counts).map(|(id, _)| *id).collect()
 }
 
-#[test]
-fn a_prompt_read_in_two_pieces_gives_the_results_of_one() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn a_prompt_read_in_two_pieces_gives_the_results_of_one(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let mut session = model.session().unwrap();
         let output = session.step(batch).unwrap();
         let whole = everything(&session, &output);
@@ -85,9 +99,8 @@ fn last_logits(output: &StepOutput, row: usize) -> TensorMap {
     TensorMap::from([(OutputName::Logits, output.last_logits(row).unwrap().to_owned().into_dyn())])
 }
 
-#[test]
-fn a_prompt_in_chunks_gives_the_last_scores_and_the_cache_of_the_whole() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn a_prompt_in_chunks_gives_the_last_scores_and_the_cache_of_the_whole(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let tokens = batch.sequence_length();
         let mut whole = model.session().unwrap();
         let expected = whole.step(batch).unwrap();
@@ -126,9 +139,8 @@ fn first_tokens(cache: &TensorMap, tokens: usize) -> TensorMap {
     cache.iter().map(first).collect()
 }
 
-#[test]
-fn a_truncated_session_goes_on_as_if_the_rest_had_never_been_read() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn a_truncated_session_goes_on_as_if_the_rest_had_never_been_read(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let tokens = batch.sequence_length();
         let mut session = model.session().unwrap();
         session.step(batch).unwrap();
@@ -170,9 +182,8 @@ fn a_truncated_session_goes_on_as_if_the_rest_had_never_been_read() {
     }
 }
 
-#[test]
-fn a_sequence_of_a_padded_batch_gives_what_it_gives_alone() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn a_sequence_of_a_padded_batch_gives_what_it_gives_alone(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let mut together = model.session().unwrap();
         let prompts = together.step(batch).unwrap();
         let prompts = everything(&together, &prompts);
@@ -190,9 +201,8 @@ fn a_sequence_of_a_padded_batch_gives_what_it_gives_alone() {
     }
 }
 
-#[test]
-fn padding_gives_numbers() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn padding_gives_finite_numbers(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let mut session = model.session().unwrap();
         let output = session.step(batch).unwrap();
         for (name, tensor) in everything(&session, &output) {
@@ -201,9 +211,8 @@ fn padding_gives_numbers() {
     }
 }
 
-#[test]
-fn a_failed_step_leaves_the_session_as_it_was() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn a_failed_step_leaves_the_session_as_it_was(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let rows = batch.batch_size();
         let vocab_size = model.config().vocab_size as u32;
         let limit = model.config().max_position_embeddings;
@@ -237,9 +246,8 @@ fn a_failed_step_leaves_the_session_as_it_was() {
     }
 }
 
-#[test]
-fn a_sequence_may_fill_all_positions_and_not_one_more() {
-    for Loaded { what, model, .. } in MODELS.iter() {
+fn a_sequence_may_fill_all_positions_and_not_one_more(subject: Subject) {
+    for Loaded { what, model, .. } in &load_cases(subject) {
         let limit = model.config().max_position_embeddings;
         let mut session = model.session().unwrap();
         session.step(&TokenBatch::left_padded(&[vec![5; limit - 1]], 0).unwrap()).unwrap();
@@ -252,9 +260,8 @@ fn a_sequence_may_fill_all_positions_and_not_one_more() {
     }
 }
 
-#[test]
-fn sessions_of_one_model_do_not_disturb_each_other() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn sessions_of_one_model_do_not_disturb_each_other(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let others = TokenBatch::left_padded(&[vec![9, 8, 7, 6]], 0).unwrap();
         let steps = |session: &mut Session, prompt: &TokenBatch| {
             let next = TokenBatch::next_tokens(&vec![11; prompt.batch_size()]);
@@ -275,9 +282,8 @@ fn sessions_of_one_model_do_not_disturb_each_other() {
     }
 }
 
-#[test]
-fn a_model_is_shared_by_threads() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn a_model_is_shared_by_threads(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let prompts: Vec<Vec<u32>> = (0..batch.batch_size()).map(|row| sequence(batch, row)).collect();
         let options = GenerationOptions { max_new_tokens: 6, ..GenerationOptions::default() };
         let generate = |row: usize| {
@@ -300,25 +306,21 @@ fn a_model_is_shared_by_threads() {
     }
 }
 
-#[test]
-fn a_classifier_remembers_nothing() {
+fn a_classifier_remembers_nothing(subject: Subject) {
     let case = Case::named("classifier");
-    let (export, batch) = (case.export(), case.golden().batch);
-    for subject in Subject::built_in() {
-        let model = export.load(subject);
-        let expected = model.session().unwrap().step(&batch).unwrap();
-        let mut session = model.session().unwrap();
-        for other in [TokenBatch::left_padded(&[[5, 6, 7]], 0).unwrap(), batch.clone()] {
-            session.step(&other).unwrap();
-            assert_eq!(session.past_length(), 0);
-            assert!(session.cache().unwrap().is_empty());
-        }
-        assert!(session.step(&batch).unwrap() == expected, "{subject}");
-        let alone = model.session().unwrap().step(&piece_of_row(&batch, 1)).unwrap();
-        let of_batch = sequence_of(expected.tensors(), &batch, 1);
-        assert_all_close(&format!("on {subject}"), &of_batch, alone.tensors());
-        assert!(alone.get(OutputName::Logits).is_some());
+    let (model, batch) = (case.export().load(subject), case.golden().batch);
+    let expected = model.session().unwrap().step(&batch).unwrap();
+    let mut session = model.session().unwrap();
+    for other in [TokenBatch::left_padded(&[[5, 6, 7]], 0).unwrap(), batch.clone()] {
+        session.step(&other).unwrap();
+        assert_eq!(session.past_length(), 0);
+        assert!(session.cache().unwrap().is_empty());
     }
+    assert!(session.step(&batch).unwrap() == expected, "{subject}");
+    let alone = model.session().unwrap().step(&piece_of_row(&batch, 1)).unwrap();
+    let of_batch = sequence_of(expected.tensors(), &batch, 1);
+    assert_all_close(&format!("on {subject}"), &of_batch, alone.tensors());
+    assert!(alone.get(OutputName::Logits).is_some());
 }
 
 fn piece_of_row(batch: &TokenBatch, row: usize) -> TokenBatch {
@@ -326,9 +328,8 @@ fn piece_of_row(batch: &TokenBatch, row: usize) -> TokenBatch {
 }
 
 /// What a service does when one of several conversations ends.
-#[test]
-fn a_sequence_that_is_cleared_makes_room_for_another_while_the_others_go_on() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn a_cleared_sequence_is_replaced_by_another_while_the_others_go_on(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let mut session = model.session().unwrap();
         session.step(batch).unwrap();
         session.clear_sequence(1).unwrap();
@@ -355,9 +356,8 @@ fn a_sequence_that_is_cleared_makes_room_for_another_while_the_others_go_on() {
     }
 }
 
-#[test]
-fn only_a_sequence_of_the_batch_can_be_cleared() {
-    for Loaded { what, model, batch } in MODELS.iter() {
+fn only_a_sequence_of_the_batch_can_be_cleared(subject: Subject) {
+    for Loaded { what, model, batch } in &load_cases(subject) {
         let mut session = model.session().unwrap();
         assert!(matches!(session.clear_sequence(0), Err(Error::NoSequence { sequences: 0, .. })), "{what}");
         session.step(batch).unwrap();

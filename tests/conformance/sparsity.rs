@@ -10,7 +10,20 @@ use jetmoe::rt::engine::TensorMap;
 use jetmoe::rt::{Model, TokenBatch};
 use ndarray::{ArrayView1, s};
 
-use crate::fixtures::{Altered, Case, Subject};
+use crate::fixtures::Case;
+use crate::subject::Subject;
+use crate::suite::{Suite, measured, named};
+
+pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
+    suite.add_group(
+        subject,
+        "sparsity",
+        named![
+            experts_that_no_token_chose_are_not_computed,
+            one_useless_matrix_of_an_expert_that_a_token_chose_changes_the_result,
+        ],
+    );
+}
 
 const MIXTURES: [Mixture; 2] = [Mixture::Attention, Mixture::Mlp];
 
@@ -88,55 +101,47 @@ fn best(logits: ArrayView1<'_, f32>, count: usize) -> Vec<usize> {
     experts
 }
 
-/// Makes both matrices of an expert useless.
-fn spoil(altered: &mut Altered, layer: usize, mixture: Mixture, expert: usize) {
-    for name in [names::expert_input(layer, mixture), names::expert_output(layer, mixture)] {
-        altered.row(&name, expert).fill(f32::NAN);
-    }
-}
-
-#[test]
-fn experts_that_no_token_chose_are_not_computed() {
+fn experts_that_no_token_chose_are_not_computed(subject: Subject) {
     for case in ["tiny", "odd", "top1"].map(Case::named) {
         let routed = Routed::of(&case);
-        let mut altered = Altered::from(&case);
-        for (layer, mixture, expert) in &routed.unchosen {
-            spoil(&mut altered, *layer, *mixture, *expert);
-        }
-        println!(
+        let changed = case.export_changed("useless experts that no token chose", |draft| {
+            for (layer, mixture, expert) in &routed.unchosen {
+                for name in matrices(*layer, *mixture) {
+                    draft.row(&name, *expert).fill(f32::NAN);
+                }
+            }
+        });
+        measured(&format!(
             "{}: {} experts without and {} with one of {} tokens",
             case.name,
             routed.unchosen.len(),
             routed.chosen.len(),
             routed.batch.sequence_length()
-        );
-        let (clean, spoilt) = (case.export(), altered.export());
-        for subject in Subject::built_in() {
-            let expected = routed.run(&clean.load(subject));
-            let found = routed.run(&spoilt.load(subject));
-            assert!(expected.values().flatten().all(|value| value.is_finite()));
-            assert!(found == expected, "{} on {subject}", case.name);
-        }
+        ));
+        let expected = routed.run(&case.export().load(subject));
+        let found = routed.run(&changed.load(subject));
+        assert!(expected.values().flatten().all(|value| value.is_finite()));
+        assert!(found == expected, "{} on {subject}", case.name);
     }
 }
 
 /// Otherwise the test above would show nothing.
-#[test]
-fn one_useless_matrix_of_an_expert_that_a_token_chose_spoils_the_result() {
+fn one_useless_matrix_of_an_expert_that_a_token_chose_changes_the_result(subject: Subject) {
     let case = Case::named("tiny");
     let routed = Routed::of(&case);
-    let clean = case.export();
+    let expected = routed.run(&case.export().load(subject));
     for mixture in MIXTURES {
         let (layer, _, expert) = *routed.chosen.iter().find(|(_, of, _)| *of == mixture).unwrap();
-        for name in [names::expert_input(layer, mixture), names::expert_output(layer, mixture)] {
-            let mut altered = Altered::from(&case);
-            altered.row(&name, expert).fill(f32::NAN);
-            let export = altered.export();
-            for subject in Subject::built_in() {
-                // ONNX Runtime's grouped-query attention makes zeros of a query that is NaN
-                let (expected, found) = (routed.run(&clean.load(subject)), routed.run(&export.load(subject)));
-                assert!(found != expected, "{name}, expert {expert}, on {subject}");
-            }
+        for name in matrices(layer, mixture) {
+            let what = format!("useless {name} of expert {expert}");
+            let changed = case.export_changed(&what, |draft| draft.row(&name, expert).fill(f32::NAN));
+            // ONNX Runtime's grouped-query attention makes zeros of a query that is NaN
+            assert!(routed.run(&changed.load(subject)) != expected, "{what}, on {subject}");
         }
     }
+}
+
+/// Both matrices of the experts of a mixture.
+fn matrices(layer: usize, mixture: Mixture) -> [String; 2] {
+    [names::expert_input(layer, mixture), names::expert_output(layer, mixture)]
 }

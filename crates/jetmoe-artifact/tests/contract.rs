@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jetmoe_artifact::{
     Artifact, ArtifactFile, Axis, CheckpointRecord, ElementType, Error, GraphRecord, InputName,
@@ -12,15 +12,12 @@ use jetmoe_artifact::{
     StorageOverride, Task, TensorRecord, VerificationRecord, WeightFormat, WeightPlan, names,
 };
 use jetmoe_checkpoint::{Digest, ModelConfig};
+use jetmoe_testing::fixtures;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
-}
-
 fn config(name: &str) -> ModelConfig {
-    ModelConfig::read(&fixture(name).join("config.json")).unwrap()
+    ModelConfig::read(&fixtures::checkpoint(name).join("config.json")).unwrap()
 }
 
 /// Writes a file and answers its entry.
@@ -34,7 +31,7 @@ fn write(folder: &Path, path: &str, content: &[u8]) -> ArtifactFile {
 fn artifact() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let graph_file = names::graph_file(Profile::Portable, Precision::F32);
-    let config = fs::read(fixture("goldens/tiny/config.json")).unwrap();
+    let config = fs::read(fixtures::checkpoint("tiny").join("config.json")).unwrap();
     let tensors = [1e-6, f64::INFINITY].map(|error| TensorRecord {
         name: "logits".to_owned(),
         max_absolute_error: error,
@@ -98,7 +95,7 @@ fn an_artifact_knows_its_files_graphs_and_configuration() {
     assert!(Artifact::is_artifact(folder.path()));
     let artifact = Artifact::open(folder.path()).unwrap();
     artifact.check_digests().unwrap();
-    assert_eq!(artifact.config(), &config("goldens/tiny"));
+    assert_eq!(artifact.config(), &config("tiny"));
     let graph = artifact.graph(Some(Precision::F32), Some(Profile::Portable)).unwrap();
     assert_eq!(artifact.path(&graph.graph), folder.path().join("onnx/model.onnx"));
     assert_eq!(graph.data.path, "onnx/model.onnx_data");
@@ -223,7 +220,7 @@ fn words_read_back_as_what_they_stand_for() {
 
 #[test]
 fn the_signature_of_a_language_model() {
-    let config = config("goldens/odd");
+    let config = config("odd");
     let signature =
         Signature::new(&config, Task::CausalLm, Precision::F32, Profile::Portable, &BTreeSet::new());
     let inputs: Vec<String> = signature.inputs.iter().map(|input| input.name.to_string()).collect();
@@ -247,7 +244,7 @@ fn the_signature_of_a_language_model() {
 
 #[test]
 fn a_classifier_has_no_cache_and_without_a_padding_token_takes_one_sequence() {
-    let mut config = config("goldens/classifier");
+    let mut config = config("classifier");
     let signature = Signature::new(
         &config,
         Task::SequenceClassification,
@@ -271,7 +268,7 @@ fn a_classifier_has_no_cache_and_without_a_padding_token_takes_one_sequence() {
 
 #[test]
 fn optional_outputs_come_last_and_in_order() {
-    let config = config("goldens/tiny");
+    let config = config("tiny");
     let all = OptionalOutput::ALL.iter().copied().collect();
     let signature = Signature::new(&config, Task::Backbone, Precision::F32, Profile::Portable, &all);
     let outputs: Vec<String> = signature.outputs.iter().map(|output| output.name.to_string()).collect();
@@ -290,7 +287,7 @@ fn optional_outputs_come_last_and_in_order() {
 
 #[test]
 fn the_name_of_an_output_reads_back_and_any_other_is_refused() {
-    let config = config("goldens/tiny");
+    let config = config("tiny");
     let all = OptionalOutput::ALL.iter().copied().collect();
     for task in Task::ALL {
         for output in Signature::new(&config, *task, Precision::F32, Profile::Portable, &all).outputs {
@@ -307,7 +304,7 @@ fn the_name_of_an_output_reads_back_and_any_other_is_refused() {
 
 #[test]
 fn the_cache_of_a_float16_graph_is_float16_and_everything_else_float32() {
-    let config = config("goldens/tiny");
+    let config = config("tiny");
     for precision in Precision::ALL {
         let signature =
             Signature::new(&config, Task::CausalLm, *precision, Profile::Portable, &BTreeSet::new());
@@ -323,7 +320,7 @@ fn the_cache_of_a_float16_graph_is_float16_and_everything_else_float32() {
 
 #[test]
 fn a_native_graph_has_the_contract_of_onnx_runtimes_and_a_folder_of_its_own() {
-    for case in ["goldens/tiny", "goldens/odd", "goldens/classifier"] {
+    for case in ["tiny", "odd", "classifier"] {
         let config = config(case);
         let task = Task::of_architecture(config.architecture);
         for optional in [BTreeSet::new(), OptionalOutput::ALL.iter().copied().collect()] {

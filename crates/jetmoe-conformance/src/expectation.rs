@@ -118,22 +118,21 @@ fn sample_batch(config: &ModelConfig) -> Result<TokenBatch> {
 mod tests {
     use jetmoe_artifact::{OutputName, Task};
     use jetmoe_checkpoint::Checkpoint;
+    use jetmoe_testing::fixtures;
     use ndarray::Array1;
 
     use super::*;
-    use crate::spoilt::{folder, spoilt};
+    use crate::faulty::faulty_model;
     use crate::{Backend, Tolerance, compare};
 
     #[test]
     fn a_model_meets_its_own_expectation_exactly() {
-        for (fixture, task) in [
-            ("goldens/tiny", Task::CausalLm),
-            ("goldens/odd", Task::Backbone),
-            ("goldens/classifier", Task::SequenceClassification),
-        ] {
-            let model = spoilt(fixture, task, |_, _| ());
+        for (fixture, task) in
+            [("tiny", Task::CausalLm), ("odd", Task::Backbone), ("classifier", Task::SequenceClassification)]
+        {
+            let model = faulty_model(fixture, task, |_, _| ());
             let expectation = Expectation::from_model(&model).unwrap();
-            assert_eq!(expectation.source, "spoilt 1.0");
+            assert_eq!(expectation.source, "faulty 1.0");
             let comparison = compare(Backend::Reference, &model, &expectation, Tolerance::Float32).unwrap();
             assert!(comparison.passed && comparison.not_compared.is_empty(), "{comparison:#?}");
             assert!(comparison.tensors.iter().all(|tensor| tensor.max_absolute_error == 0.0));
@@ -144,9 +143,8 @@ mod tests {
 
     #[test]
     fn another_model_does_not_meet_it() {
-        let expectation =
-            Expectation::from_model(&spoilt("goldens/tiny", Task::CausalLm, |_, _| ())).unwrap();
-        let other = spoilt("goldens/yarn-rope", Task::CausalLm, |_, _| ());
+        let expectation = Expectation::from_model(&faulty_model("tiny", Task::CausalLm, |_, _| ())).unwrap();
+        let other = faulty_model("yarn-rope", Task::CausalLm, |_, _| ());
         let comparison = compare(Backend::Reference, &other, &expectation, Tolerance::Float32).unwrap();
         assert!(!comparison.passed);
         assert!(comparison.tensors.iter().all(|tensor| !tensor.passed), "{comparison:#?}");
@@ -155,8 +153,8 @@ mod tests {
 
     #[test]
     fn sample_tokens_are_padded_on_the_left_and_never_the_padding_token() {
-        for fixture in ["goldens/tiny", "goldens/classifier", "models/jetmoe-mini-classifier"] {
-            let checkpoint = Checkpoint::open(folder(fixture)).unwrap();
+        for fixture in ["tiny", "classifier", "jetmoe-mini-classifier"] {
+            let checkpoint = Checkpoint::open(fixtures::checkpoint(fixture)).unwrap();
             let config = checkpoint.config();
             let batch = sample_batch(config).unwrap();
             assert_eq!(batch, sample_batch(config).unwrap());
@@ -174,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_classifier_without_a_padding_token_gets_one_sequence() {
-        let checkpoint = Checkpoint::open(folder("goldens/classifier")).unwrap();
+        let checkpoint = Checkpoint::open(fixtures::checkpoint("classifier")).unwrap();
         let mut config = checkpoint.config().clone();
         config.pad_token_id = None;
         config.max_position_embeddings = 9;
@@ -191,7 +189,7 @@ mod tests {
 
     #[test]
     fn logits_of_the_cached_step_belong_to_the_most_probable_tokens() {
-        let model = spoilt("goldens/tiny", Task::CausalLm, |_, _| ());
+        let model = faulty_model("tiny", Task::CausalLm, |_, _| ());
         let expectation = Expectation::from_model(&model).unwrap();
         let (tokens, logits) = expectation.next.unwrap();
         assert_eq!(logits.shape(), [3, 1, 131]);

@@ -9,12 +9,12 @@ mod comparison;
 mod error;
 mod evaluation;
 mod expectation;
+#[cfg(test)]
+mod faulty;
 mod gaps;
 mod golden;
 mod reference;
 mod report;
-#[cfg(test)]
-mod spoilt;
 mod stored;
 mod tolerance;
 mod verification;

@@ -4,19 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jetmoe_artifact::{Artifact, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, GenerationConfig};
 use jetmoe_export::{ExportOptions, export};
 use jetmoe_graph::{Opset, Rounding};
+use jetmoe_testing::fixtures;
 use jetmoe_text::Tokenizer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
-}
 
 /// Exports a checkpoint folder for its own task.
 fn exported(checkpoint: &Path, task: Option<Task>) -> TempDir {
@@ -44,16 +41,9 @@ fn read(folder: &TempDir, name: &str) -> Value {
 
 #[test]
 fn the_configuration_means_what_that_of_the_checkpoint_does() {
-    for name in [
-        "goldens/tiny",
-        "goldens/odd",
-        "goldens/legacy",
-        "goldens/yarn-rope",
-        "goldens/llama3-rope",
-        "goldens/classifier",
-    ] {
-        let checkpoint = Checkpoint::open(fixture(name)).unwrap();
-        let folder = exported(&fixture(name), None);
+    for name in ["tiny", "odd", "legacy", "yarn-rope", "llama3-rope", "classifier"] {
+        let checkpoint = Checkpoint::open(fixtures::checkpoint(name)).unwrap();
+        let folder = exported(&fixtures::checkpoint(name), None);
         assert_eq!(Artifact::open(folder.path()).unwrap().config(), checkpoint.config(), "{name}");
         assert_eq!(
             GenerationConfig::open(folder.path()).unwrap().eos_token_ids,
@@ -65,7 +55,7 @@ fn the_configuration_means_what_that_of_the_checkpoint_does() {
 
 #[test]
 fn the_first_hub_layout_becomes_that_of_transformers() {
-    let folder = exported(&fixture("goldens/legacy"), None);
+    let folder = exported(&fixtures::checkpoint("legacy"), None);
     let config = read(&folder, "config.json");
     assert_eq!(config["architectures"], json!(["JetMoeForCausalLM"]));
     assert_eq!(config["model_type"], "jetmoe");
@@ -80,17 +70,18 @@ fn the_first_hub_layout_becomes_that_of_transformers() {
 
 #[test]
 fn tokenizer_files_say_what_other_clients_need() {
-    let folder = exported(&fixture("models/jetmoe-mini"), None);
+    let folder = exported(&fixtures::checkpoint("jetmoe-mini"), None);
     let config = read(&folder, "tokenizer_config.json");
     assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
     assert_eq!(config["model_input_names"], json!(["input_ids", "attention_mask"]));
     assert_eq!((&config["add_bos_token"], &config["bos_token"]), (&json!(true), &json!("<s>")));
     assert_eq!(config["pad_token"], "</s>");
-    let template = fs::read_to_string(fixture("models/jetmoe-mini/chat_template.jinja")).unwrap();
+    let template =
+        fs::read_to_string(fixtures::checkpoint("jetmoe-mini").join("chat_template.jinja")).unwrap();
     assert_eq!(config["chat_template"], template.as_str());
     assert_eq!(fs::read_to_string(folder.path().join("chat_template.jinja")).unwrap(), template);
 
-    let (ours, theirs) = (folder.path().to_owned(), fixture("models/jetmoe-mini"));
+    let (ours, theirs) = (folder.path().to_owned(), fixtures::checkpoint("jetmoe-mini"));
     let encode =
         |folder: &Path| Tokenizer::open(folder).unwrap().unwrap().encode("And God said", true).unwrap();
     assert_eq!(encode(&ours), encode(&theirs));
@@ -98,7 +89,7 @@ fn tokenizer_files_say_what_other_clients_need() {
 
 #[test]
 fn onnxruntime_genai_finds_the_graph_and_the_model_s_sizes() {
-    let folder = exported(&fixture("models/jetmoe-mini"), None);
+    let folder = exported(&fixtures::checkpoint("jetmoe-mini"), None);
     let model = &read(&folder, "genai_config.json")["model"];
     assert_eq!(model["type"], "decoder");
     assert_eq!(model["decoder"]["filename"], "onnx/model.onnx");
@@ -110,7 +101,7 @@ fn onnxruntime_genai_finds_the_graph_and_the_model_s_sizes() {
 
 #[test]
 fn onnxruntime_genai_stays_with_the_most_exact_graph_when_another_is_added() {
-    let checkpoint = fixture("models/jetmoe-mini");
+    let checkpoint = fixtures::checkpoint("jetmoe-mini");
     let folder = exported(&checkpoint, None);
     let source = checkpoint.display().to_string();
     let options = ExportOptions { precision: Precision::Bf16, ..ExportOptions::new(source, folder.path()) };
@@ -122,7 +113,7 @@ fn onnxruntime_genai_stays_with_the_most_exact_graph_when_another_is_added() {
 /// It does not know our operators.
 #[test]
 fn onnxruntime_genai_is_never_sent_to_a_native_graph() {
-    let checkpoint = fixture("models/jetmoe-mini");
+    let checkpoint = fixtures::checkpoint("jetmoe-mini");
     let folder = tempfile::tempdir().unwrap();
     let mut configs = [Profile::Native, Profile::OnnxRuntime].map(|profile| {
         let options = ExportOptions {
@@ -142,12 +133,13 @@ fn onnxruntime_genai_is_never_sent_to_a_native_graph() {
 
 #[test]
 fn onnxruntime_genai_is_told_of_language_models_with_a_tokenizer_only() {
-    for (name, task) in [
-        ("goldens/tiny", None),
-        ("models/jetmoe-mini", Some(Task::Backbone)),
-        ("models/jetmoe-mini-classifier", None),
-    ] {
-        assert!(!exported(&fixture(name), task).path().join("genai_config.json").exists(), "{name}");
+    for (name, task) in
+        [("tiny", None), ("jetmoe-mini", Some(Task::Backbone)), ("jetmoe-mini-classifier", None)]
+    {
+        assert!(
+            !exported(&fixtures::checkpoint(name), task).path().join("genai_config.json").exists(),
+            "{name}"
+        );
     }
 }
 
@@ -155,7 +147,7 @@ fn onnxruntime_genai_is_told_of_language_models_with_a_tokenizer_only() {
 fn generation_defaults_are_made_from_the_configuration_where_there_are_none() {
     let copy = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
-        fs::copy(fixture("goldens/tiny").join(file), copy.path().join(file)).unwrap();
+        fs::copy(fixtures::checkpoint("tiny").join(file), copy.path().join(file)).unwrap();
     }
     let folder = exported(copy.path(), None);
     let expected = json!({ "bos_token_id": 1, "eos_token_id": [2], "pad_token_id": null });

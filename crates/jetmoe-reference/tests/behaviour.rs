@@ -2,23 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
-
 use candle_core::{D, Tensor};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Error, Inputs, Outputs, Reference};
+use jetmoe_testing::fixtures;
 
 /// The same sums in another order; states are below 10 here.
 const SAME_SUMS: f32 = 1e-4;
 
 const TEXT: [i64; 8] = [1, 17, 93, 42, 42, 108, 5, 64];
 
-fn folder(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens").join(case)
-}
-
 fn load(case: &str) -> Reference {
-    Reference::load(&Checkpoint::open(folder(case)).unwrap()).unwrap()
+    Reference::load(&Checkpoint::open(fixtures::checkpoint(case)).unwrap()).unwrap()
 }
 
 /// Reads `ids` as one sequence after `cache`.
@@ -185,11 +180,11 @@ fn a_head_that_the_checkpoint_lacks_is_named() {
 
     // the classifier, as if its embedding were not tied to a language-model head
     let untied = tempfile::tempdir().unwrap();
-    let config = std::fs::read_to_string(folder("classifier").join("config.json")).unwrap();
+    let config = std::fs::read_to_string(fixtures::checkpoint("classifier").join("config.json")).unwrap();
     let config = config.replace("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
     std::fs::write(untied.path().join("config.json"), config).unwrap();
     let weights = "model.safetensors";
-    std::fs::copy(folder("classifier").join(weights), untied.path().join(weights)).unwrap();
+    std::fs::copy(fixtures::checkpoint("classifier").join(weights), untied.path().join(weights)).unwrap();
     let classifier = Reference::load(&Checkpoint::open(untied.path()).unwrap()).unwrap();
     let error = classifier.logits(&state).unwrap_err();
     assert!(matches!(error, Error::MissingHead { head: "lm_head.weight" }), "{error}");

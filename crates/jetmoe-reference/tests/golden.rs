@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and may report")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use jetmoe_checkpoint::{Architecture, Checkpoint};
 use jetmoe_reference::{Cache, Inputs, Outputs, Reference};
+use jetmoe_testing::fixtures;
 use safetensors::SafeTensors;
 
 /// Logits have a scale of about 10, and float32 sums in another order differ by some 1e-5 of it.
@@ -38,18 +39,8 @@ struct Batch {
     sequence_length: usize,
 }
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
-}
-
 fn cases() -> Vec<Case> {
-    let mut folders: Vec<PathBuf> = ["goldens", "models"]
-        .iter()
-        .flat_map(|group| std::fs::read_dir(fixtures().join(group)).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|folder| folder.join("golden.safetensors").is_file())
-        .collect();
-    folders.sort();
+    let folders = fixtures::golden_cases();
     assert!(folders.len() >= 12, "golden cases are missing: {folders:?}");
     folders.iter().map(|folder| Case::open(folder)).collect()
 }
@@ -59,7 +50,7 @@ impl Case {
         Case {
             name: folder.file_name().unwrap().to_string_lossy().into_owned(),
             reference: Reference::load(&Checkpoint::open(folder).unwrap()).unwrap(),
-            bytes: std::fs::read(folder.join("golden.safetensors")).unwrap(),
+            bytes: std::fs::read(folder.join(fixtures::GOLDEN)).unwrap(),
         }
     }
 

@@ -3,18 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use candle_core::Tensor;
 use jetmoe_checkpoint::names::{self, Mixture};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_reference::{Cache, Error, Inputs, LayerwiseReference, Observer, Reference};
+use jetmoe_testing::fixtures;
 
 const CASES: [&str; 4] = ["tiny", "odd", "top1", "yarn-rope"];
 
 fn open(case: &str) -> Checkpoint {
-    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens");
-    Checkpoint::open(goldens.join(case)).unwrap()
+    Checkpoint::open(fixtures::checkpoint(case)).unwrap()
 }
 
 /// Two sequences of different lengths.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -93,7 +93,7 @@ impl FakeModel {
 
 /// Folder of one of the trained models.
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)
+    jetmoe_testing::fixtures::checkpoint(name)
 }
 
 /// The tokenizer of jetmoe-mini, read once.

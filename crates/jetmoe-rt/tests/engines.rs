@@ -194,7 +194,7 @@ fn a_runtime_says_its_name_and_version() {
     }
 }
 
-/// A copy of the toy whose files can be spoilt.
+/// A copy of the toy whose files can be damaged.
 fn copy_of_toy() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("onnx")).unwrap();
@@ -205,16 +205,16 @@ fn copy_of_toy() -> tempfile::TempDir {
 }
 
 /// Loads an artifact that was whole when it was opened and is not any more.
-fn load_spoilt(spoil: impl Fn(&Path), runtime: Runtime) -> Error {
+fn load_damaged(damage: impl Fn(&Path), runtime: Runtime) -> Error {
     let folder = copy_of_toy();
     let artifact = Artifact::open(folder.path()).unwrap();
-    spoil(folder.path());
+    damage(folder.path());
     Model::load_artifact(&artifact, &LoadOptions { runtime: Some(runtime), ..LoadOptions::default() })
         .unwrap_err()
 }
 
-fn assert_refuses_to_load(spoil: impl Fn(&Path), runtime: Runtime) -> String {
-    match load_spoilt(spoil, runtime) {
+fn assert_refuses_to_load(damage: impl Fn(&Path), runtime: Runtime) -> String {
+    match load_damaged(damage, runtime) {
         Error::Load { runtime: found, graph, message } => {
             assert_eq!(found, runtime);
             assert!(graph.ends_with("onnx/model.onnx"), "{}", graph.display());

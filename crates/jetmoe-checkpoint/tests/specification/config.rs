@@ -1,16 +1,18 @@
 use jetmoe_checkpoint::{Activation, Architecture, ModelConfig, RopeScaling};
+use jetmoe_testing::CheckpointDraft;
+use jetmoe_testing::fixtures::golden_cases;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::fixtures::{self, Draft};
+use crate::fixtures::{self, tiny};
 
 /// The problems of a configuration, as they are printed.
 fn problems(config: &Value) -> Vec<String> {
     ModelConfig::from_json(config).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
-fn tiny(key: &str, value: Value) -> Value {
-    Value::Object(Draft::tiny().with(key, value).config)
+fn config_with(key: &str, value: Value) -> Value {
+    Value::Object(tiny().with(key, value).config)
 }
 
 #[test]
@@ -48,11 +50,8 @@ fn both_layouts_describe_the_same_model() {
 
 #[test]
 fn every_golden_configuration_loads() {
-    for case in std::fs::read_dir(fixtures::golden("")).unwrap() {
-        let file = case.unwrap().path().join("config.json");
-        if file.is_file() {
-            ModelConfig::read(&file).unwrap_or_else(|error| panic!("{error}"));
-        }
+    for case in golden_cases() {
+        ModelConfig::read(&case.join("config.json")).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
@@ -141,7 +140,7 @@ fn every_problem_is_named_at_once() {
 
 #[test]
 fn the_error_names_the_file_and_lists_one_problem_a_line() {
-    let folder = Draft::tiny().with("glu", json!(false)).with("moe_top_k", json!(1)).write();
+    let folder = tiny().with("glu", json!(false)).with("moe_top_k", json!(1)).write();
     let file = folder.path().join("config.json");
     let error = ModelConfig::read(&file).unwrap_err().to_string();
     assert_eq!(
@@ -158,8 +157,8 @@ fn the_error_names_the_file_and_lists_one_problem_a_line() {
 #[test]
 fn a_model_without_gate_or_bias_is_refused_by_name() {
     for key in ["glu", "bias"] {
-        assert!(ModelConfig::from_json(&tiny(key, json!(true))).is_ok());
-        let problems = problems(&tiny(key, json!(false)));
+        assert!(ModelConfig::from_json(&config_with(key, json!(true))).is_ok());
+        let problems = problems(&config_with(key, json!(false)));
         assert_eq!(problems.len(), 1);
         assert!(problems[0].starts_with(&format!("{key}: is false")), "{problems:?}");
     }
@@ -174,7 +173,7 @@ fn activations_go_by_the_names_of_transformers() {
         ("gelu_pytorch_tanh", Activation::GeluTanh),
         ("relu", Activation::Relu),
     ] {
-        let config = ModelConfig::from_json(&tiny("activation_function", json!(name))).unwrap();
+        let config = ModelConfig::from_json(&config_with("activation_function", json!(name))).unwrap();
         assert_eq!(config.activation, activation);
         assert_eq!(activation.to_string().parse(), Ok(activation));
     }
@@ -183,7 +182,7 @@ fn activations_go_by_the_names_of_transformers() {
 #[test]
 fn an_unknown_activation_is_refused_with_the_known_ones() {
     assert_eq!(
-        problems(&tiny("activation_function", json!("mish"))),
+        problems(&config_with("activation_function", json!("mish"))),
         ["activation_function: \"mish\" is not supported; known are silu, gelu, gelu_new, \
              gelu_pytorch_tanh, relu"]
     );
@@ -192,14 +191,14 @@ fn an_unknown_activation_is_refused_with_the_known_ones() {
 #[test]
 fn more_experts_per_token_than_experts_are_refused() {
     assert_eq!(
-        problems(&tiny("num_experts_per_tok", json!(4))),
+        problems(&config_with("num_experts_per_tok", json!(4))),
         ["num_experts_per_tok: is 4, more than the 3 experts there are"]
     );
 }
 
 #[test]
 fn the_number_of_attention_heads_is_computed_whatever_the_file_says() {
-    let config = ModelConfig::from_json(&tiny("num_attention_heads", json!(99))).unwrap();
+    let config = ModelConfig::from_json(&config_with("num_attention_heads", json!(99))).unwrap();
     assert_eq!(config.num_attention_heads(), 4);
 }
 
@@ -211,11 +210,11 @@ fn the_architecture_says_what_the_model_was_trained_as() {
         ("JetMoeModel", Architecture::Base),
         ("JetMoeForSequenceClassification", Architecture::SequenceClassification),
     ] {
-        let config = ModelConfig::from_json(&tiny("architectures", json!([name]))).unwrap();
+        let config = ModelConfig::from_json(&config_with("architectures", json!([name]))).unwrap();
         assert_eq!(config.architecture, architecture);
     }
-    assert!(problems(&tiny("architectures", json!("JetMoeModel")))[0].starts_with("architectures: "));
-    assert!(problems(&tiny("architectures", json!(["LlamaModel"])))[0].contains("known are"));
+    assert!(problems(&config_with("architectures", json!("JetMoeModel")))[0].starts_with("architectures: "));
+    assert!(problems(&config_with("architectures", json!(["LlamaModel"])))[0].contains("known are"));
 }
 
 #[test]
@@ -227,7 +226,7 @@ fn a_file_that_is_no_jetmoe_configuration_is_refused() {
 
 #[test]
 fn the_end_of_a_sequence_is_one_token_or_many_or_none() {
-    let read = |value| ModelConfig::from_json(&tiny("eos_token_id", value)).unwrap().eos_token_ids;
+    let read = |value| ModelConfig::from_json(&config_with("eos_token_id", value)).unwrap().eos_token_ids;
     assert_eq!(read(json!(3)), [3]);
     assert_eq!(read(json!([3, 4])), [3, 4]);
     assert!(read(json!(null)).is_empty());
@@ -236,34 +235,37 @@ fn the_end_of_a_sequence_is_one_token_or_many_or_none() {
 #[test]
 fn a_special_token_beyond_the_vocabulary_is_refused() {
     assert_eq!(
-        problems(&tiny("pad_token_id", json!(11))),
+        problems(&config_with("pad_token_id", json!(11))),
         ["pad_token_id: is 11, beyond the vocabulary of 11"]
     );
     assert_eq!(
-        problems(&tiny("eos_token_id", json!([2, 12]))),
+        problems(&config_with("eos_token_id", json!([2, 12]))),
         ["eos_token_id: is 12, beyond the vocabulary of 11"]
     );
 }
 
 #[test]
 fn labels_come_in_the_order_of_their_ids() {
-    let labels = |value| ModelConfig::from_json(&tiny("id2label", value)).unwrap().labels;
+    let labels = |value| ModelConfig::from_json(&config_with("id2label", value)).unwrap().labels;
     let many: serde_json::Map<_, _> =
         (0..12).rev().map(|id| (id.to_string(), json!(format!("class {id}")))).collect();
     assert_eq!(labels(json!({ "1": "new", "0": "old" })), ["old", "new"]);
     assert_eq!(labels(Value::Object(many))[10], "class 10");
-    let config = ModelConfig::from_json(&tiny("num_labels", json!(3))).unwrap();
+    let config = ModelConfig::from_json(&config_with("num_labels", json!(3))).unwrap();
     assert_eq!(config.labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
     assert_eq!(config.num_labels(), 3);
 }
 
 #[test]
 fn labels_with_a_gap_or_another_count_are_refused() {
-    assert!(problems(&tiny("id2label", json!({ "0": "a", "2": "b" })))[0].starts_with("id2label: must name"));
-    assert!(problems(&tiny("id2label", json!({})))[0].starts_with("id2label: must name"));
-    assert!(problems(&tiny("id2label", json!(["a"])))[0].starts_with("id2label: is [\"a\"]"));
-    let Value::Object(config) = tiny("id2label", json!({ "0": "a" })) else { unreachable!() };
-    let config = Draft { config, ..Draft::tiny() }.with("num_labels", json!(2)).config;
+    assert!(
+        problems(&config_with("id2label", json!({ "0": "a", "2": "b" })))[0]
+            .starts_with("id2label: must name")
+    );
+    assert!(problems(&config_with("id2label", json!({})))[0].starts_with("id2label: must name"));
+    assert!(problems(&config_with("id2label", json!(["a"])))[0].starts_with("id2label: is [\"a\"]"));
+    let Value::Object(config) = config_with("id2label", json!({ "0": "a" })) else { unreachable!() };
+    let config = CheckpointDraft { config, ..tiny() }.with("num_labels", json!(2)).config;
     assert_eq!(problems(&Value::Object(config)), ["num_labels: is 2, but id2label has 1; keep one of them"]);
 }
 
@@ -280,7 +282,7 @@ fn sizes_whose_products_no_computer_can_hold_are_refused() {
         "max_position_embeddings",
         "num_labels",
     ] {
-        let problems = problems(&tiny(key, json!(1_u64 << 62)));
+        let problems = problems(&config_with(key, json!(1_u64 << 62)));
         assert!(problems[0].starts_with(&format!("{key}: is 4611686018427387904, expected")), "{problems:?}");
     }
     let wide = json!({ "model_type": "jetmoe", "num_key_value_heads": 1 << 20, "kv_channels": 1 << 20 });
@@ -289,7 +291,7 @@ fn sizes_whose_products_no_computer_can_hold_are_refused() {
         ["num_key_value_heads: makes 2 × num_key_value_heads × kv_channels larger than 2147483647"]
     );
     assert_eq!(
-        problems(&tiny("intermediate_size", json!(i32::MAX))),
+        problems(&config_with("intermediate_size", json!(i32::MAX))),
         ["intermediate_size: makes 2 × intermediate_size larger than 2147483647"]
     );
 }
@@ -340,7 +342,7 @@ proptest! {
             0..6,
         ),
     ) {
-        let mut config = Draft::tiny().config;
+        let mut config = tiny().config;
         config.extend(values.into_iter().map(|(key, value)| (key.to_owned(), value)));
         if let Ok(config) = ModelConfig::from_json(&Value::Object(config)) {
             prop_assert!(config.num_experts_per_token <= config.num_local_experts);

@@ -1,12 +1,12 @@
 use jetmoe_checkpoint::{ModelConfig, RopeParameters, RopeScaling};
 use serde_json::{Value, json};
 
-use crate::fixtures::Draft;
+use crate::fixtures::tiny;
 
 /// Reads the rotary embedding of a model of 128 positions with these keys.
 fn read(keys: Value) -> Result<RopeParameters, Vec<String>> {
     let Value::Object(keys) = keys else { unreachable!() };
-    let mut config = Draft::tiny().with("max_position_embeddings", json!(128)).config;
+    let mut config = tiny().with("max_position_embeddings", json!(128)).config;
     config.extend(keys);
     match ModelConfig::from_json(&Value::Object(config)) {
         Ok(config) => Ok(config.rope),

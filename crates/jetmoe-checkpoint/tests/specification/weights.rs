@@ -1,12 +1,13 @@
-use std::path::Path;
-
 use jetmoe_checkpoint::names::{self, Mixture};
 use jetmoe_checkpoint::{Checkpoint, Dtype, Error, TensorView, convert_to_f32};
+use jetmoe_testing::DraftTensor;
+use jetmoe_testing::files::truncate;
+use jetmoe_testing::fixtures::golden_cases;
 use proptest::prelude::*;
 use safetensors::Dtype as StoredType;
 use serde_json::json;
 
-use crate::fixtures::{self, Draft, Stored};
+use crate::fixtures::{self, tiny};
 
 fn open(folder: &tempfile::TempDir) -> Result<Checkpoint, Error> {
     Checkpoint::open(folder.path())
@@ -16,13 +17,9 @@ fn message(folder: &tempfile::TempDir) -> String {
     open(folder).unwrap_err().to_string()
 }
 
-fn truncate(path: &Path, length: u64) {
-    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
-}
-
 #[test]
 fn one_file_and_many_hold_the_same_tensors() {
-    let draft = Draft::tiny();
+    let draft = tiny();
     let (one, two) = (draft.write(), draft.write_sharded(|index| index % 3 == 0));
     let (one, two) = (open(&one).unwrap(), open(&two).unwrap());
     assert!(one.tensors().names().eq(draft.tensors.keys()));
@@ -32,7 +29,7 @@ fn one_file_and_many_hold_the_same_tensors() {
             let tensor = checkpoint.tensor(name, &stored.shape).unwrap();
             assert_eq!(
                 (tensor.name, tensor.dtype, tensor.bytes),
-                (name.as_str(), Dtype::F32, &stored.bytes[..])
+                (name.as_str(), Dtype::F32, &stored.bytes()[..])
             );
         }
     }
@@ -42,11 +39,8 @@ fn one_file_and_many_hold_the_same_tensors() {
 #[test]
 fn the_trained_model_and_every_golden_checkpoint_open() {
     assert_eq!(Checkpoint::open(fixtures::mini()).unwrap().tensors().parameters(), 4_597_888);
-    for case in std::fs::read_dir(fixtures::golden("")).unwrap() {
-        let folder = case.unwrap().path();
-        if folder.is_dir() {
-            Checkpoint::open(&folder).unwrap_or_else(|error| panic!("{error}"));
-        }
+    for folder in golden_cases() {
+        Checkpoint::open(&folder).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
@@ -67,7 +61,7 @@ fn a_folder_that_is_not_there_or_has_no_configuration_is_named() {
 
 #[test]
 fn a_folder_without_safetensors_says_what_is_needed() {
-    let folder = Draft::tiny().write();
+    let folder = tiny().write();
     std::fs::remove_file(folder.path().join(names::WEIGHTS)).unwrap();
     assert!(message(&folder).ends_with(
         "weights must be safetensors: model.safetensors, or shards with model.safetensors.index.json"
@@ -76,7 +70,7 @@ fn a_folder_without_safetensors_says_what_is_needed() {
 
 #[test]
 fn a_truncated_file_is_named() {
-    let folder = Draft::tiny().write_sharded(|index| index % 2 == 0);
+    let folder = tiny().write_sharded(|index| index % 2 == 0);
     let shard = folder.path().join("model-00002-of-00002.safetensors");
     truncate(&shard, std::fs::metadata(&shard).unwrap().len() - 1);
     let error = message(&folder);
@@ -89,7 +83,7 @@ fn a_truncated_file_is_named() {
 
 #[test]
 fn a_file_that_git_lfs_did_not_fetch_says_how_to_fetch_it() {
-    let folder = Draft::tiny().write();
+    let folder = tiny().write();
     std::fs::write(
         folder.path().join(names::WEIGHTS),
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9200984\n",
@@ -100,7 +94,7 @@ fn a_file_that_git_lfs_did_not_fetch_says_how_to_fetch_it() {
 
 #[test]
 fn an_index_that_names_a_missing_file_says_which_and_for_what() {
-    let folder = Draft::tiny().write_sharded(|index| index == 0);
+    let folder = tiny().write_sharded(|index| index == 0);
     std::fs::remove_file(folder.path().join("model-00002-of-00002.safetensors")).unwrap();
     assert_eq!(
         message(&folder),
@@ -115,7 +109,7 @@ fn an_index_that_names_a_missing_file_says_which_and_for_what() {
 
 #[test]
 fn an_index_may_not_lead_out_of_its_folder() {
-    let elsewhere = Draft::tiny().write();
+    let elsewhere = tiny().write();
     for file in [
         elsewhere.path().join(names::WEIGHTS).to_str().unwrap(),
         "../model.safetensors",
@@ -124,7 +118,7 @@ fn an_index_may_not_lead_out_of_its_folder() {
         ".",
         "",
     ] {
-        let folder = Draft::tiny().write_sharded(|_| true);
+        let folder = tiny().write_sharded(|_| true);
         fixtures::write_json(
             &folder.path().join(names::WEIGHTS_INDEX),
             &json!({ "weight_map": { names::EMBEDDING: file } }),
@@ -142,7 +136,7 @@ fn an_index_may_not_lead_out_of_its_folder() {
 
 #[test]
 fn an_index_that_puts_a_tensor_into_the_wrong_file_is_refused() {
-    let folder = Draft::tiny().write_sharded(|index| index == 0);
+    let folder = tiny().write_sharded(|index| index == 0);
     let index = folder.path().join(names::WEIGHTS_INDEX);
     let text = std::fs::read_to_string(&index).unwrap();
     std::fs::write(&index, text.replace("model-00002-of", "model-00001-of")).unwrap();
@@ -158,10 +152,10 @@ fn an_index_that_puts_a_tensor_into_the_wrong_file_is_refused() {
 
 #[test]
 fn a_tensor_in_two_shards_is_taken_from_the_one_that_the_index_names() {
-    let draft = Draft::tiny();
+    let draft = tiny();
     let folder = draft.write_sharded(|index| index == 0);
     let mut other = draft.clone();
-    other.tensors.get_mut(names::FINAL_NORM).unwrap().bytes.fill(0);
+    other.weight(names::FINAL_NORM).fill(0.0);
     // every tensor once more, in the file that the index names for the embedding only
     std::fs::copy(
         other.write().path().join(names::WEIGHTS),
@@ -171,13 +165,13 @@ fn a_tensor_in_two_shards_is_taken_from_the_one_that_the_index_names() {
     let checkpoint = open(&folder).unwrap();
     assert_eq!(
         checkpoint.tensors().get(names::FINAL_NORM).unwrap().bytes,
-        draft.tensors[names::FINAL_NORM].bytes
+        draft.tensors[names::FINAL_NORM].bytes()
     );
 }
 
 #[test]
 fn an_index_that_is_not_valid_is_named_with_the_place() {
-    let folder = Draft::tiny().write_sharded(|index| index == 0);
+    let folder = tiny().write_sharded(|index| index == 0);
     std::fs::write(folder.path().join(names::WEIGHTS_INDEX), "{\"weight_map\": 3}").unwrap();
     let error = message(&folder);
     assert!(
@@ -191,10 +185,10 @@ fn everything_that_does_not_fit_the_configuration_is_named_at_once() {
     let missing = names::router(0, Mixture::Mlp);
     let narrow = names::kv_projection(1);
     let folder = {
-        let mut draft = Draft::tiny()
-            .store(&narrow, Stored::counting(StoredType::F32, &[6, 16]))
-            .store(names::FINAL_NORM, Stored::counting(StoredType::I64, &[6]))
-            .store(names::EMBEDDING, Stored::counting(StoredType::F64, &[11, 6]));
+        let mut draft = tiny()
+            .store(&narrow, DraftTensor::counting(StoredType::F32, &[6, 16]))
+            .store(names::FINAL_NORM, DraftTensor::counting(StoredType::I64, &[6]))
+            .store(names::EMBEDDING, DraftTensor::counting(StoredType::F64, &[11, 6]));
         draft.tensors.remove(&missing);
         draft.write()
     };
@@ -214,7 +208,7 @@ fn everything_that_does_not_fit_the_configuration_is_named_at_once() {
 
 #[test]
 fn a_long_list_of_problems_is_cut_with_a_count() {
-    let mut draft = Draft::tiny();
+    let mut draft = tiny();
     draft.tensors.retain(|name, _| name == names::EMBEDDING);
     let error = message(&draft.write());
     assert_eq!(error.lines().count(), 23);
@@ -223,34 +217,34 @@ fn a_long_list_of_problems_is_cut_with_a_count() {
 
 #[test]
 fn heads_are_expected_where_the_architecture_has_them() {
-    let untied = Draft::tiny().with("tie_word_embeddings", json!(false));
+    let untied = tiny().with("tie_word_embeddings", json!(false));
     assert!(message(&untied.write()).contains("lm_head.weight is missing (expected [11, 6])"));
-    let untied = untied.store(names::LM_HEAD, Stored::counting(StoredType::BF16, &[11, 6]));
+    let untied = untied.store(names::LM_HEAD, DraftTensor::counting(StoredType::BF16, &[11, 6]));
     assert_eq!(open(&untied.write()).unwrap().tensors().get(names::LM_HEAD).unwrap().dtype, Dtype::Bf16);
 
-    let classifier = Draft::tiny()
+    let classifier = tiny()
         .with("architectures", json!(["JetMoeForSequenceClassification"]))
         .with("id2label", json!({ "0": "a", "1": "b", "2": "c" }));
     assert!(message(&classifier.write()).contains("score.weight is missing (expected [3, 6])"));
-    let classifier = classifier.store(names::SCORE, Stored::counting(StoredType::F32, &[3, 6]));
+    let classifier = classifier.store(names::SCORE, DraftTensor::counting(StoredType::F32, &[3, 6]));
     assert!(open(&classifier.write()).is_ok());
 }
 
 #[test]
 fn a_base_model_saved_without_prefix_opens_under_the_usual_names() {
-    let mut draft = Draft::tiny().with("architectures", json!(["JetMoeModel"]));
+    let mut draft = tiny().with("architectures", json!(["JetMoeModel"]));
     draft.tensors =
         draft.tensors.into_iter().map(|(name, tensor)| (name.replacen("model.", "", 1), tensor)).collect();
     assert!(draft.tensors.contains_key("embed_tokens.weight"));
     let checkpoint_folder = draft.write();
     let checkpoint = open(&checkpoint_folder).unwrap();
-    assert!(checkpoint.tensors().names().eq(Draft::tiny().tensors.keys()));
+    assert!(checkpoint.tensors().names().eq(tiny().tensors.keys()));
     assert!(open(&draft.write_sharded(|index| index % 2 == 0)).is_ok());
 }
 
 #[test]
 fn asking_for_a_tensor_of_another_shape_is_an_error() {
-    let folder = Draft::tiny().write();
+    let folder = tiny().write();
     let checkpoint = open(&folder).unwrap();
     let error = checkpoint.tensor(names::FINAL_NORM, &[7]).unwrap_err().to_string();
     assert!(error.contains("model.norm.weight has shape [6], expected [7]"), "{error}");
@@ -260,8 +254,7 @@ fn asking_for_a_tensor_of_another_shape_is_an_error() {
 
 #[test]
 fn absurd_sizes_in_a_valid_configuration_only_miss_the_weights() {
-    let folder =
-        Draft::tiny().with("hidden_size", json!(i32::MAX)).with("num_hidden_layers", json!(10_000)).write();
+    let folder = tiny().with("hidden_size", json!(i32::MAX)).with("num_hidden_layers", json!(10_000)).write();
     assert!(message(&folder).contains("\n  - … and "));
 }
 
@@ -272,7 +265,7 @@ fn every_element_type_converts_to_float32() {
         (StoredType::F16, Dtype::F16, 2),
         (StoredType::BF16, Dtype::Bf16, 2),
     ] {
-        let folder = Draft::tiny().store(names::FINAL_NORM, Stored::counting(stored, &[6])).write();
+        let folder = tiny().store(names::FINAL_NORM, DraftTensor::counting(stored, &[6])).write();
         let checkpoint = open(&folder).unwrap();
         let tensor = checkpoint.tensors().get(names::FINAL_NORM).unwrap();
         assert_eq!((tensor.dtype, tensor.dtype.size()), (dtype, size));
@@ -282,7 +275,7 @@ fn every_element_type_converts_to_float32() {
 
 #[test]
 fn the_first_dimension_can_be_cut_into_its_parts() {
-    let folder = Draft::tiny().write();
+    let folder = tiny().write();
     let checkpoint = open(&folder).unwrap();
     let name = names::expert_input(0, Mixture::Mlp);
     let tensor = checkpoint.tensor(&name, &[3, 10, 6]).unwrap();
@@ -296,7 +289,7 @@ fn the_first_dimension_can_be_cut_into_its_parts() {
 proptest! {
     #[test]
     fn a_file_cut_anywhere_is_refused_by_name(length in 0_u64..20_000) {
-        let folder = Draft::tiny().write();
+        let folder = tiny().write();
         let file = folder.path().join(names::WEIGHTS);
         let whole = std::fs::metadata(&file).unwrap().len();
         truncate(&file, length % whole);
@@ -306,7 +299,7 @@ proptest! {
 
     #[test]
     fn a_damaged_header_is_refused_or_read_but_never_worse(position in 0_usize..3000, byte: u8) {
-        let folder = Draft::tiny().write();
+        let folder = tiny().write();
         let file = folder.path().join(names::WEIGHTS);
         let mut bytes = std::fs::read(&file).unwrap();
         let position = position % bytes.len();

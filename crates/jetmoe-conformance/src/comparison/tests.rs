@@ -1,22 +1,23 @@
+use jetmoe_testing::fixtures;
 use ndarray::{Array2, ArrayD, Axis, Slice, array};
 
 use super::*;
-use crate::spoilt::{add, folder, spoilt};
+use crate::faulty::{add, faulty_model};
 use crate::{Expectation, read_golden};
 
-const TINY: &str = "goldens/tiny";
+const TINY: &str = "tiny";
 
 /// Sequences of the golden batch whose first position is padding.
 const PADDED: usize = 1;
 
 fn golden() -> Expectation {
-    let checkpoint = jetmoe_checkpoint::Checkpoint::open(folder(TINY)).unwrap();
-    read_golden(&folder(TINY).join("golden.safetensors"), checkpoint.config()).unwrap()
+    let checkpoint = jetmoe_checkpoint::Checkpoint::open(fixtures::checkpoint(TINY)).unwrap();
+    read_golden(&fixtures::checkpoint(TINY).join("golden.safetensors"), checkpoint.config()).unwrap()
 }
 
-/// Compares what is left of the reference when `spoil` has changed its outputs with the golden values.
-fn compare_spoilt(spoil: impl Fn(usize, &mut TensorMap) + Send + Sync + 'static) -> Result<Comparison> {
-    let model = spoilt(TINY, Task::CausalLm, spoil);
+/// Compares the reference with a fault in its outputs with the golden values.
+fn compare_faulty(fault: impl Fn(usize, &mut TensorMap) + Send + Sync + 'static) -> Result<Comparison> {
+    let model = faulty_model(TINY, Task::CausalLm, fault);
     compare(Backend::Reference, &model, &golden(), Tolerance::Float32)
 }
 
@@ -44,9 +45,9 @@ fn failed(comparison: &Comparison) -> Vec<&str> {
 
 #[test]
 fn a_model_that_computes_the_golden_values_passes() {
-    let comparison = compare_spoilt(|_, _| ()).unwrap();
+    let comparison = compare_faulty(|_, _| ()).unwrap();
     assert!(comparison.passed, "{comparison:#?}");
-    assert_eq!((comparison.backend.as_str(), comparison.runtime.as_str()), ("reference", "spoilt 1.0"));
+    assert_eq!((comparison.backend.as_str(), comparison.runtime.as_str()), ("reference", "faulty 1.0"));
     assert_eq!(comparison.top1_agreement, Some(1.0));
     assert_eq!(comparison.router_agreement, Some(1.0));
     assert_eq!(comparison.not_compared, [""; 0]);
@@ -69,7 +70,7 @@ fn an_error_in_any_kind_of_tensor_is_found_there_and_names_the_layer() {
         (OutputName::PresentValue(0), "present.*.value"),
     ];
     for (name, kind) in kinds {
-        let comparison = compare_spoilt(add_to_prompt(name, [0, 1], 1e-2)).unwrap();
+        let comparison = compare_faulty(add_to_prompt(name, [0, 1], 1e-2)).unwrap();
         assert!(!comparison.passed);
         assert_eq!(failed(&comparison), [kind]);
         assert_eq!(tensor(&comparison, kind).worst, name.to_string());
@@ -81,8 +82,8 @@ fn an_error_in_any_kind_of_tensor_is_found_there_and_names_the_layer() {
 #[test]
 fn a_value_that_is_no_number_is_an_infinite_error() {
     for wrong in [f32::NAN, f32::INFINITY] {
-        let spoil = add_to_prompt(OutputName::HiddenState(1), [2, 13, 5], wrong);
-        let comparison = compare_spoilt(spoil).unwrap();
+        let fault = add_to_prompt(OutputName::HiddenState(1), [2, 13, 5], wrong);
+        let comparison = compare_faulty(fault).unwrap();
         assert!(!comparison.passed);
         assert_eq!(failed(&comparison), ["hidden_states.*"]);
         let hidden = tensor(&comparison, "hidden_states.*");
@@ -93,7 +94,7 @@ fn a_value_that_is_no_number_is_an_infinite_error() {
 
 #[test]
 fn padding_is_not_compared() {
-    let comparison = compare_spoilt(|_, tensors| {
+    let comparison = compare_faulty(|_, tensors| {
         for tensor in tensors.values_mut().filter(|tensor| tensor.ndim() == 3 && tensor.shape()[1] > 1) {
             tensor.index_axis_mut(Axis(0), PADDED).index_axis_mut(Axis(0), 0).fill(f32::NAN);
         }
@@ -112,7 +113,7 @@ fn padding_is_not_compared() {
 fn an_error_within_the_tolerance_is_none() {
     for (share, passes) in [(0.5, true), (1.5, false)] {
         let difference = (share * Tolerance::Float32.logits_absolute()) as f32;
-        let comparison = compare_spoilt(add_to_prompt(OutputName::Logits, [0, 3, 9], difference)).unwrap();
+        let comparison = compare_faulty(add_to_prompt(OutputName::Logits, [0, 3, 9], difference)).unwrap();
         assert_eq!(comparison.passed, passes, "{comparison:#?}");
     }
 }
@@ -126,14 +127,14 @@ fn errors_are_relative_to_the_largest_value_of_their_own_tensor() {
     assert!(scale * 2.0 < largest(OutputName::HiddenState(2)), "the embedding is the smallest");
     for (share, passes) in [(0.5, true), (1.5, false)] {
         let difference = (share * 2e-5) as f32 * scale;
-        let comparison = compare_spoilt(add_to_prompt(name, [0, 3, 9], difference)).unwrap();
+        let comparison = compare_faulty(add_to_prompt(name, [0, 3, 9], difference)).unwrap();
         assert_eq!(comparison.passed, passes, "{comparison:#?}");
     }
 }
 
 #[test]
 fn an_output_that_the_model_lacks_is_not_compared_and_named() {
-    let comparison = compare_spoilt(|_, tensors| {
+    let comparison = compare_faulty(|_, tensors| {
         tensors.retain(|name, _| !matches!(name, OutputName::LastHiddenState | OutputName::HiddenState(_)));
     });
     let comparison = comparison.unwrap();
@@ -149,7 +150,7 @@ fn a_tensor_of_another_shape_is_an_error_that_names_both() {
             *tensor = tensor.slice_axis(Axis(2), Slice::from(..5)).to_owned();
         }
     };
-    let error = compare_spoilt(cut).unwrap_err();
+    let error = compare_faulty(cut).unwrap_err();
     assert_eq!(
         error.to_string(),
         "mlp_router_logits.1: the model gives shape [3, 14, 5], expected [3, 14, 8]\n  \
@@ -159,7 +160,7 @@ fn a_tensor_of_another_shape_is_an_error_that_names_both() {
 
 #[test]
 fn an_error_that_only_the_cached_step_has_is_found() {
-    let comparison = compare_spoilt(|cached, tensors| {
+    let comparison = compare_faulty(|cached, tensors| {
         if cached > 0 {
             add(tensors, OutputName::Logits, &[2, 0, 17], 1e-3);
         }
@@ -173,7 +174,7 @@ fn an_error_that_only_the_cached_step_has_is_found() {
 #[test]
 fn another_greedy_token_is_named_with_its_place() {
     // the golden batch has 14 tokens: the first new token comes from the prompt, the sixth after 18 cached ones
-    let comparison = compare_spoilt(|cached, tensors| {
+    let comparison = compare_faulty(|cached, tensors| {
         if cached == 18 {
             add(tensors, OutputName::Logits, &[1, 0, 77], 100.0);
         }
@@ -190,7 +191,7 @@ fn another_greedy_token_is_named_with_its_place() {
 #[test]
 fn a_continuation_that_ends_too_early_or_too_late_differs() {
     let end = 2;
-    let comparison = compare_spoilt(move |cached, tensors| {
+    let comparison = compare_faulty(move |cached, tensors| {
         if cached == 15 {
             add(tensors, OutputName::Logits, &[0, 0, end], 100.0);
         }
@@ -201,7 +202,7 @@ fn a_continuation_that_ends_too_early_or_too_late_differs() {
     let expected = golden().greedy.unwrap();
     let stopped = expected.iter().position(|row| row.len() < 24 && row.ends_with(&[end as u32]));
     let (row, place) = stopped.map(|row| (row, expected[row].len() - 1)).unwrap();
-    let comparison = compare_spoilt(move |_, tensors| {
+    let comparison = compare_faulty(move |_, tensors| {
         if let Some(logits) = tensors.get_mut(&OutputName::Logits) {
             logits.index_axis_mut(Axis(2), end).fill(-100.0);
         }
@@ -213,7 +214,7 @@ fn a_continuation_that_ends_too_early_or_too_late_differs() {
 
 #[test]
 fn the_share_of_tokens_with_another_best_token_or_route_is_measured() {
-    let comparison = compare_spoilt(|cached, tensors| {
+    let comparison = compare_faulty(|cached, tensors| {
         if cached == 0 {
             // one of 34 tokens, and one that is padding
             add(tensors, OutputName::Logits, &[0, 2, 5], 100.0);
@@ -236,13 +237,14 @@ fn the_share_of_tokens_with_another_best_token_or_route_is_measured() {
 
 #[test]
 fn a_classifier_is_compared_by_sequence() {
-    let fixture = "goldens/classifier";
-    let checkpoint = jetmoe_checkpoint::Checkpoint::open(folder(fixture)).unwrap();
-    let golden = read_golden(&folder(fixture).join("golden.safetensors"), checkpoint.config()).unwrap();
+    let fixture = "classifier";
+    let checkpoint = jetmoe_checkpoint::Checkpoint::open(fixtures::checkpoint(fixture)).unwrap();
+    let golden =
+        read_golden(&fixtures::checkpoint(fixture).join("golden.safetensors"), checkpoint.config()).unwrap();
     let class =
         |row: usize| best(golden.tensors[&OutputName::Logits].index_axis(Axis(0), row).iter().copied());
     let other = (0..3).find(|label| *label != class(2)).unwrap() as usize;
-    let model = spoilt(fixture, Task::SequenceClassification, move |_, tensors| {
+    let model = faulty_model(fixture, Task::SequenceClassification, move |_, tensors| {
         add(tensors, OutputName::Logits, &[2, other], 100.0);
     });
     let comparison = compare(Backend::Reference, &model, &golden, Tolerance::Float32).unwrap();
@@ -254,7 +256,7 @@ fn a_classifier_is_compared_by_sequence() {
 
 #[test]
 fn a_backbone_has_no_logits_to_compare() {
-    let model = spoilt(TINY, Task::Backbone, |_, _| ());
+    let model = faulty_model(TINY, Task::Backbone, |_, _| ());
     let comparison = compare(Backend::Reference, &model, &golden(), Tolerance::Float32).unwrap();
     assert!(comparison.passed);
     assert_eq!(comparison.not_compared, ["greedy continuation", "logits", "next.logits"]);

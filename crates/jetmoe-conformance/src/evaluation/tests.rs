@@ -5,10 +5,10 @@ use jetmoe_rt::engine::TensorMap;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::spoilt::spoilt;
+use crate::faulty::faulty_model;
 
-const MINI: &str = "models/jetmoe-mini";
-const CLASSIFIER: &str = "models/jetmoe-mini-classifier";
+const MINI: &str = "jetmoe-mini";
+const CLASSIFIER: &str = "jetmoe-mini-classifier";
 
 /// A sum over the vocabulary in double precision, which the reference's logits do not touch.
 const SAME: f64 = 1e-6;
@@ -23,12 +23,12 @@ fn run(model: &Model, lines: &[&str], options: &EvaluationOptions) -> Result<Qua
     evaluate(model, None, file(lines).path(), options, &mut |_, _| {})
 }
 
-fn mini(spoil: impl Fn(&mut TensorMap) + Send + Sync + 'static) -> Model {
-    spoilt(MINI, Task::CausalLm, move |_, tensors| spoil(tensors))
+fn mini(fault: impl Fn(&mut TensorMap) + Send + Sync + 'static) -> Model {
+    faulty_model(MINI, Task::CausalLm, move |_, tensors| fault(tensors))
 }
 
-fn classifier(spoil: impl Fn(&mut TensorMap) + Send + Sync + 'static) -> Model {
-    spoilt(CLASSIFIER, Task::SequenceClassification, move |_, tensors| spoil(tensors))
+fn classifier(fault: impl Fn(&mut TensorMap) + Send + Sync + 'static) -> Model {
+    faulty_model(CLASSIFIER, Task::SequenceClassification, move |_, tensors| fault(tensors))
 }
 
 fn fill_logits(value: f32) -> impl Fn(&mut TensorMap) + Send + Sync {
@@ -177,10 +177,10 @@ fn a_file_that_is_not_there_is_named() {
 
 #[test]
 fn a_backbone_predicts_nothing_and_a_model_without_tokenizer_reads_nothing() {
-    let backbone = spoilt("goldens/tiny", Task::Backbone, |_, _| ());
+    let backbone = faulty_model("tiny", Task::Backbone, |_, _| ());
     let error = run(&backbone, &[TEXT], &EvaluationOptions::default()).unwrap_err();
     assert!(matches!(error, Error::NotEvaluable { task: Task::Backbone }), "{error:?}");
-    let silent = spoilt("goldens/tiny", Task::CausalLm, |_, _| ());
+    let silent = faulty_model("tiny", Task::CausalLm, |_, _| ());
     let error = run(&silent, &[TEXT], &EvaluationOptions::default()).unwrap_err();
     assert!(matches!(error, Error::Runtime(jetmoe_rt::Error::NoTokenizer)), "{error:?}");
 }

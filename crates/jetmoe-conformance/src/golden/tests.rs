@@ -1,16 +1,15 @@
 use std::collections::BTreeMap;
 
 use jetmoe_checkpoint::Checkpoint;
+use jetmoe_testing::fixtures;
 use safetensors::tensor::TensorView;
 
 use super::*;
-use crate::spoilt::folder;
-
 /// A golden file's tensors, which can be changed before they are written and read again.
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 fn read_changed(change: impl FnOnce(&mut Tensors)) -> Result<Expectation> {
-    let fixture = folder("goldens/tiny");
+    let fixture = fixtures::checkpoint("tiny");
     let bytes = std::fs::read(fixture.join("golden.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let tensors = file
@@ -87,7 +86,7 @@ fn a_continuation_ends_with_the_end_token() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let config = Checkpoint::open(folder("goldens/tiny")).unwrap();
+    let config = Checkpoint::open(fixtures::checkpoint("tiny")).unwrap();
     let error = read_golden(Path::new("/nowhere/golden.safetensors"), config.config()).unwrap_err();
     assert!(matches!(error, Error::Io { action: "read", .. }));
     assert!(error.to_string().contains("/nowhere/golden.safetensors"), "{error}");
@@ -95,8 +94,8 @@ fn a_file_that_is_not_there_is_named() {
 
 #[test]
 fn a_file_that_is_no_safetensors_file_is_refused() {
-    let config = Checkpoint::open(folder("goldens/tiny")).unwrap();
-    let error = read_golden(&folder("goldens/tiny/config.json"), config.config()).unwrap_err();
+    let config = Checkpoint::open(fixtures::checkpoint("tiny")).unwrap();
+    let error = read_golden(&fixtures::checkpoint("tiny").join("config.json"), config.config()).unwrap_err();
     assert!(matches!(error, Error::Golden { .. }), "{error:?}");
 }
 

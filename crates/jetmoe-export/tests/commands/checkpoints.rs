@@ -1,19 +1,21 @@
 //! Damaged checkpoints are refused by name, and nothing is left.
 
-use crate::damage::{self, Damage};
-use crate::workbench::{Ended, Workbench, assert_transcript};
+use jetmoe_testing::damage::{self, Damage};
+use jetmoe_testing::{CommandOutput, assert_transcript};
+
+use crate::new_context;
 
 /// Exports a damaged checkpoint, which must be refused, saying what is wrong, where, and what to do.
-fn export(damage: &Damage) -> Ended {
-    let bench = Workbench::new();
-    damage.put(&bench);
-    let ended = bench.run("jetmoe-export checkpoint --output artifact");
-    let message = ended.refused();
+fn export(damage: &Damage) -> CommandOutput {
+    let context = new_context();
+    damage.put(&context);
+    let output = context.run("jetmoe-export checkpoint --output artifact");
+    let message = output.refused();
     for part in damage.says {
         assert!(message.contains(part), "{message}\ndoes not say {part:?}");
     }
-    assert!(!bench.path("artifact").exists(), "{:?} is left", bench.files("artifact"));
-    ended
+    assert!(!context.path("artifact").exists(), "{:?} is left", context.files("artifact"));
+    output
 }
 
 macro_rules! refused {
@@ -47,11 +49,11 @@ refused! {
 
 #[test]
 fn a_model_that_does_not_exist() {
-    let bench = Workbench::new();
-    std::fs::write(bench.path("file"), "").unwrap();
+    let context = new_context();
+    std::fs::write(context.path("file"), "").unwrap();
     let typed = ["nothing", "owner/nothing", "file"];
     let [nothing, hub, file] =
-        typed.map(|model| bench.run(&format!("jetmoe-export {model} --output artifact")));
+        typed.map(|model| context.run(&format!("jetmoe-export {model} --output artifact")));
     assert!(nothing.refused().contains("give a folder with config.json and *.safetensors, or a hub id"));
     assert!(hub.refused().contains("HF_HUB_OFFLINE is set"));
     file.refused();

@@ -5,35 +5,37 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use jetmoe_artifact::{Artifact, Error};
+use jetmoe_testing::TestContext;
+use jetmoe_testing::files::edit_json;
 use serde_json::json;
 
-use crate::workbench::{Workbench, edit_json};
+use crate::new_context;
 
 /// What lies in a folder is a whole artifact with one of these operator sets, or none at all. Never may a manifest
 /// accept files of two exports.
 #[track_caller]
-fn assert_whole_or_none(bench: &Workbench, opsets: &[u32]) {
-    match Artifact::open(bench.path("artifact")) {
+fn assert_whole_or_none(context: &TestContext, opsets: &[u32]) {
+    match Artifact::open(context.path("artifact")) {
         Ok(artifact) => {
             artifact.check_digests().unwrap();
             let opset = artifact.manifest().graphs[0].opset;
             assert!(opsets.contains(&opset), "{opset}");
         }
         Err(Error::NotFound { .. } | Error::NotAnArtifact { .. }) => {}
-        Err(error) => panic!("{error}\n{:?}", bench.files("artifact")),
+        Err(error) => panic!("{error}\n{:?}", context.files("artifact")),
     }
 }
 
 /// Kills exports at ever later moments, the last one after its end, each going on from what the one before left.
-fn kill_at_every_moment(bench: &Workbench, opset: u32) {
+fn kill_at_every_moment(context: &TestContext, opset: u32) {
     let line = format!("jetmoe-export tiny --output artifact --opset {opset}");
     for delay in (0..).step_by(3).map(Duration::from_millis) {
-        let mut child = bench.command(&line).start();
+        let mut child = context.command(&line).start();
         std::thread::sleep(delay);
         // SIGKILL: no handler, no destructor
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
-        assert_whole_or_none(bench, &[20, 21]);
+        assert_whole_or_none(context, &[20, 21]);
         match output.status.code() {
             None => {}
             Some(0) => break,
@@ -44,55 +46,55 @@ fn kill_at_every_moment(bench: &Workbench, opset: u32) {
 
 #[test]
 fn whenever_an_export_is_killed_no_mixture_passes_for_an_artifact_and_the_next_export_succeeds() {
-    let bench = Workbench::new();
-    bench.fixture("tiny");
-    kill_at_every_moment(&bench, 21);
-    kill_at_every_moment(&bench, 20);
-    let artifact = Artifact::open(bench.path("artifact")).unwrap();
+    let context = new_context();
+    context.fixture("tiny");
+    kill_at_every_moment(&context, 21);
+    kill_at_every_moment(&context, 20);
+    let artifact = Artifact::open(context.path("artifact")).unwrap();
     assert_eq!(artifact.manifest().graphs[0].opset, 20);
-    assert!(!bench.path("artifact/export.partial").exists());
+    assert!(!context.path("artifact/export.partial").exists());
 }
 
 #[test]
 fn an_export_that_fails_while_it_replaces_files_leaves_no_manifest_and_the_next_one_succeeds() {
-    let bench = Workbench::new();
-    bench.fixture("tiny");
-    bench.run("jetmoe-export tiny --output artifact").succeeded();
+    let context = new_context();
+    context.fixture("tiny");
+    context.run("jetmoe-export tiny --output artifact").succeeded();
     // a folder cannot be replaced by a file, and stands for whatever may go wrong at this moment
-    let obstacle = bench.path("artifact/onnx/model.onnx");
+    let obstacle = context.path("artifact/onnx/model.onnx");
     fs::remove_file(&obstacle).unwrap();
     fs::create_dir(&obstacle).unwrap();
-    let ended = bench.run("jetmoe-export tiny --output artifact --opset 20");
-    assert!(ended.refused().contains("artifact/onnx/model.onnx: Is a directory"), "{ended:#?}");
-    assert!(!bench.path("artifact/jetmoe.json").exists());
-    assert_whole_or_none(&bench, &[]);
+    let output = context.run("jetmoe-export tiny --output artifact --opset 20");
+    assert!(output.refused().contains("artifact/onnx/model.onnx: Is a directory"), "{output:#?}");
+    assert!(!context.path("artifact/jetmoe.json").exists());
+    assert_whole_or_none(&context, &[]);
 
     fs::remove_dir(&obstacle).unwrap();
-    bench.run("jetmoe-export tiny --output artifact").succeeded();
-    assert_whole_or_none(&bench, &[21]);
-    assert!(!bench.path("artifact/export.partial").exists());
+    context.run("jetmoe-export tiny --output artifact").succeeded();
+    assert_whole_or_none(&context, &[21]);
+    assert!(!context.path("artifact/export.partial").exists());
 }
 
 #[test]
 fn what_an_interrupted_export_left_belongs_to_its_checkpoint() {
-    let bench = Workbench::new();
-    bench.fixture("tiny");
-    bench.fixture("odd");
-    bench.run("jetmoe-export tiny --output artifact").succeeded();
+    let context = new_context();
+    context.fixture("tiny");
+    context.fixture("odd");
+    context.run("jetmoe-export tiny --output artifact").succeeded();
     // killed after all files but the manifest were put in place
-    fs::create_dir(bench.path("artifact/export.partial")).unwrap();
-    fs::rename(bench.path("artifact/jetmoe.json"), bench.path("artifact/export.partial/jetmoe.json"))
+    fs::create_dir(context.path("artifact/export.partial")).unwrap();
+    fs::rename(context.path("artifact/jetmoe.json"), context.path("artifact/export.partial/jetmoe.json"))
         .unwrap();
-    let other = bench.run("jetmoe-export odd --output artifact");
+    let other = context.run("jetmoe-export odd --output artifact");
     assert!(other.refused().contains("an artifact of another checkpoint"));
-    bench.run("jetmoe-export tiny --output artifact").succeeded();
-    assert!(Artifact::is_artifact(&bench.path("artifact")));
+    context.run("jetmoe-export tiny --output artifact").succeeded();
+    assert!(Artifact::is_artifact(&context.path("artifact")));
 }
 
 /// A checkpoint whose embedding takes a while to write, but hardly any disk: it is a hole.
-fn large_checkpoint(bench: &Workbench) {
+fn large_checkpoint(context: &TestContext) {
     const ROWS: usize = 1_200_000;
-    let folder = bench.copy("tiny", "large");
+    let folder = context.copy("tiny", "large");
     edit_json(&folder.join("config.json"), |config| config["vocab_size"] = json!(ROWS));
     let path = folder.join("model.safetensors");
     let file = fs::read(&path).unwrap();
@@ -122,9 +124,9 @@ fn embedding_place(file: &[u8]) -> serde_json::Value {
 }
 
 /// Waits until an export is writing weights.
-fn wait_for_weights(bench: &Workbench, child: &mut Child) {
+fn wait_for_weights(context: &TestContext, child: &mut Child) {
     let writing = |file: &String| file.contains("onnx/") && file.contains("_data");
-    while !bench.files("artifact").iter().any(writing) {
+    while !context.files("artifact").iter().any(writing) {
         assert_eq!(child.try_wait().unwrap(), None, "it ended before it could be interrupted");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -132,26 +134,26 @@ fn wait_for_weights(bench: &Workbench, child: &mut Child) {
 
 #[test]
 fn a_killed_export_leaves_partial_files_only() {
-    let bench = Workbench::new();
-    large_checkpoint(&bench);
-    let mut child = bench.command("jetmoe-export large --output artifact").start();
-    wait_for_weights(&bench, &mut child);
+    let context = new_context();
+    large_checkpoint(&context);
+    let mut child = context.command("jetmoe-export large --output artifact").start();
+    wait_for_weights(&context, &mut child);
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().code(), None, "it was killed, and had not ended");
-    let files = bench.files("artifact");
+    let files = context.files("artifact");
     assert!(files.iter().all(|file| file.starts_with("export.partial")), "{files:?}");
     assert!(!files.iter().any(|file| file.ends_with(".onnx") || file.ends_with(".json")), "{files:?}");
 }
 
 #[test]
 fn ctrl_c_removes_what_was_begun() {
-    let bench = Workbench::new();
-    large_checkpoint(&bench);
-    let mut child = bench.command("jetmoe-export large --output artifact").start();
-    wait_for_weights(&bench, &mut child);
+    let context = new_context();
+    large_checkpoint(&context);
+    let mut child = context.command("jetmoe-export large --output artifact").start();
+    wait_for_weights(&context, &mut child);
     let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
     assert!(kill.success());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(130), &b""[..]));
-    assert!(!bench.path("artifact").exists(), "{:?}", bench.files("artifact"));
+    assert!(!context.path("artifact").exists(), "{:?}", context.files("artifact"));
 }

@@ -3,11 +3,6 @@
 #![cfg(all(feature = "ort", feature = "tract"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-/// The command that these tests are about.
-const NAME: &str = "jetmoe-export";
-/// Where it lies.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe-export");
-
 mod calibration;
 mod checkpoints;
 #[cfg(target_os = "linux")]
@@ -17,9 +12,11 @@ mod export;
 mod interruption;
 mod output;
 
-// shared with the tests of the command `jetmoe`
-#[path = "../../../../tests/commands/damage.rs"]
-mod damage;
-#[allow(dead_code, reason = "not every command needs everything")]
-#[path = "../../../../tests/commands/workbench.rs"]
-mod workbench;
+use jetmoe_rt::engine::library;
+use jetmoe_testing::TestContext;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe-export");
+
+fn new_context() -> TestContext {
+    TestContext::new("jetmoe-export", PROGRAM, library::cache_folder().as_deref())
+}

@@ -13,12 +13,11 @@ mod shared;
 mod stored;
 mod weights;
 
-use std::path::{Path, PathBuf};
-
 use jetmoe_artifact::{Precision, Profile, Scheme, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_graph::onnx::{Graph, Model, Tensor};
 use jetmoe_graph::{GraphOptions, Quantizer, Result, Rounding, build, read, write};
+use jetmoe_testing::fixtures;
 
 use crate::restored::{Matrix, matrices};
 
@@ -116,22 +115,16 @@ fn every_way() -> Vec<Way> {
     ways
 }
 
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens")
-}
-
 fn golden(name: &str) -> Checkpoint {
-    Checkpoint::open(goldens().join(name)).unwrap()
+    Checkpoint::open(fixtures::checkpoint(name)).unwrap()
 }
 
 /// Every golden checkpoint that has a head for the next token.
 fn golden_language_models() -> Vec<(String, Checkpoint)> {
-    let folders = std::fs::read_dir(goldens()).unwrap().map(|entry| entry.unwrap().path());
-    let mut names: Vec<String> = folders
-        .filter(|folder| folder.join("config.json").is_file() && !folder.ends_with("classifier"))
-        .map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
+    let cases = fixtures::golden_cases();
+    let cases = cases.iter().filter(|case| case.parent().is_some_and(|group| group.ends_with("goldens")));
+    let names = cases.map(|case| case.file_name().unwrap().to_string_lossy().into_owned());
+    let names: Vec<String> = names.filter(|name| name != "classifier").collect();
     assert!(names.len() >= 9, "{names:?}");
     names.into_iter().map(|name| (name.clone(), golden(&name))).collect()
 }

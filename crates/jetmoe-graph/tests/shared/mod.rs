@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use half::{bf16, f16};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_graph::onnx::Tensor;
+use jetmoe_testing::{CheckpointDraft, DraftTensor};
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The sizes that matter to how matrices are cut.
 #[derive(Debug, Clone, Copy)]
@@ -26,12 +25,13 @@ pub(crate) fn checkpoint(
     value: impl Fn(&str, usize, usize) -> f32,
 ) -> Checkpoint {
     let Sizes { hidden, intermediate, experts } = sizes;
-    let config = json!({
+    let Value::Object(config) = json!({
         "model_type": "jetmoe", "vocab_size": 7, "hidden_size": hidden, "num_hidden_layers": 1,
         "num_key_value_heads": 1, "kv_channels": 2, "intermediate_size": intermediate,
         "num_local_experts": experts, "num_experts_per_tok": 1,
-    });
-    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    }) else {
+        unreachable!()
+    };
     let layer = "model.layers.0";
     let mut shapes = vec![
         ("model.embed_tokens.weight".to_owned(), vec![7, hidden]),
@@ -48,25 +48,11 @@ pub(crate) fn checkpoint(
             (format!("{layer}.{part}.bias"), vec![hidden]),
         ]);
     }
-    let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .enumerate()
-        .map(|(number, (name, shape))| {
-            let values = (0..shape.iter().product::<usize>()).map(|index| value(&name, number, index));
-            let bytes = values
-                .flat_map(|value| match dtype {
-                    Dtype::F32 => value.to_le_bytes().to_vec(),
-                    Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
-                    _ => bf16::from_f32(value).to_le_bytes().to_vec(),
-                })
-                .collect();
-            (name, shape, bytes)
-        })
-        .collect();
-    let views = encoded
-        .iter()
-        .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
-    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+    let tensors = shapes.into_iter().enumerate().map(|(number, (name, shape))| {
+        let values = (0..shape.iter().product()).map(|index| value(&name, number, index)).collect();
+        (name, DraftTensor { dtype, shape, values })
+    });
+    CheckpointDraft { config, tensors: tensors.collect() }.write_into(folder);
     Checkpoint::open(folder).unwrap()
 }
 

@@ -1,20 +1,17 @@
-//! The trained model under `tests/fixtures`.
+//! The trained model of the repository.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+pub(crate) use jetmoe_testing::files::write_json;
+use jetmoe_testing::fixtures;
 use serde_json::Value;
 
 /// Its folder.
 pub(crate) fn mini() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/jetmoe-mini")
+    fixtures::checkpoint("jetmoe-mini")
 }
 
-/// Its `expected.json`: what transformers computes.
+/// What transformers computed for it.
 pub(crate) fn expected() -> Value {
-    let text = std::fs::read_to_string(mini().join("expected.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
-pub(crate) fn write_json(path: &Path, value: &Value) {
-    std::fs::write(path, value.to_string()).unwrap();
+    fixtures::json("jetmoe-mini", "expected.json")
 }

@@ -1,51 +1,77 @@
-//! Checkpoints that are damaged, each in one way, and what must be said of them.
+//! Checkpoints that are damaged, each in one way, and what an error must say of it.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::workbench::{Workbench, edit_json};
+use crate::TestContext;
+use crate::files::{edit_json, truncate};
 
 /// One way to damage a checkpoint.
-pub(crate) struct Damage {
-    /// The checkpoint, of the fixtures.
+pub struct Damage {
+    /// The fixture that is damaged.
     fixture: &'static str,
     damage: fn(&Path),
-    /// What is wrong, where, and what to do: parts of the message.
-    pub(crate) says: &'static [&'static str],
+    /// Parts of the message: what is wrong, where, and what to do.
+    pub says: &'static [&'static str],
 }
 
 impl Damage {
-    /// Puts the damaged checkpoint on a workbench, as `checkpoint`.
-    pub(crate) fn put(&self, bench: &Workbench) {
-        (self.damage)(&bench.copy(self.fixture, "checkpoint"));
+    /// Puts the damaged checkpoint into a context, as `checkpoint`.
+    pub fn put(&self, context: &TestContext) {
+        (self.damage)(&context.copy(self.fixture, "checkpoint"));
     }
 }
+
+/// Every damage.
+pub const ALL: [&Damage; 17] = [
+    &MISSING_SHARD,
+    &TRUNCATED_SHARD,
+    &TRUNCATED_HEADER,
+    &INDEX_NAMES_A_MISSING_FILE,
+    &INDEX_NAMES_THE_WRONG_SHARD,
+    &WRONG_SHAPE,
+    &WRONG_DTYPE,
+    &MISSING_TENSOR,
+    &UNKNOWN_ACTIVATION,
+    &UNKNOWN_ROPE_TYPE,
+    &MORE_EXPERTS_PER_TOKEN_THAN_EXPERTS,
+    &SEVERAL_PROBLEMS,
+    &NO_CONFIG,
+    &CONFIG_IS_NO_JSON,
+    &NO_WEIGHTS,
+    &POINTER_OF_GIT_LFS,
+    &BROKEN_TOKENIZER,
+];
 
 const SHARD: &str = "model-00003-of-00013.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const KV_PROJECTION: &str = "model.layers.0.self_attention.kv_proj.weight";
 
-pub(crate) const MISSING_SHARD: Damage = Damage {
+/// A shard file was removed.
+pub const MISSING_SHARD: Damage = Damage {
     fixture: "bf16-sharded",
     damage: |folder| fs::remove_file(folder.join(SHARD)).unwrap(),
     says: &["checkpoint/model.safetensors.index.json", SHARD, "download the missing shard"],
 };
 
-pub(crate) const TRUNCATED_SHARD: Damage = Damage {
+/// A shard file ends early.
+pub const TRUNCATED_SHARD: Damage = Damage {
     fixture: "bf16-sharded",
     damage: |folder| truncate(&folder.join(SHARD), 50_000),
     says: &["checkpoint/model-00003-of-00013.safetensors", "truncated", "download or copy it again"],
 };
 
-pub(crate) const TRUNCATED_HEADER: Damage = Damage {
+/// The weights end within their header.
+pub const TRUNCATED_HEADER: Damage = Damage {
     fixture: "tiny",
     damage: |folder| truncate(&folder.join("model.safetensors"), 100),
     says: &["checkpoint/model.safetensors", "truncated", "download or copy it again"],
 };
 
-pub(crate) const INDEX_NAMES_A_MISSING_FILE: Damage = Damage {
+/// The index names a file that does not exist.
+pub const INDEX_NAMES_A_MISSING_FILE: Damage = Damage {
     fixture: "bf16-sharded",
     damage: |folder| {
         edit_json(&folder.join(INDEX), |index| {
@@ -55,7 +81,8 @@ pub(crate) const INDEX_NAMES_A_MISSING_FILE: Damage = Damage {
     says: &["checkpoint/model.safetensors.index.json", KV_PROJECTION, "elsewhere.safetensors", "download"],
 };
 
-pub(crate) const INDEX_NAMES_THE_WRONG_SHARD: Damage = Damage {
+/// The index names a shard that does not hold the tensor.
+pub const INDEX_NAMES_THE_WRONG_SHARD: Damage = Damage {
     fixture: "bf16-sharded",
     damage: |folder| {
         edit_json(&folder.join(INDEX), |index| {
@@ -65,19 +92,22 @@ pub(crate) const INDEX_NAMES_THE_WRONG_SHARD: Damage = Damage {
     says: &["checkpoint/model.safetensors.index.json", KV_PROJECTION, "does not hold it", "copy them again"],
 };
 
-pub(crate) const WRONG_SHAPE: Damage = Damage {
+/// A tensor is transposed.
+pub const WRONG_SHAPE: Damage = Damage {
     fixture: "tiny",
     damage: |folder| edit_header(folder, |header| header[KV_PROJECTION]["shape"] = json!([64, 128])),
     says: &["checkpoint", KV_PROJECTION, "[64, 128]", "[128, 64]", "copy them again"],
 };
 
-pub(crate) const WRONG_DTYPE: Damage = Damage {
+/// A tensor has an element type that no weight has.
+pub const WRONG_DTYPE: Damage = Damage {
     fixture: "tiny",
     damage: |folder| edit_header(folder, |header| header[KV_PROJECTION]["dtype"] = json!("I32")),
     says: &["checkpoint", KV_PROJECTION, "I32", "expected float32, float16 or bfloat16"],
 };
 
-pub(crate) const MISSING_TENSOR: Damage = Damage {
+/// A tensor is missing, and an unknown one is there.
+pub const MISSING_TENSOR: Damage = Damage {
     fixture: "tiny",
     damage: |folder| {
         edit_header(folder, |header| {
@@ -88,25 +118,29 @@ pub(crate) const MISSING_TENSOR: Damage = Damage {
     says: &["checkpoint", KV_PROJECTION, "is missing", "[128, 64]", "copy them again"],
 };
 
-pub(crate) const UNKNOWN_ACTIVATION: Damage = Damage {
+/// The activation is unknown.
+pub const UNKNOWN_ACTIVATION: Damage = Damage {
     fixture: "tiny",
     damage: |folder| edit_config(folder, |config| config["activation_function"] = json!("swishish")),
     says: &["checkpoint/config.json", "activation_function", "swishish", "known are silu, gelu"],
 };
 
-pub(crate) const UNKNOWN_ROPE_TYPE: Damage = Damage {
+/// The rope type is unknown.
+pub const UNKNOWN_ROPE_TYPE: Damage = Damage {
     fixture: "tiny",
     damage: |folder| edit_config(folder, |config| config["rope_parameters"]["rope_type"] = json!("longrope")),
     says: &["checkpoint/config.json", "rope_parameters.rope_type", "longrope", "known are default, linear"],
 };
 
-pub(crate) const MORE_EXPERTS_PER_TOKEN_THAN_EXPERTS: Damage = Damage {
+/// A token would choose more experts than there are.
+pub const MORE_EXPERTS_PER_TOKEN_THAN_EXPERTS: Damage = Damage {
     fixture: "tiny",
     damage: |folder| edit_config(folder, |config| config["num_experts_per_tok"] = json!(9)),
     says: &["checkpoint/config.json", "num_experts_per_tok", "9", "8"],
 };
 
-pub(crate) const SEVERAL_PROBLEMS: Damage = Damage {
+/// Three values of the configuration are wrong.
+pub const SEVERAL_PROBLEMS: Damage = Damage {
     fixture: "tiny",
     damage: |folder| {
         edit_config(folder, |config| {
@@ -118,25 +152,29 @@ pub(crate) const SEVERAL_PROBLEMS: Damage = Damage {
     says: &["checkpoint/config.json", "hidden_size", "swishish", "longrope"],
 };
 
-pub(crate) const NO_CONFIG: Damage = Damage {
+/// `config.json` is missing.
+pub const NO_CONFIG: Damage = Damage {
     fixture: "tiny",
     damage: |folder| fs::remove_file(folder.join("config.json")).unwrap(),
     says: &["config.json is missing in checkpoint", "save_pretrained"],
 };
 
-pub(crate) const CONFIG_IS_NO_JSON: Damage = Damage {
+/// `config.json` is not valid JSON.
+pub const CONFIG_IS_NO_JSON: Damage = Damage {
     fixture: "tiny",
     damage: |folder| fs::write(folder.join("config.json"), "{\"hidden_size\": 64,").unwrap(),
     says: &["checkpoint/config.json is not valid", "line 1"],
 };
 
-pub(crate) const NO_WEIGHTS: Damage = Damage {
+/// The weights are missing.
+pub const NO_WEIGHTS: Damage = Damage {
     fixture: "tiny",
     damage: |folder| fs::remove_file(folder.join("model.safetensors")).unwrap(),
     says: &["model.safetensors is missing in checkpoint", "weights must be safetensors"],
 };
 
-pub(crate) const POINTER_OF_GIT_LFS: Damage = Damage {
+/// The weights are a pointer file of Git LFS.
+pub const POINTER_OF_GIT_LFS: Damage = Damage {
     fixture: "tiny",
     damage: |folder| {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1816128\n";
@@ -145,15 +183,12 @@ pub(crate) const POINTER_OF_GIT_LFS: Damage = Damage {
     says: &["checkpoint/model.safetensors", "Git LFS", "git lfs pull"],
 };
 
-pub(crate) const BROKEN_TOKENIZER: Damage = Damage {
+/// `tokenizer.json` is not a tokenizer.
+pub const BROKEN_TOKENIZER: Damage = Damage {
     fixture: "jetmoe-mini",
     damage: |folder| fs::write(folder.join("tokenizer.json"), "{}").unwrap(),
     says: &["checkpoint/tokenizer.json cannot be used as a tokenizer", "copy it again"],
 };
-
-fn truncate(path: &Path, length: u64) {
-    fs::File::options().write(true).open(path).unwrap().set_len(length).unwrap();
-}
 
 fn edit_config(folder: &Path, change: impl FnOnce(&mut Value)) {
     edit_json(&folder.join("config.json"), change);

@@ -1,51 +1,46 @@
-//! The whole range of the configuration: random checkpoints, each of another shape, through every runtime and
-//! compared with the Candle reference. The golden cases say that the reference is right; these say that the graph
-//! follows it where no golden case goes.
+//! The whole range of the configuration: random checkpoints, each of another shape, compared with the Candle reference.
+//! The golden cases show that the reference is right; these show that the graph follows it where no golden case goes.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::collections::BTreeSet;
-
-use jetmoe_artifact::{Artifact, OptionalOutput, Task};
-use jetmoe_checkpoint::{Checkpoint, Dtype, SyntheticOptions, write_synthetic};
-use jetmoe_conformance::{Backend, Expectation, Tolerance, compare, load, reference_model};
-use jetmoe_export::{ExportOptions, export};
-use jetmoe_rt::LoadOptions;
+use jetmoe::artifact::{Profile, Task};
+use jetmoe::checkpoint::{Dtype, SyntheticOptions, write_synthetic};
+use jetmoe::conformance::Expectation;
+use jetmoe_testing::Cache;
 use serde_json::{Value, json};
 
-/// Exports a random checkpoint of the small default configuration, changed by `change`, and compares every runtime
-/// with the reference, for every task that the checkpoint can serve.
-fn every_runtime_agrees(dtype: Dtype, change: Value) {
-    let folder = tempfile::tempdir().unwrap();
-    let checkpoint_folder = folder.path().join("checkpoint");
-    let options = SyntheticOptions { dtype, ..SyntheticOptions::default() };
-    write_synthetic(&config(&change), &checkpoint_folder, &options, &mut |_| ()).unwrap();
-    let checkpoint = Checkpoint::open(&checkpoint_folder).unwrap();
-    let own = Task::of_architecture(checkpoint.config().architecture);
-    for task in BTreeSet::from([own.to_string(), Task::Backbone.to_string()]) {
-        let task: Task = task.parse().unwrap();
-        let expectation = Expectation::from_model(&reference_model(&checkpoint, task).unwrap()).unwrap();
-        let output = folder.path().join(task.to_string());
-        export(
-            &checkpoint,
-            &ExportOptions {
-                task: Some(task),
-                optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
-                ..ExportOptions::new("random", &output)
-            },
-        )
-        .unwrap();
-        let artifact = Artifact::open(&output).unwrap();
-        for backend in Backend::built_in().into_iter().filter(|backend| *backend != Backend::Reference) {
-            let model = load(backend, &artifact, None, &LoadOptions::default()).unwrap();
-            let comparison = compare(backend, &model, &expectation, Tolerance::Float32).unwrap();
-            assert!(comparison.passed, "{change}, {task}, {backend}: {comparison:#?}");
+use crate::fixtures::Export;
+use crate::subject::{Subject, has_device};
+use crate::suite::Suite;
+
+pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
+    // the configuration changes what the exporter writes, whatever device computes it
+    if subject.profile == Profile::Portable && !subject.is_reference() && !has_device() {
+        for (name, dtype, change) in configurations() {
+            suite.add(subject, format!("configurations::{name}"), move |subject| {
+                check(subject, name, dtype, &change);
+            });
         }
     }
 }
 
+/// Exports a random checkpoint of the small default configuration, changed by `change`, and compares it with the
+/// reference for its own task and without a head.
+fn check(subject: Subject, name: &str, dtype: Dtype, change: &Value) {
+    static EXPECTATIONS: Cache<String, Expectation> = Cache::new();
+    for task in [None, Some(Task::Backbone)] {
+        let export = Export::of_temporary(format!("random {name} {task:?}"), task, |folder| {
+            let options = SyntheticOptions { dtype, ..SyntheticOptions::default() };
+            write_synthetic(&configuration(change), folder.path(), &options, &mut |_| ()).unwrap();
+        });
+        let expectation = EXPECTATIONS.get(format!("{name} {task:?}"), || {
+            Expectation::from_model(&export.load(Subject::REFERENCE)).unwrap()
+        });
+        let comparison = subject.compare(&export.load(subject), &expectation);
+        assert!(comparison.passed, "{change}, {task:?}: {comparison:#?}");
+    }
+}
+
 /// A small configuration with the keys of `change` put over it.
-fn config(change: &Value) -> Value {
+fn configuration(change: &Value) -> Value {
     let mut config = json!({
         "model_type": "jetmoe", "vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2,
         "num_key_value_heads": 2, "kv_channels": 8, "max_position_embeddings": 64, "intermediate_size": 24,
@@ -62,23 +57,20 @@ fn config(change: &Value) -> Value {
     config
 }
 
-#[test]
-fn weights_of_every_type() {
-    for dtype in [Dtype::F16, Dtype::Bf16] {
-        every_runtime_agrees(dtype, json!({}));
-    }
-}
-
-macro_rules! cases {
+macro_rules! configurations {
     ($($name:ident: $change:tt),+ $(,)?) => {
-        $(#[test]
-        fn $name() {
-            every_runtime_agrees(Dtype::F32, json!($change));
-        })+
+        /// Every configuration: its name, the type of its weights, and what it changes.
+        fn configurations() -> Vec<(&'static str, Dtype, Value)> {
+            vec![
+                ("float16_weights", Dtype::F16, json!({})),
+                ("bfloat16_weights", Dtype::Bf16, json!({})),
+                $((stringify!($name), Dtype::F32, json!($change)),)+
+            ]
+        }
     };
 }
 
-cases! {
+configurations! {
     the_small_default: {},
     activation_gelu: {"activation_function": "gelu"},
     activation_gelu_new: {"activation_function": "gelu_new"},

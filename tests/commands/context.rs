@@ -1,0 +1,69 @@
+//! Folders to run `jetmoe` in, with checkpoints and their artifacts.
+
+use std::path::{Path, PathBuf};
+
+use jetmoe::artifact::{OptionalOutput, Task, names};
+use jetmoe::checkpoint::Checkpoint;
+use jetmoe::export::{ExportOptions, export};
+use jetmoe_rt::engine::library;
+use jetmoe_testing::{Cache, TestContext, files, fixtures};
+
+pub(crate) fn new_context() -> TestContext {
+    TestContext::new("jetmoe", env!("CARGO_BIN_EXE_jetmoe"), library::cache_folder().as_deref())
+}
+
+/// A context with a checkpoint of the fixtures, and its artifact as `artifact`.
+pub(crate) fn context_with_artifact(checkpoint: &str) -> TestContext {
+    context_with_artifact_for(checkpoint, None, &[])
+}
+
+/// As [`context_with_artifact`], for a task and with outputs beyond its own.
+pub(crate) fn context_with_artifact_for(
+    checkpoint: &str,
+    task: Option<Task>,
+    outputs: &[OptionalOutput],
+) -> TestContext {
+    let context = new_context();
+    context.fixture(checkpoint);
+    let artifact = context.path("artifact");
+    files::copy_folder(&exported_fixture(checkpoint, task, outputs), &artifact);
+    files::edit_json(&artifact.join(names::MANIFEST), |manifest| {
+        manifest["checkpoint"]["source"] = context.path(checkpoint).to_str().unwrap().into();
+    });
+    context
+}
+
+/// An artifact of a fixture, exported once for all tests. The folder has the same name in every run, so that runs leave
+/// no more than one behind.
+fn exported_fixture(checkpoint: &str, task: Option<Task>, outputs: &[OptionalOutput]) -> PathBuf {
+    static EXPORTED: Cache<String, PathBuf> = Cache::new();
+    let outputs: Vec<String> = outputs.iter().map(OptionalOutput::to_string).collect();
+    let key = format!(
+        "{checkpoint} {} {}",
+        task.map_or("own".to_owned(), |task| task.to_string()),
+        outputs.join(" ")
+    );
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artifacts-of-commands").join(&key);
+    let exported = EXPORTED.get(key, || {
+        let _ = std::fs::remove_dir_all(&folder);
+        let outputs: Vec<OptionalOutput> = outputs.iter().map(|output| output.parse().unwrap()).collect();
+        export_checkpoint(&fixtures::checkpoint(checkpoint), &folder, task, &outputs);
+        folder
+    });
+    exported.to_path_buf()
+}
+
+/// Exports a checkpoint.
+pub(crate) fn export_checkpoint(
+    source: &Path,
+    output: &Path,
+    task: Option<Task>,
+    outputs: &[OptionalOutput],
+) {
+    let options = ExportOptions {
+        task,
+        optional_outputs: outputs.iter().copied().collect(),
+        ..ExportOptions::new(source.to_str().unwrap(), output)
+    };
+    export(&Checkpoint::open(source).unwrap(), &options).unwrap();
+}

@@ -1,0 +1,132 @@
+//! What a test runs on: a backend with one of the profiles and precisions that it supports.
+
+use std::fmt;
+
+use jetmoe::artifact::{Precision, Profile};
+use jetmoe::conformance::{Backend, Comparison, Expectation, Tolerance, compare};
+use jetmoe::rt::{Device, LoadOptions, Model};
+
+/// A backend, and the profile and precision of the graphs that it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) backend: Backend,
+    pub(crate) profile: Profile,
+    pub(crate) precision: Precision,
+}
+
+/// Names the device that ONNX Runtime computes on, as `--device` does; the CPU without it. A process holds one
+/// libonnxruntime, so each device has the suite to itself: `cargo xtask ci openvino`.
+const DEVICE_VARIABLE: &str = "JETMOE_TEST_DEVICE";
+
+/// Whether the suite runs on another device than the CPU. What does not depend on the device is then left out.
+pub(crate) fn has_device() -> bool {
+    std::env::var_os(DEVICE_VARIABLE).is_some()
+}
+
+impl Subject {
+    /// The Candle reference, which runs no graph.
+    pub(crate) const REFERENCE: Subject =
+        Subject { backend: Backend::Reference, profile: Profile::Portable, precision: Precision::F32 };
+
+    /// Every backend of this build with every profile that it supports on the device under test, in the most exact
+    /// precision of the profile.
+    pub(crate) fn all() -> Vec<Subject> {
+        let mut subjects: Vec<Subject> = Self::backends()
+            .into_iter()
+            .flat_map(|backend| {
+                Profile::ALL.iter().filter_map(move |profile| {
+                    let subject = Subject { backend, profile: *profile, precision: Precision::F32 };
+                    Some(subject.with_precision(*subject.precisions().first()?))
+                })
+            })
+            .collect();
+        if !has_device() {
+            subjects.push(Self::REFERENCE);
+        }
+        subjects
+    }
+
+    /// The backends of this build that run graphs.
+    pub(crate) fn backends() -> Vec<Backend> {
+        let mut backends = Backend::built_in();
+        backends.retain(|backend| *backend != Backend::Reference);
+        backends
+    }
+
+    /// The portable profile of the first backend; the reference in a build without backends. Tests of weights, which are
+    /// the same in every backend, run on this one.
+    pub(crate) fn first() -> Subject {
+        let is_portable = |subject: &Subject| subject.profile == Profile::Portable;
+        Self::all().into_iter().find(is_portable).unwrap_or(Self::REFERENCE)
+    }
+
+    pub(crate) fn is_first(self) -> bool {
+        self == Self::first()
+    }
+
+    /// Every precision of its profile that the backend runs on the device under test.
+    pub(crate) fn precisions(self) -> Vec<Precision> {
+        let mut precisions = Precision::ALL.to_vec();
+        precisions.retain(|precision| self.with_precision(*precision).is_supported());
+        precisions
+    }
+
+    pub(crate) fn is_reference(self) -> bool {
+        self.backend == Backend::Reference
+    }
+
+    /// The same backend and profile in another precision.
+    pub(crate) fn with_precision(self, precision: Precision) -> Subject {
+        Subject { precision, ..self }
+    }
+
+    /// Whether the backend runs graphs of this profile and precision on the device under test.
+    pub(crate) fn is_supported(self) -> bool {
+        let Some(runtime) = self.backend.runtime() else { return false };
+        let has_device = !has_device() || self.backend == Backend::Ort;
+        has_device
+            && runtime.runs(self.precision, self.profile)
+            && self.device().runs(self.precision, self.profile)
+    }
+
+    /// The device under test, with its default options.
+    pub(crate) fn device(self) -> Device {
+        std::env::var(DEVICE_VARIABLE).map_or(Device::Cpu, |device| device.parse().unwrap())
+    }
+
+    /// How the subject is loaded.
+    pub(crate) fn load_options(self) -> LoadOptions {
+        LoadOptions {
+            device: self.device(),
+            profile: Some(self.profile),
+            precision: Some(self.precision),
+            ..LoadOptions::default()
+        }
+    }
+
+    /// As [`Subject::load_options`], for a model that computes in the thread that asks.
+    pub(crate) fn single_threaded_options(self) -> LoadOptions {
+        LoadOptions { threads: Some(1), ..self.load_options() }
+    }
+
+    /// Compares what a model computed on this backend, with the tolerance of float32 arithmetic.
+    pub(crate) fn compare(self, model: &Model, expectation: &Expectation) -> Comparison {
+        compare(self.backend, model, expectation, Tolerance::Float32).unwrap()
+    }
+
+    /// The name of a test below the backend.
+    pub(crate) fn path(self, test: &str) -> String {
+        if self.is_reference() { test.to_owned() } else { format!("{}::{test}", self.profile) }
+    }
+}
+
+/// The path of its tests, as in `ort::portable`.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_reference() {
+            write!(f, "{}", self.backend)
+        } else {
+            write!(f, "{}::{}", self.backend, self.profile)
+        }
+    }
+}
