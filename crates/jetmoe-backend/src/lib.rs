@@ -30,3 +30,8 @@ pub use error::{BoxError, Error, Result};
 pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
 pub use memory::{BASE_MEMORY, available_memory};
 pub use options::LoadOptions;
+
+/// Compiles the program in the guide for backends.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/add-a-backend.md")]
+struct Guide;
