@@ -46,6 +46,9 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
+    /// A node of a custom operator, or a weight that it reads, is not as its schema says.
+    #[error(transparent)]
+    Format(#[from] jetmoe_format::Error),
     /// The kernels cannot compute this.
     #[error(transparent)]
     Kernels(#[from] jetmoe_kernels::Error),

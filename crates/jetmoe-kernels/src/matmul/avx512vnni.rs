@@ -3,11 +3,11 @@
 use std::arch::x86_64::*;
 
 use half::f16;
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
 use super::avx2::{PREFETCH_DISTANCE, prefetch};
 use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
 use crate::Activation;
-use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
 /// 32-bit lanes of a vector: rows of a panel that it holds one number of.
@@ -38,7 +38,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.element.block_bytes();
+    let block_bytes = weight.layout.block_bytes();
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
