@@ -75,7 +75,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The output path is a file.
-    #[error("{} is a file, not a folder for the artifact", path.display())]
+    #[error("{} is a file\n  choose a folder for the artifact", path.display())]
     OutputIsFile {
         /// The path.
         path: PathBuf,
