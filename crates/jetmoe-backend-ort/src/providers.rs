@@ -39,7 +39,7 @@ pub(crate) fn register(
     let providers = match &options.device {
         Device::Cuda(cuda_options) => vec![cuda(cuda_options)?],
         Device::TensorRt(tensorrt_options) => {
-            // CUDA computes what TensorRT does not take
+            // CUDA computes the nodes that TensorRT does not support
             let rest = CudaOptions { device_id: tensorrt_options.device_id, ..CudaOptions::default() };
             vec![tensorrt(tensorrt_options, signature)?, cuda(&rest)?]
         }
@@ -52,7 +52,7 @@ pub(crate) fn register(
         .with_execution_providers(providers)
         .map_err(|error| refused(in_words(&options.device, error.message())))?;
     if provider == ExecutionProvider::OpenVino && profile == Profile::Portable {
-        // OpenVINO takes such graphs as a whole; where it takes nothing, its devices would be a name for the CPU
+        // OpenVINO supports such graphs completely; without this setting, unsupported nodes would run on the CPU
         return builder.with_disable_cpu_fallback().map_err(|error| refused(error.message().to_owned()));
     }
     Ok(builder)
@@ -124,7 +124,7 @@ fn properties(options: &OpenVinoOptions, load_options: &LoadOptions) -> String {
         OpenVinoDevice::Npu => "NPU",
         OpenVinoDevice::Auto => "AUTO",
     };
-    // on a CPU, OpenVINO quantizes activations that meet quantized weights to 8 bits by default
+    // on a CPU, OpenVINO quantizes activations of quantized products to 8 bits by default
     let rounding = match (options.device, load_options.int8_activations) {
         (OpenVinoDevice::Cpu, false) => r#","DYNAMIC_QUANTIZATION_GROUP_SIZE":"0""#,
         _ => "",
@@ -140,7 +140,7 @@ fn device_id(number: u32) -> Result<i32> {
     })
 }
 
-/// A folder as ONNX Runtime wants it. `ort` asserts where this says what is wrong.
+/// A folder as ONNX Runtime requires it. `ort` asserts where this returns an error.
 fn text(option: &'static str, folder: &Path) -> Result<String> {
     let text = folder.to_str().filter(|text| !text.contains('\0'));
     text.map(str::to_owned).ok_or_else(|| Error::Option {
@@ -150,13 +150,13 @@ fn text(option: &'static str, folder: &Path) -> Result<String> {
     })
 }
 
-/// ONNX Runtime's messages begin with the place in its source and go over several lines.
+/// Shortens ONNX Runtime's messages, which begin with a source location and have several lines.
 fn one_line(message: &str) -> String {
     let what = message.split_once("[ONNXRuntimeError] : 1 : FAIL : ").map_or(message, |(_, what)| what);
     what.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// OpenVINO's provider keeps the reason to itself; it fails like this for a device that is not there.
+/// The message for a missing device: OpenVINO's provider does not report the reason.
 fn in_words(device: &Device, message: &str) -> String {
     match device {
         Device::OpenVino(options) if message.contains("Failed to load provider") => {

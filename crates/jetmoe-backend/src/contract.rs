@@ -1,10 +1,10 @@
-//! Checks that a graph has the inputs and outputs of its artifact's contract, and gives the shapes of its cache.
+//! Compares a graph's inputs and outputs with its artifact's signature; shapes of its cache.
 
 use jetmoe_artifact::{Axis, InputSpec, OutputName, Signature};
 
 use crate::{Error, Result};
 
-/// Compares the names of a graph's inputs and outputs with the contract. Returns the outputs in the graph's order.
+/// Compares the names of a graph's inputs and outputs with the signature. Returns the outputs in the graph's order.
 ///
 /// # Errors
 /// [`Error::Contract`] for names that are missing or unknown.

@@ -48,7 +48,7 @@ fn usable_version(library: &libloading::Library) -> Result<String, OpenError> {
     let api_base =
         unsafe { library.get::<unsafe extern "system" fn() -> *const OrtApiBase>(b"OrtGetApiBase") }
             .map_err(|_| OpenError::OtherLibrary)?;
-    // SAFETY: the function takes nothing and answers a pointer to a static, or null.
+    // SAFETY: the function has no arguments and returns a pointer to a static, or null.
     let Some(api_base) = (unsafe { api_base().as_ref() }) else {
         return Err(OpenError::NoApiBase);
     };
@@ -69,8 +69,8 @@ fn major_and_minor(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-/// What the dynamic linker says. libloading's own text names the function that failed, and the linker's begins with
-/// the path that every message here begins with.
+/// The dynamic linker's message, without libloading's function name and without the path, which every message here
+/// begins with.
 fn linker_text(error: &libloading::Error, path: &Path) -> String {
     let text = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text).to_owned()
