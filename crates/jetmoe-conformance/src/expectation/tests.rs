@@ -15,8 +15,7 @@ fn a_model_meets_its_own_expectation_exactly() {
         let model = faulty_model(fixture, task, |_, _| ());
         let expectation = Expectation::from_model(&model).unwrap();
         assert_eq!(expectation.source, "faulty 1.0");
-        let comparison =
-            compare(BackendName::REFERENCE, &model, &expectation, Tolerance::Float32).unwrap();
+        let comparison = compare(BackendName::REFERENCE, &model, &expectation, Tolerance::Float32).unwrap();
         assert!(comparison.passed && comparison.not_compared.is_empty(), "{comparison:#?}");
         assert!(comparison.tensors.iter().all(|tensor| tensor.max_absolute_error == 0.0));
         assert_eq!(comparison.tokens, 14 + 11 + 6);
