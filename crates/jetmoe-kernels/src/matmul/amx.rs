@@ -57,7 +57,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
         let rows = rows.slice(index * ROWS, products.len());
         for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
             let x = rows.tile(block);
-            prefetch_codes(weight, block, codes);
+            prefetch_codes::<GROUPS>(weight, block, codes);
             let codes = if BITS == 4 { unpack(codes, &mut unpacked) } else { codes };
             let (lane_groups, _) = codes.as_chunks::<LANE_GROUP_BYTES>();
             let groups: [_; VECTORS] =
