@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
-use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
+use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
@@ -42,19 +42,19 @@ fn multiply_one_row<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: b
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.block_bytes();
+    let bytes_per_block = block_bytes(BITS);
     // The sums of the whole panel stay in registers.
     let mut sums = [_mm256_setzero_ps(); VECTORS];
-    for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
+    for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
         let x = rows.tile(block);
         let values = broadcast(&x.values[0]);
         let group = block / weight.blocks_per_group * GROUPS * PANEL_ROWS;
-        let distance = PREFETCH_DISTANCE / block_bytes * PANEL_ROWS * GROUPS;
+        let distance = PREFETCH_DISTANCE / bytes_per_block * PANEL_ROWS * GROUPS;
         prefetch(weight.panel.scales.as_ptr().wrapping_add(group + distance));
         for (vector, sum) in sums.iter_mut().enumerate() {
             // Spread the prefetches of the block's cache lines over the vectors.
-            for line in (0..block_bytes / VECTORS).step_by(64) {
-                let address = codes.as_ptr().wrapping_add(vector * block_bytes / VECTORS + line);
+            for line in (0..bytes_per_block / VECTORS).step_by(64) {
+                let address = codes.as_ptr().wrapping_add(vector * bytes_per_block / VECTORS + line);
                 prefetch(address.wrapping_add(PREFETCH_DISTANCE));
             }
             let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
@@ -76,14 +76,14 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.block_bytes();
+    let bytes_per_block = block_bytes(BITS);
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     // A broadcast from memory occupies a vector unit, and every vector of the panel needs each of them.
     let mut broadcasts = [[_mm256_setzero_si256(); LANE_GROUPS]; ROWS];
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
         let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
+        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
             let x = rows.tile(block);
             for (broadcasts, values) in broadcasts.iter_mut().zip(x.values) {
                 *broadcasts = broadcast(values);

@@ -6,7 +6,7 @@ use std::arch::asm;
 use half::f16;
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
-use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
+use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
@@ -37,12 +37,12 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.block_bytes();
+    let bytes_per_block = block_bytes(BITS);
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
         let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
+        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
             let x = rows.tile(block);
             for vector in 0..VECTORS {
                 // Unpack once, then multiply with every row.
