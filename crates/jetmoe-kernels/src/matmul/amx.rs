@@ -64,7 +64,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
             let groups: [_; VECTORS] =
                 std::array::from_fn(|vector| load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector));
             let rows = x.values.chunks(TILE_ROWS).zip(x.scales.chunks(TILE_ROWS));
-            let rows = rows.zip(x.sums.chunks(TILE_ROWS * GROUPS));
+            let rows = rows.zip(x.sums.as_chunks::<GROUPS>().0.chunks(TILE_ROWS));
             for (((values, scales), sums), products) in rows.zip(products.chunks_mut(TILE_ROWS)) {
                 // The integer products of 16 rows, group by group.
                 for (group, totals) in totals.iter_mut().enumerate() {
@@ -72,7 +72,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
                 }
                 // Zero points and scales, as without tiles.
                 for (vector, groups) in groups.iter().enumerate() {
-                    let rows = scales.iter().zip(sums.chunks_exact(GROUPS)).zip(products.iter_mut());
+                    let rows = scales.iter().zip(sums).zip(products.iter_mut());
                     for (row, ((scale, sums), products)) in rows.enumerate() {
                         let row_totals =
                             std::array::from_fn(|group: usize| load_integers(&totals[group].0[vector][row]));

@@ -50,7 +50,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
                 // Unpack once, then multiply with every row.
                 let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
                 let weights = load_weights::<BITS>(codes, vector);
-                let rows = x.values.iter().zip(x.scales).zip(x.sums.chunks_exact(GROUPS));
+                let rows = x.values.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
                 for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
                     let totals = dot::<GROUPS>(&weights, values);
                     let products = &mut products[vector * LANES..];
@@ -86,11 +86,11 @@ pub(super) fn add_block<const GROUPS: usize, const ZERO_POINTS: bool>(
     totals: [__m512i; GROUPS],
     groups: &Groups<GROUPS>,
     scale: f32,
-    row_sums: &[i32],
+    row_sums: &[i32; GROUPS],
     products: &mut [f32],
 ) {
     let mut scaled = _mm512_setzero_ps();
-    for (group, row_sum) in row_sums.iter().enumerate().take(GROUPS) {
+    for (group, row_sum) in row_sums.iter().enumerate() {
         // Σ (code − zero point) · value = Σ code · value − zero point · Σ value
         let row_sum = _mm512_set1_epi32(*row_sum);
         let total = if ZERO_POINTS {
