@@ -1,5 +1,5 @@
-//! The custom operators in ONNX Runtime: they read weights where it has mapped them from the file, and share work among the
-//! threads of its session.
+//! The custom operators in ONNX Runtime. They read weights from the file that it has mapped, and use the threads of its
+//! session.
 
 use half::f16;
 use jetmoe_backend::operator::{self, Elements, OperandValue, shapes};
