@@ -114,7 +114,7 @@ fn no_public_item_of_the_runtime_names_a_type_underneath() {
     let (engines, others): (Vec<_>, Vec<_>) = files.partition(|file| ENGINES.contains(&file.path.as_str()));
     assert_eq!(engines.len(), ENGINES.len(), "the files that know a runtime");
     for file in others {
-        // the way to our own files of these names
+        // paths to modules of these names
         let code = file.code().replace("crate::engine::ort::", "").replace("crate::engine::tract::", "");
         for path in UNDERNEATH {
             assert!(!code.contains(path), "{} names {path}", file.path);

@@ -38,7 +38,7 @@ fn run_without_library(context: &TestContext, line: &str) -> CommandOutput {
     let devices = without_library(context, "jetmoe devices").run();
     assert!(
         devices.stdout.contains("no libonnxruntime found"),
-        "a libonnxruntime lies in a folder of the system, so it cannot be tested what happens without one:\n{}",
+        "a system folder has a libonnxruntime, so the behavior without one cannot be tested:\n{}",
         devices.stdout
     );
     without_library(context, line).run()

@@ -1,4 +1,4 @@
-//! `--device`: devices that can be had, and what is said about those that cannot.
+//! `--device`: devices that are available, and the errors of those that are not.
 
 use std::path::Path;
 
@@ -100,58 +100,72 @@ fn devices_and_options_that_do_not_exist_are_refused_with_those_that_do() {
     assert!(refused("--provider-option tf32=true").contains("--device"));
 }
 
-/// What a user needs to know about a GPU that cannot be had.
-fn assert_says_what_is_missing(output: &CommandOutput, device: &str) {
-    let message = output.refused();
-    assert!(message.starts_with(&format!("error: the device {device} cannot be used: ")), "{message}");
-    assert!(message.contains("cannot open shared object file") && message.contains("CUDA 13"), "{message}");
-}
+/// Run by `cargo xtask ci gpu`, with a libonnxruntime for NVIDIA GPUs.
+mod gpu {
+    use super::*;
 
-#[test]
-#[ignore = "needs `cargo xtask setup --gpu`; `cargo xtask ci gpu` runs it"]
-fn a_gpu_computes_or_what_it_lacks_is_said() {
-    let context = context_with_artifact("jetmoe-mini");
-    let has_driver = Path::new("/proc/driver/nvidia/version").exists();
-    let auto = context.run(&format!("{RUN} --device auto"));
-    assert_eq!((auto.status, auto.stdout.as_str()), (Some(0), TEXT), "{auto:#?}");
-    let taken = if has_driver { "cuda:0" } else { "cpu" };
-    assert!(auto.stderr.starts_with(&format!("warning: device auto takes {taken}\n")), "{auto:#?}");
-    for device in ["cuda:0", "tensorrt:0"] {
-        let output = context.run(&format!("{RUN} --device {device}"));
-        if has_driver {
-            assert_eq!(output.succeeded(), TEXT);
-        } else {
-            assert_says_what_is_missing(&output, device);
-        }
+    /// The error of a GPU that is not available.
+    fn assert_says_what_is_missing(output: &CommandOutput, device: &str) {
+        let message = output.refused();
+        assert!(message.starts_with(&format!("error: the device {device} cannot be used: ")), "{message}");
+        assert!(
+            message.contains("cannot open shared object file") && message.contains("CUDA 13"),
+            "{message}"
+        );
     }
-    let devices = context.run("jetmoe devices");
-    let line = devices.succeeded().lines().find(|line| line.contains("CUDAExecutionProvider ")).unwrap();
-    assert_eq!(line.contains(" usable "), has_driver, "{line}");
+
+    #[test]
+    #[ignore = "needs `cargo xtask setup --gpu`; `cargo xtask ci gpu` runs it"]
+    fn it_computes_or_the_error_names_what_is_missing() {
+        let context = context_with_artifact("jetmoe-mini");
+        let has_driver = Path::new("/proc/driver/nvidia/version").exists();
+        let auto = context.run(&format!("{RUN} --device auto"));
+        assert_eq!((auto.status, auto.stdout.as_str()), (Some(0), TEXT), "{auto:#?}");
+        let taken = if has_driver { "cuda:0" } else { "cpu" };
+        assert!(auto.stderr.starts_with(&format!("warning: device auto takes {taken}\n")), "{auto:#?}");
+        for device in ["cuda:0", "tensorrt:0"] {
+            let output = context.run(&format!("{RUN} --device {device}"));
+            if has_driver {
+                assert_eq!(output.succeeded(), TEXT);
+            } else {
+                assert_says_what_is_missing(&output, device);
+            }
+        }
+        let devices = context.run("jetmoe devices");
+        let line = devices.succeeded().lines().find(|line| line.contains("CUDAExecutionProvider ")).unwrap();
+        assert_eq!(line.contains(" usable "), has_driver, "{line}");
+    }
 }
 
-#[test]
-#[ignore = "needs `cargo xtask setup --openvino`; `cargo xtask ci openvino` runs it"]
-fn openvino_computes_and_is_named() {
-    let context = context_with_artifact("jetmoe-mini");
-    let output = context.run(&format!("{RUN} --device openvino --provider-option threads=1 --format json"));
-    let report: serde_json::Value = serde_json::from_str(output.succeeded()).unwrap();
-    assert_eq!(report["text"], TEXT.trim_end());
-    let runtime = report["runtime"].as_str().unwrap();
-    assert!(runtime.starts_with("ort 1.24.") && runtime.ends_with(" (openvino CPU)"), "{runtime}");
-    context.run("jetmoe verify --model artifact --device openvino").succeeded();
-    let cached = context.run(&format!("{RUN} --device openvino --provider-option cache=compiled"));
-    assert_eq!(cached.succeeded(), TEXT);
-    assert!(!context.files("compiled").is_empty(), "no compiled graph was kept");
-}
+/// Run by `cargo xtask ci openvino`, with a libonnxruntime for OpenVINO.
+mod openvino {
+    use super::*;
 
-#[test]
-#[ignore = "needs `cargo xtask setup --openvino`; `cargo xtask ci openvino` runs it"]
-fn openvino_does_not_take_the_cpu_for_a_device_that_is_not_there() {
-    let context = context_with_artifact("jetmoe-mini");
-    let output = context.run(&format!("{RUN} --device openvino:NPU"));
-    let message = output.refused();
-    assert!(
-        message.contains("the device openvino:NPU cannot be used: OpenVINO has no NPU here"),
-        "{message}"
-    );
+    #[test]
+    #[ignore = "needs `cargo xtask setup --openvino`; `cargo xtask ci openvino` runs it"]
+    fn it_computes_and_is_named() {
+        let context = context_with_artifact("jetmoe-mini");
+        let output =
+            context.run(&format!("{RUN} --device openvino --provider-option threads=1 --format json"));
+        let report: serde_json::Value = serde_json::from_str(output.succeeded()).unwrap();
+        assert_eq!(report["text"], TEXT.trim_end());
+        let runtime = report["runtime"].as_str().unwrap();
+        assert!(runtime.starts_with("ort 1.24.") && runtime.ends_with(" (openvino CPU)"), "{runtime}");
+        context.run("jetmoe verify --model artifact --device openvino").succeeded();
+        let cached = context.run(&format!("{RUN} --device openvino --provider-option cache=compiled"));
+        assert_eq!(cached.succeeded(), TEXT);
+        assert!(!context.files("compiled").is_empty(), "no compiled graph was kept");
+    }
+
+    #[test]
+    #[ignore = "needs `cargo xtask setup --openvino`; `cargo xtask ci openvino` runs it"]
+    fn it_does_not_take_the_cpu_for_a_device_that_is_not_there() {
+        let context = context_with_artifact("jetmoe-mini");
+        let output = context.run(&format!("{RUN} --device openvino:NPU"));
+        let message = output.refused();
+        assert!(
+            message.contains("the device openvino:NPU cannot be used: OpenVINO has no NPU here"),
+            "{message}"
+        );
+    }
 }

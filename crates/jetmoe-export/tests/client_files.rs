@@ -1,4 +1,4 @@
-//! The files beside the graphs, as other clients read them.
+//! The files next to the graphs, as other clients read them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

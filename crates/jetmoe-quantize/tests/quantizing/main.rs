@@ -1,4 +1,4 @@
-//! The mathematics of quantizing, by definitions that are written here once more: what a code stands for, how
+//! The mathematics of quantizing, by definitions that are written here once more: what a code means, how
 //! far a weight may move, and what is refused. Nothing of the crate's own rounding is used to check it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

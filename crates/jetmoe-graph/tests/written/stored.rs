@@ -109,7 +109,7 @@ fn a_part_that_is_kept_is_stored_as_asked_for() {
         ("f32:lm_head", "lm_head", DataType::Float),
     ] {
         for profile in Profile::ALL {
-            // our own operators read bfloat16 in panels
+            // custom operators read bfloat16 in panels
             if (*profile, kind) == (Profile::Native, DataType::Bfloat16) {
                 continue;
             }

@@ -91,7 +91,7 @@ impl<'a> Panels<'a> {
         ((expert * self.layout.panels() + panel) * groups + column / size) * SIDE + place
     }
 
-    /// The code that stands for zero.
+    /// The code of zero.
     fn zero(&self, group: usize) -> i32 {
         let middle = 1 << (self.layout.scheme.format.bits() - 1);
         self.zero_points.map_or(middle, |points| i32::from(points[group]))
@@ -134,7 +134,7 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// The weights that a node of our own reads.
+/// The weights that a custom operator reads.
 fn panels_of<'a>(written: &'a Written, node: &Node) -> Vec<Panels<'a>> {
     let integer = |name: &str| {
         let found = node.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name));
@@ -169,7 +169,7 @@ fn panels_of<'a>(written: &'a Written, node: &Node) -> Vec<Panels<'a>> {
     }
 }
 
-/// Every matrix of codes that a node of our own reads.
+/// Every matrix of codes that a custom operator reads.
 pub(crate) fn matrices_of(written: &Written, node: &Node) -> Vec<Matrix> {
     let operator = node.op_type.as_deref().unwrap();
     let panels = panels_of(written, node).into_iter().filter(|panels| panels.scales.is_some());

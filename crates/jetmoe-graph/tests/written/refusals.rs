@@ -1,4 +1,4 @@
-//! What cannot be stored is refused, with the place where it stands.
+//! Weights that cannot be stored are refused, and the error names them.
 
 use jetmoe_artifact::{Precision, Profile, Task};
 use jetmoe_graph::{Error, GraphOptions, Opset, Rounding, build};

@@ -19,7 +19,7 @@ pub(crate) struct Matrix {
     pub(crate) group_size: usize,
     pub(crate) outputs: usize,
     pub(crate) inputs: usize,
-    /// `[outputs, inputs]`, the code as it is stored and what it stands for.
+    /// `[outputs, inputs]`, the code as it is stored and its value.
     pub(crate) elements: Vec<Element>,
 }
 

@@ -1,0 +1,77 @@
+//! Errors and progress of the libraries: typed, and without a word about the commands above them.
+
+use std::collections::BTreeSet;
+
+use crate::workspace::{DependencyKind, Source, packages, product_files};
+
+/// Crates of programs, which print, and speak of their flags.
+const PROGRAMS: [&str; 4] = ["crates/jetmoe-console/", "crates/jetmoe-bench/", "crates/xtask/", "src/"];
+
+/// The files of the library `jetmoe-export` that belong to its command.
+const OF_COMMANDS: [&str; 2] = ["crates/jetmoe-export/src/main.rs", "crates/jetmoe-export/src/hints.rs"];
+
+fn library_files() -> Vec<Source> {
+    let mut files = product_files();
+    files.retain(|file| {
+        !PROGRAMS.iter().any(|folder| file.path.starts_with(folder))
+            && !OF_COMMANDS.contains(&file.path.as_str())
+    });
+    files
+}
+
+/// Paths of the files whose code has a property.
+fn paths(files: &[Source], has: impl Fn(&str) -> bool) -> BTreeSet<&str> {
+    files.iter().filter(|file| has(&file.code())).map(|file| file.path.as_str()).collect()
+}
+
+/// Whether a line has a command-line flag in it, as in `--device`.
+fn names_a_flag(line: &str) -> bool {
+    line.match_indices("--")
+        .any(|(at, _)| line[at + 2..].starts_with(|letter: char| letter.is_ascii_lowercase()))
+}
+
+#[test]
+fn a_library_names_no_flag_and_no_chore() {
+    let files = library_files();
+    let found = paths(&files, |code| code.lines().any(names_a_flag) || code.contains("cargo xtask"));
+    assert!(found.is_empty(), "hints about commands belong to `jetmoe-console`: {found:?}");
+}
+
+/// Whether a function that other modules can call, or a trait, has an error that is a text.
+fn has_string_error(code: &str) -> bool {
+    let signatures = code.match_indices("fn ").map(|(at, _)| {
+        let line = code[..at].rfind('\n').map_or(0, |end| end + 1);
+        let end = code[at..].find(['{', ';']).map_or(code.len(), |length| at + length);
+        &code[line..end]
+    });
+    let mut public = signatures.filter(|signature| signature.trim_start().starts_with("pub"));
+    public.any(|signature| signature.contains(", String>") && signature.contains("Result<"))
+        || code.contains("type Err = String")
+        || code.contains("type Error = String")
+}
+
+#[test]
+fn no_error_that_crosses_modules_is_a_text() {
+    let files = product_files();
+    let found = paths(&files, has_string_error);
+    assert!(found.is_empty(), "name what is wrong in an error type: {found:?}");
+}
+
+#[test]
+fn string_errors_are_found_where_they_cross_modules() {
+    assert!(has_string_error("pub(crate) fn parse(\n    text: &str,\n) -> Result<u32, String> {"));
+    assert!(has_string_error("impl FromStr for A {\n    type Err = String;"));
+    assert!(!has_string_error("fn parse(text: &str) -> Result<u32, String> {"));
+    assert!(!has_string_error("pub fn parse(text: &str) -> Result<Vec<(u32, String)>, Error> {"));
+    assert!(names_a_flag("or choose --device cpu") && !names_a_flag("a -- b"));
+}
+
+/// A library reports progress through a callback; programs draw it.
+#[test]
+fn only_programs_draw_progress() {
+    let packages = packages();
+    let draws =
+        packages.iter().filter(|package| package.dependencies(DependencyKind::Normal).contains("indicatif"));
+    let draws: BTreeSet<&str> = draws.map(|package| package.name.as_str()).collect();
+    assert_eq!(draws, BTreeSet::from(["jetmoe-console"]));
+}
