@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
     let prompts = ["In the beginning", "And the LORD said unto Moses,", "Blessed are"];
     let answers = generator.generate_batch(prompts, &options)?;
 
-    println!("with {}", model.runtime());
+    println!("with {}", model.backend());
     for (prompt, answer) in prompts.iter().zip(&answers) {
         // The answer begins with the space that separates it from the prompt.
         println!("\n{prompt}{}", answer.text);

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal};
 use anyhow::Context;
 use clap::Args;
 use jetmoe_artifact::Task;
-use jetmoe_conformance::Backend;
+use jetmoe_conformance::BackendName;
 use jetmoe_rt::{Classification, ClassificationOptions, TextClassifier};
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub(crate) struct Classify {
     model: ModelArguments,
     /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
     #[arg(long, value_name = "ort|tract|reference")]
-    backend: Option<Backend>,
+    backend: Option<BackendName>,
     /// Truncate longer texts to this many tokens; without it they are an error.
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,

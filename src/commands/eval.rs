@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use jetmoe_artifact::{Precision, Task};
-use jetmoe_conformance::{Backend, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate};
+use jetmoe_conformance::{
+    BackendName, Difference, EvaluationOptions, LanguageModelQuality, Quality, evaluate,
+};
 use jetmoe_console::{new_table, step_bar};
 use jetmoe_rt::Model;
 use serde::Serialize;
@@ -29,7 +31,7 @@ pub(crate) struct Eval {
     text: PathBuf,
     /// Backends to measure [default: ort for an artifact, reference for a checkpoint]
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
-    backend: Vec<Backend>,
+    backend: Vec<BackendName>,
     /// Artifact or checkpoint to compare a language model's predictions with: KL divergence, the most probable token, and
     /// the experts that the routers choose, if both were exported with --outputs router-logits.
     #[arg(long, value_name = "DIR", help_heading = BASELINE)]
@@ -76,7 +78,7 @@ impl Eval {
         // fails before a large model is loaded
         std::fs::metadata(&self.text).with_context(|| format!("cannot read {}", self.text.display()))?;
         let opened = self.model.open()?;
-        let backends: Vec<Option<Backend>> = if self.backend.is_empty() {
+        let backends: Vec<Option<BackendName>> = if self.backend.is_empty() {
             vec![None]
         } else {
             self.backend.iter().copied().map(Some).collect()
@@ -87,13 +89,13 @@ impl Eval {
             .map(|backend| {
                 let model = self.model.load(&opened, backend)?;
                 self.check_length(&model)?;
-                let bar = step_bar(format!("evaluating {}", model.runtime()), 0);
+                let bar = step_bar(format!("evaluating {}", model.backend()), 0);
                 let quality =
                     evaluate(&model, baseline.as_ref(), &self.text, &options, &mut |done, lines| {
                         bar.set_length(lines as u64);
                         bar.set_position(done as u64);
                     })?;
-                Ok(Measured { runtime: model.runtime(), quality })
+                Ok(Measured { runtime: model.backend(), quality })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         match self.format {

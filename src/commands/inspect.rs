@@ -9,7 +9,7 @@ use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_console::{CellAlignment, HumanBytes, new_table};
 use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
-use jetmoe_rt::{LoadOptions, Runtime};
+use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
 
 use super::{ExitStatus, Format, print_json, print_table};
@@ -149,10 +149,12 @@ impl Inspect {
 fn memory_facts(manifest: &Manifest) -> Vec<MemoryFacts> {
     let options = LoadOptions::default();
     let facts = manifest.graphs.iter().flat_map(|graph| {
-        Runtime::ALL.iter().filter(|runtime| runtime.can_run(graph)).map(|runtime| MemoryFacts {
-            graph: graph.graph.path.clone(),
-            backend: runtime.to_string(),
-            bytes: options.memory_of(graph, *runtime),
+        backends().iter().filter(|backend| backend.supports(graph, &options).is_yes()).map(|backend| {
+            MemoryFacts {
+                graph: graph.graph.path.clone(),
+                backend: backend.name().to_owned(),
+                bytes: backend.estimate_memory(graph, &options),
+            }
         })
     });
     facts.collect()

@@ -9,10 +9,10 @@ use clap::Args;
 use directories::ProjectDirs;
 use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
 use jetmoe_checkpoint::{Checkpoint, Digest, HubOptions, ModelSource};
-use jetmoe_conformance::{Backend, load, reference_model};
+use jetmoe_conformance::{BackendName, load, reference_model};
 use jetmoe_console::{DownloadBar, StageBars, byte_bar};
 use jetmoe_export::{ExportOptions, export_with_progress};
-use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption};
+use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption, backends};
 
 use super::note;
 
@@ -137,22 +137,18 @@ impl ModelArguments {
 
     /// Loads the model: an artifact into ONNX Runtime, or tract where there is none; a checkpoint into the reference,
     /// or, when another backend is asked for, exported to the cache first.
-    pub(crate) fn load(&self, opened: &Opened, backend: Option<Backend>) -> anyhow::Result<Model> {
+    pub(crate) fn load(&self, opened: &Opened, backend: Option<BackendName>) -> anyhow::Result<Model> {
         // a checkpoint runs in the reference, unless the device says that it cannot be meant
-        let of_device = self.device.as_ref().and_then(Device::provider).map(|_| Backend::Ort);
-        let backend = backend.or(of_device);
+        let backend = backend.or_else(|| self.other_device().and_then(|_| self.backends().first().copied()));
         if let Some(backend) = backend {
             self.require_device_of(backend)?;
         }
         match (opened, backend) {
             (Opened::Artifact(artifact), None) => Ok(Model::load_artifact(artifact, &self.load_options()?)?),
             (Opened::Artifact(artifact), Some(backend)) => {
-                let checkpoint = match backend {
-                    Backend::Reference => {
-                        Some(resolve_checkpoint(artifact, None, "give that checkpoint as --model")?)
-                    }
-                    Backend::Ort | Backend::Tract => None,
-                };
+                let checkpoint = (backend == BackendName::REFERENCE)
+                    .then(|| resolve_checkpoint(artifact, None, "give that checkpoint as --model"))
+                    .transpose()?;
                 self.load_into(backend, artifact, checkpoint.as_ref())
             }
             (Opened::Checkpoint(checkpoint), None) => {
@@ -163,7 +159,7 @@ impl ModelArguments {
                 ));
                 load_reference(checkpoint)
             }
-            (Opened::Checkpoint(checkpoint), Some(Backend::Reference)) => load_reference(checkpoint),
+            (Opened::Checkpoint(checkpoint), Some(BackendName::REFERENCE)) => load_reference(checkpoint),
             (Opened::Checkpoint(checkpoint), Some(backend)) => {
                 let artifact = self.export_to_cache(checkpoint)?;
                 self.load_into(backend, &artifact, Some(checkpoint))
@@ -174,7 +170,7 @@ impl ModelArguments {
     /// Loads an opened model into one backend.
     pub(crate) fn load_into(
         &self,
-        backend: Backend,
+        backend: BackendName,
         artifact: &Artifact,
         checkpoint: Option<&Checkpoint>,
     ) -> anyhow::Result<Model> {
@@ -218,19 +214,22 @@ impl ModelArguments {
         self.threads
     }
 
-    /// The backends that the arguments allow: all of this build, or ONNX Runtime for a device that only it has.
-    pub(crate) fn backends(&self) -> Vec<Backend> {
-        match self.device.as_ref().and_then(Device::provider) {
-            Some(_) => vec![Backend::Ort],
-            None => Backend::built_in(),
-        }
+    /// The device, if it is another than the CPU.
+    fn other_device(&self) -> Option<&Device> {
+        self.device.as_ref().filter(|device| device.provider().is_some())
+    }
+
+    /// The backends that have the device: all of this build for the CPU.
+    pub(crate) fn backends(&self) -> Vec<BackendName> {
+        let Some(device) = self.other_device() else { return BackendName::built_in() };
+        let with_device = backends().iter().filter(|backend| backend.has_device(device));
+        with_device.filter_map(|backend| backend.name().parse().ok()).collect()
     }
 
     /// Refuses the reference on another device than the CPU.
-    fn require_device_of(&self, backend: Backend) -> anyhow::Result<()> {
-        let device = self.device.as_ref().filter(|device| device.provider().is_some());
-        match (device, backend) {
-            (Some(device), Backend::Reference) => anyhow::bail!(
+    fn require_device_of(&self, backend: BackendName) -> anyhow::Result<()> {
+        match (self.other_device(), backend) {
+            (Some(device), BackendName::REFERENCE) => anyhow::bail!(
                 "the reference computes on the CPU only, and the device is {device}\n  \
                  choose --backend ort for that device, or --device cpu"
             ),

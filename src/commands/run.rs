@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
-use jetmoe_conformance::Backend;
+use jetmoe_conformance::BackendName;
 use jetmoe_console::{finish_on_interrupt, is_interrupted};
 use jetmoe_rt::{
     ChatMessage, FinishReason, GenerationOptions, Model, Prompt, PromptLookup, Sampling, TextGenerator,
@@ -32,7 +32,7 @@ pub(crate) struct Run {
     model: ModelArguments,
     /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
     #[arg(long, value_name = "ort|tract|reference")]
-    backend: Option<Backend>,
+    backend: Option<BackendName>,
     /// Text to continue [default: standard input]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
@@ -160,7 +160,7 @@ impl Run {
                 prompt_tokens: generated.prompt_tokens,
                 drafted_tokens: generated.statistics.drafted_tokens,
                 accepted_tokens: generated.statistics.accepted_tokens,
-                runtime: model.runtime(),
+                runtime: model.backend(),
             })?,
             _ if self.stream => print(&format!("{before}\n"))?,
             _ => print(&format!("{before}{}\n", generated.text))?,
@@ -188,7 +188,7 @@ impl Run {
     /// Passes --trace on to the model; the reference has no trace.
     fn request_trace(&mut self, opened: &Opened) -> anyhow::Result<()> {
         let is_reference = match self.backend {
-            Some(backend) => backend == Backend::Reference,
+            Some(backend) => backend == BackendName::REFERENCE,
             None => matches!(opened, Opened::Checkpoint(_)),
         };
         anyhow::ensure!(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jetmoe_artifact::Artifact;
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_conformance::{Backend, VerificationReport, Verifier, read_golden};
+use jetmoe_conformance::{BackendName, VerificationReport, Verifier, read_golden};
 use jetmoe_console::{spinner, verification_table};
 
 use super::model::{ModelArguments, Opened, resolve_checkpoint};
@@ -30,7 +30,7 @@ pub(crate) struct Verify {
     golden: Option<PathBuf>,
     /// Backends to verify [default: all of this build]
     #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
-    backend: Vec<Backend>,
+    backend: Vec<BackendName>,
     /// Print tables or JSON.
     #[arg(long, default_value = "table")]
     format: Format,
@@ -72,16 +72,16 @@ impl Verify {
     fn checkpoint(
         &self,
         artifact: &Artifact,
-        backends: &mut Vec<Backend>,
+        backends: &mut Vec<BackendName>,
     ) -> anyhow::Result<Option<Checkpoint>> {
-        if self.golden.is_some() && !backends.contains(&Backend::Reference) {
+        if self.golden.is_some() && !backends.contains(&BackendName::REFERENCE) {
             return Ok(None);
         }
         match resolve_checkpoint(artifact, self.checkpoint.as_deref(), "name it with --checkpoint") {
             Ok(checkpoint) => Ok(Some(checkpoint)),
             Err(error) if self.golden.is_some() && self.checkpoint.is_none() && self.backend.is_empty() => {
                 note(&format!("the reference is left out: {error}"));
-                backends.retain(|backend| *backend != Backend::Reference);
+                backends.retain(|backend| *backend != BackendName::REFERENCE);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -89,18 +89,18 @@ impl Verify {
     }
 
     /// The backends to verify. Without a golden file the reference is the expectation, so it is left out.
-    fn backends(&self) -> anyhow::Result<Vec<Backend>> {
+    fn backends(&self) -> anyhow::Result<Vec<BackendName>> {
         let asked = if self.backend.is_empty() { self.model.backends() } else { self.backend.clone() };
         if self.golden.is_some() {
             return Ok(asked);
         }
-        let compared: Vec<Backend> =
-            asked.iter().copied().filter(|backend| *backend != Backend::Reference).collect();
+        let compared: Vec<BackendName> =
+            asked.iter().copied().filter(|backend| *backend != BackendName::REFERENCE).collect();
         anyhow::ensure!(
             !compared.is_empty(),
             "the reference is the expectation, so it cannot be verified against itself\n  verify it against a golden file: --golden FILE"
         );
-        if self.backend.contains(&Backend::Reference) {
+        if self.backend.contains(&BackendName::REFERENCE) {
             note("the reference is the expectation and is left out; --golden FILE verifies it too");
         }
         Ok(compared)

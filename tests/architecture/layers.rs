@@ -16,7 +16,20 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
         "jetmoe-graph",
         &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"],
     ),
-    ("jetmoe-rt", &["jetmoe-checkpoint", "jetmoe-text", "jetmoe-artifact", "jetmoe-kernels"]),
+    ("jetmoe-backend", &["jetmoe-artifact", "jetmoe-kernels"]),
+    ("jetmoe-backend-ort", &["jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    ("jetmoe-backend-tract", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    (
+        "jetmoe-rt",
+        &[
+            "jetmoe-checkpoint",
+            "jetmoe-text",
+            "jetmoe-artifact",
+            "jetmoe-backend",
+            "jetmoe-backend-ort",
+            "jetmoe-backend-tract",
+        ],
+    ),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
@@ -78,10 +91,10 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
 
 /// External crates that only these workspace crates may depend on.
 const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
-    ("ort", &["jetmoe-rt"]),
-    ("libloading", &["jetmoe-rt"]),
-    ("tract-linalg", &["jetmoe-rt"]),
-    ("tract-onnx", &["jetmoe-rt"]),
+    ("ort", &["jetmoe-backend-ort"]),
+    ("libloading", &["jetmoe-backend-ort"]),
+    ("tract-linalg", &["jetmoe-backend-tract"]),
+    ("tract-onnx", &["jetmoe-backend-tract"]),
     ("candle-core", &["jetmoe-reference", "jetmoe-conformance"]),
     ("candle-nn", &["jetmoe-reference"]),
     ("prost", &["jetmoe-graph"]),

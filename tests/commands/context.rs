@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use jetmoe::artifact::{OptionalOutput, Task, names};
 use jetmoe::checkpoint::Checkpoint;
 use jetmoe::export::{ExportOptions, export};
-use jetmoe_rt::engine::library;
+use jetmoe_rt::cache_folder;
 use jetmoe_testing::{Cache, TestContext, files, fixtures};
 
 pub(crate) fn new_context() -> TestContext {
-    TestContext::new("jetmoe", env!("CARGO_BIN_EXE_jetmoe"), library::cache_folder().as_deref())
+    TestContext::new("jetmoe", env!("CARGO_BIN_EXE_jetmoe"), cache_folder().as_deref())
 }
 
 /// A context with a checkpoint of the fixtures, and its artifact as `artifact`.

@@ -2,8 +2,8 @@
 
 use jetmoe::artifact::OutputName;
 use jetmoe::conformance::Tolerance;
+use jetmoe::rt::TensorMap;
 use jetmoe::rt::TokenBatch;
-use jetmoe::rt::engine::TensorMap;
 use ndarray::{ArrayD, ArrayView1, ArrayViewD, Axis, Slice, array};
 
 use crate::suite::{Suite, named};

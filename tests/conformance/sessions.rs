@@ -1,7 +1,7 @@
 //! What a session promises, on every backend.
 
 use jetmoe::artifact::OutputName;
-use jetmoe::rt::engine::TensorMap;
+use jetmoe::rt::TensorMap;
 use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
 use ndarray::{Array2, ArrayD, Slice, concatenate, s};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use jetmoe::artifact::OutputName;
 use jetmoe::checkpoint::names::{self, Mixture};
-use jetmoe::rt::engine::TensorMap;
+use jetmoe::rt::TensorMap;
 use jetmoe::rt::{Model, TokenBatch};
 use ndarray::{ArrayView1, s};
 

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use jetmoe::artifact::{Precision, Profile};
-use jetmoe::conformance::{Backend, Comparison, Expectation, Tolerance, compare};
+use jetmoe::artifact::{GraphRecord, Precision, Profile};
+use jetmoe::conformance::{BackendName, Comparison, Expectation, Tolerance, compare};
 use jetmoe::rt::{Device, LoadOptions, Model};
+use serde_json::json;
 
 /// A backend, and the profile and precision of the graphs that it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subject {
-    pub(crate) backend: Backend,
+    pub(crate) backend: BackendName,
     pub(crate) profile: Profile,
     pub(crate) precision: Precision,
 }
@@ -26,7 +27,7 @@ pub(crate) fn has_device() -> bool {
 impl Subject {
     /// The Candle reference, which runs no graph.
     pub(crate) const REFERENCE: Subject =
-        Subject { backend: Backend::Reference, profile: Profile::Portable, precision: Precision::F32 };
+        Subject { backend: BackendName::REFERENCE, profile: Profile::Portable, precision: Precision::F32 };
 
     /// Every backend of this build with every profile that it supports on the device under test, in the most exact
     /// precision of the profile.
@@ -47,9 +48,9 @@ impl Subject {
     }
 
     /// The backends of this build that run graphs.
-    pub(crate) fn backends() -> Vec<Backend> {
-        let mut backends = Backend::built_in();
-        backends.retain(|backend| *backend != Backend::Reference);
+    pub(crate) fn backends() -> Vec<BackendName> {
+        let mut backends = BackendName::built_in();
+        backends.retain(|backend| *backend != BackendName::REFERENCE);
         backends
     }
 
@@ -72,7 +73,7 @@ impl Subject {
     }
 
     pub(crate) fn is_reference(self) -> bool {
-        self.backend == Backend::Reference
+        self.backend == BackendName::REFERENCE
     }
 
     /// The same backend and profile in another precision.
@@ -82,11 +83,12 @@ impl Subject {
 
     /// Whether the backend runs graphs of this profile and precision on the device under test.
     pub(crate) fn is_supported(self) -> bool {
-        let Some(runtime) = self.backend.runtime() else { return false };
-        let has_device = !has_device() || self.backend == Backend::Ort;
-        has_device
-            && runtime.runs(self.precision, self.profile)
-            && self.device().runs(self.precision, self.profile)
+        let Ok(backend) = self.backend.backend() else { return false };
+        let options = self.load_options();
+        let graph = graph_record(self.precision, self.profile);
+        self.profile.has(self.precision)
+            && backend.has_device(&options.device)
+            && backend.supports(&graph, &options).is_yes()
     }
 
     /// The device under test, with its default options.
@@ -118,6 +120,16 @@ impl Subject {
     pub(crate) fn path(self, test: &str) -> String {
         if self.is_reference() { test.to_owned() } else { format!("{}::{test}", self.profile) }
     }
+}
+
+/// A record of a graph that there is not, to ask a backend whether it supports such graphs.
+fn graph_record(precision: Precision, profile: Profile) -> GraphRecord {
+    let file = json!({ "path": "", "size": 0, "sha256": "0".repeat(64) });
+    serde_json::from_value(json!({
+        "task": "causal-lm", "precision": precision, "profile": profile, "opset": 21, "optional_outputs": [],
+        "graph": file, "data": file, "verification": [],
+    }))
+    .unwrap()
 }
 
 /// The path of its tests, as in `ort::portable`.

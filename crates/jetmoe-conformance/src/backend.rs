@@ -1,92 +1,75 @@
+//! Names of backends, the Candle reference included.
+
 use std::fmt;
 use std::str::FromStr;
 
 use jetmoe_artifact::Artifact;
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_rt::{LoadOptions, Model, Runtime};
+use jetmoe_rt::{BACKEND_NAMES, Backend, LoadOptions, Model, backend, backends};
 
-use crate::{Error, Result, reference_model};
+use crate::reference::NAME;
+use crate::{Error, ReferenceBackend, Result};
 
-/// Something that can run a model: a runtime of `jetmoe-rt`, or the Candle reference.
+/// The name of a backend of `jetmoe-rt`, or of the Candle reference, which runs a checkpoint and not an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Backend {
-    /// ONNX Runtime.
-    Ort,
-    /// tract.
-    Tract,
-    /// The Candle reference; it runs the checkpoint and not the artifact.
-    Reference,
-}
+pub struct BackendName(&'static str);
 
-impl Backend {
-    /// Every backend, built in or not.
-    pub const ALL: &'static [Backend] = &[Backend::Ort, Backend::Tract, Backend::Reference];
+impl BackendName {
+    /// The Candle reference.
+    pub const REFERENCE: BackendName = BackendName(NAME);
 
-    /// The runtime, unless it is the reference.
-    pub fn runtime(self) -> Option<Runtime> {
-        match self {
-            Backend::Ort => Some(Runtime::Ort),
-            Backend::Tract => Some(Runtime::Tract),
-            Backend::Reference => None,
-        }
+    /// The name as text.
+    pub const fn as_str(self) -> &'static str {
+        self.0
     }
 
-    /// The backends of this build.
-    pub fn built_in() -> Vec<Backend> {
-        Self::ALL.iter().copied().filter(|backend| backend.is_built_in()).collect()
+    /// The backends of this build, the reference last.
+    pub fn built_in() -> Vec<BackendName> {
+        let names = backends().iter().map(|backend| BackendName(backend.name()));
+        names.chain([Self::REFERENCE]).collect()
     }
 
-    /// Whether this build has it.
-    pub fn is_built_in(self) -> bool {
-        self.runtime().is_none_or(Runtime::is_built_in)
+    /// The backend of `jetmoe-rt` that has this name.
+    ///
+    /// # Errors
+    /// A backend that is not built in; the reference, which is a value only with a checkpoint.
+    pub fn backend(self) -> Result<&'static dyn Backend> {
+        Ok(backend(self.0)?)
     }
 }
 
-/// Loads a model into a backend. The reference needs the checkpoint, the runtimes the artifact.
+/// Loads a model into a backend. The reference runs the checkpoint, the others the artifact.
 ///
 /// # Errors
-/// [`Error::NoCheckpoint`] for the reference without a checkpoint, or what the backend refuses.
+/// [`Error::NoCheckpoint`] for the reference without a checkpoint, a backend that is not built in, or what it refuses.
 pub fn load(
-    backend: Backend,
+    name: BackendName,
     artifact: &Artifact,
     checkpoint: Option<&Checkpoint>,
     options: &LoadOptions,
 ) -> Result<Model> {
-    match backend.runtime() {
-        Some(runtime) => {
-            let options = LoadOptions { runtime: Some(runtime), ..options.clone() };
-            Ok(Model::load_artifact(artifact, &options)?)
-        }
-        None => {
-            let source = &artifact.manifest().checkpoint.source;
-            let checkpoint =
-                checkpoint.ok_or_else(|| Error::NoCheckpoint { source_name: Some(source.clone()) })?;
-            let task = artifact.graph(options.precision, options.profile)?.task;
-            reference_model(checkpoint, task)
-        }
+    if name == BackendName::REFERENCE {
+        let source = || artifact.manifest().checkpoint.source.clone();
+        let checkpoint = checkpoint.ok_or_else(|| Error::NoCheckpoint { source_name: Some(source()) })?;
+        return Ok(Model::load_into(&ReferenceBackend::new(checkpoint), artifact, options)?);
     }
+    let options = LoadOptions { backend: Some(name.backend()?), ..options.clone() };
+    Ok(Model::load_artifact(artifact, &options)?)
 }
 
-impl fmt::Display for Backend {
+impl fmt::Display for BackendName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Backend::Ort => "ort",
-            Backend::Tract => "tract",
-            Backend::Reference => "reference",
-        })
+        f.write_str(self.0)
     }
 }
 
-impl FromStr for Backend {
-    type Err = String;
+impl FromStr for BackendName {
+    type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "ort" => Ok(Backend::Ort),
-            "tract" => Ok(Backend::Tract),
-            "reference" => Ok(Backend::Reference),
-            other => Err(format!("unknown backend {other:?}; known: ort, tract, reference")),
-        }
+    fn from_str(name: &str) -> Result<Self> {
+        let known = BACKEND_NAMES.iter().chain([&Self::REFERENCE.0]);
+        let found = known.copied().find(|known| *known == name);
+        found.map(BackendName).ok_or_else(|| Error::UnknownBackend { name: name.to_owned() })
     }
 }
 
@@ -97,28 +80,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_reads_back_as_its_backend_and_any_other_is_refused() {
-        for backend in Backend::ALL {
-            assert_eq!(backend.to_string().parse(), Ok(*backend));
+    fn a_name_reads_back_as_itself_and_any_other_is_refused() {
+        for name in BackendName::built_in() {
+            assert_eq!(name.to_string().parse::<BackendName>().unwrap(), name);
         }
         assert_eq!(
-            "onnx".parse::<Backend>(),
-            Err("unknown backend \"onnx\"; known: ort, tract, reference".to_owned())
+            "onnx".parse::<BackendName>().unwrap_err().to_string(),
+            "unknown backend \"onnx\"; known: ort, tract, reference"
         );
     }
 
     #[test]
     fn the_reference_is_in_every_build() {
-        assert!(Backend::built_in().contains(&Backend::Reference));
-        assert_eq!(Backend::built_in().contains(&Backend::Ort), cfg!(feature = "ort"));
-        assert_eq!(Backend::built_in().contains(&Backend::Tract), cfg!(feature = "tract"));
+        assert!(BackendName::built_in().contains(&BackendName::REFERENCE));
     }
 
     #[test]
     fn the_reference_without_a_checkpoint_says_where_the_artifact_came_from() {
         let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../jetmoe-rt/tests/fixtures/toy");
         let artifact = Artifact::open(toy).unwrap();
-        let error = load(Backend::Reference, &artifact, None, &LoadOptions::default()).unwrap_err();
+        let error = load(BackendName::REFERENCE, &artifact, None, &LoadOptions::default()).unwrap_err();
         let source = &artifact.manifest().checkpoint.source;
         assert!(
             matches!(&error, Error::NoCheckpoint { source_name } if source_name.as_ref() == Some(source))

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use jetmoe_artifact::{OutputName, Task};
-use jetmoe_rt::engine::TensorMap;
-use jetmoe_rt::{Model, TokenBatch};
+use jetmoe_rt::{Model, TensorMap, TokenBatch};
 use ndarray::{Array2, ArrayD, ArrayView1, Axis, Dimension, Ix3};
 use serde::Serialize;
 
 use crate::expectation::{best, greedy};
 use crate::tolerance::Limit;
-use crate::{Backend, Error, Expectation, Result, Tolerance};
+use crate::{BackendName, Error, Expectation, Result, Tolerance};
 
 /// Comparison of a backend's results with an expectation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,7 +73,7 @@ pub struct Greedy {
 /// # Errors
 /// An error of the backend, or a tensor of another shape. Differing values are not an error.
 pub fn compare(
-    backend: Backend,
+    backend: BackendName,
     model: &Model,
     expectation: &Expectation,
     tolerance: Tolerance,
@@ -122,7 +121,7 @@ pub fn compare(
         && greedy.as_ref().is_none_or(|greedy| greedy.identical || !greedy.required);
     Ok(Comparison {
         backend: backend.to_string(),
-        runtime: model.runtime(),
+        runtime: model.backend(),
         graph: None,
         passed,
         tokens: mask.iter().filter(|counts| **counts).count(),

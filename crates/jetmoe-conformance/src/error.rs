@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The model could not be loaded or run.
     #[error(transparent)]
-    Runtime(#[from] jetmoe_rt::Error),
+    Model(#[from] jetmoe_rt::Error),
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
@@ -121,6 +121,12 @@ pub enum Error {
         expected: Vec<usize>,
         /// What the model gives.
         found: Vec<usize>,
+    },
+    /// A name that no backend has.
+    #[error("unknown backend {name:?}; known: {}, {}", jetmoe_rt::BACKEND_NAMES.join(", "), crate::BackendName::REFERENCE)]
+    UnknownBackend {
+        /// The name.
+        name: String,
     },
     /// The reference was chosen as a backend without a checkpoint.
     #[error("the reference needs the checkpoint, which was not found{}", remembered(source_name))]

@@ -188,7 +188,7 @@ fn evaluate_language_model(
         negative_log_likelihood: mean,
         next_token_accuracy: correct as f64 / predicted as f64,
         predicted_tokens: predicted,
-        difference: baseline.map(|baseline| differences.finish(baseline.runtime())),
+        difference: baseline.map(|baseline| differences.finish(baseline.backend())),
     })
 }
 

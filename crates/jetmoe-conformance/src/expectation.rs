@@ -1,8 +1,7 @@
 //! Inputs with the results that every backend must compute.
 
 use jetmoe_checkpoint::ModelConfig;
-use jetmoe_rt::engine::TensorMap;
-use jetmoe_rt::{GenerationOptions, Model, TokenBatch, TokenGenerator};
+use jetmoe_rt::{GenerationOptions, Model, TensorMap, TokenBatch, TokenGenerator};
 use ndarray::{Array2, ArrayD};
 
 use crate::Result;
@@ -53,7 +52,7 @@ impl Expectation {
         } else {
             (None, None)
         };
-        Ok(Expectation { source: model.runtime(), batch, tensors, next, greedy })
+        Ok(Expectation { source: model.backend(), batch, tensors, next, greedy })
     }
 }
 
@@ -123,7 +122,7 @@ mod tests {
 
     use super::*;
     use crate::faulty::faulty_model;
-    use crate::{Backend, Tolerance, compare};
+    use crate::{BackendName, Tolerance, compare};
 
     #[test]
     fn a_model_meets_its_own_expectation_exactly() {
@@ -133,7 +132,8 @@ mod tests {
             let model = faulty_model(fixture, task, |_, _| ());
             let expectation = Expectation::from_model(&model).unwrap();
             assert_eq!(expectation.source, "faulty 1.0");
-            let comparison = compare(Backend::Reference, &model, &expectation, Tolerance::Float32).unwrap();
+            let comparison =
+                compare(BackendName::REFERENCE, &model, &expectation, Tolerance::Float32).unwrap();
             assert!(comparison.passed && comparison.not_compared.is_empty(), "{comparison:#?}");
             assert!(comparison.tensors.iter().all(|tensor| tensor.max_absolute_error == 0.0));
             assert_eq!(comparison.tokens, 14 + 11 + 6);
@@ -145,7 +145,7 @@ mod tests {
     fn another_model_does_not_meet_it() {
         let expectation = Expectation::from_model(&faulty_model("tiny", Task::CausalLm, |_, _| ())).unwrap();
         let other = faulty_model("yarn-rope", Task::CausalLm, |_, _| ());
-        let comparison = compare(Backend::Reference, &other, &expectation, Tolerance::Float32).unwrap();
+        let comparison = compare(BackendName::REFERENCE, &other, &expectation, Tolerance::Float32).unwrap();
         assert!(!comparison.passed);
         assert!(comparison.tensors.iter().all(|tensor| !tensor.passed), "{comparison:#?}");
         assert!(!comparison.greedy.unwrap().identical);

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use jetmoe_artifact::{OutputName, Signature, Task};
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
-use jetmoe_rt::{Model, Result};
+use jetmoe_rt::{BackendError, GraphSession, LoadedGraph, Model, StepInputs, TensorMap};
 use jetmoe_testing::fixtures;
 
 use crate::reference_model;
@@ -48,7 +47,7 @@ struct FaultySession {
 }
 
 impl LoadedGraph for FaultyGraph {
-    fn runtime(&self) -> String {
+    fn backend(&self) -> String {
         "faulty 1.0".to_owned()
     }
 
@@ -56,27 +55,27 @@ impl LoadedGraph for FaultyGraph {
         self.model.graph().signature()
     }
 
-    fn start(&self) -> Result<Box<dyn GraphSession>> {
+    fn start(&self) -> Result<Box<dyn GraphSession>, BackendError> {
         let session = self.model.graph().start()?;
         Ok(Box::new(FaultySession { session, fault: Arc::clone(&self.fault) }))
     }
 }
 
 impl GraphSession for FaultySession {
-    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap, BackendError> {
         let cached = inputs.attention_mask.ncols() - inputs.input_ids.ncols();
         let mut tensors = self.session.run(inputs)?;
         (self.fault)(cached, &mut tensors);
         Ok(tensors)
     }
 
-    fn cache(&self) -> Result<TensorMap> {
+    fn cache(&self) -> Result<TensorMap, BackendError> {
         let mut tensors = self.session.cache()?;
         (self.fault)(0, &mut tensors);
         Ok(tensors)
     }
 
-    fn truncate(&mut self, tokens: usize) -> Result<()> {
+    fn truncate(&mut self, tokens: usize) -> Result<(), BackendError> {
         self.session.truncate(tokens)
     }
 }

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use jetmoe_artifact::OutputName;
 use jetmoe_checkpoint::ModelConfig;
-use jetmoe_rt::TokenBatch;
-use jetmoe_rt::engine::TensorMap;
+use jetmoe_rt::{TensorMap, TokenBatch};
 use ndarray::{Array2, ArrayD, IxDyn};
 use safetensors::{Dtype, SafeTensors};
 

@@ -1,4 +1,4 @@
-//! The Candle reference as a backend of `jetmoe-rt`.
+//! The Candle reference as a backend.
 
 use std::sync::Arc;
 
@@ -7,12 +7,64 @@ use jetmoe_artifact::{
 };
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Inputs, Reference};
-use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
-use jetmoe_rt::{Error as RuntimeError, Model, available_memory};
+use jetmoe_rt::{
+    Backend, BackendError, BoxError, GraphSession, LoadOptions, LoadedGraph, Model, StepInputs, Support,
+    TensorMap, available_memory,
+};
 use jetmoe_text::Tokenizer;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::{Error, Result, StoredWeights};
+
+/// The reference as a backend: it holds a checkpoint, whose weights it computes with in place of a graph's.
+#[derive(Debug, Clone, Copy)]
+pub struct ReferenceBackend<'a> {
+    checkpoint: &'a Checkpoint,
+}
+
+impl<'a> ReferenceBackend<'a> {
+    /// The reference over a checkpoint.
+    pub fn new(checkpoint: &'a Checkpoint) -> Self {
+        ReferenceBackend { checkpoint }
+    }
+}
+
+impl Backend for ReferenceBackend<'_> {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn supports(&self, _graph: &GraphRecord, _options: &LoadOptions) -> Support {
+        Support::Yes { preference: 0 }
+    }
+
+    fn rounds_activations(&self, _graph: &GraphRecord, _options: &LoadOptions) -> bool {
+        false
+    }
+
+    fn estimate_memory(&self, _graph: &GraphRecord, _options: &LoadOptions) -> u64 {
+        memory_as_float32(self.checkpoint)
+    }
+
+    fn load(
+        &self,
+        _artifact: &Artifact,
+        graph: &GraphRecord,
+        _options: &LoadOptions,
+    ) -> BackendResult<Arc<dyn LoadedGraph>> {
+        let reference = Reference::load(self.checkpoint).map_err(|error| BackendError::Load {
+            backend: NAME,
+            graph: self.checkpoint.folder().to_owned(),
+            source: error.into(),
+        })?;
+        Ok(Arc::new(ReferenceGraph::new(reference, self.checkpoint, graph.task)))
+    }
+}
+
+type BackendResult<T> = std::result::Result<T, BackendError>;
+
+/// The name of this backend.
+pub(crate) const NAME: &str = "reference";
 
 /// Loads a checkpoint into the reference and wraps it as a model. It computes every output there is.
 ///
@@ -20,10 +72,10 @@ use crate::{Error, Result, StoredWeights};
 /// A checkpoint without the head that the task needs, or one that does not fit into memory as float32.
 pub fn reference_model(checkpoint: &Checkpoint, task: Task) -> Result<Model> {
     check_memory(checkpoint)?;
-    wrapped(Reference::load(checkpoint)?, checkpoint, task)
+    wrap(Reference::load(checkpoint)?, checkpoint, task)
 }
 
-/// [`reference_model`] with the weights that a graph holds: what the graph computes with, restored to float32.
+/// [`reference_model`] with the weights that a graph holds, dequantized to float32.
 ///
 /// # Errors
 /// As [`reference_model`], and a graph whose weights cannot be read.
@@ -34,22 +86,24 @@ pub fn reference_model_of_graph(
 ) -> Result<Model> {
     check_memory(checkpoint)?;
     let stored = StoredWeights::open(artifact, record)?;
-    wrapped(Reference::load_replaced(checkpoint, &stored)?, checkpoint, record.task)
+    wrap(Reference::load_replaced(checkpoint, &stored)?, checkpoint, record.task)
 }
 
-/// The reference holds everything as float32.
+/// Bytes of a checkpoint's weights as float32, which the reference holds.
+fn memory_as_float32(checkpoint: &Checkpoint) -> u64 {
+    checkpoint.tensors().parameters() * size_of::<f32>() as u64
+}
+
 fn check_memory(checkpoint: &Checkpoint) -> Result<()> {
-    let needed = checkpoint.tensors().parameters() * size_of::<f32>() as u64;
+    let needed = memory_as_float32(checkpoint);
     match available_memory() {
         Some(available) if available < needed => Err(Error::ReferenceMemory { needed, available }),
         _ => Ok(()),
     }
 }
 
-fn wrapped(reference: Reference, checkpoint: &Checkpoint, task: Task) -> Result<Model> {
-    let optional = OptionalOutput::ALL.iter().copied().collect();
-    let signature = Signature::new(checkpoint.config(), task, Precision::F32, Profile::Portable, &optional);
-    let graph = ReferenceGraph { reference: Arc::new(reference), signature, task };
+fn wrap(reference: Reference, checkpoint: &Checkpoint, task: Task) -> Result<Model> {
+    let graph = ReferenceGraph::new(reference, checkpoint, task);
     Ok(Model::from_graph(
         Arc::new(graph),
         checkpoint.config().clone(),
@@ -66,6 +120,15 @@ struct ReferenceGraph {
     task: Task,
 }
 
+impl ReferenceGraph {
+    fn new(reference: Reference, checkpoint: &Checkpoint, task: Task) -> Self {
+        let optional = OptionalOutput::ALL.iter().copied().collect();
+        let config = checkpoint.config();
+        let signature = Signature::new(config, task, Precision::F32, Profile::Portable, &optional);
+        ReferenceGraph { reference: Arc::new(reference), signature, task }
+    }
+}
+
 #[derive(Debug)]
 struct ReferenceSession {
     reference: Arc<Reference>,
@@ -74,7 +137,7 @@ struct ReferenceSession {
 }
 
 impl LoadedGraph for ReferenceGraph {
-    fn runtime(&self) -> String {
+    fn backend(&self) -> String {
         "reference (Candle)".to_owned()
     }
 
@@ -82,14 +145,14 @@ impl LoadedGraph for ReferenceGraph {
         &self.signature
     }
 
-    fn start(&self) -> jetmoe_rt::Result<Box<dyn GraphSession>> {
+    fn start(&self) -> BackendResult<Box<dyn GraphSession>> {
         let reference = Arc::clone(&self.reference);
         Ok(Box::new(ReferenceSession { reference, task: self.task, cache: Cache::new() }))
     }
 }
 
 impl GraphSession for ReferenceSession {
-    fn run(&mut self, inputs: &StepInputs) -> jetmoe_rt::Result<TensorMap> {
+    fn run(&mut self, inputs: &StepInputs) -> BackendResult<TensorMap> {
         let row_major = |array: &ndarray::Array2<i64>| array.iter().copied().collect::<Vec<_>>();
         let input_ids = row_major(&inputs.input_ids);
         let inputs = Inputs {
@@ -103,7 +166,7 @@ impl GraphSession for ReferenceSession {
         let mut cache = if self.task.has_cache() { self.cache.clone() } else { Cache::new() };
         let outputs = self.reference.forward(&inputs, &mut cache).map_err(failed)?;
         let mut tensors = TensorMap::new();
-        let mut put = |name, tensor: &candle_core::Tensor| -> jetmoe_rt::Result<()> {
+        let mut put = |name, tensor: &candle_core::Tensor| -> BackendResult<()> {
             tensors.insert(name, array(tensor)?);
             Ok(())
         };
@@ -133,7 +196,7 @@ impl GraphSession for ReferenceSession {
         Ok(tensors)
     }
 
-    fn cache(&self) -> jetmoe_rt::Result<TensorMap> {
+    fn cache(&self) -> BackendResult<TensorMap> {
         let mut tensors = TensorMap::new();
         if self.task.has_cache() {
             for (layer, entry) in self.cache.layers().iter().enumerate() {
@@ -144,18 +207,18 @@ impl GraphSession for ReferenceSession {
         Ok(tensors)
     }
 
-    fn truncate(&mut self, tokens: usize) -> jetmoe_rt::Result<()> {
+    fn truncate(&mut self, tokens: usize) -> BackendResult<()> {
         self.cache.truncate(tokens).map_err(failed)
     }
 }
 
 /// A Candle tensor as an array of the same shape.
-fn array(tensor: &candle_core::Tensor) -> jetmoe_rt::Result<ArrayD<f32>> {
+fn array(tensor: &candle_core::Tensor) -> BackendResult<ArrayD<f32>> {
     let shape = IxDyn(tensor.dims());
     let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(failed)?;
     ArrayD::from_shape_vec(shape, values).map_err(failed)
 }
 
-fn failed(error: impl std::fmt::Display) -> RuntimeError {
-    RuntimeError::Run { runtime: "reference".to_owned(), message: error.to_string() }
+fn failed(error: impl Into<BoxError>) -> BackendError {
+    BackendError::Run { backend: NAME, source: error.into() }
 }

@@ -1,5 +1,7 @@
-use jetmoe_artifact::{ElementType, GraphRecord, Profile};
-use jetmoe_rt::Runtime;
+//! Named levels of tolerance, each with its reason.
+
+use jetmoe_artifact::{ElementType, GraphRecord};
+use jetmoe_rt::{Backend, LoadOptions};
 
 /// How far results may lie from what is expected. Levels are named by their reason; nothing in a test spells a number.
 ///
@@ -31,16 +33,10 @@ pub(crate) enum Limit {
 }
 
 impl Tolerance {
-    /// The level of a graph in a runtime. `int8_activations` is the option of the same name that it was loaded with.
-    pub fn of(record: &GraphRecord, runtime: Runtime, int8_activations: bool) -> Self {
-        let quantized = record.stored.keys().any(|storage| storage.is_quantized());
-        let rounds = match record.profile {
-            Profile::Portable => int8_activations && runtime == Runtime::Ort,
-            Profile::OnnxRuntime => runtime == Runtime::Ort,
-            // in every runtime
-            Profile::Native => true,
-        };
-        if quantized && rounds {
+    /// The level of a graph in a backend that it was loaded into with these options.
+    pub fn of(record: &GraphRecord, backend: &dyn Backend, options: &LoadOptions) -> Self {
+        let is_quantized = record.stored.keys().any(|storage| storage.is_quantized());
+        if is_quantized && backend.rounds_activations(record, options) {
             Tolerance::RoundedActivations
         } else if record.precision.activations() == ElementType::Float16 {
             Tolerance::Float16

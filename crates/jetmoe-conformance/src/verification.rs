@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use jetmoe_artifact::{Artifact, GraphRecord};
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_rt::LoadOptions;
+use jetmoe_rt::{LoadOptions, choose_graph};
 
 use crate::reference::{reference_model, reference_model_of_graph};
-use crate::{Backend, Comparison, Error, Expectation, Result, Tolerance, compare, load};
+use crate::{BackendName, Comparison, Error, Expectation, Result, Tolerance, compare, load};
 
 /// Verifies an artifact, backend by backend.
 #[derive(Debug)]
@@ -35,18 +35,21 @@ impl<'a> Verifier<'a> {
     /// Compares the results of one backend on the graph that the options select for it.
     ///
     /// # Errors
-    /// The graph is missing or cannot be loaded, the golden file is for other weights, or graph and expectation have no
-    /// tensor in common.
-    pub fn verify(&mut self, backend: Backend) -> Result<Comparison> {
-        let Some(runtime) = backend.runtime() else { return self.verify_reference() };
-        let record = self.options.choose_graph(self.artifact, runtime)?;
-        let tolerance = Tolerance::of(record, runtime, self.options.int8_activations);
+    /// A graph that is missing or cannot be loaded, a golden file for weights that the graph does not hold, or nothing in
+    /// common between graph and expectation.
+    pub fn verify(&mut self, name: BackendName) -> Result<Comparison> {
+        if name == BackendName::REFERENCE {
+            return self.verify_reference();
+        }
+        let backend = name.backend()?;
+        let record = choose_graph(self.artifact, backend, &self.options)?;
+        let tolerance = Tolerance::of(record, backend, &self.options);
         if self.golden.is_some() && !holds_the_checkpoints_weights(record) {
             return Err(Error::GoldenOfOtherWeights { precision: record.precision });
         }
         self.compute(record)?;
-        let model = load(backend, self.artifact, self.checkpoint, &self.options)?;
-        let mut comparison = compare(backend, &model, self.expectation(record)?, tolerance)?;
+        let model = load(name, self.artifact, self.checkpoint, &self.options)?;
+        let mut comparison = compare(name, &model, self.expectation(record)?, tolerance)?;
         comparison.graph = Some(record.graph.path.clone());
         self.ensure_outputs_overlap(comparison, record)
     }
@@ -54,8 +57,9 @@ impl<'a> Verifier<'a> {
     /// Compares the reference with the golden file.
     fn verify_reference(&mut self) -> Result<Comparison> {
         let record = self.artifact.graph(self.options.precision, self.options.profile)?;
-        let model = load(Backend::Reference, self.artifact, self.checkpoint, &self.options)?;
-        let comparison = compare(Backend::Reference, &model, self.expectation(record)?, Tolerance::Float32)?;
+        let model = load(BackendName::REFERENCE, self.artifact, self.checkpoint, &self.options)?;
+        let comparison =
+            compare(BackendName::REFERENCE, &model, self.expectation(record)?, Tolerance::Float32)?;
         self.ensure_outputs_overlap(comparison, record)
     }
 

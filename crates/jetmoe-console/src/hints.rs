@@ -3,6 +3,8 @@
 
 use std::error::Error;
 
+use jetmoe_rt::{BackendError, ExecutionProvider};
+
 use crate::causes;
 
 /// Finds what to type after an error.
@@ -12,7 +14,8 @@ pub type Hint = fn(&(dyn Error + 'static)) -> Option<String>;
 pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     causes(error).find_map(|cause| {
         None.or_else(|| cause.downcast_ref().and_then(after_conformance))
-            .or_else(|| cause.downcast_ref().and_then(after_runtime))
+            .or_else(|| cause.downcast_ref().and_then(after_rt))
+            .or_else(|| cause.downcast_ref().and_then(after_backend))
             .or_else(|| cause.downcast_ref().and_then(after_graph))
             .or_else(|| cause.downcast_ref().and_then(after_artifact))
             .or_else(|| cause.downcast_ref().and_then(after_text))
@@ -25,7 +28,7 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
 fn after_conformance(error: &jetmoe_conformance::Error) -> Option<String> {
     use jetmoe_conformance::Error;
     match error {
-        Error::Runtime(error) => hint(error),
+        Error::Model(error) => hint(error),
         Error::Artifact(error) => hint(error),
         Error::Checkpoint(error) => hint(error),
         Error::Text(error) => hint(error),
@@ -41,13 +44,46 @@ fn after_conformance(error: &jetmoe_conformance::Error) -> Option<String> {
     }
 }
 
-fn after_runtime(error: &jetmoe_rt::Error) -> Option<String> {
+fn after_rt(error: &jetmoe_rt::Error) -> Option<String> {
     use jetmoe_rt::Error;
     match error {
+        Error::Backend(error) => hint(error),
         Error::Artifact(error) => hint(error),
         Error::Checkpoint(error) => hint(error),
         Error::Text(error) => hint(error),
+        Error::CpuOnly { .. } => text("choose --backend ort for that device, or --device cpu"),
+        Error::Unsupported { .. } => text(
+            "choose another graph or backend, or export one: jetmoe-export MODEL --output DIR --precision PRECISION",
+        ),
+        Error::Memory { .. } => text(
+            "export a smaller precision, such as --precision q4; keep 16-bit weights in the file with --low-memory; \
+             or try all the same with --no-memory-check",
+        ),
         _ => None,
+    }
+}
+
+fn after_backend(error: &BackendError) -> Option<String> {
+    match error {
+        BackendError::LibraryNotFound { provider, .. } => {
+            Some(format!("`{}` fetches one", setup_command(*provider)))
+        }
+        BackendError::Device { provider, .. } => Some(format!(
+            "it needs {}, and a libonnxruntime with that provider: `{}` or `pip install {}`; or choose --device cpu",
+            provider.needs(),
+            setup_command(Some(*provider)),
+            provider.package()
+        )),
+        _ => None,
+    }
+}
+
+/// The command that fetches a libonnxruntime with an execution provider.
+pub fn setup_command(provider: Option<ExecutionProvider>) -> &'static str {
+    match provider {
+        None => "cargo xtask setup",
+        Some(ExecutionProvider::Cuda | ExecutionProvider::TensorRt) => "cargo xtask setup --gpu",
+        Some(ExecutionProvider::OpenVino) => "cargo xtask setup --openvino",
     }
 }
 

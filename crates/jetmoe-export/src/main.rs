@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
-use jetmoe_conformance::{Backend, Comparison, VerificationReport, Verifier};
+use jetmoe_conformance::{Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
     DownloadBar, ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar,
     verification_table,
@@ -20,7 +20,7 @@ use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,
 };
 use jetmoe_graph::{Opset, Rounding};
-use jetmoe_rt::LoadOptions;
+use jetmoe_rt::{LoadOptions, backends};
 
 const QUANTIZATION: &str = "Quantization";
 
@@ -187,16 +187,16 @@ fn verify(checkpoint: &Checkpoint, exported: &Exported) -> anyhow::Result<Verifi
         int8_activations: false,
         ..LoadOptions::default()
     };
-    let mut verifier = Verifier::new(&artifact, Some(checkpoint), options, None);
-    let comparisons = Backend::built_in()
-        .into_iter()
-        .filter(|backend| backend.runtime().is_some_and(|runtime| runtime.can_run(record)))
-        .map(|backend| Ok(verifier.verify(backend)?))
+    let mut verifier = Verifier::new(&artifact, Some(checkpoint), options.clone(), None);
+    let comparisons = backends()
+        .iter()
+        .filter(|backend| backend.supports(record, &options).is_yes())
+        .map(|backend| Ok(verifier.verify(backend.name().parse()?)?))
         .collect::<anyhow::Result<Vec<_>>>()?;
     drop(spinner);
     anyhow::ensure!(
         !comparisons.is_empty(),
-        "this build has no runtime that can verify a {} graph of the {} profile; build with `ort` or `tract`",
+        "this build has no backend that can verify a {} graph of the {} profile; build with `ort` or `tract`",
         record.precision,
         record.profile
     );

@@ -11,8 +11,10 @@ use std::time::Instant;
 use criterion::Criterion;
 use jetmoe_artifact::{OutputName, Precision, Profile, Signature, Task};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig, jetmoe_8b_config};
-use jetmoe_rt::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap};
-use jetmoe_rt::{GenerationOptions, Model, Result, Sampling, TokenBatch, TokenGenerator};
+use jetmoe_rt::{
+    BackendError, GenerationOptions, GraphSession, LoadedGraph, Model, Result, Sampling, StepInputs,
+    TensorMap, TokenBatch, TokenGenerator,
+};
 use ndarray::Array3;
 
 /// Tokens of a continuation; what is reported is the time of one.
@@ -94,7 +96,7 @@ struct ConstantGraph {
 struct ConstantSession(TensorMap);
 
 impl LoadedGraph for ConstantGraph {
-    fn runtime(&self) -> String {
+    fn backend(&self) -> String {
         "constant".to_owned()
     }
 
@@ -102,21 +104,21 @@ impl LoadedGraph for ConstantGraph {
         &self.signature
     }
 
-    fn start(&self) -> Result<Box<dyn GraphSession>> {
+    fn start(&self) -> Result<Box<dyn GraphSession>, BackendError> {
         Ok(Box::new(ConstantSession(self.outputs.clone())))
     }
 }
 
 impl GraphSession for ConstantSession {
-    fn run(&mut self, _inputs: &StepInputs) -> Result<TensorMap> {
+    fn run(&mut self, _inputs: &StepInputs) -> Result<TensorMap, BackendError> {
         Ok(self.0.clone())
     }
 
-    fn cache(&self) -> Result<TensorMap> {
+    fn cache(&self) -> Result<TensorMap, BackendError> {
         Ok(TensorMap::new())
     }
 
-    fn truncate(&mut self, _tokens: usize) -> Result<()> {
+    fn truncate(&mut self, _tokens: usize) -> Result<(), BackendError> {
         Ok(())
     }
 }

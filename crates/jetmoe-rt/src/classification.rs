@@ -74,7 +74,7 @@ impl TextClassifier {
     /// * [`Error::EmptyPrompt`]: an empty text.
     /// * [`Error::TooLong`]: a text with more tokens than the model has positions, after truncation.
     /// * [`Error::Text`]: a text that the tokenizer cannot encode.
-    /// * [`Error::Run`]: the backend failed, or the logits are not finite.
+    /// * [`Error::Backend`]: the backend failed. [`Error::Logits`]: the logits are not finite.
     /// * [`Error::Shape`]: the graph has another number of classes than the configuration.
     pub fn classify<S: AsRef<str>>(
         &self,
@@ -128,9 +128,9 @@ impl TextClassifier {
     /// `logits`: `[labels]`
     fn classification(&self, index: usize, logits: ArrayView1<'_, f32>) -> Result<Classification> {
         if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err(Error::Run {
-                runtime: self.model.runtime(),
-                message: format!("the logits of text {index} are not all finite: {logits}"),
+            return Err(Error::Logits {
+                backend: self.model.backend(),
+                problem: format!("those of text {index} are not all finite: {logits}"),
             });
         }
         let mut best = (0, f32::NEG_INFINITY);

@@ -1,8 +1,10 @@
+//! Why a model could not be loaded or run.
+
 use std::path::PathBuf;
 
 use jetmoe_artifact::{OutputName, Precision, Profile, Task};
 
-use crate::{Provider, Runtime};
+use crate::BACKEND_NAMES;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -11,6 +13,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The backend could not load or run the graph.
+    #[error(transparent)]
+    Backend(#[from] jetmoe_backend::Error),
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
@@ -20,33 +25,51 @@ pub enum Error {
     /// The tokenizer or the chat template cannot be used.
     #[error(transparent)]
     Text(#[from] jetmoe_text::Error),
-    /// The runtime was not compiled in.
+    /// A name that no backend has.
+    #[error("unknown backend {name:?}; known: {}", BACKEND_NAMES.join(", "))]
+    UnknownBackend {
+        /// The name.
+        name: String,
+    },
+    /// The backend was not compiled in.
     #[error(
-        "this build has no {runtime}\n  build with the cargo feature `{runtime}`, or choose another backend"
+        "this build has no {backend}\n  build with the cargo feature `{backend}`, or choose another backend"
     )]
     NotBuiltIn {
-        /// The runtime that was asked for.
-        runtime: Runtime,
+        /// Its name.
+        backend: &'static str,
     },
-    /// The runtime cannot run such graphs.
-    #[error("{runtime} cannot run {precision} graphs of the {profile} profile\n  \
-             it runs {}; choose another graph or backend, or export one: \
-             jetmoe-export MODEL --output DIR --precision PRECISION", abilities(*runtime))]
-    CannotRun {
-        /// Which runtime.
-        runtime: Runtime,
+    /// No backend of this build has the device.
+    #[error("no backend of this build computes on the device {device}")]
+    NoBackend {
+        /// The device that was asked for.
+        device: String,
+    },
+    /// The backend does not have the device.
+    #[error("{backend} computes on the CPU only, and the device is {device}")]
+    CpuOnly {
+        /// Which backend.
+        backend: &'static str,
+        /// The device that was asked for.
+        device: String,
+    },
+    /// The backend cannot run such graphs.
+    #[error("{backend} cannot run {precision} graphs of the {profile} profile: {reason}")]
+    Unsupported {
+        /// Which backend.
+        backend: &'static str,
         /// Precision of the graph.
         precision: Precision,
         /// Profile of the graph.
         profile: Profile,
+        /// Why not.
+        reason: String,
     },
     /// The graph will not fit in memory.
-    #[error("{} takes about {} of memory in {runtime}, and {} are left\n  \
-             export a smaller precision, such as --precision q4; keep 16-bit weights in the file with --low-memory; \
-             or try all the same with --no-memory-check", graph.display(), gigabytes(*needed), gigabytes(*available))]
+    #[error("{} takes about {} of memory in {backend}, and {} are left", graph.display(), gigabytes(*needed), gigabytes(*available))]
     Memory {
-        /// Which runtime.
-        runtime: Runtime,
+        /// Which backend.
+        backend: &'static str,
         /// The graph file.
         graph: PathBuf,
         /// What it takes, in bytes.
@@ -54,94 +77,13 @@ pub enum Error {
         /// What is left, in bytes.
         available: u64,
     },
-    /// No libonnxruntime was found.
-    #[error("{}; looked at:{}\n  {}", no_library(*provider), lines(searched), library_advice(*provider))]
-    LibraryNotFound {
-        /// The execution provider that it must have, if any.
-        provider: Option<Provider>,
-        /// Every place that was looked at, with what was found there.
-        searched: Vec<String>,
-    },
-    /// A library cannot be used as libonnxruntime.
-    #[error("{} cannot be used as ONNX Runtime: {message}", path.display())]
-    Library {
-        /// The library.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// A device cannot be had.
-    #[error("the device {device} cannot be used: {message} ({})\n  {advice}", library.display())]
-    Device {
-        /// The device that was asked for.
-        device: String,
-        /// The libonnxruntime that was asked for it.
-        library: PathBuf,
-        /// What it said.
-        message: String,
-        /// What to do about it.
-        advice: String,
-    },
-    /// The device cannot run such graphs.
-    #[error(
-        "the device {device} cannot run {precision} graphs of the {profile} profile\n  \
-             choose another graph or device{}",
-        elsewhere(*profile)
-    )]
-    DeviceCannotRun {
-        /// The device that was asked for.
-        device: String,
-        /// Precision of the graph.
-        precision: Precision,
-        /// Profile of the graph.
-        profile: Profile,
-    },
-    /// A device of another runtime.
-    #[error(
-        "{runtime} computes on the CPU only, and the device is {device}\n  \
-             choose the backend ort for that device, or the device cpu"
-    )]
-    DeviceOfOrt {
-        /// The runtime that was asked for.
-        runtime: Runtime,
-        /// The device that was asked for.
-        device: String,
-    },
-    /// An option that a device does not have, or not with that value.
-    #[error("the provider option {option} cannot be used with {device}\n  expected {expected}")]
-    ProviderOption {
-        /// The option, with its value.
-        option: String,
-        /// The device.
-        device: String,
-        /// What it may be, in words.
-        expected: String,
-    },
-    /// The runtime refused the graph.
-    #[error("{runtime} cannot load {}: {message}", graph.display())]
-    Load {
-        /// Which runtime.
-        runtime: Runtime,
-        /// The graph file.
-        graph: PathBuf,
-        /// What it said.
-        message: String,
-    },
-    /// The runtime failed while computing.
-    #[error("{runtime} failed: {message}")]
-    Run {
-        /// Runtime, or the name of a backend outside this crate.
-        runtime: String,
-        /// What it said.
-        message: String,
-    },
-    /// A trace cannot be written.
-    #[error("cannot write the trace {}: {source}", path.display())]
-    Trace {
-        /// Where it should go.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
+    /// Logits that no token or class can be chosen by.
+    #[error("{backend} computed unusable logits: {problem}; the weights or the precision are not usable")]
+    Logits {
+        /// Backend and version.
+        backend: String,
+        /// Which logits, and what is wrong with them.
+        problem: String,
     },
     /// A prompt holds no token.
     #[error("prompt {index} is empty; give at least one token")]
@@ -233,44 +175,6 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
-}
-
-fn no_library(provider: Option<Provider>) -> String {
-    match provider {
-        None => "no libonnxruntime found".to_owned(),
-        Some(provider) => format!("no libonnxruntime with {} found", provider.onnxruntime_name()),
-    }
-}
-
-fn library_advice(provider: Option<Provider>) -> String {
-    let (setup, package) = match provider {
-        None => ("cargo xtask setup", "onnxruntime"),
-        Some(provider) => (provider.setup(), provider.package()),
-    };
-    format!("run `{setup}`, or `pip install {package}`, or set ORT_DYLIB_PATH to the library")
-}
-
-fn lines(searched: &[String]) -> String {
-    searched.iter().map(|place| format!("\n  - {place}")).collect()
-}
-
-/// What stands in for a graph that a device cannot run.
-fn elsewhere(profile: Profile) -> &'static str {
-    match profile {
-        Profile::Native => {
-            "; this profile's operators compute on the CPU, without a device or with --device cpu"
-        }
-        _ => "; a float32 graph with --provider-option precision=bf16 computes in bfloat16",
-    }
-}
-
-fn abilities(runtime: Runtime) -> String {
-    let profiles = runtime.profiles().iter().map(|profile| {
-        let precisions = Precision::ALL.iter().filter(|precision| runtime.runs(**precision, *profile));
-        let precisions: Vec<String> = precisions.map(Precision::to_string).collect();
-        format!("{} in {profile}", precisions.join(", "))
-    });
-    profiles.collect::<Vec<_>>().join("; ")
 }
 
 fn gigabytes(bytes: u64) -> String {

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use jetmoe_artifact::{OutputName, Precision, Profile, Signature, Task};
+use jetmoe_backend::{Error, GraphSession, LoadedGraph, LogitsToKeep, Result, StepInputs, TensorMap};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig};
 use jetmoe_text::Tokenizer;
 use ndarray::{Array2, Array3, Axis, concatenate, s};
 
-use crate::engine::{GraphSession, LoadedGraph, StepInputs, TensorMap, WantedLogits};
-use crate::{Error, Model, Result};
+use crate::Model;
 
 type Scores = dyn Fn(&[u32]) -> Vec<f32> + Send + Sync;
 
@@ -135,7 +135,7 @@ impl fmt::Debug for FakeGraph {
 }
 
 impl LoadedGraph for FakeGraph {
-    fn runtime(&self) -> String {
+    fn backend(&self) -> String {
         "fake 1.0".to_owned()
     }
 
@@ -205,8 +205,8 @@ impl FakeSession {
         let width = rows.len() / (batch * new);
         let scores = Array3::from_shape_vec((batch, new, width), rows).unwrap();
         match inputs.logits {
-            WantedLogits::All => scores,
-            WantedLogits::Last => scores.slice_move(s![.., new - 1.., ..]),
+            LogitsToKeep::All => scores,
+            LogitsToKeep::Last => scores.slice_move(s![.., new - 1.., ..]),
         }
     }
 
@@ -229,7 +229,7 @@ impl FakeSession {
 impl GraphSession for FakeSession {
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
         if self.fails_at.is_some_and(|token| inputs.input_ids.iter().any(|id| *id == i64::from(token))) {
-            return Err(Error::Run { runtime: "fake".to_owned(), message: "told to fail".to_owned() });
+            return Err(Error::Run { backend: "fake", source: "told to fail".into() });
         }
         self.steps.fetch_add(1, Ordering::Relaxed);
         self.computed.fetch_add(inputs.input_ids.len(), Ordering::Relaxed);
@@ -237,7 +237,7 @@ impl GraphSession for FakeSession {
             Task::CausalLm => self.next_token_scores(inputs).into_dyn(),
             Task::SequenceClassification => self.class_scores(inputs).into_dyn(),
             Task::Backbone => {
-                return Err(Error::Run { runtime: "fake".to_owned(), message: "no backbone".to_owned() });
+                return Err(Error::Run { backend: "fake", source: "no backbone".into() });
             }
         };
         Ok(TensorMap::from([(OutputName::Logits, logits)]))

@@ -13,33 +13,40 @@
 //! # Ok::<(), jetmoe_rt::Error>(())
 //! ```
 //!
-//! No type of this crate's interface names a type of a runtime underneath, so the runtimes can change.
+//! A [`Backend`] loads and runs graphs; [`backends`] are those of this build, chosen by cargo features. No type of this
+//! crate's interface names a type of an engine underneath, so the engines can change.
 
 mod batch;
 mod classification;
-mod device;
-pub mod engine;
 mod error;
 #[cfg(test)]
 mod fake;
+mod fallback;
 mod generation;
-mod memory;
+mod graph_choice;
 mod model;
+mod registry;
 mod session;
 
 pub use batch::TokenBatch;
 pub use classification::{Classification, ClassificationOptions, TextClassifier};
-pub use device::{
-    CudaOptions, Device, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision, Provider, ProviderOption,
-    TensorRtOptions, TokenShape,
-};
-pub use engine::library::{LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary};
 pub use error::{Error, Result};
 pub use generation::{
     FinishReason, GeneratedText, Generation, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
     PromptLookup, Sampling, TextGenerator, TokenEvent, TokenGenerator,
 };
+pub use graph_choice::choose_graph;
+pub use jetmoe_backend::{
+    Backend, BoxError, CudaOptions, Device, Error as BackendError, ExecutionProvider, GraphSession,
+    LoadOptions, LoadedGraph, LogitsToKeep, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision,
+    ProviderOption, StepInputs, Support, TensorMap, TensorRtOptions, TokenShape, available_memory,
+};
+#[cfg(feature = "ort")]
+pub use jetmoe_backend_ort::{
+    LIBRARY_PATH_VARIABLE, LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, cache_folder,
+    try_device,
+};
 pub use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
-pub use memory::available_memory;
-pub use model::{LoadOptions, Model, Runtime};
+pub use model::Model;
+pub use registry::{BACKEND_NAMES, backend, backends};
 pub use session::{Session, StepOutput};

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jetmoe_artifact::OutputName;
+use jetmoe_backend::{GraphSession, LogitsToKeep, StepInputs, TensorMap};
 use jetmoe_checkpoint::ModelConfig;
 use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, Ix2, Ix3, concatenate, s};
 
-use crate::engine::{GraphSession, StepInputs, TensorMap, WantedLogits};
 use crate::{Error, Result, TokenBatch};
 
 /// One batch of sequences: its key/value cache and the mask of its tokens.
@@ -33,7 +33,7 @@ impl Session {
     /// an error of the backend. The session is then unchanged.
     pub fn step(&mut self, tokens: &TokenBatch) -> Result<StepOutput> {
         let mask = self.mask_with(tokens)?;
-        self.run(tokens, 0..tokens.sequence_length(), &mask, WantedLogits::All)
+        self.run(tokens, 0..tokens.sequence_length(), &mask, LogitsToKeep::All)
     }
 
     /// As [`Session::step`], in several steps of at most `chunk` tokens per sequence, so that the memory of a step does not
@@ -70,11 +70,11 @@ impl Session {
         let mut done = 0;
         if self.has_cache {
             while length - done > chunk {
-                self.run(tokens, done..done + chunk, mask, WantedLogits::Last)?;
+                self.run(tokens, done..done + chunk, mask, LogitsToKeep::Last)?;
                 done += chunk;
             }
         }
-        self.run(tokens, done..length, mask, WantedLogits::Last)
+        self.run(tokens, done..length, mask, LogitsToKeep::Last)
     }
 
     /// Keeps the first `tokens` cached tokens per sequence, including padding, and removes the rest from the cache. With 0
@@ -148,7 +148,7 @@ impl Session {
         tokens: &TokenBatch,
         columns: Range<usize>,
         mask: &Array2<bool>,
-        logits: WantedLogits,
+        logits: LogitsToKeep,
     ) -> Result<StepOutput> {
         let before = mask.ncols() - tokens.sequence_length();
         let mask = mask.slice(s![.., ..before + columns.end]);
@@ -170,17 +170,17 @@ impl Session {
         }
     }
 
-    /// How long the last step was in the runtime itself, see [`GraphSession::engine_time`].
-    pub fn engine_time(&self) -> Option<Duration> {
-        self.graph.engine_time()
+    /// How long the last step took in the engine itself, see [`GraphSession::backend_time`].
+    pub fn backend_time(&self) -> Option<Duration> {
+        self.graph.backend_time()
     }
 
     /// A copy of the cache, see [`GraphSession::cache`].
     ///
     /// # Errors
-    /// What the runtime refuses.
+    /// What the backend refuses.
     pub fn cache(&self) -> Result<TensorMap> {
-        self.graph.cache()
+        Ok(self.graph.cache()?)
     }
 }
 

@@ -12,11 +12,18 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jetmoe_rt::engine::library::LibraryOrigin;
-use jetmoe_rt::{Error, LoadOptions, Model, OnnxRuntimeLibrary};
+use jetmoe_rt::{BackendError, Error, LibraryOrigin, LoadOptions, Model, OnnxRuntimeLibrary, backend};
 
 fn toy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/toy")
+}
+
+/// An error with its causes, the advice in its second line last.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes: Vec<String> =
+        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    let (first, advice) = causes[0].split_once('\n').unwrap_or((&causes[0], ""));
+    format!("{}\n{advice}", [&[first.to_owned()], &causes[1..]].concat().join(": "))
 }
 
 /// Says what this process's environment leads to.
@@ -25,11 +32,11 @@ fn toy() -> PathBuf {
 fn in_a_process_of_its_own() {
     match OnnxRuntimeLibrary::find(None) {
         Ok(library) => println!("found {} ({})", library.path().display(), library.origin()),
-        Err(error) => println!("error {error}"),
+        Err(error) => println!("error {}", chain(&error)),
     }
     match Model::load(toy(), &LoadOptions::default()) {
-        Ok(model) => println!("model {}", model.runtime()),
-        Err(error) => println!("refused {error}"),
+        Ok(model) => println!("model {}", model.backend()),
+        Err(error) => println!("refused {}", chain(&error)),
     }
 }
 
@@ -120,17 +127,17 @@ fn without_a_library_every_place_is_named_and_tract_serves() {
     for place in places {
         assert!(said.contains(&format!("\n  - {place}")), "{place} is not in {said}");
     }
-    assert!(said.contains("cargo xtask setup") && said.contains("model tract "), "{said}");
+    assert!(said.contains("pip install onnxruntime") && said.contains("model tract "), "{said}");
 }
 
 #[test]
 fn a_library_that_the_caller_names_is_taken_or_refused() {
     let missing = Path::new("/nowhere/libonnxruntime.so");
-    for runtime in [None, Some(jetmoe_rt::Runtime::Ort)] {
+    for backend in [None, Some(backend("ort").unwrap())] {
         let options =
-            LoadOptions { runtime, onnxruntime_library: Some(missing.to_owned()), ..LoadOptions::default() };
+            LoadOptions { backend, onnxruntime_library: Some(missing.to_owned()), ..LoadOptions::default() };
         match Model::load(toy(), &options).unwrap_err() {
-            Error::Library { path, .. } => assert_eq!(path, missing),
+            Error::Backend(BackendError::Library { path, .. }) => assert_eq!(path, missing),
             other => panic!("{other:?}"),
         }
     }

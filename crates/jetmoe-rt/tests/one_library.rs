@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![cfg(feature = "ort")]
 
-use jetmoe_rt::engine::library::LibraryStatus;
-use jetmoe_rt::{Error, OnnxRuntimeLibrary};
+use jetmoe_rt::{BackendError, LibraryStatus, OnnxRuntimeLibrary};
 
 #[test]
 fn the_first_library_stays_and_another_is_refused() {
@@ -21,7 +20,8 @@ fn the_first_library_stays_and_another_is_refused() {
     let copy = folder.path().join("another.so");
     std::fs::copy(first.path(), &copy).unwrap();
     match OnnxRuntimeLibrary::find(Some(&copy)).unwrap_err() {
-        Error::Library { path, message } => {
+        BackendError::Library { path, source, .. } => {
+            let message = source.to_string();
             assert_eq!(path, copy);
             assert!(message.contains(&first.path().display().to_string()), "{message}");
             assert!(message.contains("can hold only one"), "{message}");

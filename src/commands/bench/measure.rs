@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jetmoe_artifact::Artifact;
 use jetmoe_console::ProgressBar;
-use jetmoe_rt::{GenerationOptions, LoadOptions, Model, Runtime, Session, TokenBatch};
+use jetmoe_rt::{Backend, GenerationOptions, LoadOptions, Model, Session, TokenBatch, choose_graph};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -47,12 +47,12 @@ struct StepTime {
 pub(crate) fn measure(
     artifact: &Artifact,
     options: &LoadOptions,
-    runtime: Runtime,
+    backend: &dyn Backend,
     plan: &Plan<'_>,
     machine: &Machine,
     bar: &ProgressBar,
 ) -> anyhow::Result<Measured> {
-    let record = options.choose_graph(artifact, runtime)?;
+    let record = choose_graph(artifact, backend, options)?;
     let knows_peak = memory::reset_peak();
     let begun = Instant::now();
     let model = Model::load_artifact(artifact, options)?;
@@ -80,7 +80,7 @@ pub(crate) fn measure(
         }
     }
     Ok(Measured {
-        runtime: model.runtime(),
+        runtime: model.backend(),
         graph: record.graph.path.clone(),
         precision: record.precision,
         profile: record.profile,
@@ -119,7 +119,7 @@ fn step(session: &mut Session, tokens: &TokenBatch) -> anyhow::Result<StepTime> 
     let output = session.step(tokens)?;
     output.last_logits(0)?;
     drop(output);
-    Ok(StepTime { whole: begun.elapsed(), engine: session.engine_time() })
+    Ok(StepTime { whole: begun.elapsed(), engine: session.backend_time() })
 }
 
 fn prefill(

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use jetmoe_artifact::{Artifact, Task};
 use jetmoe_console::step_bar;
-use jetmoe_rt::{LoadOptions, Runtime};
+use jetmoe_rt::{Backend, LoadOptions, choose_graph};
 
 use self::machine::Machine;
 use self::measure::Plan;
@@ -31,8 +31,8 @@ pub(crate) struct Bench {
     #[command(flatten)]
     model: ModelArguments,
     /// Backends to measure, in turn.
-    #[arg(long, value_name = "ort,tract", value_delimiter = ',', default_value = "ort")]
-    backend: Vec<Runtime>,
+    #[arg(long, value_name = "ort,tract", value_delimiter = ',', default_value = "ort", value_parser = jetmoe_rt::backend)]
+    backend: Vec<&'static dyn Backend>,
     /// Lengths of the prompts in tokens.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "128,512")]
     prompt_tokens: Vec<usize>,
@@ -66,11 +66,11 @@ impl Bench {
         self.model.require_task(&opened, Task::CausalLm)?;
         self.check_positions(artifact)?;
         // refuses a missing graph of any backend before the first one is measured
-        for runtime in &self.backend {
-            self.load_options(*runtime)?.choose_graph(artifact, *runtime)?;
+        for backend in &self.backend {
+            choose_graph(artifact, *backend, &self.load_options(*backend)?)?;
         }
         let machine = Machine::measure(self.model.threads())?;
-        let results = self.backend.iter().map(|runtime| self.measure(artifact, *runtime, &machine));
+        let results = self.backend.iter().map(|backend| self.measure(artifact, *backend, &machine));
         let results = results.collect::<anyhow::Result<Vec<_>>>()?;
         let report = Report { schema_version: SCHEMA, model: self.model.model, machine, results };
         match self.format {
@@ -111,11 +111,17 @@ impl Bench {
         Ok(())
     }
 
-    fn load_options(&self, runtime: Runtime) -> anyhow::Result<LoadOptions> {
-        Ok(LoadOptions { runtime: Some(runtime), ..self.model.load_options()? })
+    fn load_options(&self, backend: &'static dyn Backend) -> anyhow::Result<LoadOptions> {
+        Ok(LoadOptions { backend: Some(backend), ..self.model.load_options()? })
     }
 
-    fn measure(&self, artifact: &Artifact, runtime: Runtime, machine: &Machine) -> anyhow::Result<Measured> {
+    fn measure(
+        &self,
+        artifact: &Artifact,
+        backend: &'static dyn Backend,
+        machine: &Machine,
+    ) -> anyhow::Result<Measured> {
+        let name = backend.name();
         let plan = Plan {
             batches: &self.batch,
             prompt_tokens: &self.prompt_tokens,
@@ -123,8 +129,8 @@ impl Bench {
             repetitions: self.repetitions,
             seed: self.seed,
         };
-        let bar = step_bar(format!("measuring {runtime}"), plan.rounds() as u64);
-        measure::measure(artifact, &self.load_options(runtime)?, runtime, &plan, machine, &bar)
-            .with_context(|| format!("{runtime} could not be measured"))
+        let bar = step_bar(format!("measuring {name}"), plan.rounds() as u64);
+        measure::measure(artifact, &self.load_options(backend)?, backend, &plan, machine, &bar)
+            .with_context(|| format!("{name} could not be measured"))
     }
 }

@@ -18,7 +18,7 @@ fn golden() -> Expectation {
 /// Compares the reference with a fault in its outputs with the golden values.
 fn compare_faulty(fault: impl Fn(usize, &mut TensorMap) + Send + Sync + 'static) -> Result<Comparison> {
     let model = faulty_model(TINY, Task::CausalLm, fault);
-    compare(Backend::Reference, &model, &golden(), Tolerance::Float32)
+    compare(BackendName::REFERENCE, &model, &golden(), Tolerance::Float32)
 }
 
 /// Adds to one element of what the golden batch gave, not of the steps after it.
@@ -247,7 +247,7 @@ fn a_classifier_is_compared_by_sequence() {
     let model = faulty_model(fixture, Task::SequenceClassification, move |_, tensors| {
         add(tensors, OutputName::Logits, &[2, other], 100.0);
     });
-    let comparison = compare(Backend::Reference, &model, &golden, Tolerance::Float32).unwrap();
+    let comparison = compare(BackendName::REFERENCE, &model, &golden, Tolerance::Float32).unwrap();
     assert!(!comparison.passed);
     assert_eq!(failed(&comparison), ["logits"]);
     assert_eq!(comparison.top1_agreement, Some(2.0 / 3.0));
@@ -257,7 +257,7 @@ fn a_classifier_is_compared_by_sequence() {
 #[test]
 fn a_backbone_has_no_logits_to_compare() {
     let model = faulty_model(TINY, Task::Backbone, |_, _| ());
-    let comparison = compare(Backend::Reference, &model, &golden(), Tolerance::Float32).unwrap();
+    let comparison = compare(BackendName::REFERENCE, &model, &golden(), Tolerance::Float32).unwrap();
     assert!(comparison.passed);
     assert_eq!(comparison.not_compared, ["greedy continuation", "logits", "next.logits"]);
     assert_eq!((comparison.greedy, comparison.top1_agreement), (None, None));

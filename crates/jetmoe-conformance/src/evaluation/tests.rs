@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use jetmoe_artifact::OutputName;
-use jetmoe_rt::engine::TensorMap;
+use jetmoe_rt::TensorMap;
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -182,7 +182,7 @@ fn a_backbone_predicts_nothing_and_a_model_without_tokenizer_reads_nothing() {
     assert!(matches!(error, Error::NotEvaluable { task: Task::Backbone }), "{error:?}");
     let silent = faulty_model("tiny", Task::CausalLm, |_, _| ());
     let error = run(&silent, &[TEXT], &EvaluationOptions::default()).unwrap_err();
-    assert!(matches!(error, Error::Runtime(jetmoe_rt::Error::NoTokenizer)), "{error:?}");
+    assert!(matches!(error, Error::Model(jetmoe_rt::Error::NoTokenizer)), "{error:?}");
 }
 
 #[test]

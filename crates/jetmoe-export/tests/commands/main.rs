@@ -12,11 +12,11 @@ mod export;
 mod interruption;
 mod output;
 
-use jetmoe_rt::engine::library;
+use jetmoe_rt::cache_folder;
 use jetmoe_testing::TestContext;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jetmoe-export");
 
 fn new_context() -> TestContext {
-    TestContext::new("jetmoe-export", PROGRAM, library::cache_folder().as_deref())
+    TestContext::new("jetmoe-export", PROGRAM, cache_folder().as_deref())
 }

@@ -125,7 +125,7 @@ impl TextGenerator {
     /// * [`Error::EmptyPrompt`]: no text, no message or no token. A text of spaces is not empty.
     /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that is too long or has an invalid id.
     /// * [`Error::Text`]: the tokenizer or the chat template failed, or there is no chat template.
-    /// * [`Error::Run`]: the backend failed, or the logits are NaN.
+    /// * [`Error::Backend`]: the backend failed. [`Error::Logits`]: the logits are NaN.
     pub fn generate<'p>(
         &self,
         prompt: impl Into<Prompt<'p>>,

@@ -124,7 +124,7 @@ impl TokenGenerator {
     /// * [`Error::Option`]: an invalid value in `options`, or a stop string, which needs a tokenizer.
     /// * [`Error::EmptyPrompt`], [`Error::TooLong`], [`Error::TokenOutOfRange`]: an invalid prompt. A continuation that
     ///   fills all positions is not an error but [`FinishReason::ContextFull`].
-    /// * [`Error::Run`]: the backend failed, or the logits are NaN.
+    /// * [`Error::Backend`]: the backend failed. [`Error::Logits`]: the logits are NaN.
     pub fn generate<S: AsRef<[u32]>>(
         &self,
         prompts: &[S],
@@ -305,12 +305,9 @@ impl TokenGenerator {
     }
 
     fn invalid_logits(&self, index: usize) -> Error {
-        Error::Run {
-            runtime: self.model.runtime(),
-            message: format!(
-                "the next-token logits of sequence {index} contain NaN or have no finite maximum, so no token can be \
-                 sampled; the weights or the precision are not usable"
-            ),
+        Error::Logits {
+            backend: self.model.backend(),
+            problem: format!("those of sequence {index} contain NaN or have no finite maximum"),
         }
     }
 }

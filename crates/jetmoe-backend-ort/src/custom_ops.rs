@@ -1,0 +1,136 @@
+//! The custom operators in ONNX Runtime: they read weights where it has mapped them from the file, and share work among the
+//! threads of its session.
+
+use half::f16;
+use jetmoe_artifact::names::operators::DOMAIN;
+use jetmoe_backend::operator::{
+    self, ALL, Attributes, Elements, Operand, OperandType, Specification, shapes,
+};
+use jetmoe_kernels::{ExecContext, Isa, Threads};
+use ort::operator::{
+    BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
+};
+use ort::value::{TensorElementType, ValueRef};
+
+use crate::graph::sizes;
+
+/// The domain with all of its operators.
+pub(crate) fn domain(threads: Option<usize>) -> ort::Result<OperatorDomain> {
+    let isa = operator::isa().map_err(ort::Error::wrap)?;
+    let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let mut domain = OperatorDomain::new(DOMAIN)?;
+    for specification in ALL {
+        domain = domain.add(Registered { specification, isa, threads })?;
+    }
+    Ok(domain)
+}
+
+/// One operator as it is registered.
+struct Registered {
+    specification: &'static Specification,
+    isa: Isa,
+    threads: usize,
+}
+
+impl Operator for Registered {
+    type Kernel<'attr> = BoxedKernel<'attr>;
+
+    fn name(&self) -> &str {
+        self.specification.name
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        let required = self.specification.required.iter().map(|kind| OperatorInput::required(element(*kind)));
+        let optional = self.specification.optional.iter().map(|kind| OperatorInput::optional(element(*kind)));
+        required.chain(optional).collect::<Vec<_>>()
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(&self, node: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let operator = operator::Operator::new(self.specification.name, &NodeAttributes(node))
+            .map_err(ort::Error::wrap)?;
+        let (types, isa, threads) = (self.specification.types(), self.isa, self.threads);
+        Ok(Box::new(move |context: &ComputeContext| {
+            let count = context.num_inputs()?.min(types.len());
+            let values: Vec<Option<ValueRef<'_>>> =
+                (0..count).map(|index| context.input(index)).collect::<ort::Result<_>>()?;
+            let values = values.iter().map_while(Option::as_ref).zip(&types);
+            let operands =
+                values.map(|(value, kind)| operand(value, *kind)).collect::<ort::Result<Vec<_>>>()?;
+            let shape = operator.result_shape(&shapes(&operands)).map_err(ort::Error::wrap)?;
+            let shape: Vec<i64> = shape.into_iter().map(|size| size as i64).collect();
+            let missing = || ort::Error::new("no node takes the result of an operator");
+            let mut output = context.output(0, shape)?.ok_or_else(missing)?;
+            let (_, result) = output.try_extract_tensor_mut::<f32>()?;
+            let threads = SessionThreads { context, count: threads };
+            let exec_context = ExecContext { isa, threads: &threads };
+            operator.compute(exec_context, &operands, result).map_err(ort::Error::wrap)
+        }))
+    }
+}
+
+fn element(kind: OperandType) -> TensorElementType {
+    match kind {
+        OperandType::Float32 => TensorElementType::Float32,
+        OperandType::Int64 => TensorElementType::Int64,
+        OperandType::UInt8 => TensorElementType::Uint8,
+        OperandType::Float16 => TensorElementType::Float16,
+    }
+}
+
+fn operand<'a>(value: &'a ValueRef<'_>, kind: OperandType) -> ort::Result<Operand<'a>> {
+    let (shape, elements) = match kind {
+        OperandType::Float32 => {
+            let (shape, elements) = value.try_extract_tensor::<f32>()?;
+            (shape, Elements::Float32(elements))
+        }
+        OperandType::Int64 => {
+            let (shape, elements) = value.try_extract_tensor::<i64>()?;
+            (shape, Elements::Int64(elements))
+        }
+        OperandType::UInt8 => {
+            let (shape, elements) = value.try_extract_tensor::<u8>()?;
+            (shape, Elements::UInt8(elements))
+        }
+        OperandType::Float16 => {
+            let (shape, elements) = value.try_extract_tensor::<f16>()?;
+            (shape, Elements::Float16(elements))
+        }
+    };
+    Ok(Operand { shape: sizes(shape), elements })
+}
+
+struct NodeAttributes<'a, 'attr>(&'a KernelContext<'attr>);
+
+impl Attributes for NodeAttributes<'_, '_> {
+    fn integer(&self, name: &str) -> Option<i64> {
+        self.0.get(name)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name)
+    }
+}
+
+/// The threads of the session that computes.
+struct SessionThreads<'a> {
+    context: &'a ComputeContext,
+    count: usize,
+}
+
+impl Threads for SessionThreads<'_> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn run(&self, work: &(dyn Fn(usize) + Sync)) {
+        if let Err(error) = self.context.par_for(self.count, self.count, work) {
+            // the work is taken from one queue, so one thread can do all of it
+            tracing::warn!("ONNX Runtime does not share work among its threads: {error}");
+            work(0);
+        }
+    }
+}

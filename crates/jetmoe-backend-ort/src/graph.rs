@@ -1,0 +1,302 @@
+//! A graph in ONNX Runtime and its sessions.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use half::f16;
+use jetmoe_artifact::{
+    Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Profile, Signature,
+};
+use jetmoe_backend::contract::{check_names, past_shape};
+use jetmoe_backend::kv_cache::InPlaceSession;
+use jetmoe_backend::{
+    BoxError, Error, GraphSession, LoadOptions, LoadedGraph, Result, StepInputs, TensorMap,
+};
+use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::builder::SessionBuilder;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{
+    DynValue, PrimitiveTensorElementType, Shape, Tensor, TensorElementType, TensorValueTypeMarker, Value,
+};
+
+use crate::allocator::with_low_mmap_threshold;
+use crate::bound_cache::BoundGraph;
+use crate::library::{OnnxRuntimeLibrary, library_error};
+use crate::{NAME, custom_ops, pages, providers};
+
+/// A graph in ONNX Runtime.
+#[derive(Debug)]
+pub(crate) struct OrtGraph {
+    shared: Arc<Shared>,
+    /// Least capacity of a cache that is updated in place.
+    max_sequence_length: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// ONNX Runtime's own `Run` is not safe to call from two threads, so sessions take turns.
+    pub(crate) session: Mutex<Session>,
+    pub(crate) signature: Signature,
+    /// Names of the outputs in the graph's order.
+    pub(crate) outputs: Vec<OutputName>,
+    version: String,
+    /// Where ONNX Runtime's trace goes, if one was asked for.
+    trace: Option<PathBuf>,
+}
+
+impl OrtGraph {
+    /// Loads a graph with the process's ONNX Runtime.
+    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
+        let path = artifact.path(&record.graph);
+        let signature = artifact.signature(record);
+        let named = options.onnxruntime_library.as_deref();
+        let library = match options.device.provider() {
+            Some(provider) => OnnxRuntimeLibrary::find_with(named, provider)?,
+            None => OnnxRuntimeLibrary::find(named)?,
+        };
+        let environment = environment(&library)?;
+        let load_error = |source: BoxError| Error::Load { backend: NAME, graph: path.clone(), source };
+        let refused = |error: ort::Error| load_error(error.into());
+        let mut builder = configure(&environment, options).map_err(refused)?;
+        if record.profile == Profile::Native {
+            let domain = custom_ops::domain(options.threads).map_err(refused)?;
+            builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
+        }
+        let mut builder = providers::register(builder, &library, record.profile, &signature, options)?;
+        let session = with_low_mmap_threshold(|| builder.commit_from_file(&path)).map_err(refused)?;
+        // the custom operators read the weights where they are mapped
+        if !options.low_memory && record.profile != Profile::Native {
+            pages::advise_dont_need(&artifact.path(&record.data));
+        }
+        let names = |outlets: &[ort::value::Outlet]| -> Vec<String> {
+            outlets.iter().map(|outlet| outlet.name().to_owned()).collect()
+        };
+        let (mut inputs, outputs) = (names(session.inputs()), names(session.outputs()));
+        inputs.extend(session.overridable_initializers().iter().map(|input| input.name().to_owned()));
+        let outputs = check_names(&signature, &inputs, &outputs).map_err(|error| load_error(error.into()))?;
+        let shared = Shared {
+            session: Mutex::new(session),
+            signature,
+            outputs,
+            version: options.device.describe(library.version()),
+            trace: options.trace.clone(),
+        };
+        Ok(OrtGraph { shared: Arc::new(shared), max_sequence_length: options.max_sequence_length })
+    }
+}
+
+impl LoadedGraph for OrtGraph {
+    fn backend(&self) -> String {
+        format!("{NAME} {}", self.shared.version)
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.shared.signature
+    }
+
+    fn start(&self) -> Result<Box<dyn GraphSession>> {
+        let shared = self.shared.clone();
+        match shared.signature.cache_update {
+            CacheUpdate::Append => {
+                Ok(Box::new(OrtSession { shared, cache: Vec::new(), backend_time: Cell::default() }))
+            }
+            CacheUpdate::InPlace => {
+                let graph = BoundGraph::new(shared)?;
+                Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
+            }
+        }
+    }
+
+    fn finish_trace(&self) -> Result<()> {
+        let Some(path) = &self.shared.trace else { return Ok(()) };
+        let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        // ONNX Runtime appends date and time to the name
+        let written = session.end_profiling().map_err(run_error)?;
+        std::fs::rename(written, path).map_err(|source| Error::Trace { path: path.clone(), source })
+    }
+}
+
+/// The environment of this process; ONNX Runtime allows one.
+pub(crate) fn environment(library: &OnnxRuntimeLibrary) -> Result<Environment> {
+    static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+
+    let mut current = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(environment) = &*current {
+        return Ok(environment.clone());
+    }
+    let environment = ort::init_from(library.path())
+        .map_err(|error| library_error(library.path(), error))?
+        .with_name("jetmoe")
+        .with_telemetry(false)
+        .with_logger(Arc::new(log))
+        .build()
+        .map_err(|error| library_error(library.path(), error))?;
+    environment.set_log_level(LogLevel::Warning);
+    *current = Some(environment.clone());
+    Ok(environment)
+}
+
+/// ONNX Runtime logs errors that it also returns, and warnings users cannot act on, so its log goes to `debug`.
+fn log(_level: LogLevel, _category: &str, _id: &str, location: &str, message: &str) {
+    tracing::debug!(location, "{message}");
+}
+
+fn configure(environment: &Environment, options: &LoadOptions) -> ort::Result<SessionBuilder> {
+    let mut builder = Session::builder(environment)?;
+    if let Some(threads) = options.threads {
+        builder = builder.with_intra_threads(threads)?;
+    }
+    // the numbers of MatMulNBits' attribute accuracy_level
+    let accuracy = if options.int8_activations { "4" } else { "1" };
+    builder = builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", accuracy)?;
+    if let Some(trace) = &options.trace {
+        builder = builder.with_profiling(trace)?;
+    }
+    if options.low_memory {
+        // both would convert the weights to float32 once, when the graph is loaded
+        let folding = "ConstantFolding;FuseFp16InitializerToFp32NodeTransformer";
+        builder = builder.with_config_entry("optimization.disable_specified_optimizers", folding)?;
+    }
+    Ok(builder)
+}
+
+/// A batch of sequences in ONNX Runtime.
+#[derive(Debug)]
+struct OrtSession {
+    shared: Arc<Shared>,
+    /// The cache as ONNX Runtime returned it, which the next step takes as it is; empty before the first step.
+    cache: Vec<(OutputName, DynValue)>,
+    /// Of the last step.
+    backend_time: Cell<Option<Duration>>,
+}
+
+impl GraphSession for OrtSession {
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let (tensors, cache) = self.step(inputs).map_err(run_error)?;
+        self.cache = cache;
+        Ok(tensors)
+    }
+
+    fn backend_time(&self) -> Option<Duration> {
+        self.backend_time.get()
+    }
+
+    fn cache(&self) -> Result<TensorMap> {
+        let copies = self.cache.iter().map(|(name, value)| Ok((*name, to_array(value)?)));
+        copies.collect::<ort::Result<TensorMap>>().map_err(run_error)
+    }
+
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let cache = if tokens == 0 { &[] } else { self.cache.as_slice() };
+        let kept = cache.iter().map(|(name, value)| Ok((*name, first_tokens(value, tokens)?)));
+        self.cache = kept.collect::<ort::Result<_>>().map_err(run_error)?;
+        Ok(())
+    }
+}
+
+impl OrtSession {
+    /// Outputs of a step: those to return, and the cache after it.
+    fn step(&self, inputs: &StepInputs) -> ort::Result<(TensorMap, Vec<(OutputName, DynValue)>)> {
+        let batch_size = inputs.input_ids.nrows();
+        let signature = &self.shared.signature;
+        let values = signature.inputs.iter().chain(&signature.optional_inputs).map(|input| {
+            let value: SessionInputValue<'_> = match input.name {
+                InputName::InputIds => int64_tensor(&inputs.input_ids)?.into(),
+                InputName::AttentionMask => int64_tensor(&inputs.attention_mask)?.into(),
+                InputName::PositionIds => int64_tensor(&inputs.position_ids)?.into(),
+                InputName::LogitsToKeep => {
+                    Tensor::from_array(([1_usize], vec![inputs.logits.as_input()]))?.into()
+                }
+                InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size)?,
+                InputName::PastValue(layer) => {
+                    self.past(OutputName::PresentValue(layer), input, batch_size)?
+                }
+            };
+            Ok((Cow::Owned(input.name.to_string()), value))
+        });
+        let values = values.collect::<ort::Result<Vec<(Cow<'_, str>, _)>>>()?;
+        let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
+        let outputs = session.run(values)?;
+        self.backend_time.set(Some(begun.elapsed()));
+        let mut tensors = TensorMap::new();
+        let mut cache = Vec::new();
+        for (name, (_, value)) in self.shared.outputs.iter().zip(outputs) {
+            if name.is_cache() {
+                cache.push((*name, value));
+            } else {
+                tensors.insert(*name, to_array(&value)?);
+            }
+        }
+        Ok((tensors, cache))
+    }
+
+    /// What the last step left under a name; a tensor without tokens before the first.
+    fn past(
+        &self,
+        name: OutputName,
+        input: &InputSpec,
+        batch_size: usize,
+    ) -> ort::Result<SessionInputValue<'_>> {
+        if let Some((_, value)) = self.cache.iter().find(|(cached, _)| *cached == name) {
+            return Ok(value.into());
+        }
+        let shape = past_shape(input, batch_size, 0);
+        Ok(match input.element {
+            ElementType::Float16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into(),
+            _ => Tensor::from_array((shape, Vec::<f32>::new()))?.into(),
+        })
+    }
+}
+
+pub(crate) fn int64_tensor(array: &Array2<i64>) -> ort::Result<Tensor<i64>> {
+    Tensor::from_array((array.shape(), array.iter().copied().collect::<Vec<_>>()))
+}
+
+/// A copy of the first tokens of a part of the cache, `[batch, kv_heads, tokens, kv_channels]`.
+fn first_tokens(value: &DynValue, tokens: usize) -> ort::Result<DynValue> {
+    fn copy<T: PrimitiveTensorElementType + Copy + fmt::Debug + 'static>(
+        value: &DynValue,
+        tokens: usize,
+    ) -> ort::Result<DynValue> {
+        let (shape, elements) = value.try_extract_tensor::<T>()?;
+        let cached = ArrayViewD::from_shape(sizes(shape), elements).map_err(ort::Error::wrap)?;
+        let kept = cached.slice_axis(Axis(2), (..tokens.min(cached.len_of(Axis(2)))).into());
+        let elements: Vec<T> = kept.iter().copied().collect();
+        Ok(Tensor::from_array((kept.shape(), elements))?.into_dyn())
+    }
+    if value.dtype().tensor_type() == Some(TensorElementType::Float16) {
+        copy::<f16>(value, tokens)
+    } else {
+        copy::<f32>(value, tokens)
+    }
+}
+
+pub(crate) fn to_array<Type: TensorValueTypeMarker + ?Sized>(
+    value: &Value<Type>,
+) -> ort::Result<ArrayD<f32>> {
+    let is_float16 = value.dtype().tensor_type() == Some(TensorElementType::Float16);
+    let (shape, elements) = if is_float16 {
+        let (shape, elements) = value.try_extract_tensor::<f16>()?;
+        (shape, elements.iter().map(|element| element.to_f32()).collect())
+    } else {
+        let (shape, elements) = value.try_extract_tensor::<f32>()?;
+        (shape, elements.to_vec())
+    };
+    ArrayD::from_shape_vec(sizes(shape), elements).map_err(ort::Error::wrap)
+}
+
+/// The sizes of a tensor that exists, so that none is negative.
+pub(crate) fn sizes(shape: &Shape) -> Vec<usize> {
+    shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect()
+}
+
+pub(crate) fn run_error(error: ort::Error) -> Error {
+    Error::Run { backend: NAME, source: error.into() }
+}

@@ -1,0 +1,86 @@
+//! ONNX Runtime as a backend, by its shared library: on the CPU, or with its execution providers on other devices.
+//!
+//! [`OrtBackend`] is the backend; [`OnnxRuntimeLibrary`] finds the libonnxruntime that serves the process. No public item
+//! names a type of `ort`.
+
+mod allocator;
+mod bound_cache;
+mod custom_ops;
+mod graph;
+mod library;
+mod pages;
+mod probe;
+mod providers;
+
+use std::sync::Arc;
+
+use jetmoe_artifact::{Artifact, GraphRecord, Profile, WeightFormat};
+use jetmoe_backend::{BASE_MEMORY, Backend, Device, LoadOptions, LoadedGraph, Result, Support};
+
+pub use self::library::{
+    LIBRARY_PATH_VARIABLE, LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, cache_folder,
+};
+pub use self::probe::try_device;
+
+use self::graph::OrtGraph;
+
+/// The backend's name.
+const NAME: &str = "ort";
+
+/// ONNX Runtime.
+#[derive(Debug, Clone, Copy)]
+pub struct OrtBackend;
+
+impl Backend for OrtBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn has_device(&self, _device: &Device) -> bool {
+        true
+    }
+
+    fn supports(&self, graph: &GraphRecord, options: &LoadOptions) -> Support {
+        if !options.device.runs(graph.precision, graph.profile) {
+            let reason = format!("the device {} has no operators for it", options.device);
+            return Support::No { reason };
+        }
+        Support::by_profile(&[Profile::Native, Profile::OnnxRuntime, Profile::Portable], graph, options)
+    }
+
+    fn rounds_activations(&self, graph: &GraphRecord, options: &LoadOptions) -> bool {
+        graph.profile != Profile::Portable || options.int8_activations
+    }
+
+    fn estimate_memory(&self, graph: &GraphRecord, options: &LoadOptions) -> u64 {
+        let weights = graph.stored.iter().map(|(format, bytes)| {
+            (*bytes as f64 * memory_per_byte(*format, graph.profile, options.low_memory)) as u64
+        });
+        BASE_MEMORY + weights.sum::<u64>()
+    }
+
+    fn load(
+        &self,
+        artifact: &Artifact,
+        graph: &GraphRecord,
+        options: &LoadOptions,
+    ) -> Result<Arc<dyn LoadedGraph>> {
+        Ok(Arc::new(OrtGraph::load(artifact, graph, options)?))
+    }
+}
+
+/// Memory per byte of weights in the data file. `docs/memory.md` has the measurements.
+fn memory_per_byte(format: WeightFormat, profile: Profile, low_memory: bool) -> f64 {
+    match (format.bits(), profile) {
+        // multiplied in another layout, which is a copy
+        (32, _) => 1.05,
+        // the custom operators read it where it is mapped; what was measured is less than what every process takes
+        (_, Profile::Native) => 0.0,
+        // multiplied in float32; or taken from the file and converted again in each step
+        (16, _) if low_memory => 0.1,
+        (16, _) => 2.35,
+        // a copy in another layout, with sums of each group; DequantizeLinear is rewritten on the way there
+        (_, Profile::OnnxRuntime) => 1.25,
+        (_, Profile::Portable) => 1.6,
+    }
+}

@@ -1,0 +1,210 @@
+//! Registers the execution provider of a device.
+
+use std::path::Path;
+
+use jetmoe_artifact::{Axis, Profile, Signature};
+use jetmoe_backend::{
+    CudaOptions, Device, Error, ExecutionProvider, LoadOptions, OpenVinoDevice, OpenVinoOptions, Result,
+    TensorRtOptions, TokenShape,
+};
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
+use ort::session::builder::SessionBuilder;
+
+use crate::library::OnnxRuntimeLibrary;
+
+/// Makes a session compute on the device of the options.
+///
+/// # Errors
+/// [`Error::Device`] with the reason why it cannot.
+pub(crate) fn register(
+    builder: SessionBuilder,
+    library: &OnnxRuntimeLibrary,
+    profile: Profile,
+    signature: &Signature,
+    options: &LoadOptions,
+) -> Result<SessionBuilder> {
+    let Some(provider) = options.device.provider() else { return Ok(builder) };
+    let refused = |message: String| Error::Device {
+        device: options.device.to_string(),
+        provider,
+        library: library.path().to_owned(),
+        message: one_line(&message),
+    };
+    if !library.execution_providers()?.iter().any(|name| name == provider.onnxruntime_name()) {
+        return Err(refused(format!(
+            "this libonnxruntime was built without {}",
+            provider.onnxruntime_name()
+        )));
+    }
+    let providers = match &options.device {
+        Device::Cuda(cuda_options) => vec![cuda(cuda_options)?],
+        Device::TensorRt(tensorrt_options) => {
+            // CUDA computes what TensorRT does not take
+            let rest = CudaOptions { device_id: tensorrt_options.device_id, ..CudaOptions::default() };
+            vec![tensorrt(tensorrt_options, signature)?, cuda(&rest)?]
+        }
+        Device::OpenVino(openvino_options) => vec![openvino(openvino_options, options)?],
+        Device::Cpu | Device::Auto => Vec::new(),
+    };
+    // by default ONNX Runtime leaves out a provider that fails, and the CPU computes
+    let providers: Vec<_> = providers.into_iter().map(ExecutionProviderDispatch::error_on_failure).collect();
+    let builder = builder
+        .with_execution_providers(providers)
+        .map_err(|error| refused(in_words(&options.device, error.message())))?;
+    if provider == ExecutionProvider::OpenVino && profile == Profile::Portable {
+        // OpenVINO takes such graphs as a whole; where it takes nothing, its devices would be a name for the CPU
+        return builder.with_disable_cpu_fallback().map_err(|error| refused(error.message().to_owned()));
+    }
+    Ok(builder)
+}
+
+fn cuda(options: &CudaOptions) -> Result<ExecutionProviderDispatch> {
+    let provider = ep::CUDA::default().with_device_id(device_id(options.device_id)?).with_tf32(options.tf32);
+    Ok(match options.memory_limit {
+        Some(bytes) => provider.with_arbitrary_config("gpu_mem_limit", bytes),
+        None => provider,
+    }
+    .build())
+}
+
+fn tensorrt(options: &TensorRtOptions, signature: &Signature) -> Result<ExecutionProviderDispatch> {
+    let mut provider =
+        ep::TensorRT::default().with_device_id(device_id(options.device_id)?).with_fp16(options.fp16);
+    if let Some(folder) = &options.engine_cache {
+        let folder = text("engine_cache", folder)?;
+        provider = provider.with_engine_cache(true).with_engine_cache_path(folder);
+    }
+    if let Some(folder) = &options.timing_cache {
+        let folder = text("timing_cache", folder)?;
+        provider = provider.with_timing_cache(true).with_timing_cache_path(folder);
+    }
+    if let Some(shapes) = options.shapes() {
+        let [min, opt, max] = shapes.map(|shape| input_shapes(signature, shape));
+        provider =
+            provider.with_profile_min_shapes(min).with_profile_opt_shapes(opt).with_profile_max_shapes(max);
+    }
+    Ok(provider.build())
+}
+
+/// The shapes of all inputs as TensorRT's provider reads them: `input_ids:1x16,attention_mask:1x144,...`.
+fn input_shapes(signature: &Signature, shape: TokenShape) -> String {
+    let size = |axis: &Axis| {
+        match axis {
+            Axis::Fixed(size) => *size,
+            Axis::BatchSize => shape.batch_size,
+            Axis::SequenceLength | Axis::LogitsLength => shape.new_tokens,
+            Axis::PastSequenceLength => shape.past_tokens,
+            Axis::TotalSequenceLength => shape.past_tokens + shape.new_tokens,
+        }
+        .to_string()
+    };
+    let inputs = signature.inputs.iter().map(|input| {
+        let sizes: Vec<String> = input.shape.iter().map(size).collect();
+        format!("{}:{}", input.name, sizes.join("x"))
+    });
+    inputs.collect::<Vec<_>>().join(",")
+}
+
+fn openvino(options: &OpenVinoOptions, load_options: &LoadOptions) -> Result<ExecutionProviderDispatch> {
+    let mut provider = ep::OpenVINO::default().with_device_type(options.device);
+    if let Some(threads) = options.threads.or(load_options.threads) {
+        provider = provider.with_num_threads(threads);
+    }
+    if let Some(folder) = &options.cache {
+        provider = provider.with_cache_dir(text("cache", folder)?);
+    }
+    Ok(provider.with_arbitrary_config("load_config", properties(options, load_options)).build())
+}
+
+/// OpenVINO's own properties, in the JSON that its provider reads, under the name of the device they are for.
+fn properties(options: &OpenVinoOptions, load_options: &LoadOptions) -> String {
+    let device = match options.device {
+        OpenVinoDevice::Cpu => "CPU",
+        OpenVinoDevice::Gpu(_) => "GPU",
+        OpenVinoDevice::Npu => "NPU",
+        OpenVinoDevice::Auto => "AUTO",
+    };
+    // on a CPU, OpenVINO quantizes activations that meet quantized weights to 8 bits by default
+    let rounding = match (options.device, load_options.int8_activations) {
+        (OpenVinoDevice::Cpu, false) => r#","DYNAMIC_QUANTIZATION_GROUP_SIZE":"0""#,
+        _ => "",
+    };
+    format!(r#"{{"{device}":{{"INFERENCE_PRECISION_HINT":"{}"{rounding}}}}}"#, options.precision)
+}
+
+fn device_id(number: u32) -> Result<i32> {
+    i32::try_from(number).map_err(|_| Error::Option {
+        option: "device id",
+        found: number.to_string(),
+        expected: "the number of a GPU",
+    })
+}
+
+/// A folder as ONNX Runtime wants it. `ort` asserts where this says what is wrong.
+fn text(option: &'static str, folder: &Path) -> Result<String> {
+    let text = folder.to_str().filter(|text| !text.contains('\0'));
+    text.map(str::to_owned).ok_or_else(|| Error::Option {
+        option,
+        found: folder.display().to_string(),
+        expected: "a folder whose name is text",
+    })
+}
+
+/// ONNX Runtime's messages begin with the place in its source and go over several lines.
+fn one_line(message: &str) -> String {
+    let what = message.split_once("[ONNXRuntimeError] : 1 : FAIL : ").map_or(message, |(_, what)| what);
+    what.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// OpenVINO's provider keeps the reason to itself; it fails like this for a device that is not there.
+fn in_words(device: &Device, message: &str) -> String {
+    match device {
+        Device::OpenVino(options) if message.contains("Failed to load provider") => {
+            format!("OpenVINO has no {} here, or cannot be loaded: {message}", options.device)
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use jetmoe_artifact::{Artifact, Precision, Task};
+
+    use super::*;
+
+    #[test]
+    fn every_input_has_a_shape_for_tensorrt() {
+        let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../jetmoe-rt/tests/fixtures/toy");
+        let config = Artifact::open(toy).unwrap().config().clone();
+        let signature =
+            Signature::new(&config, Task::CausalLm, Precision::F32, Profile::Portable, &BTreeSet::new());
+        let shapes = input_shapes(&signature, "2x3x5".parse().unwrap());
+        assert_eq!(shapes.split(',').count(), signature.inputs.len());
+        assert!(shapes.starts_with("input_ids:2x3,attention_mask:2x8,position_ids:2x3,"), "{shapes}");
+        let cache = format!("2x{}x5x{}", config.num_key_value_heads, config.kv_channels);
+        assert!(shapes.ends_with(&cache), "{shapes}");
+    }
+
+    #[test]
+    fn a_message_is_told_without_the_place_in_onnx_runtimes_source() {
+        let message =
+            "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load\n library";
+        assert_eq!(one_line(message), "Failed to load library");
+        assert_eq!(one_line("something else"), "something else");
+    }
+
+    #[test]
+    fn openvino_rounds_activations_only_where_it_may() {
+        let exact = LoadOptions { int8_activations: false, ..LoadOptions::default() };
+        let options = OpenVinoOptions::default();
+        assert_eq!(
+            properties(&options, &exact),
+            r#"{"CPU":{"INFERENCE_PRECISION_HINT":"f32","DYNAMIC_QUANTIZATION_GROUP_SIZE":"0"}}"#
+        );
+        let rounded = properties(&options, &LoadOptions::default());
+        assert_eq!(rounded, r#"{"CPU":{"INFERENCE_PRECISION_HINT":"f32"}}"#);
+    }
+}

@@ -1,0 +1,368 @@
+//! The operators of ONNX Runtime's that graphs over a cache in place have, in tract: `com.microsoft.GroupQueryAttention` and
+//! `com.microsoft.RotaryEmbedding`, in float32 and in the form that our graphs write.
+
+use jetmoe_kernels::exp;
+use multiversion::multiversion;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+
+use crate::threads::on_step_threads;
+
+/// Lets tract read both.
+pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
+    register.insert("GroupQueryAttention", |_, node| {
+        let size = |name: &str| Ok::<usize, TractError>(usize::try_from(node.get_attr::<i64>(name)?)?);
+        let scale: f32 = node.get_attr("scale")?;
+        let operator = GroupQueryAttention {
+            heads: size("num_heads")?,
+            kv_heads: size("kv_num_heads")?,
+            scale_bits: scale.to_bits(),
+        };
+        ensure!(
+            operator.kv_heads > 0 && operator.heads.is_multiple_of(operator.kv_heads),
+            "{} query heads do not share {} key heads",
+            operator.heads,
+            operator.kv_heads
+        );
+        Ok((expand(operator), Vec::new()))
+    });
+    register.insert("RotaryEmbedding", rotary);
+}
+
+fn rotary(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let interleaved: i64 = node.get_attr_opt("interleaved")?.unwrap_or(0);
+    ensure!(interleaved == 0, "pairs of neighbours are not rotated here, only halves");
+    Ok((expand(RotaryEmbedding), Vec::new()))
+}
+
+/// Causal attention of groups of query heads that share a key head. The new keys and values are written into the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct GroupQueryAttention {
+    heads: usize,
+    kv_heads: usize,
+    scale_bits: u32,
+}
+
+/// What belongs to a key head: results of its queries, its keys and its values.
+type HeadParts<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
+
+/// Operands of the operator.
+const OPERANDS: usize = 7;
+
+impl Expansion for GroupQueryAttention {
+    fn name(&self) -> StaticName {
+        "GroupQueryAttention".into()
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        Ok(3)
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        operands: &'p [TensorProxy],
+        products: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(operands, OPERANDS)?;
+        check_output_arity(products, 3)?;
+        for (product, operand) in [(0, 0), (1, 3), (2, 4)] {
+            solver.equals(&products[product].datum_type, &operands[operand].datum_type)?;
+            solver.equals(&products[product].shape, &operands[operand].shape)?;
+        }
+        Ok(())
+    }
+
+    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(name, self.clone(), operands)
+    }
+}
+
+impl Op for GroupQueryAttention {
+    fn name(&self) -> StaticName {
+        "GroupQueryAttention".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for GroupQueryAttention {
+    op_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Ok([queries, keys, values, past_key, past_value, last_places, _longest]) =
+            <[TValue; OPERANDS]>::try_from(operands.into_vec())
+        else {
+            bail!("GroupQueryAttention takes {OPERANDS} operands")
+        };
+        // nobody else holds them, so this copies nothing
+        let (mut present_key, mut present_value) = (past_key.into_tensor(), past_value.into_tensor());
+        let [batch, sequence, width] = *queries.shape() else { bail!("queries are {:?}", queries.shape()) };
+        let [_, kv_heads, room, channels] = *present_key.shape() else {
+            bail!("a cache is {:?}", present_key.shape())
+        };
+        ensure!(
+            kv_heads == self.kv_heads && width == self.heads * channels,
+            "queries {:?} do not fit a cache {:?}",
+            queries.shape(),
+            present_key.shape()
+        );
+        let mut result = Tensor::zero::<f32>(queries.shape())?;
+        {
+            let (queries, keys, values) =
+                (queries.try_as_plain_ram()?, keys.try_as_plain_ram()?, values.try_as_plain_ram()?);
+            let (queries, keys, values) =
+                (queries.as_slice::<f32>()?, keys.as_slice::<f32>()?, values.as_slice::<f32>()?);
+            let last_places = last_places.try_as_plain_ram()?;
+            let last_places = last_places.as_slice::<i32>()?;
+            let totals =
+                last_places.iter().map(|last| usize::try_from(last + 1)).collect::<Result<Vec<_>, _>>()?;
+            ensure!(totals.iter().all(|total| *total <= room), "{totals:?} tokens in a cache for {room}");
+            ensure!(totals.len() == batch && !totals.contains(&0), "{totals:?} tokens of {batch} sequences");
+            let mut key_cache = present_key.try_as_plain_ram_mut()?;
+            let mut value_cache = present_value.try_as_plain_ram_mut()?;
+            let (key_cache, value_cache) =
+                (key_cache.as_slice_mut::<f32>()?, value_cache.as_slice_mut::<f32>()?);
+            let mut output = result.try_as_plain_ram_mut()?;
+            let output = output.as_slice_mut::<f32>()?;
+
+            let group = self.heads / kv_heads;
+            let size = room * channels;
+            // results by key head, as the threads have them: [batch, kv_heads, sequence, group * channels]
+            let mut by_head = vec![0.0; output.len()];
+            let head =
+                |(index, ((by_head, key_cache), value_cache)): (usize, HeadParts<'_>)| -> TractResult<()> {
+                    let (row, head) = (index / kv_heads, index % kv_heads);
+                    let total = totals[row];
+                    // new tokens stand behind the cached ones; of a prompt those behind its end count for nothing
+                    let past = total.saturating_sub(sequence);
+                    for token in 0..sequence.min(room - past) {
+                        let from = ((row * sequence + token) * kv_heads + head) * channels;
+                        let to = (past + token) * channels;
+                        key_cache[to..to + channels].copy_from_slice(&keys[from..from + channels]);
+                        value_cache[to..to + channels].copy_from_slice(&values[from..from + channels]);
+                    }
+                    let mut tile = Vec::with_capacity(TILE.min(sequence) * group * channels);
+                    for (index, results) in by_head.chunks_mut(TILE * group * channels).enumerate() {
+                        let first = index * TILE;
+                        let tokens = results.len() / (group * channels);
+                        tile.clear();
+                        for token in first..first + tokens {
+                            let from = ((row * sequence + token) * self.heads + head * group) * channels;
+                            tile.extend_from_slice(&queries[from..from + group * channels]);
+                        }
+                        // what the last of them sees, and how much less the first
+                        let seen = (past + first + tokens).min(room);
+                        let seen_by = |token: usize| (past + first + token + 1).min(room);
+                        let (keys, values) = (&key_cache[..seen * channels], &value_cache[..seen * channels]);
+                        let attended = Attended { keys, values, channels, group, scale: self.scale() };
+                        match tokens {
+                            1 => attend_one(&tile, &attended, results),
+                            _ => attend(&tile, &attended, seen_by, results)?,
+                        }
+                    }
+                    Ok(())
+                };
+            let parts = by_head
+                .par_chunks_exact_mut(sequence * group * channels)
+                .zip(key_cache.par_chunks_exact_mut(size))
+                .zip(value_cache.par_chunks_exact_mut(size))
+                .enumerate();
+            on_step_threads(|| parts.try_for_each(head))?;
+            for (index, part) in by_head.chunks_exact(group * channels).enumerate() {
+                let (token, head) = (index % sequence, index / sequence % kv_heads);
+                let row = index / sequence / kv_heads;
+                let to = ((row * sequence + token) * self.heads + head * group) * channels;
+                output[to..to + group * channels].copy_from_slice(part);
+            }
+        }
+        Ok(tvec![result.into_tvalue(), present_key.into_tvalue(), present_value.into_tvalue()])
+    }
+}
+
+impl GroupQueryAttention {
+    fn scale(&self) -> f32 {
+        f32::from_bits(self.scale_bits)
+    }
+}
+
+impl TypedOp for GroupQueryAttention {
+    as_op!();
+
+    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(operands.len() == OPERANDS, "GroupQueryAttention takes {OPERANDS} operands");
+        ensure!(operands[0].datum_type == f32::datum_type(), "attends in float32 only");
+        Ok(tvec![operands[0].without_value(), operands[3].without_value(), operands[4].without_value()])
+    }
+}
+
+/// Tokens of a prompt whose queries are multiplied with the keys at a time.
+const TILE: usize = 32;
+
+/// What the queries of a key head see.
+struct Attended<'a> {
+    /// `[seen, channels]`
+    keys: &'a [f32],
+    /// `[seen, channels]`
+    values: &'a [f32],
+    channels: usize,
+    /// Queries of a token.
+    group: usize,
+    scale: f32,
+}
+
+/// softmax(q · keysᵀ · scale) · values for the queries `[tokens, group, channels]` of some tokens, each of which sees so many
+/// keys.
+fn attend(
+    queries: &[f32],
+    attended: &Attended<'_>,
+    seen_by: impl Fn(usize) -> usize,
+    results: &mut [f32],
+) -> TractResult<()> {
+    let Attended { keys, values, channels, group, scale } = *attended;
+    let (rows, seen) = (queries.len() / channels, keys.len() / channels);
+    let queries = ArrayView2::from_shape((rows, channels), queries)?;
+    let keys = ArrayView2::from_shape((seen, channels), keys)?;
+    let values = ArrayView2::from_shape((seen, channels), values)?;
+    let mut scores = Array2::zeros((rows, seen));
+    general_mat_mul(scale, &queries, &keys.t(), 0.0, &mut scores);
+    for (row, scores) in
+        scores.as_slice_mut().into_iter().flat_map(|all| all.chunks_exact_mut(seen)).enumerate()
+    {
+        let (visible, hidden) = scores.split_at_mut(seen_by(row / group));
+        softmax(visible);
+        hidden.fill(0.0);
+    }
+    general_mat_mul(1.0, &scores, &values, 0.0, &mut ArrayViewMut2::from_shape((rows, channels), results)?);
+    Ok(())
+}
+
+/// The same for one token, which reads keys and values once: no time is lost by the products, but none is to be won.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma", "aarch64+neon"))]
+fn attend_one(queries: &[f32], attended: &Attended<'_>, results: &mut [f32]) {
+    let Attended { keys, values, channels, scale, .. } = *attended;
+    let mut scores = vec![0.0_f32; keys.len() / channels];
+    for (query, result) in queries.chunks_exact(channels).zip(results.chunks_exact_mut(channels)) {
+        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(channels)) {
+            let mut sums = [0.0_f32; 16];
+            let (query, query_rest) = query.as_chunks::<16>();
+            let (key, key_rest) = key.as_chunks::<16>();
+            for (query, key) in query.iter().zip(key) {
+                for ((sum, query), key) in sums.iter_mut().zip(query).zip(key) {
+                    *sum += query * key;
+                }
+            }
+            let rest: f32 = query_rest.iter().zip(key_rest).map(|(query, key)| query * key).sum();
+            *score = (sums.iter().sum::<f32>() + rest) * scale;
+        }
+        softmax(&mut scores);
+        result.fill(0.0);
+        for (weight, value) in scores.iter().zip(values.chunks_exact(channels)) {
+            for (result, value) in result.iter_mut().zip(value) {
+                *result += weight * value;
+            }
+        }
+    }
+}
+
+/// e^score over the sum of all of them.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma", "aarch64+neon"))]
+fn softmax(scores: &mut [f32]) {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for score in scores.iter_mut() {
+        *score = exp(*score - largest);
+    }
+    // in several sums, which is faster and more exact than in one
+    let mut sums = [0.0_f32; 16];
+    let (blocks, rest) = scores.as_chunks::<16>();
+    for block in blocks {
+        for (sum, score) in sums.iter_mut().zip(block) {
+            *sum += score;
+        }
+    }
+    let total = sums.iter().sum::<f32>() + rest.iter().sum::<f32>();
+    for score in scores {
+        *score /= total;
+    }
+}
+
+/// Rotates the first half of each head's channels against the second, by the row of the tables that belongs to the token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct RotaryEmbedding;
+
+impl Expansion for RotaryEmbedding {
+    fn name(&self) -> StaticName {
+        "RotaryEmbedding".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        operands: &'p [TensorProxy],
+        products: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(operands, 4)?;
+        solver.equals(&products[0].datum_type, &operands[0].datum_type)?;
+        solver.equals(&products[0].shape, &operands[0].shape)?;
+        Ok(())
+    }
+
+    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(name, self.clone(), operands)
+    }
+}
+
+impl Op for RotaryEmbedding {
+    fn name(&self) -> StaticName {
+        "RotaryEmbedding".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for RotaryEmbedding {
+    op_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Ok([heads, rows, cos, sin]) = <[TValue; 4]>::try_from(operands.into_vec()) else {
+            bail!("RotaryEmbedding takes 4 operands")
+        };
+        let [_, _, width] = *heads.shape() else { bail!("heads are {:?}", heads.shape()) };
+        let [table_rows, half] = *cos.shape() else { bail!("a table is {:?}", cos.shape()) };
+        ensure!(half > 0 && width % (2 * half) == 0 && sin.shape() == cos.shape(), "the tables do not fit");
+        let mut rotated = heads.into_tensor();
+        {
+            let (rows, cos, sin) =
+                (rows.try_as_plain_ram()?, cos.try_as_plain_ram()?, sin.try_as_plain_ram()?);
+            let (rows, cos, sin) = (rows.as_slice::<i64>()?, cos.as_slice::<f32>()?, sin.as_slice::<f32>()?);
+            let mut values = rotated.try_as_plain_ram_mut()?;
+            for (row, token) in rows.iter().zip(values.as_slice_mut::<f32>()?.chunks_exact_mut(width)) {
+                let row = usize::try_from(*row)?;
+                ensure!(row < table_rows, "token at place {row}, and the tables have {table_rows}");
+                let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
+                for head in token.chunks_exact_mut(2 * half) {
+                    let (first, second) = head.split_at_mut(half);
+                    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                    }
+                }
+            }
+        }
+        Ok(tvec![rotated.into_tvalue()])
+    }
+}
+
+impl TypedOp for RotaryEmbedding {
+    as_op!();
+
+    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(operands.len() == 4, "RotaryEmbedding takes 4 operands");
+        ensure!(operands[0].datum_type == f32::datum_type(), "rotates float32 only");
+        Ok(tvec![operands[0].without_value()])
+    }
+}

@@ -1,0 +1,242 @@
+//! The custom operators in tract. Their weights never become tensors of tract: they are removed from the graph before tract
+//! parses it, and the operators read them where the data file is mapped.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use half::f16;
+use jetmoe_artifact::names::operators::DOMAIN;
+use jetmoe_backend::operator::{
+    self, Attributes, Elements, Operand, OperandType, Operator, Specification, shapes,
+};
+use jetmoe_checkpoint::MappedFile;
+use jetmoe_kernels::ExecContext;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+use zerocopy::FromBytes;
+
+use crate::threads::StepThreads;
+
+/// Attribute of a node whose weights were removed: offset and length of each in the data file.
+const EXTERNAL_DATA: &str = "external_data";
+
+/// Registers the custom operators with tract's parser.
+pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
+    for specification in operator::ALL {
+        register.insert(specification.name, parse);
+    }
+}
+
+/// Removes the weights of the custom operators from a graph, and gives each node their external_data in the data file.
+pub(crate) fn remove_weights(graph: &mut GraphProto) -> TractResult<()> {
+    let mut taken = Vec::new();
+    for node in graph.node.iter_mut().filter(|node| node.domain == DOMAIN) {
+        let Specification { name, required, .. } = Specification::from_name(&node.op_type)?;
+        let first = required.iter().position(|kind| *kind == OperandType::UInt8).unwrap_or(required.len());
+        ensure!(node.input.len() >= required.len(), "{name} has {} operands", node.input.len());
+        let mut external_data = Vec::new();
+        for weight in node.input.drain(first..) {
+            let tensor = graph.initializer.iter().find(|tensor| tensor.name == weight);
+            let tensor =
+                tensor.ok_or_else(|| TractError::msg(format!("{weight} is not stored with the graph")))?;
+            external_data.extend(place(tensor).with_context(|| weight.clone())?);
+            taken.push(weight);
+        }
+        node.attribute.push(AttributeProto {
+            name: EXTERNAL_DATA.to_owned(),
+            ints: external_data,
+            r#type: AttributeType::Ints as i32,
+            ..AttributeProto::default()
+        });
+    }
+    graph.initializer.retain(|tensor| !taken.contains(&tensor.name));
+    if let Some(node) = graph.node.iter().find(|node| node.input.iter().any(|input| taken.contains(input))) {
+        bail!("{} reads a packed weight", node.op_type);
+    }
+    Ok(())
+}
+
+/// Offset and length of a tensor in the data file.
+fn place(tensor: &TensorProto) -> TractResult<[i64; 2]> {
+    let entry = |key: &str| {
+        let entry = tensor.external_data.iter().find(|entry| entry.key == key);
+        let entry = entry.ok_or_else(|| TractError::msg(format!("has no {key} in a data file")))?;
+        entry.value.parse::<i64>().with_context(|| format!("{key} {:?}", entry.value))
+    };
+    let known = [DataType::Uint8, DataType::Float16].iter().any(|kind| *kind as i32 == tensor.data_type);
+    ensure!(known, "has elements that no packed weight has");
+    Ok([entry("offset")?, entry("length")?])
+}
+
+/// Maps the data file for the custom operators, where there are any.
+pub(crate) fn map_weights(model: &mut TypedModel, path: &Path) -> TractResult<()> {
+    let mut custom: Vec<&mut CustomOp> = model.nodes.iter_mut().filter_map(|node| node.op_as_mut()).collect();
+    if custom.is_empty() {
+        return Ok(());
+    }
+    let data = Arc::new(MappedFile::open(path)?);
+    for node in &mut custom {
+        for place in &node.external_data {
+            ensure!(place.end <= data.len(), "a weight ends at {} of {} bytes", place.end, data.len());
+        }
+        node.data = Some(Data(data.clone()));
+    }
+    Ok(())
+}
+
+/// A node of a custom operator.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct CustomOp {
+    name: &'static str,
+    operator: Operator,
+    /// Types of all operands: those that tract passes, then the weights.
+    types: Vec<OperandType>,
+    /// The bytes of each weight in the data file.
+    external_data: Vec<Range<usize>>,
+    data: Option<Data>,
+}
+
+/// The data file; the same only if it is the same mapping.
+#[derive(Debug, Clone)]
+struct Data(Arc<MappedFile>);
+
+impl PartialEq for Data {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Data {}
+
+impl Hash for Data {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+struct NodeAttributes<'a>(&'a NodeProto);
+
+impl Attributes for NodeAttributes<'_> {
+    fn integer(&self, name: &str) -> Option<i64> {
+        self.0.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        let attribute = self.0.attribute.iter().find(|attribute| attribute.name == name)?;
+        String::from_utf8(attribute.s.clone()).ok()
+    }
+}
+
+fn parse(
+    _context: &ParsingContext<'_>,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let operator = Operator::new(&node.op_type, &NodeAttributes(node))?;
+    let specification = Specification::from_name(&node.op_type)?;
+    let external_data = node.attribute.iter().find(|attribute| attribute.name == EXTERNAL_DATA);
+    let (external_data, _) = external_data.map_or(&[][..], |attribute| &attribute.ints).as_chunks::<2>();
+    let place = |[offset, length]: &[i64; 2]| {
+        let (offset, length) = (usize::try_from(*offset)?, usize::try_from(*length)?);
+        Ok(offset..offset + length)
+    };
+    let external_data = external_data.iter().map(place).collect::<TractResult<Vec<_>>>()?;
+    let mut types = specification.types();
+    types.truncate(node.input.len() + external_data.len());
+    let custom = CustomOp { name: specification.name, operator, types, external_data, data: None };
+    Ok((expand(custom), Vec::new()))
+}
+
+impl CustomOp {
+    /// Shape of the result for operands of these shapes.
+    fn result_shape(&self, shapes: &[TVec<TDim>]) -> TractResult<TVec<TDim>> {
+        let shapes: Vec<&[TDim]> = shapes.iter().map(|shape| shape.as_slice()).collect();
+        Ok(self.operator.result_shape(&shapes)?.into())
+    }
+}
+
+impl Expansion for CustomOp {
+    fn name(&self) -> StaticName {
+        self.name.into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        operands: &'p [TensorProxy],
+        products: &'p [TensorProxy],
+    ) -> InferenceResult {
+        solver.equals(&products[0].datum_type, f32::datum_type())?;
+        let shapes: Vec<_> = operands.iter().map(|operand| (&operand.shape).bex()).collect();
+        solver.given_all(shapes, move |solver, shapes| {
+            solver.equals(&products[0].shape, self.result_shape(&shapes)?)
+        })
+    }
+
+    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(name, self.clone(), operands)
+    }
+}
+
+impl Op for CustomOp {
+    fn name(&self) -> StaticName {
+        self.name.into()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        Ok(vec![format!("{:?}", self.operator)])
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for CustomOp {
+    op_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let data = self.data.as_ref().ok_or_else(|| TractError::msg("has no weights yet"))?;
+        let views = operands.iter().map(|value| value.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
+        let mut inputs = Vec::new();
+        for ((value, view), kind) in operands.iter().zip(&views).zip(&self.types) {
+            let elements = match kind {
+                OperandType::Float32 => Elements::Float32(view.as_slice::<f32>()?),
+                OperandType::Int64 => Elements::Int64(view.as_slice::<i64>()?),
+                OperandType::UInt8 | OperandType::Float16 => bail!("{} reads a weight from tract", self.name),
+            };
+            inputs.push(Operand { shape: value.shape().to_vec(), elements });
+        }
+        for (place, kind) in self.external_data.iter().zip(&self.types[operands.len()..]) {
+            let bytes = &data.0[place.clone()];
+            let elements = match kind {
+                OperandType::Float16 => match <[f16]>::ref_from_bytes(bytes) {
+                    Ok(numbers) => Elements::Float16(numbers),
+                    Err(_) => bail!("the scales at {place:?} of the data file do not begin at a number"),
+                },
+                _ => Elements::UInt8(bytes),
+            };
+            inputs.push(Operand { shape: vec![place.len()], elements });
+        }
+        let shape = self.operator.result_shape(&shapes(&inputs))?;
+        let mut result = Tensor::zero::<f32>(&shape)?;
+        let mut elements = result.try_as_plain_ram_mut()?;
+        let isa = operator::isa()?;
+        let threads = StepThreads::current();
+        let exec_context = ExecContext { isa, threads: &threads };
+        self.operator.compute(exec_context, &inputs, elements.as_slice_mut::<f32>()?)?;
+        Ok(tvec![result.into_tvalue()])
+    }
+}
+
+impl TypedOp for CustomOp {
+    as_op!();
+
+    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let shapes: Vec<TVec<TDim>> = operands.iter().map(|fact| fact.shape.to_tvec()).collect();
+        Ok(tvec![f32::fact(self.result_shape(&shapes)?)])
+    }
+}

@@ -1,0 +1,332 @@
+//! A graph in tract and its sessions.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jetmoe_artifact::{
+    Artifact, Axis, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
+};
+use jetmoe_backend::contract::{check_names, past_shape};
+use jetmoe_backend::kv_cache::InPlaceSession;
+use jetmoe_backend::trace::Trace;
+use jetmoe_backend::{Error, GraphSession, LoadOptions, LoadedGraph, Result, StepInputs, TensorMap};
+use ndarray::ArrayD;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::InferenceFact;
+use tract_onnx::tract_hir::internal::{TDim, ToDim};
+
+use crate::moved_cache::MovedCacheGraph;
+use crate::{NAME, VERSION, attention, custom_ops, logits_to_keep, product, quantized};
+
+/// A graph in tract.
+#[derive(Debug)]
+pub(crate) struct TractGraph {
+    shared: Arc<Shared>,
+    trace: Option<Arc<Trace>>,
+    /// Least capacity of a cache that is updated in place.
+    max_sequence_length: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    plan: Arc<TypedRunnableModel>,
+    pub(crate) signature: Signature,
+    /// The inputs in the graph's order.
+    pub(crate) inputs: Vec<InputSpec>,
+    /// Names of the outputs in the graph's order.
+    pub(crate) outputs: Vec<OutputName>,
+    /// The threads that share the products.
+    pool: Arc<ThreadPool>,
+}
+
+impl TractGraph {
+    /// Loads and optimises a graph. One plan serves every batch size and length.
+    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
+        let path = artifact.path(&record.graph);
+        let signature = artifact.signature(record);
+        let data = artifact.path(&record.data);
+        let shared = catch_panics(|| load(&path, &data, signature, options.threads))
+            .map_err(|source| Error::Load { backend: NAME, graph: path.clone(), source: source.into() })?;
+        Ok(TractGraph {
+            shared: Arc::new(shared),
+            trace: options.trace.as_deref().map(Trace::new).map(Arc::new),
+            max_sequence_length: options.max_sequence_length,
+        })
+    }
+}
+
+impl LoadedGraph for TractGraph {
+    fn backend(&self) -> String {
+        format!("{NAME} {VERSION}")
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.shared.signature
+    }
+
+    fn start(&self) -> Result<Box<dyn GraphSession>> {
+        let tracer = self.trace.clone().map(Tracer::new);
+        let shared = self.shared.clone();
+        match shared.signature.cache_update {
+            CacheUpdate::Append => {
+                let (cache, backend_time) = (Vec::new(), Cell::default());
+                Ok(Box::new(TractSession { shared, cache, backend_time, tracer }))
+            }
+            CacheUpdate::InPlace => {
+                let graph = MovedCacheGraph { shared, tracer };
+                Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
+            }
+        }
+    }
+
+    fn finish_trace(&self) -> Result<()> {
+        self.trace.as_ref().map_or(Ok(()), |trace| trace.write())
+    }
+}
+
+/// Calls tract. It returns errors, but panics here and there on graphs it does not expect.
+pub(crate) fn catch_panics<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("tract panicked");
+        Err(TractError::msg(text.to_owned()))
+    })
+}
+
+fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) -> TractResult<Shared> {
+    // Register what tract lacks. The shapes in value_info are ignored, as tract would take the names of their dimensions
+    // for its own symbols.
+    let mut tract = tract_onnx::onnx().with_ignore_value_info(true);
+    tract.op_register.insert(product::OPERATOR, product::parse);
+    attention::register(&mut tract.op_register);
+    custom_ops::register(&mut tract.op_register);
+    logits_to_keep::register(&mut tract.op_register);
+    // Edit the ONNX message, before tract turns weights into tensors.
+    let mut proto = tract.proto_model_for_path(path)?;
+    let graph = proto.graph.as_mut().ok_or_else(|| TractError::msg("the file holds no graph"))?;
+    quantized::rewrite(graph)?;
+    custom_ops::remove_weights(graph)?;
+    logits_to_keep::rewrite(graph);
+    // Check the contract.
+    let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
+    let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let outputs = check_names(&signature, &inputs, &outputs)?;
+    // tract takes the default of an optional input for a constant
+    graph.initializer.retain(|tensor| !inputs.contains(&tensor.name));
+    let known = || signature.inputs.iter().chain(&signature.optional_inputs);
+    let inputs = inputs.iter().filter_map(|name| known().find(|spec| spec.name.to_string() == *name));
+    let inputs: Vec<InputSpec> = inputs.cloned().collect();
+    // Parse, give the inputs symbolic shapes, and type the model.
+    let folder = path.parent().and_then(Path::to_str);
+    let mut model = tract.parse(&proto, folder)?.model;
+    for (index, input) in inputs.iter().enumerate() {
+        let fact = fact(&model, input, signature.cache_update);
+        model.set_input_fact(index, fact)?;
+    }
+    let mut model = model.into_typed()?;
+    // Map the weights of the custom operators, then optimise.
+    custom_ops::map_weights(&mut model, data)?;
+    let plan = model.into_optimized()?.into_runnable()?;
+    // rayon takes 0 for one thread per core
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .thread_name(|index| format!("jetmoe-tract-{index}"))
+        .build()?;
+    Ok(Shared { plan, signature, inputs, outputs, pool: Arc::new(pool) })
+}
+
+/// Element type and symbolic shape of an input.
+fn fact(model: &InferenceModel, input: &InputSpec, cache_update: CacheUpdate) -> InferenceFact {
+    let symbol = |name| model.symbols.sym(name).to_dim();
+    let shape = input.shape.iter().map(|axis| match axis {
+        Axis::Fixed(size) => size.to_dim(),
+        Axis::BatchSize => symbol(names::BATCH_SIZE),
+        Axis::SequenceLength => symbol(names::SEQUENCE_LENGTH),
+        Axis::PastSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH),
+        Axis::LogitsLength => symbol(names::LOGITS_LENGTH),
+        // the capacity of a cache in place exceeds its tokens
+        Axis::TotalSequenceLength if cache_update == CacheUpdate::InPlace => symbol("total_sequence_length"),
+        Axis::TotalSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH) + symbol(names::SEQUENCE_LENGTH),
+    });
+    let element = match input.element {
+        ElementType::Int64 => i64::datum_type(),
+        ElementType::Float16 => f16::datum_type(),
+        _ => f32::datum_type(),
+    };
+    InferenceFact::dt_shape(element, shape.collect::<TVec<TDim>>())
+}
+
+/// Axis of a part of the cache that counts tokens.
+const TOKENS: usize = 2;
+
+/// A batch of sequences in tract.
+#[derive(Debug)]
+struct TractSession {
+    shared: Arc<Shared>,
+    /// The cache as tract returned it, which the next step takes as it is; empty before the first step.
+    cache: Vec<(OutputName, TValue)>,
+    /// Of the last step.
+    backend_time: Cell<Option<Duration>>,
+    /// Where a trace was asked for.
+    tracer: Option<Tracer>,
+}
+
+/// Records the steps of a session.
+#[derive(Debug)]
+pub(crate) struct Tracer {
+    trace: Arc<Trace>,
+    session: u64,
+    steps: usize,
+    last: Option<Instant>,
+}
+
+impl Tracer {
+    fn new(trace: Arc<Trace>) -> Self {
+        Tracer { session: trace.session(), trace, steps: 0, last: None }
+    }
+
+    /// Records a step that started then and has just ended, and the time since the step before it.
+    fn step(&mut self, start: Instant) {
+        let end = Instant::now();
+        if let Some(last) = self.last.replace(end) {
+            self.trace.record(self.session, "between steps: sampling, text", last, start);
+        }
+        let name = match self.steps {
+            0 => "prefill".to_owned(),
+            step => format!("decode {step}"),
+        };
+        self.trace.record(self.session, &name, start, end);
+        self.steps += 1;
+    }
+}
+
+impl GraphSession for TractSession {
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let mut tracer = self.tracer.take();
+        let result = traced(&mut tracer, || self.step(inputs));
+        self.tracer = tracer;
+        let (tensors, cache) = result?;
+        self.cache = cache;
+        Ok(tensors)
+    }
+
+    fn backend_time(&self) -> Option<Duration> {
+        self.backend_time.get()
+    }
+
+    fn cache(&self) -> Result<TensorMap> {
+        let copies =
+            self.cache.iter().map(|(name, value)| Ok((*name, to_array(value.clone().into_tensor())?)));
+        catch_panics(|| copies.collect()).map_err(run_error)
+    }
+
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let cache = if tokens == 0 { &[] } else { self.cache.as_slice() };
+        let kept = cache.iter().map(|(name, value)| {
+            let cached = value.shape().get(TOKENS).copied().unwrap_or(0);
+            Ok((*name, value.slice(TOKENS, 0, tokens.min(cached))?.into_tvalue()))
+        });
+        self.cache = catch_panics(|| kept.collect()).map_err(run_error)?;
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Runs the graph and measures how long that took.
+    pub(crate) fn run(&self, values: TVec<TValue>) -> TractResult<(TVec<TValue>, Duration)> {
+        let start = Instant::now();
+        let executor = Executor::MultiThread(self.pool.clone());
+        let outputs = multithread_tract_scope(executor, || self.plan.run(values))?;
+        Ok((outputs, start.elapsed()))
+    }
+}
+
+impl TractSession {
+    /// Outputs of a step: those to return, and the cache after it.
+    fn step(&self, inputs: &StepInputs) -> TractResult<(TensorMap, Vec<(OutputName, TValue)>)> {
+        let batch_size = inputs.input_ids.nrows();
+        let values = self.shared.inputs.iter().map(|input| match input.name {
+            InputName::InputIds => Ok(inputs.input_ids.clone().into_tvalue()),
+            InputName::AttentionMask => Ok(inputs.attention_mask.clone().into_tvalue()),
+            InputName::PositionIds => Ok(inputs.position_ids.clone().into_tvalue()),
+            InputName::LogitsToKeep => Ok(tensor1(&[inputs.logits.as_input()]).into_tvalue()),
+            InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size),
+            InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
+        });
+        let values = values.collect::<TractResult<TVec<TValue>>>()?;
+        let (outputs, time) = self.shared.run(values)?;
+        self.backend_time.set(Some(time));
+        let mut tensors = TensorMap::new();
+        let mut cache = Vec::new();
+        for (name, value) in self.shared.outputs.iter().zip(outputs) {
+            if name.is_cache() {
+                cache.push((*name, value));
+            } else {
+                tensors.insert(*name, to_array(value.into_tensor())?);
+            }
+        }
+        Ok((tensors, cache))
+    }
+
+    /// What the last step left under a name; a tensor without tokens before the first.
+    fn past(&self, name: OutputName, input: &InputSpec, batch_size: usize) -> TractResult<TValue> {
+        match self.cache.iter().find(|(cached, _)| *cached == name) {
+            Some((_, value)) => Ok(value.clone()),
+            None => {
+                let shape = past_shape(input, batch_size, 0);
+                Ok(match input.element {
+                    ElementType::Float16 => Tensor::zero::<f16>(&shape)?,
+                    _ => Tensor::zero::<f32>(&shape)?,
+                }
+                .into_tvalue())
+            }
+        }
+    }
+}
+
+/// A tensor as float32.
+pub(crate) fn to_array(tensor: Tensor) -> TractResult<ArrayD<f32>> {
+    tensor.cast_to::<f32>()?.into_owned().into_plain_array()
+}
+
+/// Runs a step, and records it where a trace was asked for.
+pub(crate) fn traced<T>(tracer: &mut Option<Tracer>, step: impl FnOnce() -> TractResult<T>) -> Result<T> {
+    let start = Instant::now();
+    let result = catch_panics(step);
+    clear_upper_registers();
+    if let Some(tracer) = tracer {
+        tracer.step(start);
+    }
+    result.map_err(run_error)
+}
+
+/// Clears the upper halves of the vector registers. tract's AVX-512 kernels leave them dirty, and everything compiled
+/// for plain SSE that runs afterwards then waits for them: an `exp` took 340 ns or more instead of 30 to 40.
+fn clear_upper_registers() {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx") {
+        // SAFETY: the processor has AVX, which is all the instruction needs, and by the calling convention no value
+        // of ours is in an upper half across the call of a function.
+        unsafe { std::arch::x86_64::_mm256_zeroupper() }
+    }
+}
+
+pub(crate) fn run_error(source: TractError) -> Error {
+    Error::Run { backend: NAME, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        assert_eq!(catch_panics::<()>(|| panic!("in {}", "tract")).unwrap_err().to_string(), "in tract");
+        assert_eq!(catch_panics::<()>(|| panic!("in tract")).unwrap_err().to_string(), "in tract");
+    }
+}

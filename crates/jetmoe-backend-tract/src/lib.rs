@@ -1,0 +1,96 @@
+//! tract as a backend: pure Rust, on any CPU.
+//!
+//! [`TractBackend`] is the backend. No public item names a type of tract.
+
+mod attention;
+mod custom_ops;
+mod graph;
+mod kernel;
+mod logits_to_keep;
+mod moved_cache;
+mod product;
+mod quantized;
+mod threads;
+
+use std::sync::Arc;
+
+use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, WeightFormat};
+use jetmoe_backend::{BASE_MEMORY, Backend, LoadOptions, LoadedGraph, Result, Support};
+
+use self::graph::TractGraph;
+
+/// The backend's name.
+const NAME: &str = "tract";
+
+/// Version of the crate, which has no constant for it; a test compares it with `Cargo.lock`.
+const VERSION: &str = "0.23.9";
+
+/// tract.
+#[derive(Debug, Clone, Copy)]
+pub struct TractBackend;
+
+impl Backend for TractBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> Option<&'static str> {
+        Some(VERSION)
+    }
+
+    fn supports(&self, graph: &GraphRecord, options: &LoadOptions) -> Support {
+        // the custom operators of native graphs read bfloat16 themselves
+        if graph.precision == Precision::Bf16 && graph.profile != Profile::Native {
+            return Support::No { reason: "it has no bfloat16, except in native graphs".to_owned() };
+        }
+        Support::by_profile(&[Profile::Native, Profile::Portable], graph, options)
+    }
+
+    fn rounds_activations(&self, graph: &GraphRecord, _options: &LoadOptions) -> bool {
+        graph.profile == Profile::Native
+    }
+
+    fn estimate_memory(&self, graph: &GraphRecord, _options: &LoadOptions) -> u64 {
+        let weights = graph
+            .stored
+            .iter()
+            .map(|(format, bytes)| (*bytes as f64 * memory_per_byte(*format, graph.profile)) as u64);
+        BASE_MEMORY + weights.sum::<u64>()
+    }
+
+    fn load(
+        &self,
+        artifact: &Artifact,
+        graph: &GraphRecord,
+        options: &LoadOptions,
+    ) -> Result<Arc<dyn LoadedGraph>> {
+        Ok(Arc::new(TractGraph::load(artifact, graph, options)?))
+    }
+}
+
+/// Memory per byte of weights in the data file. `docs/memory.md` has the measurements.
+fn memory_per_byte(format: WeightFormat, profile: Profile) -> f64 {
+    match format.bits() {
+        32 => 1.25,
+        // the custom operators read it where it is mapped; what was measured is less than what every process takes
+        _ if profile == Profile::Native => 0.0,
+        16 => 1.9,
+        _ => 1.15,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_crate() {
+        let lock = include_str!("../../../Cargo.lock");
+        let version = lock.split("[[package]]").find_map(|package| {
+            package
+                .contains("name = \"tract-onnx\"")
+                .then(|| package.lines().find_map(|l| l.strip_prefix("version = ")))?
+        });
+        assert_eq!(version, Some(format!("\"{VERSION}\"").as_str()));
+    }
+}

@@ -1,0 +1,118 @@
+//! The last tokens of each sequence, for `logits_to_keep`. A `Slice` that counts from the end, by a number known only when it
+//! runs, becomes an operator of its own: tract's counts from the front only.
+
+use std::collections::HashSet;
+
+use jetmoe_artifact::{InputName, names};
+use tract_onnx::model::{OnnxOpRegister, ParsingContext};
+use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+
+/// Name of the operator in rewritten graphs.
+const OPERATOR: &str = "JetMoeLastTokens";
+
+/// The axis of tokens.
+const TOKENS: usize = 1;
+
+/// Lets tract read the operator.
+pub(crate) fn register(register: &mut OnnxOpRegister) {
+    register.insert(OPERATOR, parse);
+}
+
+fn parse(context: &ParsingContext<'_>, _: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let length = context.template.symbols.sym(names::LOGITS_LENGTH);
+    Ok((expand(LastTokens { length }), Vec::new()))
+}
+
+/// Rewrites the `Slice` by the negative of `logits_to_keep`, where there is one.
+pub(crate) fn rewrite(graph: &mut GraphProto) {
+    let wanted = InputName::LogitsToKeep.to_string();
+    let negated = graph.node.iter().filter(|node| node.op_type == "Neg" && node.input.contains(&wanted));
+    let negated: HashSet<String> = negated.flat_map(|node| node.output.clone()).collect();
+    for node in graph.node.iter_mut().filter(|node| node.op_type == "Slice") {
+        if node.input.get(1).is_some_and(|start| negated.contains(start)) {
+            node.op_type = OPERATOR.to_owned();
+            node.input.truncate(1);
+            node.input.push(wanted.clone());
+        }
+    }
+}
+
+/// `[batch, sequence, width]` and how many tokens `[1]`, 0 for all, to `[batch, logits_length, width]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LastTokens {
+    length: Symbol,
+}
+
+impl Expansion for LastTokens {
+    fn name(&self) -> StaticName {
+        OPERATOR.into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        operands: &'p [TensorProxy],
+        products: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(operands, 2)?;
+        check_output_arity(products, 1)?;
+        solver.equals(&products[0].datum_type, &operands[0].datum_type)?;
+        solver.equals(&products[0].rank, &operands[0].rank)?;
+        solver.equals(&products[0].shape[0], &operands[0].shape[0])?;
+        solver.equals(&products[0].shape[TOKENS], self.length.to_dim())?;
+        solver.equals(&products[0].shape[2], &operands[0].shape[2])
+    }
+
+    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(name, self.clone(), operands)
+    }
+}
+
+impl Op for LastTokens {
+    fn name(&self) -> StaticName {
+        OPERATOR.into()
+    }
+
+    /// The length is known once it has run.
+    fn mints_runtime_symbols(&self) -> bool {
+        true
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for LastTokens {
+    op_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Ok([tokens, count]) = <[TValue; 2]>::try_from(operands.into_vec()) else {
+            bail!("{OPERATOR} takes 2 operands")
+        };
+        let [count] = *count.try_as_plain_ram()?.as_slice::<i64>()? else {
+            bail!("how many tokens is {:?}", count.shape())
+        };
+        ensure!(tokens.rank() == 3, "tokens are {:?}", tokens.shape());
+        let there = tokens.shape()[TOKENS];
+        let kept = match usize::try_from(count)? {
+            0 => there,
+            count => count.min(there),
+        };
+        Ok(tvec![tokens.slice(TOKENS, there - kept, there)?.into_tvalue()])
+    }
+}
+
+impl TypedOp for LastTokens {
+    as_op!();
+
+    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        ensure!(
+            operands.len() == 2 && operands[0].rank() == 3,
+            "{OPERATOR} takes tokens [batch, sequence, width]"
+        );
+        let mut fact = operands[0].without_value();
+        fact.shape.set(TOKENS, self.length.to_dim());
+        Ok(tvec![fact])
+    }
+}

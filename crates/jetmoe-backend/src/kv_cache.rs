@@ -1,0 +1,364 @@
+//! Sessions of graphs that update the key/value cache in place: past and present are one buffer whose capacity exceeds the
+//! tokens it holds, so that a step copies and allocates nothing of the cache's size.
+//!
+//! In such a cache the tokens of a sequence are contiguous and start at place 0. A caller's padding may be anywhere, so the
+//! tokens that count are gathered on the way in, and results are scattered back to their columns on the way out.
+
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
+use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, s};
+
+use crate::contract::past_shape;
+use crate::{GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
+
+/// What [`InPlaceSession`] needs of a backend.
+pub trait InPlaceGraph: fmt::Debug + Send {
+    /// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`.
+    type Buffer: fmt::Debug + Send;
+
+    /// Inputs and outputs of the graph.
+    fn signature(&self) -> &Signature;
+
+    /// Allocates a buffer of an element type and shape. Its content does not matter.
+    ///
+    /// # Errors
+    /// What the backend refuses.
+    fn allocate(&self, element: ElementType, shape: &[usize]) -> Result<Self::Buffer>;
+
+    /// Reads a whole buffer.
+    ///
+    /// # Errors
+    /// What the backend refuses.
+    fn read(&self, buffer: &Self::Buffer) -> Result<ArrayD<f32>>;
+
+    /// Copies the first `tokens` tokens of a row of one buffer to a row of another, whose batch size and capacity may
+    /// differ.
+    ///
+    /// # Errors
+    /// What the backend refuses.
+    fn copy_row(
+        &self,
+        to: (&mut Self::Buffer, usize),
+        from: (&Self::Buffer, usize),
+        tokens: usize,
+    ) -> Result<()>;
+
+    /// Runs the graph, which updates the buffers.
+    ///
+    /// # Errors
+    /// What the backend refuses.
+    fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Self::Buffer>]) -> Result<RunOutput>;
+}
+
+/// Outputs of a call other than the cache, and how long the engine took.
+pub type RunOutput = (Vec<(OutputName, ArrayD<f32>)>, Duration);
+
+/// A buffer with the names that the graph reads and writes it by.
+#[derive(Debug)]
+pub struct CacheBuffer<Buffer> {
+    /// The input.
+    pub past: InputName,
+    /// The output.
+    pub present: OutputName,
+    /// The buffer.
+    pub buffer: Buffer,
+}
+
+/// Inputs of one call, without padding in front.
+#[derive(Debug)]
+pub struct PackedInputs {
+    /// `[rows, new_tokens]`
+    pub ids: Array2<i64>,
+    /// `[rows, longest]`
+    pub mask: Array2<i64>,
+    /// `[rows, new_tokens]`
+    pub positions: Array2<i64>,
+    /// The value of `logits_to_keep`.
+    pub logits_to_keep: i64,
+}
+
+/// A batch of sequences.
+#[derive(Debug)]
+pub struct InPlaceSession<Graph: InPlaceGraph> {
+    graph: Graph,
+    /// None before the first step.
+    cache: Option<Cache<Graph::Buffer>>,
+    /// 1 where a token counts, `[batch, cached columns]`
+    mask: Array2<i64>,
+    /// How long the last step took in the engine.
+    backend_time: Option<Duration>,
+    /// Least capacity of the first buffers, in tokens of each sequence.
+    initial_capacity: usize,
+}
+
+/// Keys and values of every layer, in the order of the graph's inputs.
+#[derive(Debug)]
+struct Cache<Buffer> {
+    buffers: Vec<CacheBuffer<Buffer>>,
+    batch_size: usize,
+    /// Tokens per sequence.
+    capacity: usize,
+}
+
+/// What one call of the graph computes: the same number of new tokens for some of the sequences.
+struct Call {
+    /// The sequences.
+    rows: Range<usize>,
+    /// New tokens of each, padding at the end included.
+    new_tokens: usize,
+}
+
+/// New tokens of a sequence.
+struct Row {
+    /// Tokens that the cache holds.
+    cached: usize,
+    /// Columns of the step that hold a token that counts.
+    columns: Vec<usize>,
+}
+
+impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
+    /// Starts a session without buffers. `max_sequence_length` is that of [`LoadOptions`](crate::LoadOptions).
+    pub fn new(graph: Graph, max_sequence_length: Option<usize>) -> Self {
+        InPlaceSession {
+            graph,
+            cache: None,
+            mask: Array2::zeros((0, 0)),
+            backend_time: None,
+            // a full sequence that waits in a batch gets one more token, which nothing attends to
+            initial_capacity: max_sequence_length.map_or(0, |most| most + 1),
+        }
+    }
+
+    fn step(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let rows = new_tokens_per_row(inputs);
+        let needed = rows.iter().map(|row| row.cached + row.columns.len().max(1)).max().unwrap_or(1);
+        self.reserve(rows.len(), needed)?;
+        let most = rows.iter().map(|row| row.columns.len()).max().unwrap_or(0).max(1);
+        let is_first = rows.iter().all(|row| row.cached == 0);
+        let calls = if most == 1 || is_first || rows.len() == 1 {
+            vec![Call { rows: 0..rows.len(), new_tokens: most }]
+        } else {
+            // GroupQueryAttention continues several sequences by one token only
+            let active = rows.iter().enumerate().filter(|(_, row)| !row.columns.is_empty());
+            active
+                .map(|(index, row)| Call { rows: index..index + 1, new_tokens: row.columns.len() })
+                .collect()
+        };
+        self.backend_time = None;
+        let mut results = TensorMap::new();
+        for call in calls {
+            let outputs = self.call(inputs, &rows, &call)?;
+            for (name, output) in outputs {
+                let columns = match (name, inputs.logits) {
+                    (OutputName::Logits, LogitsToKeep::Last) => None,
+                    _ => Some(inputs.input_ids.ncols()),
+                };
+                scatter_columns(results.entry(name), output, &rows, &call, columns);
+            }
+        }
+        Ok(results)
+    }
+
+    /// Runs the graph for some of the sequences. The outputs are those of the gathered tokens, `[rows, new_tokens, ...]`, or
+    /// of the last one only.
+    fn call(
+        &mut self,
+        inputs: &StepInputs,
+        rows: &[Row],
+        call: &Call,
+    ) -> Result<Vec<(OutputName, ArrayD<f32>)>> {
+        let count = call.rows.len();
+        let called = &rows[call.rows.clone()];
+        let longest = called.iter().map(|row| row.cached + row.columns.len().max(1)).max().unwrap_or(1);
+        let mut ids = Array2::<i64>::zeros((count, call.new_tokens));
+        let mut positions = Array2::<i64>::zeros((count, call.new_tokens));
+        let mut mask = Array2::<i64>::zeros((count, longest));
+        for (index, row) in called.iter().enumerate() {
+            for (place, column) in row.columns.iter().enumerate() {
+                ids[(index, place)] = inputs.input_ids[(call.rows.start + index, *column)];
+                positions[(index, place)] = inputs.position_ids[(call.rows.start + index, *column)];
+            }
+            // a sequence without new tokens gets one that nothing attends to
+            let length = row.cached + row.columns.len().max(1);
+            mask.slice_mut(s![index, ..length]).fill(1);
+        }
+        let all_full = called.iter().all(|row| row.columns.len() == call.new_tokens || call.new_tokens == 1);
+        // the last tokens of sequences of unequal length are in different columns
+        let logits_to_keep = if all_full { inputs.logits } else { LogitsToKeep::All }.as_input();
+
+        let Some(cache) = &mut self.cache else { return Ok(Vec::new()) };
+        let graph = &mut self.graph;
+        let packed = PackedInputs { ids, mask, positions, logits_to_keep };
+        let (outputs, time) = if count < cache.batch_size {
+            let mut single = cache.copy_of_row(graph, call.rows.start)?;
+            let result = graph.run(&packed, &mut single.buffers)?;
+            cache.copy(graph, call.rows.start, &single, 0, single.capacity)?;
+            result
+        } else {
+            graph.run(&packed, &mut cache.buffers)?
+        };
+        *self.backend_time.get_or_insert_default() += time;
+        Ok(outputs)
+    }
+
+    /// Makes the buffers hold so many sequences of so many tokens. Their content is kept, unless it is of another batch.
+    fn reserve(&mut self, batch_size: usize, needed: usize) -> Result<()> {
+        let current = self.cache.as_ref().filter(|cache| cache.batch_size == batch_size);
+        let capacity = match current {
+            Some(cache) if cache.capacity >= needed => return Ok(()),
+            // doubled, so that a copy is rare
+            Some(cache) => needed.max(2 * cache.capacity),
+            None => self.initial_capacity.max(needed + needed / 4 + 64),
+        };
+        let mut larger = Cache::new(&self.graph, batch_size, capacity)?;
+        if let Some(cache) = current {
+            for row in 0..batch_size {
+                larger.copy(&self.graph, row, cache, row, cache.capacity)?;
+            }
+        }
+        self.cache = Some(larger);
+        Ok(())
+    }
+}
+
+impl<Graph: InPlaceGraph> GraphSession for InPlaceSession<Graph> {
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let tensors = self.step(inputs)?;
+        self.mask = inputs.attention_mask.clone();
+        Ok(tensors)
+    }
+
+    fn backend_time(&self) -> Option<Duration> {
+        self.backend_time
+    }
+
+    fn truncate(&mut self, tokens: usize) -> Result<()> {
+        let kept = tokens.min(self.mask.ncols());
+        self.mask = self.mask.slice(s![.., ..kept]).to_owned();
+        Ok(())
+    }
+
+    fn cache(&self) -> Result<TensorMap> {
+        let Some(cache) = self.cache.as_ref().filter(|_| self.mask.ncols() > 0) else {
+            return Ok(TensorMap::new());
+        };
+        let copies = cache.buffers.iter().map(|CacheBuffer { present, buffer, .. }| {
+            let held = self.graph.read(buffer)?; // [batch, kv_heads, capacity, kv_channels]
+            Ok((*present, scatter_rows(&held, self.mask.view())))
+        });
+        copies.collect()
+    }
+}
+
+impl<Buffer> Cache<Buffer> {
+    fn new(graph: &impl InPlaceGraph<Buffer = Buffer>, batch_size: usize, capacity: usize) -> Result<Self> {
+        let mut buffers = Vec::new();
+        for input in &graph.signature().inputs {
+            let present = match input.name {
+                InputName::PastKey(layer) => OutputName::PresentKey(layer),
+                InputName::PastValue(layer) => OutputName::PresentValue(layer),
+                _ => continue,
+            };
+            let buffer = graph.allocate(input.element, &past_shape(input, batch_size, capacity))?;
+            buffers.push(CacheBuffer { past: input.name, present, buffer });
+        }
+        Ok(Cache { buffers, batch_size, capacity })
+    }
+
+    /// Copies one sequence into a batch of its own.
+    fn copy_of_row(&self, graph: &impl InPlaceGraph<Buffer = Buffer>, row: usize) -> Result<Self> {
+        let mut single = Cache::new(graph, 1, self.capacity)?;
+        single.copy(graph, 0, self, row, self.capacity)?;
+        Ok(single)
+    }
+
+    /// Copies the first `tokens` tokens of a sequence.
+    fn copy(
+        &mut self,
+        graph: &impl InPlaceGraph<Buffer = Buffer>,
+        row: usize,
+        from: &Self,
+        from_row: usize,
+        tokens: usize,
+    ) -> Result<()> {
+        for (to, from) in self.buffers.iter_mut().zip(&from.buffers) {
+            graph.copy_row((&mut to.buffer, row), (&from.buffer, from_row), tokens)?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies the first `tokens` tokens of a row of one buffer to a row of another, given their elements and shapes.
+pub fn copy_row<T: Copy>(
+    (to, to_shape, to_row): (&mut [T], &[usize], usize),
+    (from, from_shape, from_row): (&[T], &[usize], usize),
+    tokens: usize,
+) {
+    let (heads, capacity, channels) = (from_shape[1], from_shape[2], from_shape[3]);
+    for head in 0..heads {
+        let start = |row: usize, capacity: usize| (row * heads + head) * capacity * channels;
+        let (from, to) = (&from[start(from_row, capacity)..], &mut to[start(to_row, to_shape[2])..]);
+        to[..tokens * channels].copy_from_slice(&from[..tokens * channels]);
+    }
+}
+
+/// Which tokens of a step count, sequence by sequence.
+fn new_tokens_per_row(inputs: &StepInputs) -> Vec<Row> {
+    let new = inputs.input_ids.ncols();
+    let cached = inputs.attention_mask.ncols() - new;
+    let rows = inputs.attention_mask.rows().into_iter().map(|mask| Row {
+        cached: mask.slice(s![..cached]).iter().filter(|counts| **counts != 0).count(),
+        columns: (0..new).filter(|column| mask[cached + column] != 0).collect(),
+    });
+    rows.collect()
+}
+
+/// Scatters what a call returned for its gathered tokens, `[rows, new_tokens, ...]`, to their columns of
+/// `[batch, columns, ...]`. Without columns the result is that of each sequence's last token, `[batch, 1, ...]`, which may be
+/// all that the call returned.
+fn scatter_columns(
+    result: Entry<'_, OutputName, ArrayD<f32>>,
+    output: ArrayD<f32>,
+    rows: &[Row],
+    call: &Call,
+    columns: Option<usize>,
+) {
+    let shape = [&[rows.len(), columns.unwrap_or(1)], &output.shape()[2..]].concat();
+    let returned = output.shape()[1];
+    let in_place = columns.is_none_or(|columns| rows.iter().all(|row| row.columns.len() == columns));
+    if in_place && output.shape() == shape {
+        // nothing was gathered, as in most steps: scores of a whole vocabulary need no second copy
+        result.or_insert(output);
+        return;
+    }
+    let result = result.or_insert_with(|| ArrayD::zeros(IxDyn(&shape)));
+    for (index, row) in call.rows.clone().enumerate() {
+        let output = output.index_axis(Axis(0), index);
+        let mut result = result.index_axis_mut(Axis(0), row);
+        let mut put = |column: usize, place: usize| {
+            result.index_axis_mut(Axis(0), column).assign(&output.index_axis(Axis(0), place));
+        };
+        match columns {
+            Some(_) => rows[row].columns.iter().enumerate().for_each(|(place, column)| put(*column, place)),
+            None => put(0, rows[row].columns.len().min(returned).saturating_sub(1)),
+        }
+    }
+}
+
+/// Scatters the tokens of a buffer, `[batch, kv_heads, capacity, kv_channels]`, to the columns that callers know them by,
+/// with zeros for padding.
+fn scatter_rows(held: &ArrayD<f32>, mask: ArrayView2<'_, i64>) -> ArrayD<f32> {
+    let (heads, channels) = (held.shape()[1], held.shape()[3]);
+    let mut scattered = ArrayD::zeros(IxDyn(&[mask.nrows(), heads, mask.ncols(), channels]));
+    for (row, mask) in mask.rows().into_iter().enumerate() {
+        let columns = mask.iter().enumerate().filter(|(_, counts)| **counts != 0).map(|(column, _)| column);
+        for (place, column) in columns.enumerate() {
+            scattered.slice_mut(s![row, .., column, ..]).assign(&held.slice(s![row, .., place, ..]));
+        }
+    }
+    scattered
+}

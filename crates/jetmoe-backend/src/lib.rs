@@ -1,0 +1,32 @@
+//! What a backend of `jetmoe-rt` is, and what backends share.
+//!
+//! A [`Backend`] is a value that names itself, says which graphs it [supports](Backend::supports) and loads them. A
+//! [`LoadedGraph`] holds weights and is shared; a [`GraphSession`] holds the key/value cache of one batch. Each backend is a
+//! crate of its own, and `jetmoe-rt` has the list of them.
+//!
+//! Backends that use them find here the bookkeeping of a [key/value cache](kv_cache) that is updated in place, the
+//! computation of the [custom operators](operator), the [contract] check of a graph's inputs and outputs, and a
+//! [trace writer](trace).
+//!
+//! No public type names a type of `ort`, `tract` or another engine, so these can change.
+
+mod backend;
+pub mod contract;
+mod device;
+mod error;
+pub mod kv_cache;
+mod loaded_graph;
+mod memory;
+pub mod operator;
+mod options;
+pub mod trace;
+
+pub use backend::{Backend, Support};
+pub use device::{
+    CudaOptions, Device, ExecutionProvider, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision,
+    ProviderOption, TensorRtOptions, TokenShape,
+};
+pub use error::{BoxError, Error, Result};
+pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
+pub use memory::{BASE_MEMORY, available_memory};
+pub use options::LoadOptions;

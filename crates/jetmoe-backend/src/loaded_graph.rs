@@ -1,0 +1,99 @@
+//! A loaded graph and its sessions: all that `jetmoe-rt` asks of a backend once it has loaded.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jetmoe_artifact::{OutputName, Signature};
+use ndarray::{Array2, ArrayD};
+
+use crate::Result;
+
+/// Output tensors by name.
+pub type TensorMap = BTreeMap<OutputName, ArrayD<f32>>;
+
+/// A graph with its weights in a backend, shared by any number of sessions.
+pub trait LoadedGraph: fmt::Debug + Send + Sync {
+    /// The backend and its version, as in `ort 1.32.0`, with the device unless it is the CPU, as in
+    /// `ort 1.24.1 (openvino CPU)`.
+    fn backend(&self) -> String;
+
+    /// Inputs and outputs of the graph.
+    fn signature(&self) -> &Signature;
+
+    /// Begins a session with an empty cache.
+    ///
+    /// # Errors
+    /// What the backend refuses.
+    fn start(&self) -> Result<Box<dyn GraphSession>>;
+
+    /// Writes the trace that was asked for when the graph was loaded. Does nothing, the default, where none was.
+    ///
+    /// # Errors
+    /// What the backend or the file system refuses.
+    fn finish_trace(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// One batch of sequences in a backend, with its key/value cache.
+pub trait GraphSession: fmt::Debug + Send {
+    /// Runs the graph once and appends to the cache. Returns every output but the cache.
+    ///
+    /// # Errors
+    /// What the backend refuses; the cache is then what it was before.
+    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap>;
+
+    /// How long the last [`GraphSession::run`] took in the engine itself, without preparing inputs and copying outputs.
+    /// `None`, the default, where that is not known.
+    fn backend_time(&self) -> Option<Duration> {
+        None
+    }
+
+    /// A copy of the cache: [`OutputName::PresentKey`] and [`OutputName::PresentValue`] of every layer, each
+    /// `[batch, kv_heads, cached tokens, kv_channels]`. Empty before the first step and for tasks without a cache.
+    ///
+    /// # Errors
+    /// What the backend refuses.
+    fn cache(&self) -> Result<TensorMap>;
+
+    /// Keeps the first `tokens` columns of the cache and drops the rest; does nothing if there are no more. After 0 the
+    /// session is as it began.
+    ///
+    /// # Errors
+    /// What the backend refuses; the cache is then what it was before.
+    fn truncate(&mut self, tokens: usize) -> Result<()>;
+}
+
+/// Inputs of one step, already checked: rectangular, ids inside the vocabulary, positions inside the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInputs {
+    /// `[batch, new tokens]`
+    pub input_ids: Array2<i64>,
+    /// 1 where a token counts, `[batch, cached + new tokens]`
+    pub attention_mask: Array2<i64>,
+    /// `[batch, new tokens]`
+    pub position_ids: Array2<i64>,
+    /// Which next-token logits will be read.
+    pub logits: LogitsToKeep,
+}
+
+/// Which next-token logits of a step will be read. A backend may compute the others all the same, so callers count columns
+/// from the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogitsToKeep {
+    /// Those of every new token: `[batch, new tokens, vocab_size]`.
+    All,
+    /// Those of each sequence's last token: `[batch, 1, vocab_size]` is enough.
+    Last,
+}
+
+impl LogitsToKeep {
+    /// The value of the graph's input `logits_to_keep`.
+    pub fn as_input(self) -> i64 {
+        match self {
+            LogitsToKeep::All => 0,
+            LogitsToKeep::Last => 1,
+        }
+    }
+}

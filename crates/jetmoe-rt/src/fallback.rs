@@ -1,0 +1,103 @@
+//! Which backend and which device a model is loaded into, and what is tried next.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use jetmoe_artifact::{Artifact, GraphRecord};
+use jetmoe_backend::{Backend, Device, Error as BackendError, LoadOptions, LoadedGraph, available_memory};
+
+use crate::{Error, Result, backends, choose_graph, registry};
+
+type Loaded<'a> = (&'a GraphRecord, Arc<dyn LoadedGraph>);
+
+/// Loads into the backend that was asked for; without one, into the first that is usable on this machine.
+pub(crate) fn load<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
+    for (option, value) in
+        [("max_sequence_length", options.max_sequence_length), ("threads", options.threads)]
+    {
+        if value == Some(0) {
+            let found = "0".to_owned();
+            return Err(Error::Option { option, found, expected: "at least 1" });
+        }
+    }
+    options.device.check()?;
+    match options.device {
+        Device::Auto => load_on_first_device(artifact, options),
+        _ => load_on_device(artifact, options),
+    }
+}
+
+/// Loads onto the first device of [`Device::auto_order`] that is usable, and says why the others are not.
+fn load_on_first_device<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
+    let mut passed_over = String::new();
+    let candidates = options.backend.as_ref().map_or(backends(), std::slice::from_ref);
+    for device in Device::auto_order().into_iter().filter(|device| *device != Device::Cpu) {
+        let Some(backend) = candidates.iter().find(|backend| backend.has_device(&device)) else { continue };
+        let name = device.to_string();
+        match load_into(*backend, artifact, &LoadOptions { device, ..options.clone() }) {
+            Ok(loaded) => {
+                tracing::warn!("device auto takes {name}{passed_over}");
+                return Ok(loaded);
+            }
+            // an error of the graph itself occurs on the CPU again
+            Err(error) => {
+                let why = match error {
+                    Error::Backend(BackendError::Device { message, .. }) => message,
+                    other => other.to_string(),
+                };
+                passed_over.push_str(&format!("\n  not {name}: {}", why.lines().next().unwrap_or(&why)));
+            }
+        }
+    }
+    let loaded = load_on_device(artifact, &LoadOptions { device: Device::Cpu, ..options.clone() })?;
+    if !passed_over.is_empty() {
+        tracing::warn!("device auto takes {}{passed_over}", Device::Cpu);
+    }
+    Ok(loaded)
+}
+
+fn load_on_device<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
+    if let Some(backend) = options.backend {
+        return load_into(backend, artifact, options);
+    }
+    if options.onnxruntime_library.is_some() {
+        // whoever names a library wants no other backend
+        return load_into(registry::backend("ort")?, artifact, options);
+    }
+    let mut candidates = backends().iter().filter(|backend| backend.has_device(&options.device)).peekable();
+    while let Some(backend) = candidates.next() {
+        match (load_into(*backend, artifact, options), candidates.peek()) {
+            (Err(error @ Error::Backend(BackendError::LibraryNotFound { .. })), Some(next)) => {
+                tracing::warn!("{error}\n  going on with {}", next.name());
+            }
+            (result, _) => return result,
+        }
+    }
+    Err(Error::NoBackend { device: options.device.to_string() })
+}
+
+/// Loads into one backend.
+pub(crate) fn load_into<'a>(
+    backend: &dyn Backend,
+    artifact: &'a Artifact,
+    options: &LoadOptions,
+) -> Result<Loaded<'a>> {
+    if !backend.has_device(&options.device) {
+        return Err(Error::CpuOnly { backend: backend.name(), device: options.device.to_string() });
+    }
+    let record = choose_graph(artifact, backend, options)?;
+    // other devices have memory of their own, or hold the weights in another form
+    if options.check_memory && options.device == Device::Cpu {
+        let needed = backend.estimate_memory(record, options);
+        if let Some(available) = available_memory().filter(|available| *available < needed) {
+            let graph = artifact.path(&record.graph);
+            return Err(Error::Memory { backend: backend.name(), graph, needed, available });
+        }
+    }
+    if let Some(path) = &options.trace {
+        // a file that cannot be written is refused before anything is loaded
+        File::create(path).map_err(|source| BackendError::Trace { path: path.clone(), source })?;
+    }
+    let graph = backend.load(artifact, record, options)?;
+    Ok((record, graph))
+}
