@@ -45,14 +45,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ),
     (
         "jetmoe-console",
-        &[
-            "jetmoe-checkpoint",
-            "jetmoe-text",
-            "jetmoe-artifact",
-            "jetmoe-graph",
-            "jetmoe-rt",
-            "jetmoe-conformance",
-        ],
+        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"],
     ),
     (
         "jetmoe-export",

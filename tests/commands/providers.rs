@@ -1,4 +1,4 @@
-//! `--device`: devices that are available, and the errors of those that are not.
+//! `--device`: devices that can be had, and what is said about those that cannot.
 
 use std::path::Path;
 
@@ -100,11 +100,11 @@ fn devices_and_options_that_do_not_exist_are_refused_with_those_that_do() {
     assert!(refused("--provider-option tf32=true").contains("--device"));
 }
 
-/// Run by `cargo xtask ci gpu`, with a libonnxruntime for NVIDIA GPUs.
+/// Run by `cargo xtask ci gpu`.
 mod gpu {
     use super::*;
 
-    /// The error of a GPU that is not available.
+    /// Checks that the error names the missing CUDA libraries.
     fn assert_says_what_is_missing(output: &CommandOutput, device: &str) {
         let message = output.refused();
         assert!(message.starts_with(&format!("error: the device {device} cannot be used: ")), "{message}");
@@ -115,8 +115,8 @@ mod gpu {
     }
 
     #[test]
-    #[ignore = "needs `cargo xtask setup --gpu`; `cargo xtask ci gpu` runs it"]
-    fn it_computes_or_the_error_names_what_is_missing() {
+    #[ignore = "needs `cargo xtask setup --gpu`"]
+    fn a_gpu_computes_or_the_error_names_what_is_missing() {
         let context = context_with_artifact("jetmoe-mini");
         let has_driver = Path::new("/proc/driver/nvidia/version").exists();
         let auto = context.run(&format!("{RUN} --device auto"));
@@ -137,12 +137,12 @@ mod gpu {
     }
 }
 
-/// Run by `cargo xtask ci openvino`, with a libonnxruntime for OpenVINO.
+/// Run by `cargo xtask ci openvino`.
 mod openvino {
     use super::*;
 
     #[test]
-    #[ignore = "needs `cargo xtask setup --openvino`; `cargo xtask ci openvino` runs it"]
+    #[ignore = "needs `cargo xtask setup --openvino`"]
     fn it_computes_and_is_named() {
         let context = context_with_artifact("jetmoe-mini");
         let output =
@@ -158,8 +158,8 @@ mod openvino {
     }
 
     #[test]
-    #[ignore = "needs `cargo xtask setup --openvino`; `cargo xtask ci openvino` runs it"]
-    fn it_does_not_take_the_cpu_for_a_device_that_is_not_there() {
+    #[ignore = "needs `cargo xtask setup --openvino`"]
+    fn a_missing_device_is_refused_and_the_cpu_does_not_take_its_place() {
         let context = context_with_artifact("jetmoe-mini");
         let output = context.run(&format!("{RUN} --device openvino:NPU"));
         let message = output.refused();

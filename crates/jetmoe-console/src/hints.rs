@@ -18,8 +18,6 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
             .or_else(|| cause.downcast_ref().and_then(after_backend))
             .or_else(|| cause.downcast_ref().and_then(after_graph))
             .or_else(|| cause.downcast_ref().and_then(after_artifact))
-            .or_else(|| cause.downcast_ref().and_then(after_text))
-            .or_else(|| cause.downcast_ref().and_then(after_checkpoint))
     })
 }
 
@@ -30,8 +28,6 @@ fn after_conformance(error: &jetmoe_conformance::Error) -> Option<String> {
     match error {
         Error::Model(error) => hint(error),
         Error::Artifact(error) => hint(error),
-        Error::Checkpoint(error) => hint(error),
-        Error::Text(error) => hint(error),
         Error::Graph(error) => hint(error),
         Error::GoldenOfOtherWeights { .. } => text(
             "leave --golden out to compare with the reference; `jetmoe eval --baseline` measures the quantization error",
@@ -49,8 +45,6 @@ fn after_rt(error: &jetmoe_rt::Error) -> Option<String> {
     match error {
         Error::Backend(error) => hint(error),
         Error::Artifact(error) => hint(error),
-        Error::Checkpoint(error) => hint(error),
-        Error::Text(error) => hint(error),
         Error::CpuOnly { .. } => text("choose --backend ort for that device, or --device cpu"),
         Error::Unsupported { .. } => text(
             "choose another graph or backend, or export one: jetmoe-export MODEL --output DIR --precision PRECISION",
@@ -89,7 +83,7 @@ pub fn setup_command(provider: Option<ExecutionProvider>) -> &'static str {
 
 fn after_graph(error: &jetmoe_graph::Error) -> Option<String> {
     match error {
-        jetmoe_graph::Error::Checkpoint(error) => hint(error),
+        jetmoe_graph::Error::Artifact(error) => hint(error),
         jetmoe_graph::Error::NotRepresentable { .. } => {
             text("`--override f32:mlp` stores the MLP experts in another format, for instance")
         }
@@ -99,23 +93,11 @@ fn after_graph(error: &jetmoe_graph::Error) -> Option<String> {
 
 fn after_artifact(error: &jetmoe_artifact::Error) -> Option<String> {
     match error {
-        jetmoe_artifact::Error::Checkpoint(error) => hint(error),
         jetmoe_artifact::Error::NotAnArtifact { .. } => {
             text("make an artifact with: jetmoe-export MODEL --output DIR")
         }
         _ => None,
     }
-}
-
-fn after_text(error: &jetmoe_text::Error) -> Option<String> {
-    match error {
-        jetmoe_text::Error::File(error) => hint(error),
-        _ => None,
-    }
-}
-
-fn after_checkpoint(_error: &jetmoe_checkpoint::Error) -> Option<String> {
-    None
 }
 
 fn text(hint: &str) -> Option<String> {

@@ -130,7 +130,7 @@ fn mebibytes(bytes: u64) -> String {
 
 /// Runs a command and samples its memory, which is 0 on systems without `/proc`.
 fn measure(command: &CommandLine, folder: &Path) -> Result<Usage> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut child = command.start(folder)?;
     let status = format!("/proc/{}/status", child.id());
     let mut usage = Usage { seconds: 0.0, anonymous: 0, resident: 0 };
@@ -147,7 +147,7 @@ fn measure(command: &CommandLine, folder: &Path) -> Result<Usage> {
     if !exit.success() {
         bail!("{exit}");
     }
-    usage.seconds = begun.elapsed().as_secs_f64();
+    usage.seconds = started.elapsed().as_secs_f64();
     Ok(usage)
 }
 

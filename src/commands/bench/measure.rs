@@ -40,7 +40,7 @@ struct Round {
 struct StepTime {
     whole: Duration,
     /// Time inside the backend, if it reports that.
-    engine: Option<Duration>,
+    backend: Option<Duration>,
 }
 
 /// Loads a graph, measures it and drops it.
@@ -54,9 +54,9 @@ pub(crate) fn measure(
 ) -> anyhow::Result<Measured> {
     let record = choose_graph(artifact, backend, options)?;
     let knows_peak = memory::reset_peak();
-    let begun = Instant::now();
+    let started = Instant::now();
     let model = Model::load_artifact(artifact, options)?;
-    let load_seconds = begun.elapsed().as_secs_f64();
+    let load_seconds = started.elapsed().as_secs_f64();
 
     let traffic = Traffic::new(artifact.config(), record);
     let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
@@ -106,20 +106,20 @@ fn round(
     let prompts: Vec<Vec<u32>> = (0..batch).map(|_| tokens(prompt_tokens)).collect();
     let prompts = TokenBatch::left_padded(&prompts, 0)?;
     let mut session = model.session()?;
-    let begun = Instant::now();
+    let started = Instant::now();
     session.prefill(&prompts, GenerationOptions::default().prefill_chunk)?.last_logits(0)?;
-    let prefill = begun.elapsed();
+    let prefill = started.elapsed();
     let steps = (0..new_tokens).map(|_| step(&mut session, &TokenBatch::next_tokens(&tokens(batch))));
     Ok(Round { prefill, steps: steps.collect::<anyhow::Result<_>>()? })
 }
 
 /// One step, including the last token's logits.
 fn step(session: &mut Session, tokens: &TokenBatch) -> anyhow::Result<StepTime> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let output = session.step(tokens)?;
     output.last_logits(0)?;
     drop(output);
-    Ok(StepTime { whole: begun.elapsed(), engine: session.backend_time() })
+    Ok(StepTime { whole: started.elapsed(), backend: session.backend_time() })
 }
 
 fn prefill(
@@ -167,7 +167,7 @@ fn decode(
 /// Median share of a step outside the backend: checks, mask, positions, copying tensors.
 fn overhead(steps: &[StepTime]) -> Option<f64> {
     let shares = steps.iter().map(|step| {
-        let outside = step.whole.saturating_sub(step.engine?);
+        let outside = step.whole.saturating_sub(step.backend?);
         Some(outside.as_secs_f64() / step.whole.as_secs_f64())
     });
     shares.collect::<Option<Vec<f64>>>().map(|shares| Spread::of(shares).median)
@@ -179,16 +179,16 @@ mod tests {
 
     #[test]
     fn overhead_is_the_share_outside_the_backend() {
-        let step = |whole, engine| StepTime {
+        let step = |whole, backend| StepTime {
             whole: Duration::from_secs(whole),
-            engine: Some(Duration::from_secs(engine)),
+            backend: Some(Duration::from_secs(backend)),
         };
         assert_eq!(overhead(&[step(8, 7), step(8, 6), step(8, 4)]), Some(0.25));
     }
 
     #[test]
     fn overhead_is_unknown_if_the_backend_reports_no_time() {
-        let step = StepTime { whole: Duration::from_millis(1), engine: None };
+        let step = StepTime { whole: Duration::from_millis(1), backend: None };
         assert_eq!(overhead(&[step]), None);
     }
 }

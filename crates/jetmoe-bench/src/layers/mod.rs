@@ -184,30 +184,4 @@ fn processor() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_python_program_knows_the_clients() {
-        let program = include_str!("../../baselines/layers.py");
-        for client in BenchTarget::ALL.iter().filter(|target| target.is_client()) {
-            assert!(program.contains(&format!("\"{}\"", client.name())), "{}", client.name());
-        }
-    }
-
-    #[test]
-    fn an_instruction_set_is_measured_only_if_it_gives_another_row() {
-        let jetmoe = json!({ "instructions": "avx2", "available": [GENERIC, "avx2"] });
-        assert!(is_other_available(&jetmoe, GENERIC));
-        assert!(!is_other_available(&jetmoe, "avx2"));
-        assert!(!is_other_available(&jetmoe, "amx"));
-    }
-
-    #[test]
-    fn an_instruction_set_is_chosen_by_the_environment() {
-        let shown = format!("{:?}", benchmark(BenchTarget::Isa(GENERIC), "2"));
-        assert!(shown.starts_with(&format!("{ISA_VARIABLE}=\"{GENERIC}\" \"cargo\" \"bench\"")), "{shown}");
-        let end = r#""--rounds" "3" "--threads" "2" "--layers" "4" "--tokens" "1,16""#;
-        assert!(shown.ends_with(end), "{shown}");
-    }
-}
+mod tests;

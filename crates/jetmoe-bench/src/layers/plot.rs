@@ -91,21 +91,3 @@ fn points(rounds: &Rounds<'_>, target: BenchTarget) -> Vec<(f64, f64)> {
     };
     TOKENS.iter().filter_map(point).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::results::tests::raw;
-    use super::*;
-
-    #[test]
-    fn every_measured_target_has_points_and_a_name_and_both_limits_are_drawn() {
-        let raw = raw();
-        let drawing = draw(&Rounds { raw: &raw }).unwrap();
-        for text in ["jetmoe", "onnxruntime", "openvino", "reads 60.0 GB/s", "float32 peak, 130 GFLOP/s"] {
-            assert!(drawing.contains(&format!(">\n{text}\n</text>")), "{drawing}");
-        }
-        // a point for each of two numbers of tokens, and one next to the name
-        assert_eq!(drawing.matches("<circle").count(), 4 * 3);
-        assert!(!drawing.contains("transformers"));
-    }
-}

@@ -64,6 +64,3 @@ impl Rounds<'_> {
         results.into_iter().filter_map(|result| result[field].as_f64()).reduce(f64::max)
     }
 }
-
-#[cfg(test)]
-pub(super) mod tests;

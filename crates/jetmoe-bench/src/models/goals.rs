@@ -97,6 +97,3 @@ pub(super) fn goals(rounds: &Rounds<'_>) -> Vec<Goal> {
         ),
     ]
 }
-
-#[cfg(test)]
-mod tests;

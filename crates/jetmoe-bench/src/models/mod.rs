@@ -246,28 +246,4 @@ impl Bench<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
-    #[test]
-    fn peers_is_the_old_name_of_targets() {
-        let cli = Cli::try_parse_from(["bench", "--peers", "openvino,jetmoe-q4"]).unwrap();
-        assert_eq!(cli.arguments.targets, [BenchTarget::Openvino, BenchTarget::JetmoeQ4]);
-    }
-
-    #[test]
-    fn the_python_program_knows_the_baselines() {
-        let program = include_str!("../../baselines/models.py");
-        for target in BenchTarget::value_variants().iter().filter(|target| target.jetmoe().is_none()) {
-            assert!(program.contains(&format!("\"{}\"", target.name())), "{}", target.name());
-        }
-    }
-}
+mod tests;

@@ -45,19 +45,3 @@ pub(super) fn draw(rounds: &Rounds<'_>) -> Result<String> {
         Ok(())
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::results::tests::raw;
-    use super::*;
-
-    #[test]
-    fn every_measured_target_has_a_bar_with_name_and_number() {
-        let raw = raw();
-        let drawing = draw(&Rounds { raw: &raw }).unwrap();
-        for text in ["jetmoe-q4", "transformers-bf16", "666.7", "222.2"] {
-            assert!(drawing.contains(&format!(">\n{text}\n</text>")), "{drawing}");
-        }
-        assert!(!drawing.contains("openvino"));
-    }
-}

@@ -58,6 +58,3 @@ impl<'a> Rounds<'a> {
         })
     }
 }
-
-#[cfg(test)]
-pub(super) mod tests;

@@ -1,0 +1,107 @@
+use super::*;
+
+/// Two rounds of jetmoe and three baselines, one token and sixteen.
+fn raw() -> Value {
+    let run = |tokens: usize, milliseconds: f64, runtime: &str| {
+        json!({
+            "tokens": tokens, "milliseconds": milliseconds, "operations": 140_000_000 * tokens,
+            "weight_bytes": 40_000_000, "share_of_read": 0.9, "runtime": runtime,
+        })
+    };
+    let round = |scale: f64| {
+        json!({
+            "jetmoe": {
+                "instructions": "avx2", "read_bytes_per_second": 30e9 * scale,
+                "float32_operations_per_second": 130e9,
+                "runs": [run(1, 1.5 * scale, ""), run(16, 9.0 * scale, "")],
+            },
+            "onnxruntime": { "runs": [run(1, 2.0 * scale, "onnxruntime 1"), run(16, 20.0 * scale, "")] },
+            "openvino": { "runs": [run(1, 3.0 * scale, "openvino 1"), run(16, 18.0 * scale, "")] },
+            // faster than both, but no client that a user would run instead
+            "candle": { "runs": [run(1, 1.8 * scale, "candle"), run(16, 10.8 * scale, "")] },
+        })
+    };
+    json!({
+        "command": "cargo xtask bench --kernels", "processor": "a processor",
+        "rounds": [round(1.0), round(2.0)],
+    })
+}
+
+#[test]
+fn jetmoe_is_compared_with_the_fastest_client_at_each_number_of_tokens() {
+    let raw = raw();
+    let rounds = Rounds { raw: &raw };
+    assert_eq!(rounds.fastest_client(1), Some((BenchTarget::OnnxRuntime, 3.0)));
+    assert_eq!(rounds.fastest_client(16), Some((BenchTarget::Openvino, 27.0)));
+    assert_eq!(rounds.ratio(1), Some(0.75));
+    assert_eq!(rounds.ratio(512), None);
+    assert_eq!(rounds.candle_ratio(16).map(|multiple| (multiple * 1e6).round()), Some(1.2e6));
+}
+
+#[test]
+fn a_limit_is_the_best_of_the_rounds() {
+    let raw = raw();
+    assert_eq!(Rounds { raw: &raw }.limit("read_bytes_per_second"), Some(60e9));
+}
+
+#[test]
+fn a_point_has_operations_per_byte_and_second() {
+    let raw = raw();
+    let point = Rounds { raw: &raw }.point(BenchTarget::Jetmoe, 16).unwrap();
+    assert_eq!(point.operations_per_byte, 56.0);
+    assert!((point.operations_per_second - 2.24e9 / 13.5e-3).abs() < 1.0);
+}
+
+#[test]
+fn the_page_has_a_row_per_target_and_says_which_goals_were_missed() {
+    let raw = raw();
+    let page = page::page(&Rounds { raw: &raw }).unwrap();
+    for line in [
+        "| jetmoe-kernels, 4-bit, `avx2` | 2.25 | 13.50 | – | – |",
+        "| onnxruntime 1 | 3.00 | 30.00 | – | – |",
+        "| 1: time as a multiple of the fastest client's (onnxruntime) | 0.75 | ≤ 0.65 | **missed** |",
+        "| 16: time as a multiple of the fastest client's (openvino) | 0.50 | ≤ 0.60 | reached |",
+        "| 128: time as a multiple of the fastest client's (none) | – | ≤ 0.40 | not measured |",
+        "| 1: share of the read bandwidth | 0.90 | ≥ 0.85 | reached |",
+        "| 16: time of Candle's Q4K as a multiple of jetmoe's | 1.20 | ≥ 1.00 | reached |",
+    ] {
+        assert!(page.contains(line), "{page}");
+    }
+    assert!(!page.contains("transformers"), "{page}");
+}
+
+#[test]
+fn every_measured_target_has_points_and_a_name_and_both_limits_are_drawn() {
+    let raw = raw();
+    let drawing = plot::draw(&Rounds { raw: &raw }).unwrap();
+    for text in ["jetmoe", "onnxruntime", "openvino", "reads 60.0 GB/s", "float32 peak, 130 GFLOP/s"] {
+        assert!(drawing.contains(&format!(">\n{text}\n</text>")), "{drawing}");
+    }
+    // a point for each of two numbers of tokens, and one next to the name
+    assert_eq!(drawing.matches("<circle").count(), 4 * 3);
+    assert!(!drawing.contains("transformers"));
+}
+
+#[test]
+fn the_python_program_knows_the_clients() {
+    let program = include_str!("../../baselines/layers.py");
+    for client in BenchTarget::ALL.iter().filter(|target| target.is_client()) {
+        assert!(program.contains(&format!("\"{}\"", client.name())), "{}", client.name());
+    }
+}
+
+#[test]
+fn an_instruction_set_is_measured_only_if_it_gives_another_row() {
+    let jetmoe = json!({ "instructions": "avx2", "available": [GENERIC, "avx2"] });
+    assert!(is_other_available(&jetmoe, GENERIC));
+    assert!(!is_other_available(&jetmoe, "avx2"));
+    assert!(!is_other_available(&jetmoe, "amx"));
+}
+
+#[test]
+fn an_instruction_set_is_chosen_by_the_environment() {
+    let shown = format!("{:?}", benchmark(BenchTarget::Isa(GENERIC), "2"));
+    assert!(shown.starts_with(&format!("{ISA_VARIABLE}=\"{GENERIC}\" \"cargo\" \"bench\"")), "{shown}");
+    let end = r#""--rounds" "3" "--threads" "2" "--layers" "4" "--tokens" "1,16""#;
+    assert!(shown.ends_with(end), "{shown}");
+}
