@@ -1,4 +1,4 @@
-//! `--device`: devices that can be had, and what is said about those that cannot.
+//! `--device`: devices that are available, and the errors of those that are not.
 
 use std::path::Path;
 
