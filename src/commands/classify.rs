@@ -10,7 +10,7 @@ use jetmoe_rt::{Classification, ClassificationOptions, TextClassifier};
 use serde::Serialize;
 
 use super::model::ModelArguments;
-use super::{ExitStatus, Format, note, print};
+use super::{ExitStatus, Format, SCHEMA, note, print};
 
 /// Classify texts.
 ///
@@ -46,9 +46,6 @@ struct Output<'a> {
     probability: f32,
     logits: &'a [f32],
 }
-
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
 
 impl Classify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {

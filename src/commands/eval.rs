@@ -13,7 +13,7 @@ use jetmoe_rt::Model;
 use serde::Serialize;
 
 use super::model::ModelArguments;
-use super::{ExitStatus, Format, print_json, print_table};
+use super::{ExitStatus, Format, SCHEMA};
 
 const BASELINE: &str = "Baseline";
 
@@ -66,9 +66,6 @@ struct Measured {
     quality: Quality,
 }
 
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
-
 impl Eval {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         let options = EvaluationOptions { window: self.window, max_tokens: self.max_tokens };
@@ -98,15 +95,9 @@ impl Eval {
                 Ok(Measured { runtime: model.backend(), quality })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        match self.format {
-            Format::Table => print_table(&results_text(&results))?,
-            Format::Json => print_json(&Report {
-                schema_version: SCHEMA,
-                model: self.model.model,
-                text: self.text.display().to_string(),
-                results,
-            })?,
-        }
+        let text = self.text.display().to_string();
+        let report = Report { schema_version: SCHEMA, model: self.model.model, text, results };
+        self.format.print(&report, || results_text(&report.results))?;
         Ok(ExitStatus::Success)
     }
 

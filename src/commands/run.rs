@@ -15,7 +15,7 @@ use jetmoe_rt::{
 use serde::Serialize;
 
 use super::model::{ModelArguments, Opened};
-use super::{ExitStatus, note, print, print_json};
+use super::{ExitStatus, SCHEMA, note, print, print_json};
 
 /// Continue a text.
 ///
@@ -114,9 +114,6 @@ struct Output<'a> {
     accepted_tokens: usize,
     runtime: String,
 }
-
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
 
 impl Run {
     pub(crate) fn execute(mut self) -> anyhow::Result<ExitStatus> {

@@ -10,7 +10,7 @@ use jetmoe_conformance::{BackendName, VerificationReport, Verifier, read_golden}
 use jetmoe_console::{spinner, verification_table};
 
 use super::model::{ModelArguments, Opened, resolve_checkpoint};
-use super::{ExitStatus, Format, note, print_json, print_table};
+use super::{ExitStatus, Format, note};
 
 /// Compare the results of a model with the Candle reference, or with a golden file.
 ///
@@ -60,10 +60,7 @@ impl Verify {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let report = VerificationReport::new(self.model.model.clone(), verifier.expected_by(), comparisons);
-        match self.format {
-            Format::Table => print_table(&verification_table(&report, io::stdout().is_terminal()))?,
-            Format::Json => print_json(&report)?,
-        }
+        self.format.print(&report, || verification_table(&report, io::stdout().is_terminal()))?;
         Ok(if report.passed { ExitStatus::Success } else { ExitStatus::CheckFailed })
     }
 

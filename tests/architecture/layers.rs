@@ -11,14 +11,17 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("jetmoe-format", &[]),
     ("jetmoe-artifact", &["jetmoe-checkpoint", "jetmoe-format"]),
     ("jetmoe-quantize", &["jetmoe-format"]),
-    ("jetmoe-kernels", &[]),
+    ("jetmoe-kernels", &["jetmoe-format"]),
     (
         "jetmoe-graph",
         &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"],
     ),
-    ("jetmoe-backend", &["jetmoe-artifact", "jetmoe-kernels"]),
-    ("jetmoe-backend-ort", &["jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
-    ("jetmoe-backend-tract", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    ("jetmoe-backend", &["jetmoe-format", "jetmoe-artifact", "jetmoe-kernels"]),
+    ("jetmoe-backend-ort", &["jetmoe-format", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    (
+        "jetmoe-backend-tract",
+        &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"],
+    ),
     (
         "jetmoe-rt",
         &[

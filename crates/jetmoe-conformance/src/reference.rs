@@ -86,7 +86,7 @@ pub fn reference_model_of_graph(
 ) -> Result<Model> {
     check_memory(checkpoint)?;
     let stored = StoredWeights::open(artifact, record)?;
-    wrap(Reference::load_replaced(checkpoint, &stored)?, checkpoint, record.task)
+    wrap(Reference::load_with_overrides(checkpoint, &stored)?, checkpoint, record.task)
 }
 
 /// Bytes of a checkpoint's weights as float32, which the reference holds.

@@ -13,7 +13,7 @@ use jetmoe_format::{
     WeightFormat,
 };
 use jetmoe_graph::onnx;
-use jetmoe_reference::ReplacedWeights;
+use jetmoe_reference::WeightOverrides;
 
 use crate::{Error, Result};
 
@@ -163,7 +163,7 @@ impl StoredWeights {
     }
 }
 
-impl ReplacedWeights for StoredWeights {
+impl WeightOverrides for StoredWeights {
     fn tensor(
         &self,
         name: &str,

@@ -30,13 +30,13 @@ pub enum Error {
     /// A width of elements that cannot be packed.
     #[error("weights of {found} bits cannot be packed; 4, 8 and 16 can")]
     Bits {
-        /// What was asked for.
+        /// The requested value.
         found: i64,
     },
     /// A group size without kernels.
     #[error("groups of {found} weights are not supported; choose one of {:?}", crate::Scheme::GROUP_SIZES)]
     GroupSize {
-        /// What was asked for.
+        /// The requested value.
         found: i64,
     },
     /// A tensor with another number of elements than the weight's sizes require.
@@ -86,7 +86,7 @@ pub enum Error {
     NoSuchOperand {
         /// The operator.
         operator: crate::CustomOperator,
-        /// What was asked for.
+        /// The requested value.
         operand: crate::Operand,
     },
 }

@@ -77,14 +77,14 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let mut times = Vec::new();
         // the first round only warms up, and packs the weights
         for _ in 0..=options.number("--repetitions", "3")? {
-            let begun = Instant::now();
+            let started = Instant::now();
             for layer in used {
                 let y = forward(layer, &x, &groups)?;
                 if !y.abs()?.max_all()?.to_scalar::<f32>()?.is_finite() {
                     return Err("the result has infinities".into());
                 }
             }
-            times.push(begun.elapsed().as_secs_f64() * 1e3 / used.len() as f64);
+            times.push(started.elapsed().as_secs_f64() * 1e3 / used.len() as f64);
         }
         times.remove(0);
         let bytes = layer::chosen_experts(tokens) * layer::WEIGHTS / BLOCK_WEIGHTS * BLOCK_BYTES;

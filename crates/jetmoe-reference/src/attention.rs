@@ -1,3 +1,6 @@
+//! Attention half of a decoder layer: a mixture of attention heads. Mirrors `JetMoeAttention` and `JetMoeMoA` in
+//! transformers' `modeling_jetmoe.py`.
+
 use candle_core::{Result as TensorResult, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use candle_nn::{Linear, Module};
@@ -6,14 +9,14 @@ use jetmoe_checkpoint::names::{self, Mixture};
 use crate::Result;
 use crate::cache::LayerCache;
 use crate::experts::ExpertLinear;
-use crate::observer::Watch;
+use crate::observer::ActivationHook;
 use crate::rotary::Rotation;
 use crate::router::Router;
 use crate::weights::Weights;
 
-/// Mixture of attention heads: every expert owns a query projection and an output projection; keys and values are
-/// shared by all. Slot s of a token (its s-th best expert) has one query head for each key head, number
-/// s · kv_heads + j for key head j.
+/// Mixture of attention heads. Every expert has a query projection and an output projection; all experts share keys and
+/// values. The s-th best expert of a token gives it one query head per key head: query head s · kv_heads + j attends to
+/// key head j.
 #[derive(Debug)]
 pub(crate) struct MixtureOfAttention {
     router: Router,
@@ -22,13 +25,13 @@ pub(crate) struct MixtureOfAttention {
     key_value_tensor: String,
     output: ExpertLinear, // kv_heads * kv_channels → hidden
     bias: Tensor,         // [hidden]
-    slots: usize,
+    top_k: usize,
     kv_heads: usize,
     kv_channels: usize,
 }
 
-/// What attention returns.
-pub(crate) struct Attended {
+/// Results of the attention half.
+pub(crate) struct AttentionOutput {
     pub(crate) output: Tensor,        // [batch, seq, hidden]
     pub(crate) router_logits: Tensor, // [batch, seq, experts]
     pub(crate) cache: LayerCache,
@@ -47,13 +50,13 @@ impl MixtureOfAttention {
             key_value_tensor: names::kv_projection(layer),
             output: weights.experts(&names::expert_output(layer, Mixture::Attention), hidden, kv_width)?,
             bias: weights.tensor(&names::expert_bias(layer, Mixture::Attention), &[hidden])?,
-            slots: config.num_experts_per_token,
+            top_k: config.num_experts_per_token,
             kv_heads: config.num_key_value_heads,
             kv_channels: config.kv_channels,
         })
     }
 
-    /// Attends from `x`, `[batch, seq, hidden]`, to `past` and to `x` itself. `bias` is the mask,
+    /// Attends from `x`, `[batch, seq, hidden]`, to `past` and to `x` itself. `bias` is the attention mask,
     /// `[batch, 1, 1, seq, cached + seq]`.
     pub(crate) fn forward(
         &self,
@@ -61,32 +64,32 @@ impl MixtureOfAttention {
         rotation: &Rotation,
         bias: &Tensor,
         past: Option<&LayerCache>,
-        watch: &mut Watch<'_>,
-    ) -> TensorResult<Attended> {
+        hook: &mut ActivationHook<'_>,
+    ) -> TensorResult<AttentionOutput> {
         let (batch, sequence, hidden) = x.dims3()?;
-        let heads = self.slots * self.kv_heads;
+        let heads = self.top_k * self.kv_heads;
         let tokens = x.reshape((batch * sequence, hidden))?; // [tokens, hidden]
-        let routes = self.router.forward(&tokens)?;
+        let routing = self.router.forward(&tokens)?;
 
-        let inputs = routes.spread(&tokens)?; // [rows, hidden]
-        let query = self.query.forward(&inputs, &routes, watch)?; // [rows, kv_heads * kv_channels]
+        let inputs = routing.repeat_tokens(&tokens)?; // [assignments, hidden]
+        let query = self.query.forward(&inputs, &routing, hook)?; // [assignments, kv_heads * kv_channels]
         let query = query.reshape((batch, sequence, heads, self.kv_channels))?; // [batch, seq, heads, kv_channels]
         let query = rotation.apply(&query)?; // [batch, seq, heads, kv_channels]
 
-        watch.show(&self.key_value_tensor, None, &tokens)?;
+        hook.call(&self.key_value_tensor, None, &tokens)?;
         let (key, value) = self.project_key_value(x)?; // 2 × [batch, seq, kv_heads, kv_channels]
         let key = rotation.apply(&key)?; // [batch, seq, kv_heads, kv_channels]
         let key = key.transpose(1, 2)?.contiguous()?; // [batch, kv_heads, seq, kv_channels]
         let value = value.transpose(1, 2)?.contiguous()?; // [batch, kv_heads, seq, kv_channels]
         let cache = LayerCache::extend(past, key, value)?;
 
-        let rows = self.attend(&query, &cache, bias)?; // [rows, kv_heads * kv_channels]
-        let outputs = self.output.forward(&rows, &routes, watch)?; // [rows, hidden]
-        let mixed = routes.combine(&outputs)?.broadcast_add(&self.bias)?; // [tokens, hidden]
+        let context = self.attend(&query, &cache, bias)?; // [assignments, kv_heads * kv_channels]
+        let outputs = self.output.forward(&context, &routing, hook)?; // [assignments, hidden]
+        let mixed = routing.combine(&outputs)?.broadcast_add(&self.bias)?; // [tokens, hidden]
 
-        Ok(Attended {
+        Ok(AttentionOutput {
             output: mixed.reshape((batch, sequence, hidden))?, // [batch, seq, hidden]
-            router_logits: routes.logits.reshape((batch, sequence, ()))?, // [batch, seq, experts]
+            router_logits: routing.logits.reshape((batch, sequence, ()))?, // [batch, seq, experts]
             cache,
         })
     }
@@ -101,28 +104,29 @@ impl MixtureOfAttention {
         Ok((key, value))
     }
 
-    /// Scaled dot-product attention from `query`, `[batch, seq, heads, kv_channels]`. The slots of a key head stand beside
-    /// the sequence, so that no key is repeated.
+    /// Scaled dot-product attention from `query`, `[batch, seq, heads, kv_channels]`, to
+    /// `[assignments, kv_heads * kv_channels]`. The query heads of a key head are moved to the sequence axis, so that no key
+    /// is repeated.
     fn attend(&self, query: &Tensor, cache: &LayerCache, bias: &Tensor) -> TensorResult<Tensor> {
         let (batch, sequence, _, _) = query.dims4()?;
-        let &Self { slots, kv_heads, kv_channels, .. } = self;
+        let &Self { top_k, kv_heads, kv_channels, .. } = self;
         let total = cache.key.dim(2)?;
 
         let query = query
-            .reshape((batch, sequence, slots, kv_heads, kv_channels))? // [batch, seq, slots, kv_heads, kv_channels]
-            .permute((0, 3, 2, 1, 4))? // [batch, kv_heads, slots, seq, kv_channels]
-            .reshape((batch, kv_heads, slots * sequence, kv_channels))?; // [batch, kv_heads, slots * seq, kv_channels]
-        let scores = query.matmul(&cache.key.t()?)?; // [batch, kv_heads, slots * seq, cached + seq]
-        let scores = (scores * (kv_channels as f64).powf(-0.5))?; // [batch, kv_heads, slots * seq, cached + seq]
+            .reshape((batch, sequence, top_k, kv_heads, kv_channels))? // [batch, seq, top_k, kv_heads, kv_channels]
+            .permute((0, 3, 2, 1, 4))? // [batch, kv_heads, top_k, seq, kv_channels]
+            .reshape((batch, kv_heads, top_k * sequence, kv_channels))?; // [batch, kv_heads, top_k * seq, kv_channels]
+        let scores = query.matmul(&cache.key.t()?)?; // [batch, kv_heads, top_k * seq, cached + seq]
+        let scores = (scores * (kv_channels as f64).powf(-0.5))?; // [batch, kv_heads, top_k * seq, cached + seq]
         let scores = scores
-            .reshape((batch, kv_heads, slots, sequence, total))? // [batch, kv_heads, slots, seq, cached + seq]
-            .broadcast_add(bias)?; // [batch, kv_heads, slots, seq, cached + seq]
-        let attention = softmax_last_dim(&scores)?; // [batch, kv_heads, slots, seq, cached + seq]
+            .reshape((batch, kv_heads, top_k, sequence, total))? // [batch, kv_heads, top_k, seq, cached + seq]
+            .broadcast_add(bias)?; // [batch, kv_heads, top_k, seq, cached + seq]
+        let attention = softmax_last_dim(&scores)?; // [batch, kv_heads, top_k, seq, cached + seq]
         attention
-            .reshape((batch, kv_heads, slots * sequence, total))? // [batch, kv_heads, slots * seq, cached + seq]
-            .matmul(&cache.value)? // [batch, kv_heads, slots * seq, kv_channels]
-            .reshape((batch, kv_heads, slots, sequence, kv_channels))? // [batch, kv_heads, slots, seq, kv_channels]
-            .permute((0, 3, 2, 1, 4))? // [batch, seq, slots, kv_heads, kv_channels]
-            .reshape((batch * sequence * slots, kv_heads * kv_channels)) // [rows, kv_heads * kv_channels]
+            .reshape((batch, kv_heads, top_k * sequence, total))? // [batch, kv_heads, top_k * seq, cached + seq]
+            .matmul(&cache.value)? // [batch, kv_heads, top_k * seq, kv_channels]
+            .reshape((batch, kv_heads, top_k, sequence, kv_channels))? // [batch, kv_heads, top_k, seq, kv_channels]
+            .permute((0, 3, 2, 1, 4))? // [batch, seq, top_k, kv_heads, kv_channels]
+            .reshape((batch * sequence * top_k, kv_heads * kv_channels)) // [assignments, kv_heads * kv_channels]
     }
 }

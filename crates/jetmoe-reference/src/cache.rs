@@ -1,3 +1,5 @@
+//! Key/value cache: keys and values of the tokens read so far, per layer.
+
 use candle_core::{Result as TensorResult, Tensor};
 use jetmoe_checkpoint::ModelConfig;
 
@@ -9,7 +11,7 @@ pub struct Cache {
     layers: Vec<LayerCache>,
 }
 
-/// What one layer remembers.
+/// Keys and values of one layer.
 #[derive(Debug, Clone)]
 pub struct LayerCache {
     /// Keys after rotation, `[batch, kv_heads, cached, kv_channels]`.
@@ -19,30 +21,30 @@ pub struct LayerCache {
 }
 
 impl Cache {
-    /// An empty cache, for the beginning of a text.
+    /// An empty cache.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Number of tokens of each sequence that were read, padding included.
+    /// Number of cached tokens per sequence, including padding.
     pub fn len(&self) -> usize {
         self.layers.first().and_then(|layer| layer.key.dims().get(2).copied()).unwrap_or(0)
     }
 
-    /// Whether nothing was read yet.
+    /// Whether no token is cached.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// One entry per layer; none while the cache is empty.
+    /// One entry per layer; none if the cache is empty.
     pub fn layers(&self) -> &[LayerCache] {
         &self.layers
     }
 
-    /// Forgets all but the first `tokens` tokens of each sequence; nothing if there are no more.
+    /// Keeps the first `tokens` tokens of each sequence, or all if there are fewer.
     ///
     /// # Errors
-    /// What Candle refuses; the cache is then what it was.
+    /// An error of Candle; the cache is then unchanged.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
         if tokens >= self.len() {
             return Ok(());
@@ -83,7 +85,7 @@ impl LayerCache {
         })
     }
 
-    /// What was remembered, followed by what is new.
+    /// Cached keys and values followed by new ones.
     pub(crate) fn extend(past: Option<&Self>, key: Tensor, value: Tensor) -> TensorResult<Self> {
         match past {
             None => Ok(LayerCache { key, value }),

@@ -1,3 +1,5 @@
+//! The error type of this crate.
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -5,26 +7,26 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A weight is missing or does not fit the configuration.
+    /// A weight is missing or does not match the configuration.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
-    /// A weight that takes the place of a checkpoint's cannot be read.
+    /// An override of a weight cannot be read.
     #[error("the weight {tensor} cannot be read: {source}")]
-    Replaced {
+    Override {
         /// Name of the checkpoint's tensor.
         tensor: String,
-        /// Why.
+        /// Why it cannot be read.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Candle could not compute a step, as when memory runs out or a tensor of the wrong shape was handed in.
-    #[error("the reference failed in {place}: {source}")]
+    /// Candle failed, for example for a tensor of the wrong shape.
+    #[error("the reference failed in {part}: {source}")]
     Tensor {
-        /// Which part of the model.
-        place: String,
-        /// What Candle said, with the shapes.
+        /// Part of the model.
+        part: String,
+        /// What Candle reported, with the shapes.
         source: candle_core::Error,
     },
-    /// There is nothing to compute.
+    /// The batch is empty.
     #[error(
         "a batch of {batch_size} sequences of {sequence_length} tokens is empty; give at least one token"
     )]
@@ -34,51 +36,49 @@ pub enum Error {
         /// New tokens of each.
         sequence_length: usize,
     },
-    /// An input holds another number of values than the batch needs.
-    #[error("{input} holds {found} values, expected {rows} × {columns} = {}", rows.saturating_mul(*columns))]
+    /// An input has another number of values than the batch.
+    #[error("{input} has {found} values, expected {rows} × {columns} = {}", rows.saturating_mul(*columns))]
     InputLength {
         /// The input's name.
         input: &'static str,
         /// Sequences in the batch.
         rows: usize,
-        /// Values that each of them needs.
+        /// Values of each of them.
         columns: usize,
-        /// Values there are.
+        /// Number of values.
         found: usize,
     },
-    /// An input holds a value that has no meaning.
+    /// An input has an invalid value.
     #[error("{input}[{sequence}, {index}] is {found}, expected {expected}")]
     InputValue {
         /// The input's name.
         input: &'static str,
-        /// Which sequence of the batch.
+        /// Index of the sequence.
         sequence: usize,
-        /// Where in the sequence.
+        /// Index in the sequence.
         index: usize,
         /// The value.
         found: i64,
-        /// What would be right.
+        /// The valid values.
         expected: String,
     },
-    /// The cache was filled by another model or for another batch.
-    #[error("the cache holds {found}, expected {expected}; begin with an empty cache")]
+    /// The cache is of another model or batch.
+    #[error("the cache has {found}, expected {expected}; begin with an empty cache")]
     CacheMismatch {
-        /// What this model and these inputs need.
+        /// What this model and these inputs require.
         expected: String,
         /// What is in the cache.
         found: String,
     },
-    /// The checkpoint has no such head.
-    #[error(
-        "the checkpoint has no {head}, so this output does not exist; use one that was saved with that head"
-    )]
+    /// The checkpoint does not have the head.
+    #[error("the checkpoint has no {head}, so it has no such output; use a checkpoint saved with that head")]
     MissingHead {
         /// Name of the head's weight.
         head: &'static str,
     },
-    /// A batch cannot be classified because nothing tells padding from text.
+    /// A batch cannot be classified without a padding token.
     #[error(
-        "config.json names no pad_token_id, so the last token of each of {batch_size} sequences is unknown; \
+        "config.json has no pad_token_id, so the last token of each of {batch_size} sequences is unknown; \
          classify one sequence at a time"
     )]
     NoPaddingToken {
@@ -88,8 +88,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Says where in the model Candle failed.
-    pub(crate) fn at(place: impl Into<String>) -> impl FnOnce(candle_core::Error) -> Self {
-        move |source| Error::Tensor { place: place.into(), source }
+    /// Adds the part of the model to an error of Candle.
+    pub(crate) fn at(part: impl Into<String>) -> impl FnOnce(candle_core::Error) -> Self {
+        move |source| Error::Tensor { part: part.into(), source }
     }
 }

@@ -1,9 +1,11 @@
+//! Linear layers with one matrix per expert. Mirrors `JetMoeParallelExperts` in transformers' `modeling_jetmoe.py`.
+
 use candle_core::{Result, Tensor};
 
-use crate::observer::Watch;
-use crate::router::Routes;
+use crate::observer::ActivationHook;
+use crate::router::TopK;
 
-/// A linear layer that each expert owns a copy of.
+/// A linear layer with one matrix per expert.
 #[derive(Debug)]
 pub(crate) struct ExpertLinear {
     tensor: String,
@@ -16,17 +18,23 @@ impl ExpertLinear {
         ExpertLinear { tensor: tensor.to_owned(), weight }
     }
 
-    /// Sends every row, `[rows, in]`, through its expert. An expert without rows is not touched.
-    pub(crate) fn forward(&self, rows: &Tensor, routes: &Routes, watch: &mut Watch<'_>) -> Result<Tensor> {
-        let mut outputs = Vec::with_capacity(routes.groups.len());
-        for group in &routes.groups {
-            let inputs = rows.index_select(&group.rows, 0)?; // [chosen, in]
-            watch.show(&self.tensor, Some(group.expert), &inputs)?;
+    /// Multiplies every row of `inputs`, `[assignments, in]`, with the matrix of its expert. An expert without rows is
+    /// not computed.
+    pub(crate) fn forward(
+        &self,
+        inputs: &Tensor,
+        routing: &TopK,
+        hook: &mut ActivationHook<'_>,
+    ) -> Result<Tensor> {
+        let mut outputs = Vec::with_capacity(routing.groups.len());
+        for group in &routing.groups {
+            let rows = inputs.index_select(&group.rows, 0)?; // [group, in]
+            hook.call(&self.tensor, Some(group.expert), &rows)?;
             let weight = self.weight.get(group.expert)?; // [out, in]
-            outputs.push(inputs.matmul(&weight.t()?)?); // [chosen, out]
+            outputs.push(rows.matmul(&weight.t()?)?); // [group, out]
         }
-        let grouped = Tensor::cat(&outputs, 0)?; // [rows, out], expert by expert
-        grouped.index_select(&routes.place_in_groups, 0) // [rows, out], token by token
+        let sorted = Tensor::cat(&outputs, 0)?; // [assignments, out], sorted by expert
+        sorted.index_select(&routing.inverse_permutation, 0) // [assignments, out], sorted by token
     }
 }
 
@@ -38,36 +46,36 @@ mod tests {
     use super::*;
     use crate::router::Router;
 
-    /// Routes over logits that the tokens themselves are.
-    fn routes(tokens: &Tensor, experts_per_token: usize) -> Routes {
+    /// Routing with the tokens themselves as router logits.
+    fn route(tokens: &Tensor, experts_per_token: usize) -> TopK {
         let identity = Tensor::eye(tokens.dim(1).unwrap(), DType::F32, &Device::Cpu).unwrap();
         Router::new(Linear::new(identity, None), experts_per_token).forward(tokens).unwrap()
     }
 
-    fn forward(experts: &ExpertLinear, tokens: &Tensor, routes: &Routes) -> Tensor {
-        let rows = routes.spread(tokens).unwrap();
-        experts.forward(&rows, routes, &mut Watch::nobody()).unwrap()
+    fn forward(experts: &ExpertLinear, tokens: &Tensor, routing: &TopK) -> Tensor {
+        let inputs = routing.repeat_tokens(tokens).unwrap();
+        experts.forward(&inputs, routing, &mut ActivationHook::none()).unwrap()
     }
 
     #[test]
     fn every_row_goes_through_its_own_expert() {
         let tokens = Tensor::new(&[[1.0_f32, 2.0], [4.0, 3.0], [5.0, 6.0]], &Device::Cpu).unwrap();
-        let routes = routes(&tokens, 1);
+        let routing = route(&tokens, 1);
         // expert 0 adds the two inputs, expert 1 multiplies the first by 10
         let experts =
             ExpertLinear::new("", Tensor::new(&[[[1.0_f32, 1.0]], [[10.0, 0.0]]], &Device::Cpu).unwrap());
-        let outputs = forward(&experts, &tokens, &routes);
+        let outputs = forward(&experts, &tokens, &routing);
         assert_eq!(outputs.to_vec2::<f32>().unwrap(), [[10.0], [7.0], [50.0]]);
     }
 
     #[test]
-    fn an_expert_no_token_chose_is_not_computed() {
+    fn an_expert_without_tokens_is_not_computed() {
         let tokens = Tensor::new(&[[1.0_f32, 2.0, 0.0], [4.0, 3.0, 0.0]], &Device::Cpu).unwrap();
-        let routes = routes(&tokens, 2);
+        let routing = route(&tokens, 2);
         // any product with this weight would be NaN
         let unused = [[f32::NAN, f32::NAN, f32::NAN]];
         let weight = Tensor::new(&[[[1.0_f32, 0.0, 0.0]], [[0.0, 1.0, 0.0]], unused], &Device::Cpu).unwrap();
-        let outputs = forward(&ExpertLinear::new("", weight), &tokens, &routes);
+        let outputs = forward(&ExpertLinear::new("", weight), &tokens, &routing);
         assert_eq!(outputs.to_vec2::<f32>().unwrap(), [[2.0], [1.0], [4.0], [3.0]]);
     }
 }

@@ -1,3 +1,7 @@
+//! Heads on the last hidden state, `[batch, seq, hidden]`: next-token logits `[batch, seq, vocab]`, and class logits
+//! `[batch, labels]`. Mirrors `JetMoeForCausalLM` and `JetMoeForSequenceClassification` in transformers'
+//! `modeling_jetmoe.py`.
+
 use candle_core::{Device, Tensor};
 use candle_nn::{Linear, Module};
 use jetmoe_checkpoint::names;
@@ -13,7 +17,7 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// `embedding` is the head where the two are tied.
+    /// `embedding` is the language-model head if the two are tied.
     pub(crate) fn load(weights: Weights<'_>, embedding: &Tensor) -> Result<Self> {
         let config = weights.config();
         let exists = |name| weights.checkpoint.tensors().contains(name);
@@ -56,8 +60,8 @@ impl Heads {
     }
 }
 
-/// Row of every sequence's last token, in the batch's tokens counted through. Padding may stand on either side; a
-/// sequence of padding alone is read at its first token, as transformers does.
+/// Row of every sequence's last token in the flattened batch. Padding may be on either side; for a sequence of padding
+/// only it is the first token, as in transformers.
 fn last_tokens(
     input_ids: &[i64],
     batch: usize,
@@ -94,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sequence_is_classified_at_its_last_token_that_is_no_padding() {
+    fn a_sequence_is_classified_at_its_last_token_that_is_not_padding() {
         let left = [0, 0, 5, 6];
         let right = [5, 6, 0, 0];
         let inside = [5, 0, 7, 0];
@@ -103,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_of_padding_alone_is_classified_at_its_first_token() {
+    fn a_sequence_of_padding_only_is_classified_at_its_first_token() {
         assert_eq!(last_tokens(&[4, 4, 7, 4, 4, 4], 2, 3, Some(4)).unwrap(), [2, 3]);
     }
 

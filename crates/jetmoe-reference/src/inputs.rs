@@ -1,16 +1,18 @@
+//! Inputs of one call, with their validation.
+
 use candle_core::{Device, Result as TensorResult, Tensor};
 use jetmoe_checkpoint::ModelConfig;
 
 use crate::{Error, Result};
 
-/// What one call reads, row-major, with `cached` for the length of the cache it continues.
+/// Inputs of one call, row-major. `cached` is the length of the cache that it continues.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
     /// New tokens, `[batch_size, sequence_length]`.
     pub input_ids: &'a [i64],
-    /// 1 for every token that counts, cached or new, and 0 for padding, `[batch_size, cached + sequence_length]`.
+    /// 1 for every token, cached or new, and 0 for padding, `[batch_size, cached + sequence_length]`.
     pub attention_mask: &'a [i64],
-    /// Position of every new token in its text, `[batch_size, sequence_length]`; for padding any, 0 by custom.
+    /// Position of every new token in its sequence, `[batch_size, sequence_length]`; any for padding, 0 by convention.
     pub position_ids: &'a [i64],
     /// Sequences in the batch.
     pub batch_size: usize,

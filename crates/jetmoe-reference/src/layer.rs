@@ -1,3 +1,5 @@
+//! A decoder layer. Mirrors `JetMoeDecoderLayer` in transformers' `modeling_jetmoe.py`.
+
 use candle_core::{Result as TensorResult, Tensor};
 use jetmoe_checkpoint::{ModelConfig, names};
 
@@ -6,11 +8,11 @@ use crate::attention::MixtureOfAttention;
 use crate::cache::LayerCache;
 use crate::mlp::MixtureOfMlps;
 use crate::norm::RmsNorm;
-use crate::observer::Watch;
+use crate::observer::ActivationHook;
 use crate::rotary::Rotation;
 use crate::weights::Weights;
 
-/// Attention and MLP, each behind a norm and beside the residual.
+/// Attention and MLP, each with a norm before it and a residual connection around it.
 #[derive(Debug)]
 pub(crate) struct DecoderLayer {
     input_norm: RmsNorm,
@@ -43,19 +45,19 @@ impl DecoderLayer {
         rotation: &Rotation,
         bias: &Tensor,
         past: Option<&LayerCache>,
-        watch: &mut Watch<'_>,
+        hook: &mut ActivationHook<'_>,
     ) -> TensorResult<LayerOutput> {
         let normed = self.input_norm.forward(x)?; // [batch, seq, hidden]
-        let attended = self.attention.forward(&normed, rotation, bias, past, watch)?;
-        let x = (x + attended.output)?; // [batch, seq, hidden]
+        let attention = self.attention.forward(&normed, rotation, bias, past, hook)?;
+        let x = (x + attention.output)?; // [batch, seq, hidden]
 
         let normed = self.post_attention_norm.forward(&x)?; // [batch, seq, hidden]
-        let (mixed, mlp_router_logits) = self.mlp.forward(&normed, watch)?;
+        let (mixed, mlp_router_logits) = self.mlp.forward(&normed, hook)?;
         Ok(LayerOutput {
             hidden_state: (x + mixed)?, // [batch, seq, hidden]
-            attention_router_logits: attended.router_logits,
+            attention_router_logits: attention.router_logits,
             mlp_router_logits,
-            cache: attended.cache,
+            cache: attention.cache,
         })
     }
 }

@@ -1,3 +1,5 @@
+//! The model run one layer at a time, for checkpoints that do not fit into memory as float32.
+
 use candle_core::Tensor;
 use jetmoe_checkpoint::{Checkpoint, names};
 
@@ -5,13 +7,13 @@ use crate::inputs::Inputs;
 use crate::layer::DecoderLayer;
 use crate::mask::attention_bias;
 use crate::model::embed;
-use crate::observer::{Observer, Watch};
+use crate::observer::{ActivationHook, Observer};
 use crate::rotary::Rotary;
 use crate::weights::Weights;
 use crate::{Error, Result};
 
-/// The model run one layer at a time, for all sequences at once. Memory holds one layer in float32, 1.4 GB for
-/// JetMoE-8B, and one hidden state a token, so the size of the checkpoint does not matter.
+/// Runs all sequences through one layer at a time. Memory holds one layer in float32 (1.4 GB for JetMoE-8B) and one
+/// hidden state per token, whatever the size of the checkpoint.
 ///
 /// ```no_run
 /// # use jetmoe_reference::{LayerwiseReference, Observer};
@@ -35,19 +37,19 @@ use crate::{Error, Result};
 pub struct LayerwiseReference<'a> {
     weights: Weights<'a>,
     rotary: Rotary,
-    /// `[1, seq, hidden]` of every sequence, before the layer that comes next.
+    /// `[1, seq, hidden]` of every sequence, before the next layer.
     states: Vec<Tensor>,
     next: usize,
 }
 
 impl<'a> LayerwiseReference<'a> {
-    /// Looks up the embeddings of sequences of token ids.
+    /// Embeds sequences of token ids.
     ///
     /// # Errors
-    /// An empty sequence, an id that the model does not have, or a weight that is missing or has another shape than the
-    /// configuration says.
+    /// An empty sequence, an id beyond the vocabulary, or a weight that is missing or has another shape than in the
+    /// configuration.
     pub fn new(checkpoint: &'a Checkpoint, sequences: &[Vec<u32>]) -> Result<Self> {
-        let weights = Weights { checkpoint, replaced: None };
+        let weights = Weights { checkpoint, overrides: None };
         let config = checkpoint.config();
         let embedding = weights.tensor(names::EMBEDDING, &[config.vocab_size, config.hidden_size])?;
         let embedded = sequences.iter().map(|sequence| {
@@ -72,11 +74,11 @@ impl<'a> LayerwiseReference<'a> {
         })
     }
 
-    /// Reads the next layer's weights, runs all sequences through it and drops the weights. Returns the layer's number;
-    /// `None` if there is none left.
+    /// Loads the next layer, runs all sequences through it and drops its weights. Returns the layer's index; `None` after
+    /// the last layer.
     ///
     /// # Errors
-    /// A weight that is missing or has another shape than the configuration says.
+    /// A weight that is missing or has another shape than in the configuration.
     pub fn next_layer(&mut self, observer: &mut dyn Observer) -> Result<Option<usize>> {
         let index = self.next;
         if index == self.weights.config().num_hidden_layers {
@@ -89,7 +91,7 @@ impl<'a> LayerwiseReference<'a> {
                 let position_ids = Tensor::from_vec(positions(sequence), (1, sequence), state.device())?; // [1, seq]
                 let rotation = self.rotary.at(&position_ids)?;
                 let bias = attention_bias(&position_ids.ones_like()?, 0)?; // [1, 1, 1, seq, seq]
-                layer.forward(state, &rotation, &bias, None, &mut Watch::by(observer))
+                layer.forward(state, &rotation, &bias, None, &mut ActivationHook::new(observer))
             };
             let output = run().map_err(Error::at(format!("layer {index}")))?;
             *state = output.hidden_state; // [1, seq, hidden]
@@ -99,8 +101,8 @@ impl<'a> LayerwiseReference<'a> {
         Ok(Some(index))
     }
 
-    /// Runs the layers that are left and the final norm: `[1, seq, hidden]` of every sequence. They are the inputs of the
-    /// language-model head, which `observer` sees too.
+    /// Runs the remaining layers and the final norm: `[1, seq, hidden]` of every sequence. `observer` receives them as the
+    /// inputs of the language-model head.
     ///
     /// # Errors
     /// As [`LayerwiseReference::next_layer`].
@@ -113,7 +115,7 @@ impl<'a> LayerwiseReference<'a> {
         for state in &self.states {
             let mut run = || {
                 let normed = final_norm.forward(state)?; // [1, seq, hidden]
-                Watch::by(observer).show(head, None, &normed)?;
+                ActivationHook::new(observer).call(head, None, &normed)?;
                 Ok(normed)
             };
             last.push(run().map_err(Error::at("the final norm"))?);

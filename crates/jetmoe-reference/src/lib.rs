@@ -1,7 +1,8 @@
-//! JetMoE in Candle, float32, written from the model's definition (transformers' `JetMoe`, v5.23): the judge of every
-//! other backend. It shares no graph code with them, so that a mistake cannot agree with itself.
+//! JetMoE in Candle, in float32, written from the model's definition (transformers' `JetMoe`, v5.23). Every other backend
+//! is compared with it. It shares no code with the graph, so that both cannot have the same bug.
 //!
-//! It is written to be read: one file per part of the model, and every step says the shape of what it made.
+//! It is written to be read: one file per part of the model, mirroring `jetmoe-graph`'s `model` folder, and a comment with
+//! the shape after every step.
 //!
 //! ```no_run
 //! use jetmoe_reference::{Cache, Inputs, Reference};
@@ -44,4 +45,4 @@ pub use inputs::Inputs;
 pub use layerwise::LayerwiseReference;
 pub use model::{Outputs, Reference};
 pub use observer::Observer;
-pub use weights::ReplacedWeights;
+pub use weights::WeightOverrides;

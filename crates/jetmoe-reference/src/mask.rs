@@ -1,16 +1,19 @@
+//! Attention mask: causal, without padding, as a bias on the attention scores. Mirrors `create_causal_mask` as used in
+//! transformers' `modeling_jetmoe.py`.
+
 use candle_core::{DType, Device, Result, Tensor};
 
-/// What is added to attention scores, `[batch, 1, 1, seq, cached + seq]`: 0 where the query may see the key, else the
-/// least float32. A query sees the keys up to its own whose `attention_mask` `[batch, cached + seq]` is 1. The bias is
-/// finite so that the query of a padding token, which sees nothing, gives numbers and not NaN.
+/// Bias on attention scores, `[batch, 1, 1, seq, cached + seq]`: 0 where the query may attend to the key, else the
+/// smallest float32. A query attends to keys up to its own position whose `attention_mask`, `[batch, cached + seq]`, is 1.
+/// The bias is finite, so that the query of a padding token, which attends to no key, does not give NaN.
 pub(crate) fn attention_bias(attention_mask: &Tensor, cached: usize) -> Result<Tensor> {
     let (batch, total) = attention_mask.dims2()?;
     let sequence = total - cached;
     let keys = Tensor::arange(0, total as i64, &Device::Cpu)?.unsqueeze(0)?; // [1, cached + seq]
     let queries = Tensor::arange(cached as i64, total as i64, &Device::Cpu)?.unsqueeze(1)?; // [seq, 1]
     let causal = keys.broadcast_le(&queries)?; // [seq, cached + seq]
-    let counts = attention_mask.to_dtype(DType::U8)?.unsqueeze(1)?; // [batch, 1, cached + seq]
-    let visible = causal.broadcast_mul(&counts)?; // [batch, seq, cached + seq]
+    let is_token = attention_mask.to_dtype(DType::U8)?.unsqueeze(1)?; // [batch, 1, cached + seq]
+    let visible = causal.broadcast_mul(&is_token)?; // [batch, seq, cached + seq]
     let zero = Tensor::zeros((batch, sequence, total), DType::F32, &Device::Cpu)?; // [batch, seq, cached + seq]
     let least = Tensor::full(f32::MIN, (batch, sequence, total), &Device::Cpu)?; // [batch, seq, cached + seq]
     visible.where_cond(&zero, &least)?.reshape((batch, 1, 1, sequence, total)) // [batch, 1, 1, seq, cached + seq]
@@ -33,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_sees_itself_and_what_came_before_but_no_padding() {
+    fn a_query_attends_to_itself_and_earlier_keys_but_not_to_padding() {
         let (no, yes) = (false, true);
         assert_eq!(
             visible(&[1, 1, 1, 0, 1, 1], 2, 0),
@@ -42,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_after_a_cache_sees_the_cached_tokens_that_count() {
+    fn a_query_after_a_cache_attends_to_cached_tokens_but_not_to_padding() {
         let (no, yes) = (false, true);
         assert_eq!(visible(&[0, 1, 1, 1], 1, 2), [[[no, yes, yes, no], [no, yes, yes, yes]]]);
     }

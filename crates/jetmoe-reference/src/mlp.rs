@@ -1,14 +1,17 @@
+//! Feed-forward half of a decoder layer: a mixture of gated MLPs. Mirrors `JetMoeMoE` in transformers'
+//! `modeling_jetmoe.py`.
+
 use candle_core::{Result as TensorResult, Tensor};
 use jetmoe_checkpoint::Activation;
 use jetmoe_checkpoint::names::{self, Mixture};
 
 use crate::Result;
 use crate::experts::ExpertLinear;
-use crate::observer::Watch;
+use crate::observer::ActivationHook;
 use crate::router::Router;
 use crate::weights::Weights;
 
-/// Mixture of MLP experts, each of them gated: output(activation(gate(x)) · up(x)).
+/// Mixture of gated MLPs: output(activation(gate(x)) · up(x)).
 #[derive(Debug)]
 pub(crate) struct MixtureOfMlps {
     router: Router,
@@ -33,20 +36,24 @@ impl MixtureOfMlps {
     }
 
     /// Returns the output, `[batch, seq, hidden]`, and the router logits, `[batch, seq, experts]`.
-    pub(crate) fn forward(&self, x: &Tensor, watch: &mut Watch<'_>) -> TensorResult<(Tensor, Tensor)> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        hook: &mut ActivationHook<'_>,
+    ) -> TensorResult<(Tensor, Tensor)> {
         let (batch, sequence, hidden) = x.dims3()?;
         let tokens = x.reshape((batch * sequence, hidden))?; // [tokens, hidden]
-        let routes = self.router.forward(&tokens)?;
+        let routing = self.router.forward(&tokens)?;
 
-        let inputs = routes.spread(&tokens)?; // [rows, hidden]
-        let projected = self.input.forward(&inputs, &routes, watch)?; // [rows, 2 * intermediate]
-        let halves = projected.chunk(2, 1)?; // 2 × [rows, intermediate]
-        let gated = (activate(self.activation, &halves[0])? * &halves[1])?; // [rows, intermediate]
-        let outputs = self.output.forward(&gated, &routes, watch)?; // [rows, hidden]
+        let inputs = routing.repeat_tokens(&tokens)?; // [assignments, hidden]
+        let projected = self.input.forward(&inputs, &routing, hook)?; // [assignments, 2 * intermediate]
+        let halves = projected.chunk(2, 1)?; // 2 × [assignments, intermediate]
+        let gated = (activate(self.activation, &halves[0])? * &halves[1])?; // [assignments, intermediate]
+        let outputs = self.output.forward(&gated, &routing, hook)?; // [assignments, hidden]
 
-        let mixed = routes.combine(&outputs)?.broadcast_add(&self.bias)?; // [tokens, hidden]
+        let mixed = routing.combine(&outputs)?.broadcast_add(&self.bias)?; // [tokens, hidden]
         let mixed = mixed.reshape((batch, sequence, hidden))?; // [batch, seq, hidden]
-        let router_logits = routes.logits.reshape((batch, sequence, ()))?; // [batch, seq, experts]
+        let router_logits = routing.logits.reshape((batch, sequence, ()))?; // [batch, seq, experts]
         Ok((mixed, router_logits))
     }
 }

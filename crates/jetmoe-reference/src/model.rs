@@ -1,3 +1,6 @@
+//! The whole model: embedding, decoder layers, final norm, heads. Mirrors `JetMoeModel` in transformers'
+//! `modeling_jetmoe.py`.
+
 use candle_core::{Result as TensorResult, Tensor};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig, names};
 
@@ -7,12 +10,12 @@ use crate::inputs::Inputs;
 use crate::layer::DecoderLayer;
 use crate::mask::attention_bias;
 use crate::norm::RmsNorm;
-use crate::observer::Watch;
+use crate::observer::ActivationHook;
 use crate::rotary::Rotary;
-use crate::weights::{ReplacedWeights, Weights};
+use crate::weights::{WeightOverrides, Weights};
 use crate::{Error, Result};
 
-/// The model with its weights in float32. It is never changed by use; share it by `Arc`.
+/// The model with its weights in float32. It is immutable; share it with an `Arc`.
 #[derive(Debug)]
 pub struct Reference {
     config: ModelConfig,
@@ -23,11 +26,11 @@ pub struct Reference {
     heads: Heads,
 }
 
-/// Everything that one call computed for its new tokens.
+/// Outputs of one call for its new tokens.
 #[derive(Debug, Clone)]
 pub struct Outputs {
-    /// `[batch, seq, hidden]`, one more than there are layers: 0 is the embedding, i the output of layer i − 1, before
-    /// the final norm.
+    /// `[batch, seq, hidden]`, number of layers + 1: 0 is the embedding, i the output of layer i − 1, before the final
+    /// norm.
     pub hidden_states: Vec<Tensor>,
     /// `[batch, seq, hidden]`, after the final norm.
     pub last_hidden_state: Tensor,
@@ -42,17 +45,17 @@ impl Reference {
     /// the classification head if there is one.
     ///
     /// # Errors
-    /// A weight that is missing or has another shape than the configuration says.
+    /// A weight that is missing or has another shape than in the configuration.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
-        Self::load_weights(Weights { checkpoint, replaced: None })
+        Self::load_weights(Weights { checkpoint, overrides: None })
     }
 
-    /// As [`Reference::load`], with other weights in place of some or all of the checkpoint's.
+    /// As [`Reference::load`], with other values for some or all weights.
     ///
     /// # Errors
-    /// As [`Reference::load`], and what keeps a replaced weight from being read.
-    pub fn load_replaced(checkpoint: &Checkpoint, replaced: &dyn ReplacedWeights) -> Result<Self> {
-        Self::load_weights(Weights { checkpoint, replaced: Some(replaced) })
+    /// As [`Reference::load`], and an override that cannot be read.
+    pub fn load_with_overrides(checkpoint: &Checkpoint, overrides: &dyn WeightOverrides) -> Result<Self> {
+        Self::load_weights(Weights { checkpoint, overrides: Some(overrides) })
     }
 
     fn load_weights(weights: Weights<'_>) -> Result<Self> {
@@ -77,10 +80,10 @@ impl Reference {
         &self.config
     }
 
-    /// Reads new tokens after those in `cache` and adds them to it.
+    /// Runs the model over new tokens and appends them to `cache`.
     ///
     /// # Errors
-    /// Inputs that do not fit the model, each other or the cache. The cache is then unchanged.
+    /// Inputs that do not match the model, each other or the cache. The cache is then unchanged.
     pub fn forward(&self, inputs: &Inputs<'_>, cache: &mut Cache) -> Result<Outputs> {
         let cached = cache.len();
         inputs.check(&self.config, cached)?;
@@ -103,7 +106,7 @@ impl Reference {
         let mut layer_caches = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let output = layer
-                .forward(&x, &rotation, &bias, cache.layers().get(index), &mut Watch::nobody())
+                .forward(&x, &rotation, &bias, cache.layers().get(index), &mut ActivationHook::none())
                 .map_err(Error::at(format!("layer {index}")))?;
             x = output.hidden_state; // [batch, seq, hidden]
             hidden_states.push(x.clone());
@@ -116,8 +119,8 @@ impl Reference {
         Ok(Outputs { hidden_states, last_hidden_state, attention_router_logits, mlp_router_logits })
     }
 
-    /// Logits of the next token after each token, `[batch, seq, vocab]`, from [`Outputs::last_hidden_state`] or a part of
-    /// it, `[batch, seq, hidden]`.
+    /// Next-token logits of every token, `[batch, seq, vocab]`, from [`Outputs::last_hidden_state`] or a part of it,
+    /// `[batch, seq, hidden]`.
     ///
     /// # Errors
     /// [`Error::MissingHead`] if the head is not tied and the checkpoint has none.
@@ -125,8 +128,8 @@ impl Reference {
         self.heads.logits(last_hidden_state)
     }
 
-    /// Logits of the classes, `[batch, labels]`, from [`Outputs::last_hidden_state`], `[batch, seq, hidden]`, and the
-    /// ids it was computed from, `[batch, seq]`. A sequence is read at its last token whose id is not `pad_token_id`.
+    /// Class logits, `[batch, labels]`, from [`Outputs::last_hidden_state`], `[batch, seq, hidden]`, and the ids it was
+    /// computed from, `[batch, seq]`. They are computed at each sequence's last token whose id is not `pad_token_id`.
     ///
     /// # Errors
     /// [`Error::MissingHead`] if the checkpoint has no classification head; [`Error::NoPaddingToken`] for several

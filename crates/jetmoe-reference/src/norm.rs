@@ -1,3 +1,6 @@
+//! Normalization before attention, before the MLP and before the heads. Mirrors `JetMoeRMSNorm` in transformers'
+//! `modeling_jetmoe.py`.
+
 use candle_core::{D, Result, Tensor};
 
 /// Root mean square norm (<https://arxiv.org/abs/1910.07467>): x / √(mean(x²) + ε) · weight.

@@ -1,5 +1,6 @@
-//! Rotary position embedding (<https://arxiv.org/abs/2104.09864>), half-split, with the frequency scalings that
-//! transformers' `modeling_rope_utils` defines.
+//! Rotary position embedding (<https://arxiv.org/abs/2104.09864>), half-split, on query and key. Mirrors
+//! `JetMoeRotaryEmbedding` in transformers' `modeling_jetmoe.py`, with the frequency scalings of
+//! `modeling_rope_utils.py`.
 
 use std::f64::consts::TAU;
 
@@ -22,7 +23,7 @@ pub(crate) struct Rotation {
 
 impl Rotary {
     pub(crate) fn new(parameters: &RopeParameters, kv_channels: usize) -> Result<Self> {
-        // rounded once, here; angles, cosines and sines are float32
+        // rounded to float32 once, here; angles, cosines and sines are float32
         let frequencies: Vec<f32> = inverse_frequencies(parameters, kv_channels)
             .into_iter()
             .map(|frequency| frequency as f32)
@@ -52,12 +53,12 @@ impl Rotation {
         let half = x.dim(D::Minus1)? / 2;
         let first = x.narrow(D::Minus1, 0, half)?; // [batch, seq, heads, kv_channels / 2]
         let second = x.narrow(D::Minus1, half, half)?; // [batch, seq, heads, kv_channels / 2]
-        let turned = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?; // [batch, seq, heads, kv_channels]
-        x.broadcast_mul(&self.cos)? + turned.broadcast_mul(&self.sin)? // [batch, seq, heads, kv_channels]
+        let rotated = Tensor::cat(&[&second.neg()?, &first], D::Minus1)?; // [batch, seq, heads, kv_channels]
+        x.broadcast_mul(&self.cos)? + rotated.broadcast_mul(&self.sin)? // [batch, seq, heads, kv_channels]
     }
 }
 
-/// One inverse frequency for each pair of channels.
+/// One inverse frequency per pair of channels, `[kv_channels / 2]`.
 fn inverse_frequencies(parameters: &RopeParameters, kv_channels: usize) -> Vec<f64> {
     let &RopeParameters { theta, ref scaling } = parameters;
     let width = kv_channels as f64;
@@ -73,19 +74,19 @@ fn inverse_frequencies(parameters: &RopeParameters, kv_channels: usize) -> Vec<f
             truncate,
             attention_factor: _,
         } => {
-            // the pair of channels, as a real number, that turns `rotations` times within the trained context
-            let pair_turning = |rotations: f64| {
+            // index of the pair of channels, as a real number, that rotates `rotations` times within the trained context
+            let pair_rotating = |rotations: f64| {
                 width * (original_max_position_embeddings as f64 / (rotations * TAU)).ln()
                     / (2.0 * theta.ln())
             };
-            let (first, last) = match (pair_turning(beta_fast), pair_turning(beta_slow)) {
+            let (first, last) = match (pair_rotating(beta_fast), pair_rotating(beta_slow)) {
                 (fast, slow) if truncate => (fast.floor(), slow.ceil()),
                 bounds => bounds,
             };
             let first = first.max(0.0);
             // transformers' bound: channels, not pairs of them
             let last = last.min(width - 1.0);
-            // transformers' step of a thousandth where the ramp has no length
+            // transformers' minimum length of the ramp
             let length = if first == last { 0.001 } else { last - first };
             frequencies
                 .enumerate()

@@ -1,3 +1,5 @@
+//! The checkpoint's weights as float32 tensors.
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
 use jetmoe_checkpoint::{Checkpoint, Dtype, ModelConfig};
@@ -6,12 +8,12 @@ use crate::experts::ExpertLinear;
 use crate::norm::RmsNorm;
 use crate::{Error, Result};
 
-/// Weights that take the place of a checkpoint's own, such as those that rounding has made of them.
-pub trait ReplacedWeights {
-    /// The tensor of that name, row-major; `None` to keep the checkpoint's.
+/// Values that replace a checkpoint's weights, for example dequantized ones.
+pub trait WeightOverrides {
+    /// The tensor of that name, row-major; `None` for the checkpoint's own.
     ///
     /// # Errors
-    /// Whatever kept it from being read.
+    /// Why it cannot be read.
     fn tensor(
         &self,
         name: &str,
@@ -19,11 +21,11 @@ pub trait ReplacedWeights {
     ) -> Result<Option<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// The checkpoint's weights as float32 tensors.
+/// Loads weights of a checkpoint, or their overrides, as float32 tensors.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
-    pub(crate) replaced: Option<&'a dyn ReplacedWeights>,
+    pub(crate) overrides: Option<&'a dyn WeightOverrides>,
 }
 
 impl Weights<'_> {
@@ -32,9 +34,9 @@ impl Weights<'_> {
     }
 
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let replaced = self.replaced.map_or(Ok(None), |replaced| replaced.tensor(name, shape));
-        let replaced = replaced.map_err(|source| Error::Replaced { tensor: name.to_owned(), source })?;
-        if let Some(values) = replaced {
+        let values = self.overrides.map_or(Ok(None), |overrides| overrides.tensor(name, shape));
+        let values = values.map_err(|source| Error::Override { tensor: name.to_owned(), source })?;
+        if let Some(values) = values {
             return Tensor::from_vec(values, shape, &Device::Cpu).map_err(Error::at(name));
         }
         let view = self.checkpoint.tensor(name, shape)?;

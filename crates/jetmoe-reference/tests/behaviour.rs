@@ -1,4 +1,4 @@
-//! What a caller may rely on: the cache, padding, and an error for every wrong input.
+//! Behaviour that callers rely on: the cache, padding, and an error for every invalid input.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -132,7 +132,7 @@ fn a_token_beyond_the_vocabulary_is_refused_with_its_place() {
 #[test]
 fn a_mask_that_leaves_out_the_cached_tokens_is_refused() {
     let error = refused(|inputs| inputs.attention_mask = &[1; 2]);
-    assert_eq!(error.to_string(), "attention_mask holds 2 values, expected 1 × 5 = 5");
+    assert_eq!(error.to_string(), "attention_mask has 2 values, expected 1 × 5 = 5");
 }
 
 #[test]

@@ -42,21 +42,21 @@ pub enum Error {
     /// No backend of this build has the device.
     #[error("no backend of this build computes on the device {device}")]
     NoBackend {
-        /// The device that was asked for.
+        /// The requested device.
         device: String,
     },
     /// The backend does not have the device.
     #[error("{backend} computes on the CPU only, and the device is {device}")]
     CpuOnly {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
-        /// The device that was asked for.
+        /// The requested device.
         device: String,
     },
     /// The backend cannot run such graphs.
     #[error("{backend} cannot run {precision} graphs of the {profile} profile: {reason}")]
     Unsupported {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
         /// Precision of the graph.
         precision: Precision,
@@ -68,7 +68,7 @@ pub enum Error {
     /// The graph will not fit in memory.
     #[error("{} takes about {} of memory in {backend}, and {} are left", graph.display(), gigabytes(*needed), gigabytes(*available))]
     Memory {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
         /// The graph file.
         graph: PathBuf,
@@ -147,7 +147,7 @@ pub enum Error {
     /// The graph does not have an output.
     #[error("the graph has no output {name}; it has: {}", available.join(", "))]
     MissingOutput {
-        /// What was asked for.
+        /// The requested value.
         name: OutputName,
         /// What there is.
         available: Vec<String>,

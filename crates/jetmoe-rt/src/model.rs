@@ -77,7 +77,7 @@ impl Model {
     /// Starts a session with an empty cache.
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     pub fn session(&self) -> Result<Session> {
         Ok(Session::new(self.graph.start()?, self.config.clone(), self.task.has_cache()))
     }
@@ -86,7 +86,7 @@ impl Model {
     /// option.
     ///
     /// # Errors
-    /// A file that cannot be written, or what the backend refuses.
+    /// A file that cannot be written, or an error of the backend.
     pub fn finish_trace(&self) -> Result<()> {
         Ok(self.graph.finish_trace()?)
     }

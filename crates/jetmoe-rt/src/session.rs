@@ -178,7 +178,7 @@ impl Session {
     /// A copy of the cache, see [`GraphSession::cache`].
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     pub fn cache(&self) -> Result<TensorMap> {
         Ok(self.graph.cache()?)
     }

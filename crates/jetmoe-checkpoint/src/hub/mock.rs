@@ -1,4 +1,4 @@
-//! A hub of one model on this machine, with what hf-hub asks for and a record of it.
+//! A local hub with one model. It serves the requests of hf-hub and records them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,20 +12,20 @@ use serde_json::json;
 pub(super) const ID: &str = "jetmoe/jetmoe-mini";
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// Answers instead of the usual one: status, `X-Error-Code`, `X-Error-Message`.
+/// An error response: status, `X-Error-Code`, `X-Error-Message`.
 pub(super) type Refusal = (u16, &'static str, &'static str);
 
-/// What the hub holds and how it behaves.
+/// Files of the model, and how the hub responds.
 #[derive(Default)]
 pub(super) struct Contents {
     pub(super) files: BTreeMap<String, Vec<u8>>,
-    /// Branches and tags beside `main`.
+    /// Branches and tags other than `main`.
     pub(super) revisions: Vec<&'static str>,
-    /// Without this token everything is refused with 401.
+    /// Requests without this token get status 401.
     pub(super) token: Option<&'static str>,
-    /// Answers every request.
+    /// Response to every request.
     pub(super) refusal: Option<Refusal>,
-    /// Answers the download (not the question for its size) of this file.
+    /// Response to the download (not to the HEAD request) of this file.
     pub(super) broken_file: Option<(&'static str, Refusal)>,
 }
 
@@ -48,7 +48,7 @@ impl MockHub {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
-                // a client that hangs up early is its own affair
+                // ignore a client that disconnects early
                 let _ = answer(connection.unwrap(), &contents, &seen);
             }
         });

@@ -19,7 +19,7 @@ fn files(names: &[&str]) -> BTreeMap<String, Vec<u8>> {
     names.iter().map(|name| ((*name).to_owned(), format!("contents of {name}").into_bytes())).collect()
 }
 
-/// A repository with one file of weights and files that nobody needs.
+/// A repository with one file of weights, and files that a checkpoint does not need.
 fn single() -> Contents {
     let files = files(&[
         names::CONFIG,
@@ -79,7 +79,7 @@ fn listing(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Fetches from a hub that refuses, and returns message and advice.
+/// Message and advice of a download that fails.
 fn refused(contents: Contents, adjust: impl FnOnce(&mut Settings)) -> String {
     let (hub, cache) = (MockHub::serve(contents), cache());
     let mut settings = settings(&hub.endpoint, &cache);

@@ -147,7 +147,7 @@ fn the_error_names_the_file_and_lists_one_problem_a_line() {
         error,
         format!(
             "{} is not a valid JetMoE configuration:\n  \
-             - glu: is false; only models with it exist, and only they are supported\n  \
+             - glu: is false; only true is supported\n  \
              - moe_top_k: is 1, but num_experts_per_tok is 2; keep one of them",
             file.display()
         )
@@ -192,7 +192,7 @@ fn an_unknown_activation_is_refused_with_the_known_ones() {
 fn more_experts_per_token_than_experts_are_refused() {
     assert_eq!(
         problems(&config_with("num_experts_per_tok", json!(4))),
-        ["num_experts_per_tok: is 4, more than the 3 experts there are"]
+        ["num_experts_per_tok: is 4, more than num_local_experts, which is 3"]
     );
 }
 
@@ -219,7 +219,7 @@ fn the_architecture_says_what_the_model_was_trained_as() {
 
 #[test]
 fn a_file_that_is_no_jetmoe_configuration_is_refused() {
-    assert_eq!(problems(&json!([1, 2])), ["config.json: is no JSON object"]);
+    assert_eq!(problems(&json!([1, 2])), ["config.json: is not a JSON object"]);
     assert_eq!(problems(&json!({})), ["model_type: is missing, expected \"jetmoe\""]);
     assert_eq!(problems(&json!({ "model_type": 3 })), ["model_type: is 3, expected a string"]);
 }

@@ -58,7 +58,7 @@ fn two_ways_that_disagree_are_refused() {
     });
     assert_eq!(
         read(scaling),
-        Err(vec!["rope_scaling: means something else than rope_parameters; keep one of them".to_owned()])
+        Err(vec!["rope_scaling: contradicts rope_parameters; keep one of them".to_owned()])
     );
     let theta = json!({ "rope_theta": 1e4, "rope_parameters": { "rope_theta": 5e5 } });
     assert_eq!(
@@ -92,7 +92,7 @@ fn a_problem_names_the_key_that_the_file_has() {
 fn linear_needs_its_factor() {
     assert_eq!(
         parameters(json!({ "rope_type": "linear" })),
-        Err(vec!["rope_parameters.factor: is missing, but this rope_type needs it".to_owned()])
+        Err(vec!["rope_parameters.factor: is missing; this rope_type requires it".to_owned()])
     );
 }
 
@@ -182,7 +182,7 @@ fn a_null_factor_of_yarn_is_the_ratio_of_the_lengths_and_a_missing_one_a_problem
     assert_eq!(factor, 4.0);
     assert_eq!(
         parameters(json!({ "rope_type": "yarn", "original_max_position_embeddings": 32 })),
-        Err(vec!["rope_parameters.factor: is missing, but this rope_type needs it".to_owned()])
+        Err(vec!["rope_parameters.factor: is missing; this rope_type requires it".to_owned()])
     );
 }
 

@@ -99,7 +99,7 @@ fn an_index_that_names_a_missing_file_says_which_and_for_what() {
     assert_eq!(
         message(&folder),
         format!(
-            "{} says that {} is in model-00002-of-00002.safetensors, which does not exist\n  \
+            "{} lists {} in model-00002-of-00002.safetensors, which does not exist\n  \
              download the missing shard into the same folder",
             folder.path().join(names::WEIGHTS_INDEX).display(),
             names::EMBEDDING
@@ -126,9 +126,7 @@ fn an_index_may_not_lead_out_of_its_folder() {
         let error = open(&folder).unwrap_err();
         assert!(matches!(error, Error::ShardOutside { .. }), "{error}");
         assert!(
-            error
-                .to_string()
-                .contains(&format!("is in {file:?}, which is not a file name in the same folder")),
+            error.to_string().contains(&format!("in {file:?}, which is not a file name in the same folder")),
             "{error}"
         );
     }
@@ -143,7 +141,7 @@ fn an_index_that_puts_a_tensor_into_the_wrong_file_is_refused() {
     let error = message(&folder);
     assert!(
         error.contains(&format!(
-            "{} is in model-00001-of-00002.safetensors, but that file does not",
+            "{} in model-00001-of-00002.safetensors, but that file does not",
             names::EMBEDDING
         )),
         "{error}"
@@ -196,11 +194,11 @@ fn everything_that_does_not_fit_the_configuration_is_named_at_once() {
         message(&folder),
         format!(
             "the weights in {} do not match its config.json:\n  \
-             - model.embed_tokens.weight holds F64 elements, expected float32, float16 or bfloat16\n  \
+             - model.embed_tokens.weight has elements of type F64, expected float32, float16 or bfloat16\n  \
              - {missing} is missing (expected [3, 6])\n  \
              - {narrow} has shape [6, 16], expected [16, 6]\n  \
-             - model.norm.weight holds I64 elements, expected float32, float16 or bfloat16\n  \
-             both must be of the same model: download or copy them again",
+             - model.norm.weight has elements of type I64, expected float32, float16 or bfloat16\n  \
+             both must be from the same model: download or copy them again",
             folder.path().display()
         )
     );

@@ -112,7 +112,7 @@ fn an_infinite_weight_is_refused_by_tensor_and_row() {
                         Some(Error::Quantize { tensor: found, row: at, source }) => {
                             assert_eq!((found.as_str(), &at), (tensor, &row), "{precision}, {profile}");
                             let message =
-                                format!("weight {column} of the row is {bad}, which no scale reaches");
+                                format!("weight {column} of the row is {bad}, which cannot be quantized");
                             assert_eq!(source.to_string(), message, "{precision}, {profile}");
                         }
                         other => panic!("{other:?} for {tensor}, {precision}, {profile}"),

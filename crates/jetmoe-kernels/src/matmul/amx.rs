@@ -5,11 +5,12 @@
 
 use std::arch::asm;
 
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
+
 use super::avx512vnni::{
     self, LANES, VECTORS, add_block, load_groups, load_integers, load_weights, prefetch_codes, store_bytes,
 };
 use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
-use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::packed_input::ActivationRows;
 
 /// Rows of a tile.
@@ -46,7 +47,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.element.block_bytes();
+    let block_bytes = weight.layout.block_bytes();
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     let mut unpacked = Unpacked([0; PANEL_ROWS * BLOCK_INPUTS]);
@@ -56,7 +57,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
         let rows = rows.slice(index * ROWS, products.len());
         for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
             let x = rows.tile(block);
-            prefetch_codes(weight, block, codes);
+            prefetch_codes::<GROUPS>(weight, block, codes);
             let codes = if BITS == 4 { unpack(codes, &mut unpacked) } else { codes };
             let (lane_groups, _) = codes.as_chunks::<LANE_GROUP_BYTES>();
             let groups: [_; VECTORS] =

@@ -3,11 +3,11 @@
 use std::arch::x86_64::*;
 
 use half::f16;
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
 use super::avx2::{PREFETCH_DISTANCE, prefetch};
 use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
 use crate::Activation;
-use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
 /// 32-bit lanes of a vector: rows of a panel that it holds one number of.
@@ -38,14 +38,14 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.element.block_bytes();
+    let block_bytes = weight.layout.block_bytes();
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
         let rows = rows.slice(index * ROWS, products.len());
         for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
             let x = rows.tile(block);
-            prefetch_codes(weight, block, codes);
+            prefetch_codes::<GROUPS>(weight, block, codes);
             for vector in 0..VECTORS {
                 // Unpack once, then multiply with every row.
                 let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
@@ -215,13 +215,12 @@ pub(super) fn gate(activation: Activation, products: &[f32], gated: &mut [f32], 
 /// Prefetches the codes and scales that follow a block at the prefetch distance.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn prefetch_codes(weight: &QuantizedPanel<'_>, block: usize, codes: &[u8]) {
+pub(super) fn prefetch_codes<const GROUPS: usize>(weight: &QuantizedPanel<'_>, block: usize, codes: &[u8]) {
     for line in (0..codes.len()).step_by(64) {
         prefetch(codes.as_ptr().wrapping_add(line + PREFETCH_DISTANCE));
     }
-    let layout = weight.layout;
     let distance = PREFETCH_DISTANCE / codes.len().max(1);
-    let group = layout.groups() * (block + distance) / layout.blocks().max(1);
+    let group = (block + distance) / weight.blocks_per_group * GROUPS;
     prefetch(weight.panel.scales.as_ptr().wrapping_add(group * PANEL_ROWS));
 }
 

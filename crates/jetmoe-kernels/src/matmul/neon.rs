@@ -4,10 +4,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use half::f16;
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
 use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
 use crate::Activation;
-use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
 /// 32-bit lanes of a vector: rows of a panel that it holds one number of.
@@ -37,7 +37,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.element.block_bytes();
+    let block_bytes = weight.layout.block_bytes();
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
@@ -158,7 +158,7 @@ fn load_groups<const GROUPS: usize, const ZERO_POINTS: bool>(
         groups.scales[index] = load_halves(&weight.panel.scales[first..]);
         if let (true, Some(zero_points)) = (ZERO_POINTS, weight.panel.zero_points) {
             // Centre zero points like the codes.
-            let centre = if weight.layout.element.bits() == 8 { 128 } else { 0 };
+            let centre = if weight.layout.scheme.format.bits() == 8 { 128 } else { 0 };
             let zero_points = load_bytes(&zero_points[first..]);
             groups.zero_points[index] = vsubq_s32(zero_points, vdupq_n_s32(centre));
         }
