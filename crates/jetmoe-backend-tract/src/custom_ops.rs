@@ -1,5 +1,5 @@
-//! The custom operators in tract. Their weights never become tensors of tract: they are removed from the graph before tract
-//! parses it, and the operators read them where the data file is mapped.
+//! The custom operators in tract. Their weights are removed from the graph before tract parses it; the operators read them
+//! from the mapped data file.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
@@ -31,7 +31,7 @@ pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
     }
 }
 
-/// Removes the weights of the custom operators from a graph, and gives each node their external_data in the data file.
+/// Removes the weights of the custom operators from a graph, and adds their locations in the data file to each node.
 pub(crate) fn remove_weights(graph: &mut GraphProto) -> TractResult<()> {
     let mut taken = Vec::new();
     for node in graph.node.iter_mut().filter(|node| node.domain == DOMAIN) {
@@ -73,7 +73,7 @@ fn place(tensor: &TensorProto) -> TractResult<[i64; 2]> {
     Ok([entry("offset")?, entry("length")?])
 }
 
-/// Maps the data file for the custom operators, where there are any.
+/// Maps the data file if the graph has custom operators.
 pub(crate) fn map_weights(model: &mut TypedModel, path: &Path) -> TractResult<()> {
     let mut custom: Vec<&mut CustomOp> = model.nodes.iter_mut().filter_map(|node| node.op_as_mut()).collect();
     if custom.is_empty() {
@@ -98,7 +98,7 @@ struct CustomOp {
     data: Option<Data>,
 }
 
-/// The data file; the same only if it is the same mapping.
+/// The data file; two are equal only if they are the same mapping.
 #[derive(Debug, Clone)]
 struct Data(Arc<MappedFile>);
 

@@ -1,8 +1,8 @@
-//! Quantized weights, brought into a form that tract takes.
+//! Rewrites products with quantized weights before tract parses a graph.
 //!
-//! tract knows neither 4-bit elements nor scales by groups. So before it sees the graph, every `DequantizeLinear` that
-//! restores a weight in groups and the `MatMul` behind it become one node of our own operator (`product.rs`), and the
-//! codes become lists of bytes. The weights stay where they are, in the file and then in memory: as codes.
+//! tract supports neither 4-bit elements nor scales per group. Every `DequantizeLinear` of a grouped weight and the `MatMul`
+//! after it become one node of an operator of this crate (`product.rs`), and the codes become lists of bytes. The weights stay
+//! codes, in the file and in memory.
 
 use std::collections::HashMap;
 
@@ -14,9 +14,9 @@ use tract_onnx::tract_hir::internal::{TractErrorContext, bail, ensure};
 use crate::kernel::CodeType;
 use crate::product;
 
-/// A weight that a node restores, which `MatMul` nodes are then rewritten to.
+/// A weight that a node dequantizes.
 struct Restored {
-    /// Codes, scales and perhaps zero points.
+    /// Codes, scales and, optionally, zero points.
     operands: Vec<String>,
     attributes: Vec<AttributeProto>,
 }
@@ -55,12 +55,12 @@ fn restores_groups(node: &NodeProto) -> bool {
     node.op_type == "DequantizeLinear" && integer(node, "block_size") > 0
 }
 
-/// An attribute; 0, which is ONNX's own default for `block_size`, where it is absent.
+/// An attribute; 0, ONNX's default for `block_size`, if absent.
 fn integer(node: &NodeProto, name: &str) -> i64 {
     node.attribute.iter().find(|attribute| attribute.name == name).map_or(0, |attribute| attribute.i)
 }
 
-/// Makes lists of bytes of the codes and zero points that a node restores a weight from.
+/// Declares the codes and zero points of a node as lists of bytes.
 fn codes_as_bytes(graph: &mut GraphProto, others: &[NodeProto], node: &NodeProto) -> TractResult<Restored> {
     let axis = node.attribute.iter().find(|attribute| attribute.name == "axis").map_or(1, |axis| axis.i);
     let [codes, _scales, zero_points @ ..] = &*node.input else { bail!("has no scales") };
@@ -117,7 +117,7 @@ fn code_type(tensor: &TensorProto) -> TractResult<CodeType> {
     })
 }
 
-/// Says of a tensor of codes that it is a list: of bytes that hold two codes each, or of the 8-bit codes themselves.
+/// Declares a tensor of codes as a list of bytes with two 4-bit codes each, or of 8-bit codes.
 fn flatten(tensor: &mut TensorProto, expected: CodeType) -> TractResult<()> {
     let found = code_type(tensor)?;
     ensure!(found == expected, "has the type {found:?}, and the codes have {expected:?}");
@@ -130,8 +130,8 @@ fn flatten(tensor: &mut TensorProto, expected: CodeType) -> TractResult<()> {
     Ok(())
 }
 
-/// Keeps one of the tensors that are read in the same way from the same place of a file: an embedding table whose codes
-/// the head multiplies with would else be loaded twice.
+/// Merges tensors with the same location and type: an embedding table that shares its codes with the head would otherwise
+/// be loaded twice.
 fn share_equal_places(graph: &mut GraphProto) {
     let mut first_at = HashMap::new();
     let mut kept_as = HashMap::new();
@@ -156,7 +156,7 @@ fn share_equal_places(graph: &mut GraphProto) {
     }
 }
 
-/// What is left in 4 bits is used in a way that tract cannot be helped with.
+/// Rejects remaining 4-bit tensors, whose use is not supported.
 fn refuse_4_bits(graph: &GraphProto) -> TractResult<()> {
     let is_4_bits = |tensor: &&TensorProto| matches!(code_type(tensor), Ok(CodeType::Int4 | CodeType::UInt4));
     match graph.initializer.iter().find(is_4_bits) {
