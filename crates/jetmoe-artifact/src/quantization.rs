@@ -99,7 +99,7 @@ pub enum OverrideError {
         place: String,
     },
     /// The layer is not a number.
-    #[error("{layer:?} is no number of a layer, in {place:?}")]
+    #[error("{layer:?} is not a layer number, in {place:?}")]
     Layer {
         /// The text of the layer.
         layer: String,

@@ -74,7 +74,7 @@ fn model() -> Model {
     let config = ModelConfig::from_json(&jetmoe_8b_config())
         .unwrap_or_else(|problems| unreachable!("the configuration of JetMoE-8B has problems: {problems:?}"));
     // the r-th best of 32000 tokens has a probability of about r to the power of −1.5, so that 0.95 of it is with the
-    // best 201; they lie scattered among the ids
+    // best 201; they are scattered among the ids
     let vocab_size = config.vocab_size;
     let rank = |id: usize| (id * 7919) % vocab_size + 1;
     let logits = Array3::from_shape_fn((1, 1, vocab_size), |(_, _, id)| -1.5 * (rank(id) as f32).ln());

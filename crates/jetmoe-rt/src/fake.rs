@@ -65,7 +65,7 @@ impl FakeModel {
         let mut model = Self::new(|_| Vec::new());
         let (vocab_size, end) = (model.config.vocab_size, model.config.eos_token_ids[0]);
         model.scores = Arc::new(move |seen| {
-            let new = seen.len().checked_sub(prompt_length); // none inside the prompt, where nobody looks
+            let new = seen.len().checked_sub(prompt_length); // none inside the prompt, whose logits are not read
             one_hot(new.and_then(|new| script.get(new).copied()).unwrap_or(end), vocab_size)
         });
         model
@@ -192,7 +192,7 @@ impl FakeSession {
                     .collect();
                 let position = inputs.position_ids[[row, column]];
                 assert_eq!(position, (seen.len() as i64 - 1).max(0), "row {row}, column {column}");
-                // a padded position computes numbers that nobody may use
+                // a padded position computes values that must not be used
                 let counts = inputs.attention_mask[[row, past + column]] == 1;
                 rows.extend(if counts {
                     (self.scores)(&seen)
