@@ -150,7 +150,7 @@ impl Tensors {
         let elements = [experts, outputs, inputs].iter().map(|size| *size as f64).product::<f64>();
         // A 4-bit code is the smallest element.
         let enough = self.codes.len() as f64 * 2.0 >= elements;
-        let scales = self.layout.group_size().is_some() == self.scales.is_some();
+        let scales = self.layout.group_size().is_some() == self.scales.as_ref().is_some_and(|scales| !scales.is_empty());
         assert!(weight.is_err() || !empty && enough && scales, "{:?} was accepted", self.layout);
         weight.ok()
     }

@@ -59,7 +59,8 @@ impl OwnedWeight {
                 let elements = &mut elements[(expert * outputs + row) * inputs..][..inputs];
                 let Some(group_size) = group_size else {
                     let row: Vec<bf16> = (0..inputs).map(|_| bf16::from_f32(random.float())).collect();
-                    layout.pack_elements(bytes, place, &row);
+                    let stored: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
+                    layout.pack_elements(bytes, place, &stored);
                     elements.iter_mut().zip(row).for_each(|(element, x)| *element = x.to_f32());
                     continue;
                 };
