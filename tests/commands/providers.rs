@@ -1,4 +1,4 @@
-//! `--device`: devices that are available, and the errors of those that are not.
+//! `--device`: available devices, and the messages for unavailable ones.
 
 use std::path::Path;
 

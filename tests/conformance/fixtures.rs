@@ -94,7 +94,7 @@ impl Case {
     }
 }
 
-/// A checkpoint, and the graphs of it that tests asked for.
+/// A checkpoint, and its graphs that tests requested.
 pub(crate) struct Export {
     pub(crate) checkpoint: Checkpoint,
     task: Task,

@@ -97,7 +97,7 @@ fn check_truncation(subject: Subject) {
 
 fn a_precision_that_cannot_run_is_refused(subject: Subject) {
     let export = Case::named("tiny").export();
-    // also profiles of which the backend runs nothing
+    // including profiles that the backend does not support
     for profile in Profile::ALL.iter().copied() {
         for precision in precisions_of(profile) {
             let subject = Subject { profile, precision, ..subject };

@@ -1,4 +1,4 @@
-//! Writing: the bytes of the weights, where they lie, and what a failed write leaves.
+//! Writing: the bytes of the weights, their locations, and the state after a failed write.
 
 use std::path::Path;
 
