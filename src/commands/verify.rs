@@ -65,7 +65,7 @@ impl Verify {
     }
 
     /// The checkpoint, if it is needed. With a golden file only the reference needs it; if the checkpoint is missing and the
-    /// reference was not asked for, the reference is left out.
+    /// reference was not requested, the reference is left out.
     fn checkpoint(
         &self,
         artifact: &Artifact,
