@@ -94,7 +94,7 @@ pub enum Error {
     /// A sequence that the batch does not have.
     #[error("there is no sequence {sequence} in a batch of {sequences}; they are counted from 0")]
     NoSequence {
-        /// Which one was asked for.
+        /// The requested index.
         sequence: usize,
         /// How many the session has; 0 before its first step.
         sequences: usize,
@@ -165,18 +165,32 @@ pub enum Error {
         "the model has no tokenizer.json, so it takes token ids only\n  put tokenizer.json into the checkpoint and export again"
     )]
     NoTokenizer,
-    /// An option has a value that makes no sense.
+    /// An option has an invalid value.
     #[error("{option} is {found}, expected {expected}")]
     Option {
         /// Name of the option.
         option: &'static str,
         /// Its value.
         found: String,
-        /// What it may be.
+        /// The valid values.
         expected: &'static str,
     },
 }
 
 fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
+}
+
+/// Fails for an invalid value of an option. NaN is invalid under every rule, because it fails every comparison.
+pub(crate) fn check(
+    option: &'static str,
+    value: impl ToString,
+    is_valid: bool,
+    expected: &'static str,
+) -> Result<()> {
+    if is_valid { Ok(()) } else { Err(Error::Option { option, found: value.to_string(), expected }) }
+}
+
+pub(crate) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
+    check(option, value, value >= 1, "at least 1")
 }
