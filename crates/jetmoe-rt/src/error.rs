@@ -91,7 +91,7 @@ pub enum Error {
     /// A sequence that the batch does not have.
     #[error("there is no sequence {sequence} in a batch of {sequences}; they are counted from 0")]
     NoSequence {
-        /// Which one was asked for.
+        /// The requested index.
         sequence: usize,
         /// How many the session has; 0 before its first step.
         sequences: usize,

@@ -38,7 +38,7 @@ enum Operation {
     ExpertLinear,
     ExpertLinearSum,
     ExpertMlp {
-        #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.choose(Activation::NAMES).map(|(_, named)| *named))]
+        #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.choose(Activation::ALL).copied())]
         activation: Activation,
         down: WeightKind,
     },

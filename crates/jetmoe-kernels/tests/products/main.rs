@@ -83,12 +83,12 @@ proptest! {
         hidden in 1_usize..70,
         intermediate in 1_usize..90,
         rows in 0_usize..20,
-        activation in 0..Activation::NAMES.len(),
+        activation in 0..Activation::ALL.len(),
     ) {
         let mut random = Random::new(seed);
         let (bits, group_size) = ELEMENTS[element];
         let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
-        let (_, activation) = Activation::NAMES[activation];
+        let activation = Activation::ALL[activation];
         let up = PackedLayout { experts, outputs: 2 * intermediate, inputs: hidden, scheme, order: RowOrder::Halves };
         let down = PackedLayout { experts, outputs: hidden, inputs: intermediate, scheme, order: RowOrder::AsStored };
         let (up, down) = (OwnedWeight::random(up, false, &mut random), OwnedWeight::random(down, true, &mut random));
