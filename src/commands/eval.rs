@@ -29,8 +29,8 @@ pub(crate) struct Eval {
     /// The held-out text.
     #[arg(long, value_name = "FILE.jsonl")]
     text: PathBuf,
-    /// Backends to measure [default: ort for an artifact, reference for a checkpoint]
-    #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
+    /// Backends to measure, as in ort,tract,reference [default: ort for an artifact, reference for a checkpoint]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     backend: Vec<BackendName>,
     /// Artifact or checkpoint to compare a language model's predictions with: KL divergence, the most probable token, and
     /// the experts that the routers choose, if both were exported with --outputs router-logits.

@@ -135,7 +135,7 @@ fn a_golden_file_is_not_compared_with_quantized_weights(subject: Subject) {
     let graph = case.export().graph(subject);
     let mut verifier = Verifier::new(&graph.artifact, None, exact_options(subject), Some(case.golden()));
     let error = verifier.verify(subject.backend).unwrap_err();
-    assert!(error.to_string().contains("the int8 graph holds rounded ones"), "{error}");
+    assert!(error.to_string().contains("the int8 graph holds quantized ones"), "{error}");
 }
 
 fn one_artifact_holds_a_graph_of_every_precision_and_profile() {

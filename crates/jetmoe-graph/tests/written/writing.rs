@@ -1,9 +1,5 @@
 //! Writing: the bytes of the weights, their locations, and the state after a failed write.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod shared;
-
 use std::path::Path;
 
 use jetmoe_artifact::Task;
@@ -13,7 +9,7 @@ use jetmoe_graph::{Error, GraphOptions, Rounding, build, read, write};
 use proptest::prelude::*;
 use safetensors::Dtype;
 
-use crate::shared::{Sizes, bytes, expected, external};
+use crate::shared::{self, Sizes, bytes, expected, external};
 
 /// A checkpoint of one layer whose every weight has its own value, in a type and with sizes of choice.
 fn checkpoint(folder: &Path, dtype: Dtype, hidden: usize, intermediate: usize, experts: usize) -> Checkpoint {

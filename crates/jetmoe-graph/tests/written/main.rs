@@ -8,10 +8,10 @@ mod files;
 mod panels;
 mod precomputed;
 mod refusals;
-#[path = "../shared/mod.rs"]
 mod shared;
 mod stored;
 mod weights;
+mod writing;
 
 use jetmoe_artifact::{Precision, Profile, Scheme, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::Checkpoint;
