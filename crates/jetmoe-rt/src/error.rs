@@ -19,9 +19,6 @@ pub enum Error {
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
-    /// A file of weights cannot be mapped.
-    #[error(transparent)]
-    Checkpoint(#[from] jetmoe_checkpoint::Error),
     /// The tokenizer or the chat template cannot be used.
     #[error(transparent)]
     Text(#[from] jetmoe_text::Error),
