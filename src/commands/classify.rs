@@ -20,8 +20,9 @@ use super::{ExitStatus, Format, SCHEMA, note, print};
 pub(crate) struct Classify {
     #[command(flatten)]
     model: ModelArguments,
-    /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
-    #[arg(long, value_name = "ort|tract|reference")]
+    /// Backend, one that `jetmoe devices` lists [default: ort for an artifact, or tract without ONNX Runtime; reference for
+    /// a checkpoint]
+    #[arg(long)]
     backend: Option<BackendName>,
     /// Truncate longer texts to this many tokens; without it they are an error.
     #[arg(long, value_name = "N")]

@@ -30,8 +30,9 @@ use super::{ExitStatus, SCHEMA, note, print, print_json};
 pub(crate) struct Run {
     #[command(flatten)]
     model: ModelArguments,
-    /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
-    #[arg(long, value_name = "ort|tract|reference")]
+    /// Backend, one that `jetmoe devices` lists [default: ort for an artifact, or tract without ONNX Runtime; reference for
+    /// a checkpoint]
+    #[arg(long)]
     backend: Option<BackendName>,
     /// Text to continue [default: standard input]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]

@@ -28,8 +28,8 @@ pub(crate) struct Verify {
     /// Compare with this file of results of transformers instead of the reference.
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
-    /// Backends to verify [default: all of this build]
-    #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
+    /// Backends to verify, as in ort,tract [default: all of this build]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     backend: Vec<BackendName>,
     /// Print tables or JSON.
     #[arg(long, default_value = "table")]
@@ -65,7 +65,7 @@ impl Verify {
     }
 
     /// The checkpoint, if it is needed. With a golden file only the reference needs it; if the checkpoint is missing and the
-    /// reference was not asked for, the reference is left out.
+    /// reference was not requested, the reference is left out.
     fn checkpoint(
         &self,
         artifact: &Artifact,

@@ -34,7 +34,7 @@ pub enum Error {
         supported: u32,
     },
     /// The manifest names a file outside the artifact.
-    #[error("{} names the file {file:?}, which lies outside of the artifact\n  the manifest was tampered with or is damaged: export again", path.display())]
+    #[error("{} names the file {file:?}, which is outside the artifact\n  the manifest was tampered with or is damaged: export again", path.display())]
     FileOutside {
         /// The manifest.
         path: PathBuf,

@@ -113,7 +113,7 @@ impl FromStr for StorageOverride {
                     ))
                 })?;
                 let invalid =
-                    |_| OverrideError::new(format_args!("{layer:?} is no number of a layer, in {place:?}"));
+                    |_| OverrideError::new(format_args!("{layer:?} is not a layer number, in {place:?}"));
                 (Some(layer.parse().map_err(invalid)?), part)
             }
         };

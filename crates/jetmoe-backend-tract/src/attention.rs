@@ -103,7 +103,7 @@ impl EvalOp for GroupQueryAttention {
         // there is no other reference, so this copies nothing
         let (mut present_key, mut present_value) = (past_key.into_tensor(), past_value.into_tensor());
         let [batch, sequence, width] = *queries.shape() else { bail!("queries are {:?}", queries.shape()) };
-        let [_, kv_heads, room, channels] = *present_key.shape() else {
+        let [_, kv_heads, capacity, channels] = *present_key.shape() else {
             bail!("a cache is {:?}", present_key.shape())
         };
         ensure!(
@@ -122,7 +122,10 @@ impl EvalOp for GroupQueryAttention {
             let last_places = last_places.as_slice::<i32>()?;
             let totals =
                 last_places.iter().map(|last| usize::try_from(last + 1)).collect::<Result<Vec<_>, _>>()?;
-            ensure!(totals.iter().all(|total| *total <= room), "{totals:?} tokens in a cache for {room}");
+            ensure!(
+                totals.iter().all(|total| *total <= capacity),
+                "{totals:?} tokens in a cache for {capacity}"
+            );
             ensure!(totals.len() == batch && !totals.contains(&0), "{totals:?} tokens of {batch} sequences");
             let mut key_cache = present_key.try_as_plain_ram_mut()?;
             let mut value_cache = present_value.try_as_plain_ram_mut()?;
@@ -132,7 +135,7 @@ impl EvalOp for GroupQueryAttention {
             let output = output.as_slice_mut::<f32>()?;
 
             let group = self.heads / kv_heads;
-            let size = room * channels;
+            let size = capacity * channels;
             // results by key head, one task each: [batch, kv_heads, sequence, group * channels]
             let mut by_head = vec![0.0; output.len()];
             let head =
@@ -141,7 +144,7 @@ impl EvalOp for GroupQueryAttention {
                     let total = totals[row];
                     // new tokens follow the cached ones; tokens after the end of a prompt are padding
                     let past = total.saturating_sub(sequence);
-                    for token in 0..sequence.min(room - past) {
+                    for token in 0..sequence.min(capacity - past) {
                         let from = ((row * sequence + token) * kv_heads + head) * channels;
                         let to = (past + token) * channels;
                         key_cache[to..to + channels].copy_from_slice(&keys[from..from + channels]);
@@ -157,8 +160,8 @@ impl EvalOp for GroupQueryAttention {
                             tile.extend_from_slice(&queries[from..from + group * channels]);
                         }
                         // keys of the last token of the block, and of the first one
-                        let seen = (past + first + tokens).min(room);
-                        let seen_by = |token: usize| (past + first + token + 1).min(room);
+                        let seen = (past + first + tokens).min(capacity);
+                        let seen_by = |token: usize| (past + first + token + 1).min(capacity);
                         let (keys, values) = (&key_cache[..seen * channels], &value_cache[..seen * channels]);
                         let attended = Attended { keys, values, channels, group, scale: self.scale() };
                         match tokens {

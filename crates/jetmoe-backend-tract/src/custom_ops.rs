@@ -22,7 +22,7 @@ use zerocopy::FromBytes;
 use crate::threads::StepThreads;
 
 /// Attribute of a node whose weights were removed: offset and length of each in the data file.
-const EXTERNAL_DATA: &str = "external_data";
+const EXTERNAL_DATA: &str = "external-data";
 
 /// Registers the custom operators with tract's parser.
 pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {

@@ -310,8 +310,8 @@ pub(crate) fn traced<T>(tracer: &mut Option<Tracer>, step: impl FnOnce() -> Trac
 fn clear_upper_registers() {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx") {
-        // SAFETY: the processor has AVX, which is all the instruction needs, and by the calling convention no value
-        // of ours is in an upper half across the call of a function.
+        // SAFETY: the processor has AVX, which is all the instruction requires, and by the calling convention no live value
+        // is in an upper half across a function call.
         unsafe { std::arch::x86_64::_mm256_zeroupper() }
     }
 }

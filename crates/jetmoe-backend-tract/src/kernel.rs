@@ -259,7 +259,7 @@ fn multiply_band(x: &[[f32; ROWS]], weight: &Weight<'_>, columns: Range<usize>, 
     let mut block = vec![[[0.0; STRIP]; BLOCK_INPUTS]; BLOCK_STRIPS];
     for first_input in (0..inputs).step_by(BLOCK_INPUTS) {
         let height = BLOCK_INPUTS.min(inputs - first_input);
-        restore(weight, first_input..first_input + height, columns.clone(), &mut block);
+        dequantize_block(weight, first_input..first_input + height, columns.clone(), &mut block);
         for (strip, weights) in block.iter().enumerate().take(columns.len().div_ceil(STRIP)) {
             let column = strip * STRIP;
             let width = STRIP.min(columns.len() - column);
@@ -286,7 +286,7 @@ fn interleave(x: &[f32], inputs: usize) -> Vec<[f32; ROWS]> {
 }
 
 /// Dequantizes a block of weights. Columns of a strip beyond the matrix keep a finite value that is never read.
-fn restore(weight: &Weight<'_>, inputs: Range<usize>, columns: Range<usize>, block: &mut [Strip]) {
+fn dequantize_block(weight: &Weight<'_>, inputs: Range<usize>, columns: Range<usize>, block: &mut [Strip]) {
     let mut codes = [0; BLOCK_STRIPS * STRIP];
     let mut weights = [0.0; BLOCK_STRIPS * STRIP];
     let mut scales = [0.0; BLOCK_STRIPS * STRIP];
@@ -304,7 +304,7 @@ fn restore(weight: &Weight<'_>, inputs: Range<usize>, columns: Range<usize>, blo
             }
         }
         unpack(weight.code_type, weight.codes, input * weight.outputs + columns.start, &mut codes[..width]);
-        restore_row(&codes[..width], &zero_points, &scales, &mut weights);
+        dequantize_row(&codes[..width], &zero_points, &scales, &mut weights);
         for (strip, weights) in block.iter_mut().zip(weights.as_chunks::<STRIP>().0) {
             strip[row] = *weights;
         }
@@ -313,7 +313,7 @@ fn restore(weight: &Weight<'_>, inputs: Range<usize>, columns: Range<usize>, blo
 
 /// Dequantizes the weights of one input.
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn restore_row(codes: &[i8], zero_points: &[i8], scales: &[f32], weights: &mut [f32]) {
+fn dequantize_row(codes: &[i8], zero_points: &[i8], scales: &[f32], weights: &mut [f32]) {
     for (((weight, code), zero_point), scale) in weights.iter_mut().zip(codes).zip(zero_points).zip(scales) {
         *weight = (i32::from(*code) - i32::from(*zero_point)) as f32 * scale;
     }

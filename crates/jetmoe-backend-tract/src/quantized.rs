@@ -15,7 +15,7 @@ use crate::kernel::CodeType;
 use crate::product;
 
 /// A weight that a node dequantizes.
-struct Restored {
+struct DequantizedWeight {
     /// Codes, scales and, optionally, zero points.
     operands: Vec<String>,
     attributes: Vec<AttributeProto>,
@@ -23,27 +23,28 @@ struct Restored {
 
 /// Rewrites every product with a quantized weight.
 pub(crate) fn rewrite(graph: &mut GraphProto) -> TractResult<()> {
-    let (restoring, mut nodes): (Vec<_>, Vec<_>) = graph.node.drain(..).partition(restores_groups);
-    let mut restored = HashMap::new();
-    for node in restoring {
+    let (dequantize_nodes, mut nodes): (Vec<_>, Vec<_>) = graph.node.drain(..).partition(is_block_dequantize);
+    let mut dequantized = HashMap::new();
+    for node in dequantize_nodes {
         let [output] = &*node.output else { bail!("a DequantizeLinear gives {} values", node.output.len()) };
         let weight = codes_as_bytes(graph, &nodes, &node)
             .with_context(|| format!("the quantized weight {}", node.input.first().unwrap_or(output)))?;
-        restored.insert(output.clone(), weight);
+        dequantized.insert(output.clone(), weight);
     }
     for node in &mut nodes {
         let is_product = node.op_type == "MatMul";
-        if let Some(weight) = node.input.get(1).filter(|_| is_product).and_then(|name| restored.get(name)) {
+        if let Some(weight) = node.input.get(1).filter(|_| is_product).and_then(|name| dequantized.get(name))
+        {
             node.op_type = product::OPERATOR.to_owned();
             node.input.truncate(1);
             node.input.extend(weight.operands.iter().cloned());
             node.attribute = weight.attributes.clone();
         }
-        if let Some(name) = node.input.iter().find(|name| restored.contains_key(*name)) {
+        if let Some(name) = node.input.iter().find(|name| dequantized.contains_key(*name)) {
             bail!("{} takes the quantized weight {name}; only MatMul can, on its right side", node.op_type);
         }
     }
-    if let Some(output) = graph.output.iter().find(|output| restored.contains_key(&output.name)) {
+    if let Some(output) = graph.output.iter().find(|output| dequantized.contains_key(&output.name)) {
         bail!("the quantized weight {} is an output of the graph", output.name);
     }
     graph.node = nodes;
@@ -51,7 +52,7 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> TractResult<()> {
     refuse_4_bits(graph)
 }
 
-fn restores_groups(node: &NodeProto) -> bool {
+fn is_block_dequantize(node: &NodeProto) -> bool {
     node.op_type == "DequantizeLinear" && integer(node, "block_size") > 0
 }
 
@@ -61,7 +62,11 @@ fn integer(node: &NodeProto, name: &str) -> i64 {
 }
 
 /// Declares the codes and zero points of a node as lists of bytes.
-fn codes_as_bytes(graph: &mut GraphProto, others: &[NodeProto], node: &NodeProto) -> TractResult<Restored> {
+fn codes_as_bytes(
+    graph: &mut GraphProto,
+    others: &[NodeProto],
+    node: &NodeProto,
+) -> TractResult<DequantizedWeight> {
     let axis = node.attribute.iter().find(|attribute| attribute.name == "axis").map_or(1, |axis| axis.i);
     let [codes, _scales, zero_points @ ..] = &*node.input else { bail!("has no scales") };
     let tensor = initializer(graph, codes)?;
@@ -98,7 +103,7 @@ fn codes_as_bytes(graph: &mut GraphProto, others: &[NodeProto], node: &NodeProto
         ..AttributeProto::default()
     });
     let operands = node.input.iter().filter(|name| !name.is_empty()).cloned().collect();
-    Ok(Restored { operands, attributes: attributes.to_vec() })
+    Ok(DequantizedWeight { operands, attributes: attributes.to_vec() })
 }
 
 fn initializer<'a>(graph: &'a mut GraphProto, name: &str) -> TractResult<&'a mut TensorProto> {

@@ -19,9 +19,6 @@ pub enum Error {
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
-    /// A file of weights cannot be mapped.
-    #[error(transparent)]
-    Checkpoint(#[from] jetmoe_checkpoint::Error),
     /// The tokenizer or the chat template cannot be used.
     #[error(transparent)]
     Text(#[from] jetmoe_text::Error),
@@ -94,7 +91,7 @@ pub enum Error {
     /// A sequence that the batch does not have.
     #[error("there is no sequence {sequence} in a batch of {sequences}; they are counted from 0")]
     NoSequence {
-        /// Which one was asked for.
+        /// The requested index.
         sequence: usize,
         /// How many the session has; 0 before its first step.
         sequences: usize,

@@ -11,7 +11,7 @@ use crate::{Error, Result, backends, choose_graph, registry};
 
 type Loaded<'a> = (&'a GraphRecord, Arc<dyn LoadedGraph>);
 
-/// Loads into the backend that was asked for; without one, into the first that is usable on this machine.
+/// Loads into the requested backend; without one, into the first usable one on this machine.
 pub(crate) fn load<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
     at_least_one("max_sequence_length", options.max_sequence_length.unwrap_or(1))?;
     at_least_one("threads", options.threads.unwrap_or(1))?;

@@ -30,8 +30,8 @@ use super::{ExitStatus, Format, SCHEMA};
 pub(crate) struct Bench {
     #[command(flatten)]
     model: ModelArguments,
-    /// Backends to measure, in turn.
-    #[arg(long, value_name = "ort,tract", value_delimiter = ',', default_value = "ort", value_parser = jetmoe_rt::backend)]
+    /// Backends to measure in turn, as in ort,tract.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "ort", value_parser = jetmoe_rt::backend)]
     backend: Vec<&'static dyn Backend>,
     /// Lengths of the prompts in tokens.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "128,512")]
