@@ -25,4 +25,5 @@ pub use jetmoe_text as text;
 #[doc = include_str!("../crates/jetmoe-graph/README.md")]
 #[doc = include_str!("../crates/jetmoe-reference/README.md")]
 #[doc = include_str!("../crates/jetmoe-rt/README.md")]
+#[doc = include_str!("../crates/jetmoe-text/README.md")]
 struct Guides;

@@ -10,7 +10,7 @@ use jetmoe_rt::{Classification, ClassificationOptions, TextClassifier};
 use serde::Serialize;
 
 use super::model::ModelArguments;
-use super::{ExitStatus, Format, note, print};
+use super::{ExitStatus, Format, SCHEMA, note, print};
 
 /// Classify texts.
 ///
@@ -20,8 +20,9 @@ use super::{ExitStatus, Format, note, print};
 pub(crate) struct Classify {
     #[command(flatten)]
     model: ModelArguments,
-    /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
-    #[arg(long, value_name = "ort|tract|reference")]
+    /// Backend, one that `jetmoe devices` lists [default: ort for an artifact, or tract without ONNX Runtime; reference for
+    /// a checkpoint]
+    #[arg(long)]
     backend: Option<BackendName>,
     /// Truncate longer texts to this many tokens; without it they are an error.
     #[arg(long, value_name = "N")]
@@ -46,9 +47,6 @@ struct Output<'a> {
     probability: f32,
     logits: &'a [f32],
 }
-
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
 
 impl Classify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {

@@ -11,18 +11,20 @@ use jetmoe_kernels::Isa;
 use jetmoe_rt::{BACKEND_NAMES, backend};
 use serde::Serialize;
 
-use super::{ExitStatus, Format, print, print_json};
+#[cfg(feature = "ort")]
+use super::print_json;
+use super::{ExitStatus, Format, SCHEMA};
 
 /// Show which backends and execution providers are usable here, and why the others are not.
 #[derive(Debug, Args)]
 pub(crate) struct Devices {
-    /// The libonnxruntime to take, as with the other commands.
+    /// The libonnxruntime to load, as with the other commands.
     #[arg(long, value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
-    /// Print text or JSON.
+    /// Print a table or JSON.
     #[arg(long, default_value = "table")]
     format: Format,
-    /// Open one library, print what it is as JSON, and end. A process can hold only one, so each is opened in another.
+    /// Open one library and describe it as JSON. A process can load only one, so each is opened in a process of its own.
     #[arg(long, hide = true, value_name = "FILE")]
     probe: Option<PathBuf>,
 }
@@ -69,9 +71,6 @@ struct LibraryReport {
     providers: Vec<String>,
 }
 
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
-
 impl Devices {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         #[cfg(feature = "ort")]
@@ -80,10 +79,7 @@ impl Devices {
             return Ok(ExitStatus::Success);
         }
         let report = self.report();
-        match self.format {
-            Format::Json => print_json(&report)?,
-            Format::Table => print(&text(&report))?,
-        }
+        self.format.print(&report, || text(&report))?;
         Ok(ExitStatus::Success)
     }
 

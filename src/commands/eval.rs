@@ -13,7 +13,7 @@ use jetmoe_rt::Model;
 use serde::Serialize;
 
 use super::model::ModelArguments;
-use super::{ExitStatus, Format, print_json, print_table};
+use super::{ExitStatus, Format, SCHEMA};
 
 const BASELINE: &str = "Baseline";
 
@@ -29,8 +29,8 @@ pub(crate) struct Eval {
     /// The held-out text.
     #[arg(long, value_name = "FILE.jsonl")]
     text: PathBuf,
-    /// Backends to measure [default: ort for an artifact, reference for a checkpoint]
-    #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
+    /// Backends to measure, as in ort,tract,reference [default: ort for an artifact, reference for a checkpoint]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     backend: Vec<BackendName>,
     /// Artifact or checkpoint to compare a language model's predictions with: KL divergence, the most probable token, and
     /// the experts that the routers choose, if both were exported with --outputs router-logits.
@@ -66,9 +66,6 @@ struct Measured {
     quality: Quality,
 }
 
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
-
 impl Eval {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         let options = EvaluationOptions { window: self.window, max_tokens: self.max_tokens };
@@ -98,15 +95,9 @@ impl Eval {
                 Ok(Measured { runtime: model.backend(), quality })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        match self.format {
-            Format::Table => print_table(&results_text(&results))?,
-            Format::Json => print_json(&Report {
-                schema_version: SCHEMA,
-                model: self.model.model,
-                text: self.text.display().to_string(),
-                results,
-            })?,
-        }
+        let text = self.text.display().to_string();
+        let report = Report { schema_version: SCHEMA, model: self.model.model, text, results };
+        self.format.print(&report, || results_text(&report.results))?;
         Ok(ExitStatus::Success)
     }
 
@@ -141,7 +132,7 @@ fn results_text(results: &[Measured]) -> String {
         match &result.quality {
             Quality::CausalLm(quality) => {
                 table.set_header([
-                    "runtime",
+                    "backend",
                     "perplexity",
                     "loss",
                     "next-token accuracy",
@@ -156,7 +147,7 @@ fn results_text(results: &[Measured]) -> String {
                 ]);
             }
             Quality::SequenceClassification(quality) => {
-                table.set_header(["runtime", "accuracy", "passages", "largest logit error"]);
+                table.set_header(["backend", "accuracy", "passages", "largest logit error"]);
                 table.add_row([
                     result.runtime.clone(),
                     format!("{:.2} %", quality.accuracy * 100.0),
@@ -177,7 +168,7 @@ fn results_text(results: &[Measured]) -> String {
     text
 }
 
-fn difference_text(runtime: &str, perplexity: f64, difference: &Difference) -> String {
+fn difference_text(backend: &str, perplexity: f64, difference: &Difference) -> String {
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
     let mut differences = new_table();
     let change = perplexity / difference.baseline_perplexity - 1.0;
@@ -185,7 +176,7 @@ fn difference_text(runtime: &str, perplexity: f64, difference: &Difference) -> S
     differences
         .add_row(["KL divergence".to_owned(), format!("{:.6} nats per token", difference.kl_divergence)]);
     differences.add_row(["same best token".to_owned(), percent(difference.top1_agreement)]);
-    let mut text = format!("\n{runtime} against {}\n{differences}\n", difference.baseline);
+    let mut text = format!("\n{backend} against {}\n{differences}\n", difference.baseline);
     if !difference.routers.is_empty() {
         let mut table = new_table();
         table.set_header(["same experts", "attention", "mlp"]);

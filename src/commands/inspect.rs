@@ -12,7 +12,7 @@ use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
 use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
 
-use super::{ExitStatus, Format, print_json, print_table};
+use super::{ExitStatus, Format, SCHEMA};
 
 /// Show what a model holds: tasks, inputs, outputs, operators, parameters, sizes.
 #[derive(Debug, Args)]
@@ -107,16 +107,10 @@ impl fmt::Display for Size {
     }
 }
 
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
-
 impl Inspect {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         let report = self.report()?;
-        match self.format {
-            Format::Json => print_json(&report)?,
-            Format::Table => print_table(&text(&report))?,
-        }
+        self.format.print(&report, || text(&report))?;
         Ok(ExitStatus::Success)
     }
 

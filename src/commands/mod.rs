@@ -10,8 +10,11 @@ mod run;
 mod synth;
 mod verify;
 
+use std::io;
+
 use clap::{Subcommand, ValueEnum};
 use jetmoe_console::{ExitStatus, note, print, print_json, print_table};
+use serde::Serialize;
 
 /// The subcommand.
 #[derive(Debug, Subcommand)]
@@ -41,6 +44,9 @@ impl Command {
     }
 }
 
+/// Version of the JSON forms. Fields are added without a new version; none is removed.
+const SCHEMA: u32 = 1;
+
 /// How to print results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -48,6 +54,15 @@ pub(crate) enum Format {
     Table,
     /// JSON, for programs. The fields are stable and documented in docs/json.md.
     Json,
+}
+
+impl Format {
+    fn print(self, report: &impl Serialize, table: impl FnOnce() -> String) -> io::Result<()> {
+        match self {
+            Format::Table => print_table(&table()),
+            Format::Json => print_json(report),
+        }
+    }
 }
 
 /// An invalid option of a library, as an error that names the flag.

@@ -27,44 +27,43 @@ pub(crate) struct ModelArguments {
     /// Branch, tag or commit of a hub id.
     #[arg(long, value_name = "REVISION", help_heading = HEADING)]
     revision: Option<String>,
-    /// Where ONNX Runtime computes [default: cpu]: cpu, cuda[:N], tensorrt[:N], openvino[:CPU|GPU|GPU.N|NPU|AUTO], or auto
-    /// for the first of cuda and cpu that can be had. See docs/devices.md.
+    /// Device for ONNX Runtime: cpu, cuda[:N], tensorrt[:N], openvino[:CPU|GPU|GPU.N|NPU|AUTO], or auto for cuda if it is
+    /// usable and cpu otherwise. See docs/devices.md [default: cpu]
     #[arg(long, value_name = "DEVICE", help_heading = HEADING)]
     device: Option<Device>,
-    /// An option of the device, such as precision=bf16 for openvino; may be given several times. docs/devices.md lists
-    /// them.
+    /// Option of the device, such as precision=bf16 for openvino. Can be given several times. See docs/devices.md.
     #[arg(long, value_name = "NAME=VALUE", requires = "device", help_heading = HEADING)]
     provider_option: Vec<ProviderOption>,
-    /// Which of the artifact's graphs: f32, f16, bf16, int8, q4f16 or q4; by default the first of these that it has and
-    /// that the backend can run.
+    /// Graph of the artifact, by precision: f32, f16, bf16, int8, q4f16 or q4 [default: the first one of these that exists
+    /// and that the backend supports]
     #[arg(long, value_name = "PRECISION", help_heading = HEADING)]
     precision: Option<Precision>,
-    /// Which of the artifact's graphs, by the operators it uses: portable, onnxruntime or native; by default the one
-    /// that suits the backend best.
+    /// Graph of the artifact, by the operators that it uses: portable, onnxruntime or native [default: the one that the
+    /// backend prefers]
     #[arg(long, value_name = "PROFILE", help_heading = HEADING)]
     profile: Option<Profile>,
-    /// Threads that compute; all cores by default.
+    /// Number of threads [default: all cores]
     #[arg(long, value_name = "N", help_heading = HEADING)]
     threads: Option<usize>,
-    /// Longest sequence, prompt and continuation, in tokens: the cache gets that much room at once and never more. By
-    /// default it grows up to the model's own limit.
+    /// Maximum length of prompt and continuation in tokens. The cache is allocated at once for this length; by default it
+    /// grows up to the limit of the model.
     #[arg(long, value_name = "N", help_heading = HEADING)]
     max_sequence_length: Option<usize>,
-    /// Multiply quantized weights with float32 activations; by default ONNX Runtime rounds those to 8 bits, which is
-    /// faster.
+    /// Multiply quantized weights with float32 activations; by default ONNX Runtime quantizes activations to 8 bits, which
+    /// is faster.
     #[arg(long, help_heading = HEADING)]
     exact: bool,
-    /// Keep 16-bit weights in the file and convert them again in each step of ONNX Runtime: little memory, but about 20
-    /// times slower.
+    /// Convert 16-bit weights in each step of ONNX Runtime instead of once: takes little memory, but is about 20 times
+    /// slower.
     #[arg(long, help_heading = HEADING)]
     low_memory: bool,
-    /// Load a model even if it seems not to fit in memory.
+    /// Load a model even if it does not seem to fit in memory.
     #[arg(long, help_heading = HEADING)]
     no_memory_check: bool,
-    /// The libonnxruntime to load, instead of the one that is found (see `jetmoe devices`).
+    /// The libonnxruntime to load [default: the first usable one that `jetmoe devices` lists]
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     onnxruntime: Option<PathBuf>,
-    /// A file for a trace, of a command that has an option for it.
+    /// File for a trace, set by commands with an option for it.
     #[arg(skip)]
     pub(crate) trace: Option<PathBuf>,
 }
@@ -79,7 +78,7 @@ pub(crate) enum Opened {
 }
 
 impl Opened {
-    /// The artifact's task, or the one that the checkpoint was trained for. `None` for an artifact without a graph.
+    /// The task of the artifact, or the one that the checkpoint was trained for. `None` for an artifact without graphs.
     fn task(&self) -> Option<Task> {
         match self {
             Opened::Artifact(artifact) => artifact.manifest().graphs.first().map(|graph| graph.task),
@@ -89,7 +88,7 @@ impl Opened {
 }
 
 impl ModelArguments {
-    /// Finds out what the argument is; a hub id is downloaded first.
+    /// Opens the argument; a hub id is downloaded first.
     pub(crate) fn open(&self) -> anyhow::Result<Opened> {
         anyhow::ensure!(self.threads != Some(0), "--threads is 0, expected at least 1");
         self.device()?;
@@ -113,12 +112,12 @@ impl ModelArguments {
         Ok(Opened::Checkpoint(Box::new(Checkpoint::open(&folder)?)))
     }
 
-    /// The same way of loading, for another model.
+    /// The same arguments for another model.
     pub(crate) fn with_model(&self, model: String, precision: Option<Precision>) -> Self {
         ModelArguments { model, precision, profile: None, revision: None, ..self.clone() }
     }
 
-    /// Refuses a model of another task before anything is loaded, and says what it is good for.
+    /// Refuses a model of another task before it is loaded, and names the command for it.
     pub(crate) fn require_task(&self, opened: &Opened, needed: Task) -> anyhow::Result<()> {
         let advice = match opened.task() {
             Some(found) if found == needed => return Ok(()),
@@ -135,10 +134,10 @@ impl ModelArguments {
         anyhow::bail!("this command needs a {needed} model, and {} {advice}", self.model)
     }
 
-    /// Loads the model: an artifact into ONNX Runtime, or tract where there is none; a checkpoint into the reference,
-    /// or, when another backend is asked for, exported to the cache first.
+    /// Loads the model: an artifact into its default backend, a checkpoint into the reference. For another backend, a
+    /// checkpoint is exported to the cache first.
     pub(crate) fn load(&self, opened: &Opened, backend: Option<BackendName>) -> anyhow::Result<Model> {
-        // a checkpoint runs in the reference, unless the device says that it cannot be meant
+        // a checkpoint runs in the reference, unless the device excludes that
         let backend = backend.or_else(|| self.other_device().and_then(|_| self.backends().first().copied()));
         if let Some(backend) = backend {
             self.require_device_of(backend)?;
@@ -177,7 +176,7 @@ impl ModelArguments {
         Ok(load(backend, artifact, checkpoint, &self.load_options()?)?)
     }
 
-    /// The artifact of a checkpoint in this user's cache, exported with every output when it is not there yet.
+    /// The artifact of a checkpoint in the user's cache; exported with all outputs if it is not there.
     pub(crate) fn export_to_cache(&self, checkpoint: &Checkpoint) -> anyhow::Result<Artifact> {
         let digest = digest_of(checkpoint)?;
         let artifacts = cache_folder()?.join("artifacts");
@@ -192,7 +191,7 @@ impl ModelArguments {
         note(&format!("exporting {} to {}", self.model, folder.display()));
         let options = ExportOptions {
             optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
-            // the folder is ours, and what lies there is damaged or by another version
+            // whatever is in this folder of the cache is damaged or by another version
             force: true,
             ..ExportOptions::new(ModelSource::parse(&self.model)?.permanent_name(), &folder)
         };
@@ -204,29 +203,29 @@ impl ModelArguments {
         Ok(Artifact::open(&folder)?)
     }
 
-    /// As asked for, but without rounding of activations.
+    /// The load options, without quantization of activations.
     pub(crate) fn exact_load_options(&self) -> anyhow::Result<LoadOptions> {
         Ok(LoadOptions { int8_activations: false, ..self.load_options()? })
     }
 
-    /// How many threads were asked for.
+    /// The value of `--threads`.
     pub(crate) fn threads(&self) -> Option<usize> {
         self.threads
     }
 
-    /// The device, if it is another than the CPU.
+    /// The device, unless it is the CPU.
     fn other_device(&self) -> Option<&Device> {
         self.device.as_ref().filter(|device| device.provider().is_some())
     }
 
-    /// The backends that have the device: all of this build for the CPU.
+    /// The backends that support the device; for the CPU, all of this build.
     pub(crate) fn backends(&self) -> Vec<BackendName> {
         let Some(device) = self.other_device() else { return BackendName::built_in() };
         let with_device = backends().iter().filter(|backend| backend.has_device(device));
         with_device.filter_map(|backend| backend.name().parse().ok()).collect()
     }
 
-    /// Refuses the reference on another device than the CPU.
+    /// Refuses the reference on a device other than the CPU.
     fn require_device_of(&self, backend: BackendName) -> anyhow::Result<()> {
         match (self.other_device(), backend) {
             (Some(device), BackendName::REFERENCE) => anyhow::bail!(
@@ -243,7 +242,7 @@ impl ModelArguments {
         Ok(device.with_options(&self.provider_option)?)
     }
 
-    /// As asked for, in whatever runtime suits the artifact.
+    /// The load options, without a backend.
     pub(crate) fn load_options(&self) -> anyhow::Result<LoadOptions> {
         Ok(LoadOptions {
             device: self.device()?,
@@ -261,22 +260,22 @@ impl ModelArguments {
     }
 }
 
-/// The folder that an argument means; a hub id is downloaded first.
+/// The folder of a model; a hub id is downloaded first.
 fn model_folder(model: &str, revision: Option<String>) -> anyhow::Result<PathBuf> {
     let source = ModelSource::parse(model)?;
     let observer = Some(Arc::new(DownloadBar::default()) as _);
     let options = HubOptions { revision, observer, ..HubOptions::default() };
     match &source {
         ModelSource::Folder(_) => Ok(source.resolve(&options)?),
-        // a folder's name with a mistake in it looks like a hub id
+        // a misspelled folder looks like a hub id
         ModelSource::Hub(id) => {
             source.resolve(&options).with_context(|| format!("there is no folder {id} here"))
         }
     }
 }
 
-/// The checkpoint that an artifact was made from: the one that is named, else the one that the manifest remembers. It
-/// must be the very same. `advice` says how to name another.
+/// The checkpoint that an artifact was made from: the named one, otherwise the one in the manifest. Its digest must match.
+/// `advice` says how to name another one.
 pub(crate) fn resolve_checkpoint(
     artifact: &Artifact,
     named: Option<&str>,
@@ -320,7 +319,7 @@ fn cache_folder() -> anyhow::Result<PathBuf> {
     Ok(folders.cache_dir().to_owned())
 }
 
-/// Keeps others from exporting the same checkpoint to the cache as long as the answer lives.
+/// Excludes other exports of the same checkpoint to the cache while the returned file is open.
 fn lock(folder: &Path, file: &Path) -> anyhow::Result<File> {
     let lock = fs::create_dir_all(folder)
         .and_then(|()| File::create(file))
@@ -328,7 +327,7 @@ fn lock(folder: &Path, file: &Path) -> anyhow::Result<File> {
         .context(CACHE_ADVICE)?;
     if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
         note("waiting for another jetmoe, which is exporting the same checkpoint");
-        // a file system without locks never comes here
+        // does not fail here: on a file system without locks, `try_lock` does not return `WouldBlock`
         let _ = lock.lock();
     }
     Ok(lock)

@@ -15,7 +15,7 @@ use jetmoe_rt::{
 use serde::Serialize;
 
 use super::model::{ModelArguments, Opened};
-use super::{ExitStatus, note, print, print_json};
+use super::{ExitStatus, SCHEMA, note, print, print_json};
 
 /// Continue a text.
 ///
@@ -30,8 +30,9 @@ use super::{ExitStatus, note, print, print_json};
 pub(crate) struct Run {
     #[command(flatten)]
     model: ModelArguments,
-    /// Backend [default: ort for an artifact, or tract without ONNX Runtime; reference for a checkpoint]
-    #[arg(long, value_name = "ort|tract|reference")]
+    /// Backend, one that `jetmoe devices` lists [default: ort for an artifact, or tract without ONNX Runtime; reference for
+    /// a checkpoint]
+    #[arg(long)]
     backend: Option<BackendName>,
     /// Text to continue [default: standard input]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -114,9 +115,6 @@ struct Output<'a> {
     accepted_tokens: usize,
     runtime: String,
 }
-
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-const SCHEMA: u32 = 1;
 
 impl Run {
     pub(crate) fn execute(mut self) -> anyhow::Result<ExitStatus> {

@@ -10,7 +10,7 @@ use jetmoe_conformance::{BackendName, VerificationReport, Verifier, read_golden}
 use jetmoe_console::{spinner, verification_table};
 
 use super::model::{ModelArguments, Opened, resolve_checkpoint};
-use super::{ExitStatus, Format, note, print_json, print_table};
+use super::{ExitStatus, Format, note};
 
 /// Compare the results of a model with the Candle reference, or with a golden file.
 ///
@@ -28,8 +28,8 @@ pub(crate) struct Verify {
     /// Compare with this file of results of transformers instead of the reference.
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
-    /// Backends to verify [default: all of this build]
-    #[arg(long, value_name = "ort,tract,reference", value_delimiter = ',')]
+    /// Backends to verify, as in ort,tract [default: all of this build]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     backend: Vec<BackendName>,
     /// Print tables or JSON.
     #[arg(long, default_value = "table")]
@@ -60,15 +60,12 @@ impl Verify {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let report = VerificationReport::new(self.model.model.clone(), verifier.expected_by(), comparisons);
-        match self.format {
-            Format::Table => print_table(&verification_table(&report, io::stdout().is_terminal()))?,
-            Format::Json => print_json(&report)?,
-        }
+        self.format.print(&report, || verification_table(&report, io::stdout().is_terminal()))?;
         Ok(if report.passed { ExitStatus::Success } else { ExitStatus::CheckFailed })
     }
 
     /// The checkpoint, if it is needed. With a golden file only the reference needs it; if the checkpoint is missing and the
-    /// reference was not asked for, the reference is left out.
+    /// reference was not requested, the reference is left out.
     fn checkpoint(
         &self,
         artifact: &Artifact,

@@ -1,27 +1,42 @@
-//! The documents at the root: the files that they name exist.
+//! Documents at the root, in `docs/` and of the crates: the files that they name exist.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::workspace::{root, rust_files};
+use crate::workspace::{packages, root, rust_files};
 
-fn documents() -> Vec<(String, String)> {
-    let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
-    let pages = entries.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-    pages.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
+/// Path and text of every document.
+fn documents() -> Vec<(PathBuf, String)> {
+    let crates = packages().into_iter().map(|package| root().join(package.folder()));
+    let folders =
+        crates.chain(["docs", "docs/benchmarks", "docs/kernels", "graphs"].map(|folder| root().join(folder)));
+    let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let documents = files.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    documents.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn every_crate_has_a_readme() {
+    for package in packages() {
+        assert!(
+            root().join(package.folder()).join("README.md").exists(),
+            "{} has no README.md",
+            package.name
+        );
+    }
 }
 
 #[test]
 fn every_source_file_that_a_document_names_exists() {
-    let files: Vec<_> = ["crates", "src", "tests", "examples"].into_iter().flat_map(rust_files).collect();
+    let folders = ["crates", "src", "tests", "examples"];
+    let files: Vec<_> = folders.into_iter().flat_map(rust_files).map(|file| file.path).collect();
     let mut named = 0;
     for (document, text) in documents() {
-        for file in
-            text.split('`').filter(|word| word.ends_with(".rs") && !word.contains(char::is_whitespace))
-        {
-            let exists = files.iter().any(|source| Path::new(&source.path).ends_with(file));
-            assert!(exists, "{document} names {file}, which does not exist");
+        let words = text.split('`').filter(|word| !word.contains(char::is_whitespace) && !word.contains('*'));
+        for file in words.filter(|word| word.ends_with(".rs") || word.starts_with("tests/")) {
+            let exists =
+                files.iter().any(|path| Path::new(path).ends_with(file)) || root().join(file).exists();
+            assert!(exists, "{} names {file}, which does not exist", document.display());
             named += 1;
         }
     }
@@ -29,12 +44,14 @@ fn every_source_file_that_a_document_names_exists() {
 }
 
 #[test]
-fn every_link_of_a_document_leads_somewhere() {
+fn every_link_of_a_document_has_a_target() {
     for (document, text) in documents() {
         for rest in text.split("](").skip(1) {
             let target = rest.split([')', '#']).next().unwrap_or_default();
-            let exists = target.is_empty() || target.starts_with("https://") || root().join(target).exists();
-            assert!(exists, "{document} links to {target}, which does not exist");
+            let exists = target.is_empty()
+                || target.starts_with("https://")
+                || document.with_file_name(target).exists();
+            assert!(exists, "{} links to {target}, which does not exist", document.display());
         }
     }
 }

@@ -11,14 +11,17 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("jetmoe-format", &[]),
     ("jetmoe-artifact", &["jetmoe-checkpoint", "jetmoe-format"]),
     ("jetmoe-quantize", &["jetmoe-format"]),
-    ("jetmoe-kernels", &[]),
+    ("jetmoe-kernels", &["jetmoe-format"]),
     (
         "jetmoe-graph",
         &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-quantize", "jetmoe-kernels"],
     ),
-    ("jetmoe-backend", &["jetmoe-artifact", "jetmoe-kernels"]),
-    ("jetmoe-backend-ort", &["jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
-    ("jetmoe-backend-tract", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    ("jetmoe-backend", &["jetmoe-format", "jetmoe-artifact", "jetmoe-kernels"]),
+    ("jetmoe-backend-ort", &["jetmoe-format", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    (
+        "jetmoe-backend-tract",
+        &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"],
+    ),
     ("jetmoe-backend-rten", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-backend"]),
     (
         "jetmoe-rt",
@@ -175,6 +178,6 @@ fn a_backend_that_is_switched_off_is_not_built() {
     assert!(!alone("tract").contains("ort") && !alone("ort").contains("tract-onnx"));
     let neither = dependency_tree("jetmoe-rt", &["--no-default-features"]);
     for backend in ["ort", "libloading", "tract-onnx", "tract-core", "rten"] {
-        assert!(!neither.contains(backend), "{backend} is built without being asked for");
+        assert!(!neither.contains(backend), "{backend} is built without its feature");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod documents;
+mod errors;
 mod layers;
 mod manifests;
 mod sources;

@@ -34,7 +34,7 @@ pub(crate) enum DependencyKind {
 }
 
 impl Package {
-    /// Names of what this crate depends on.
+    /// Names of this crate's dependencies.
     pub(crate) fn dependencies(&self, kind: DependencyKind) -> BTreeSet<&str> {
         let kind = match kind {
             DependencyKind::Normal => None,

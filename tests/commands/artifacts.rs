@@ -1,4 +1,4 @@
-//! Damaged artifacts are refused by the name of what is wrong, whatever is to be done with them.
+//! Every command rejects damaged artifacts and names the damage.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};

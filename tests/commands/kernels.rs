@@ -41,7 +41,7 @@ const SETS: [(&str, &str); 1] =
 fn an_unavailable_instruction_set_is_refused_with_those_that_are_available() {
     let context = with_profiles("jetmoe-mini", &[Profile::Native, Profile::Portable]);
     let line = "jetmoe run --model artifact --backend ort --prompt x --max-new-tokens 1";
-    // that it is refused shows that the native graph is taken without being asked for
+    // the error shows that the native graph is selected by default
     let refused = context.command(line).environment("JETMOE_KERNELS", "nonsense").run();
     assert!(refused.refused().contains("instruction set \"nonsense\" is not available"), "{refused:#?}");
     let portable = format!("{line} --profile portable");

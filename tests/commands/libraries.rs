@@ -38,7 +38,7 @@ fn run_without_library(context: &TestContext, line: &str) -> CommandOutput {
     let devices = without_library(context, "jetmoe devices").run();
     assert!(
         devices.stdout.contains("no libonnxruntime found"),
-        "a libonnxruntime lies in a folder of the system, so it cannot be tested what happens without one:\n{}",
+        "there is a libonnxruntime in a system folder, so its absence cannot be tested:\n{}",
         devices.stdout
     );
     without_library(context, line).run()

@@ -1,4 +1,4 @@
-//! `--device`: devices that can be had, and what is said about those that cannot.
+//! `--device`: available devices, and the messages for unavailable ones.
 
 use std::path::Path;
 

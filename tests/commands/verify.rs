@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::context::{context_with_artifact_for, export_checkpoint, new_context};
 
-/// An artifact of the case `tiny`, and golden files beside it.
+/// An artifact of the case `tiny`, and golden files next to it.
 fn tiny() -> TestContext {
     let context = context_with_artifact_for("tiny", None, OptionalOutput::ALL);
     for (case, copy) in

@@ -94,7 +94,7 @@ impl Case {
     }
 }
 
-/// A checkpoint, and the graphs of it that tests asked for.
+/// A checkpoint, and its graphs that tests requested.
 pub(crate) struct Export {
     pub(crate) checkpoint: Checkpoint,
     task: Task,
@@ -200,8 +200,8 @@ impl Export {
         self.shared(subject, "", &subject.load_options())
     }
 
-    /// A model that all tests share and that computes in the test's own thread. Long tests use it: they run beside each
-    /// other, and with a pool of threads for each the processor mostly waits.
+    /// A model that all tests share and that computes in the test's own thread. Long tests use it: they run at the
+    /// same time, and thread pools would compete for the processor.
     pub(crate) fn single_threaded_model(&self, subject: Subject) -> Model {
         self.shared(subject, "single-threaded", &subject.single_threaded_options())
     }

@@ -29,7 +29,7 @@ fn new_generator(subject: Subject) -> TextGenerator {
     TextGenerator::new(&Case::named("jetmoe-mini").export().single_threaded_model(subject)).unwrap()
 }
 
-/// Texts of the kind that the model knows, some of which repeat themselves.
+/// Texts like the training text, some of them repetitive.
 const PROMPTS: [&str; 8] = [
     "In the beginning",
     "And God said, Let there be light: and there was light. And God said, Let there be",

@@ -97,7 +97,7 @@ fn check_truncation(subject: Subject) {
 
 fn a_precision_that_cannot_run_is_refused(subject: Subject) {
     let export = Case::named("tiny").export();
-    // also profiles of which the backend runs nothing
+    // including profiles that the backend does not support
     for profile in Profile::ALL.iter().copied() {
         for precision in precisions_of(profile) {
             let subject = Subject { profile, precision, ..subject };
@@ -135,7 +135,7 @@ fn a_golden_file_is_not_compared_with_quantized_weights(subject: Subject) {
     let graph = case.export().graph(subject);
     let mut verifier = Verifier::new(&graph.artifact, None, exact_options(subject), Some(case.golden()));
     let error = verifier.verify(subject.backend).unwrap_err();
-    assert!(error.to_string().contains("the int8 graph holds rounded ones"), "{error}");
+    assert!(error.to_string().contains("the int8 graph holds quantized ones"), "{error}");
 }
 
 fn one_artifact_holds_a_graph_of_every_precision_and_profile() {
@@ -164,7 +164,7 @@ const RUNS: [(&str, Profile, &[Precision]); 5] = [
     (
         "tract",
         Profile::Portable,
-        &[Precision::F32, Precision::F16, Precision::Int8, Precision::Q4, Precision::Q4F16],
+        &[Precision::F32, Precision::F16, Precision::Int8, Precision::Q4F16, Precision::Q4],
     ),
     ("tract", Profile::Native, &[Precision::Bf16, Precision::Int8, Precision::Q4]),
 ];

@@ -14,7 +14,7 @@ pub enum Error {
     /// There is no such folder.
     #[error("no such folder: {}", path.display())]
     NotFound {
-        /// What was asked for.
+        /// The requested value.
         path: PathBuf,
     },
     /// The folder has no manifest.
@@ -34,7 +34,7 @@ pub enum Error {
         supported: u32,
     },
     /// The manifest names a file outside the artifact.
-    #[error("{} names the file {file:?}, which lies outside of the artifact\n  the manifest was tampered with or is damaged: export again", path.display())]
+    #[error("{} names the file {file:?}, which is outside the artifact\n  the manifest was tampered with or is damaged: export again", path.display())]
     FileOutside {
         /// The manifest.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum Error {
     /// An override for a layer that the model does not have.
     #[error("cannot store {storage}: the model has {layers} layers, numbered from 0")]
     NoSuchLayer {
-        /// What was asked for.
+        /// The requested value.
         storage: StorageOverride,
         /// Layers of the model.
         layers: usize,
@@ -79,9 +79,9 @@ pub enum Error {
     NoSuchGraph {
         /// The artifact.
         folder: PathBuf,
-        /// What was asked for; any if `None`.
+        /// The requested value; any if `None`.
         precision: Option<Precision>,
-        /// What was asked for; any if `None`.
+        /// The requested value; any if `None`.
         profile: Option<Profile>,
         /// Precision and profile of every graph there is.
         available: Vec<String>,
@@ -92,14 +92,14 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The action, as a verb.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error that the system reported.
         source: std::io::Error,
     },
     /// A file is not the JSON it should be.
@@ -107,7 +107,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The error that the parser reported.
         source: serde_json::Error,
     },
     /// The configuration or the generation defaults cannot be used.

@@ -1,7 +1,7 @@
 //! Task, precision, profile and optional outputs of a graph.
 
 use jetmoe_checkpoint::Architecture;
-use jetmoe_format::{ElementType, Named, UnknownName, WeightFormat};
+use jetmoe_format::{ElementType, UnknownName, WeightFormat, named};
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantArray};
 
@@ -20,14 +20,9 @@ pub enum Task {
     SequenceClassification,
 }
 
-impl Named for Task {
-    const WHAT: &'static str = "task";
-}
+named!(Task, "task");
 
 impl Task {
-    /// Every value, in the order they are listed to users.
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-
     /// Whether the graph takes and returns a key/value cache.
     pub fn has_cache(self) -> bool {
         match self {
@@ -79,14 +74,9 @@ pub enum Precision {
     Q4,
 }
 
-impl Named for Precision {
-    const WHAT: &'static str = "precision";
-}
+named!(Precision, "precision");
 
 impl Precision {
-    /// Every value, in the order they are listed to users.
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-
     /// Element type of activations and of the key/value cache.
     pub fn activations(self) -> ElementType {
         match self {
@@ -145,14 +135,9 @@ pub enum Profile {
     Native,
 }
 
-impl Named for Profile {
-    const WHAT: &'static str = "profile";
-}
+named!(Profile, "profile");
 
 impl Profile {
-    /// Every value, in the order they are listed to users.
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-
     /// Whether graphs may use ONNX Runtime's contrib operators, including attention.
     pub fn uses_onnx_runtime(self) -> bool {
         match self {
@@ -210,11 +195,4 @@ pub enum OptionalOutput {
     RouterLogits,
 }
 
-impl Named for OptionalOutput {
-    const WHAT: &'static str = "output";
-}
-
-impl OptionalOutput {
-    /// Every value, in the order they are listed to users.
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-}
+named!(OptionalOutput, "output");

@@ -155,7 +155,7 @@ impl Manifest {
     /// Writes the manifest under a temporary name and renames it when it is complete.
     ///
     /// # Errors
-    /// What the file system refuses.
+    /// An error of the file system.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(names::MANIFEST);
         let text = serde_json::to_string_pretty(self)

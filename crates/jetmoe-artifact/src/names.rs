@@ -25,22 +25,6 @@ pub const PAST_SEQUENCE_LENGTH: &str = "past_sequence_length";
 /// Name of the dimension of the tokens whose logits are returned.
 pub const LOGITS_LENGTH: &str = "logits_length";
 
-/// Our own operators, which graphs of the native profile have.
-pub mod operators {
-    /// Their domain.
-    pub const DOMAIN: &str = "jetmoe";
-    /// Rows times one matrix.
-    pub const LINEAR: &str = "Linear";
-    /// Tokens times the matrices of the experts that they chose.
-    pub const EXPERT_LINEAR: &str = "ExpertLinear";
-    /// Uses of experts times their matrices, gated and summed per token.
-    pub const EXPERT_LINEAR_SUM: &str = "ExpertLinearSum";
-    /// A mixture of gated MLPs.
-    pub const EXPERT_MLP: &str = "ExpertMlp";
-    /// Rows of a matrix.
-    pub const LOOK_UP: &str = "LookUp";
-}
-
 /// Path of a graph inside the artifact, with `/`.
 pub fn graph_file(profile: Profile, precision: Precision) -> String {
     let stem = match precision {

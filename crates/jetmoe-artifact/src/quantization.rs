@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jetmoe_checkpoint::Digest;
-use jetmoe_format::{Named, Scheme, UnknownName, WeightFormat};
+use jetmoe_format::{Scheme, UnknownName, WeightFormat, named};
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantArray};
 
@@ -39,14 +39,7 @@ pub enum ModelPart {
     LmHead,
 }
 
-impl Named for ModelPart {
-    const WHAT: &'static str = "part";
-}
-
-impl ModelPart {
-    /// Every part, in the order they are listed to users.
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-}
+named!(ModelPart, "part");
 
 /// A part that is stored differently from the rest, everywhere or in one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,54 +57,17 @@ pub struct StorageOverride {
     pub layer: Option<usize>,
 }
 
-/// Why a text is not a [`StorageOverride`].
+/// A text that is not a [`StorageOverride`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OverrideError {
-    /// The text has no colon.
-    #[error(
-        "{text:?} does not name a format and a part; write for instance f32:lm_head or int8:layers.0.mlp"
-    )]
-    NoPart {
-        /// The text.
-        text: String,
-    },
-    /// The text after the format is not a group size.
-    #[error("{size:?} is no group size, in {text:?}")]
-    GroupSize {
-        /// The text after the format.
-        size: String,
-        /// The text.
-        text: String,
-    },
-    /// A group size for a format without groups.
-    #[error("{format} has no groups; write {format}:{place}")]
-    NoGroups {
-        /// The format.
-        format: WeightFormat,
-        /// The part, with its layer.
-        place: String,
-    },
-    /// A layer without a part.
-    #[error("{place:?} names no part; write for instance layers.0.mlp")]
-    LayerAlone {
-        /// The text after the layer.
-        place: String,
-    },
-    /// The layer is not a number.
-    #[error("{layer:?} is no number of a layer, in {place:?}")]
-    Layer {
-        /// The text of the layer.
-        layer: String,
-        /// The part, with its layer.
-        place: String,
-    },
-    /// The head of a layer.
-    #[error("the head belongs to no layer; write lm_head")]
-    HeadOfLayer,
-    /// No such format or part.
-    #[error(transparent)]
-    Name(#[from] UnknownName),
+#[error("{problem}")]
+pub struct OverrideError {
+    problem: String,
+}
+
+impl OverrideError {
+    fn new(problem: impl fmt::Display) -> Self {
+        OverrideError { problem: problem.to_string() }
+    }
 }
 
 /// `f32:lm_head`, `int8:layers.0.mlp`, or `int4/16:lm_head` for groups of 16.
@@ -133,34 +89,37 @@ impl FromStr for StorageOverride {
     type Err = OverrideError;
 
     fn from_str(text: &str) -> Result<Self, OverrideError> {
-        let text = text.to_owned();
-        let Some((format, place)) = text.split_once(':') else {
-            return Err(OverrideError::NoPart { text });
-        };
+        let (format, place) = text.split_once(':').ok_or_else(|| {
+            let example = "write for instance f32:lm_head or int8:layers.0.mlp";
+            OverrideError::new(format_args!("{text:?} does not name a format and a part; {example}"))
+        })?;
         let (format, group_size) = match format.split_once('/') {
             None => (format, None),
             Some((format, size)) => {
-                let parsed = size.parse();
-                let no_size = |_| OverrideError::GroupSize { size: size.to_owned(), text: text.clone() };
-                (format, Some(parsed.map_err(no_size)?))
+                let invalid = |_| OverrideError::new(format_args!("{size:?} is no group size, in {text:?}"));
+                (format, Some(size.parse().map_err(invalid)?))
             }
         };
-        let format: WeightFormat = format.parse()?;
-        let place = place.to_owned();
+        let format: WeightFormat = format.parse().map_err(OverrideError::new)?;
         if group_size.is_some() && !format.is_quantized() {
-            return Err(OverrideError::NoGroups { format, place });
+            return Err(OverrideError::new(format_args!("{format} has no groups; write {format}:{place}")));
         }
-        let (layer, part) = match place.strip_prefix("layers.").map(|rest| rest.split_once('.')) {
-            None => (None, place.as_str()),
-            Some(None) => return Err(OverrideError::LayerAlone { place }),
-            Some(Some((layer, part))) => {
-                let no_layer = |_| OverrideError::Layer { layer: layer.to_owned(), place: place.clone() };
-                (Some(layer.parse().map_err(no_layer)?), part)
+        let (layer, part) = match place.strip_prefix("layers.") {
+            None => (None, place),
+            Some(rest) => {
+                let (layer, part) = rest.split_once('.').ok_or_else(|| {
+                    OverrideError::new(format_args!(
+                        "{place:?} names no part; write for instance layers.0.mlp"
+                    ))
+                })?;
+                let invalid =
+                    |_| OverrideError::new(format_args!("{layer:?} is not a layer number, in {place:?}"));
+                (Some(layer.parse().map_err(invalid)?), part)
             }
         };
-        let part: ModelPart = part.parse()?;
+        let part: ModelPart = part.parse().map_err(OverrideError::new)?;
         if layer.is_some() && part == ModelPart::LmHead {
-            return Err(OverrideError::HeadOfLayer);
+            return Err(OverrideError::new("the head belongs to no layer; write lm_head"));
         }
         Ok(StorageOverride { format, group_size, part, layer })
     }

@@ -365,7 +365,7 @@ fn an_override_reads_back_as_it_was_written() {
         ("lm_head", "does not name a format and a part"),
         ("f64:lm_head", "unknown storage \"f64\"; known: f32, f16, bf16, int8, int4"),
         ("f32:router", "unknown part \"router\"; known: attention, kv_proj, mlp, lm_head"),
-        ("f32:layers.x.mlp", "\"x\" is no number of a layer"),
+        ("f32:layers.x.mlp", "\"x\" is not a layer number"),
         ("f32:layers.3", "names no part"),
         ("int4/many:lm_head", "\"many\" is no group size"),
         ("f32/16:lm_head", "f32 has no groups; write f32:lm_head"),

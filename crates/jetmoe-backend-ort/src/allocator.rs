@@ -1,13 +1,13 @@
 //! Settings of glibc's allocator while ONNX Runtime loads a graph.
 
-/// Runs `load` so that large blocks which it frees return to the system at once.
+/// Runs `load` with settings under which large freed blocks return to the system at once.
 ///
 /// ONNX Runtime rewrites quantized weights one at a time and frees the originals. glibc keeps freed blocks of up to 32 MiB
 /// once it has seen blocks of that size, and a loaded model then takes 2.2 times its weights instead of 1.65 times.
 pub(crate) fn with_low_mmap_threshold<T>(load: impl FnOnce() -> T) -> T {
     set_mmap_threshold(64 << 10);
     let loaded = load();
-    // as by default, once blocks of that size were freed
+    // the value that glibc reaches by default after blocks of that size were freed
     set_mmap_threshold(32 << 20);
     loaded
 }

@@ -1,11 +1,9 @@
-//! The custom operators in ONNX Runtime: they read weights where it has mapped them from the file, and share work among the
-//! threads of its session.
+//! The custom operators in ONNX Runtime. They read weights from the file that it has mapped, and use the threads of its
+//! session.
 
 use half::f16;
-use jetmoe_artifact::names::operators::DOMAIN;
-use jetmoe_backend::operator::{
-    self, ALL, Attributes, Elements, Operand, OperandType, Specification, shapes,
-};
+use jetmoe_backend::operator::{self, Elements, OperandValue, shapes};
+use jetmoe_format::{Attributes, DOMAIN, ElementType, OperatorSchema};
 use jetmoe_kernels::{ExecContext, Isa, Threads};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
@@ -19,15 +17,15 @@ pub(crate) fn domain(threads: Option<usize>) -> ort::Result<OperatorDomain> {
     let isa = operator::isa().map_err(ort::Error::wrap)?;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let mut domain = OperatorDomain::new(DOMAIN)?;
-    for specification in ALL {
-        domain = domain.add(Registered { specification, isa, threads })?;
+    for schema in OperatorSchema::all() {
+        domain = domain.add(Registered { schema, isa, threads })?;
     }
     Ok(domain)
 }
 
 /// One operator as it is registered.
 struct Registered {
-    specification: &'static Specification,
+    schema: &'static OperatorSchema,
     isa: Isa,
     threads: usize,
 }
@@ -36,13 +34,14 @@ impl Operator for Registered {
     type Kernel<'attr> = BoxedKernel<'attr>;
 
     fn name(&self) -> &str {
-        self.specification.name
+        self.schema.operator.name()
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let required = self.specification.required.iter().map(|kind| OperatorInput::required(element(*kind)));
-        let optional = self.specification.optional.iter().map(|kind| OperatorInput::optional(element(*kind)));
-        required.chain(optional).collect::<Vec<_>>()
+        self.schema.operands.iter().map(|operand| match operand.is_optional() {
+            true => OperatorInput::optional(element(operand.element())),
+            false => OperatorInput::required(element(operand.element())),
+        })
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -50,16 +49,17 @@ impl Operator for Registered {
     }
 
     fn create_kernel<'attr>(&self, node: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let operator = operator::Operator::new(self.specification.name, &NodeAttributes(node))
-            .map_err(ort::Error::wrap)?;
-        let (types, isa, threads) = (self.specification.types(), self.isa, self.threads);
+        let operator =
+            operator::Operator::new(self.name(), &NodeAttributes(node)).map_err(ort::Error::wrap)?;
+        let (schema, isa, threads) = (self.schema, self.isa, self.threads);
         Ok(Box::new(move |context: &ComputeContext| {
-            let count = context.num_inputs()?.min(types.len());
+            let count = context.num_inputs()?.min(schema.operands.len());
             let values: Vec<Option<ValueRef<'_>>> =
                 (0..count).map(|index| context.input(index)).collect::<ort::Result<_>>()?;
-            let values = values.iter().map_while(Option::as_ref).zip(&types);
-            let operands =
-                values.map(|(value, kind)| operand(value, *kind)).collect::<ort::Result<Vec<_>>>()?;
+            let values = values.iter().map_while(Option::as_ref).zip(schema.operands);
+            let operands = values
+                .map(|(value, name)| operand(value, name.element()))
+                .collect::<ort::Result<Vec<_>>>()?;
             let shape = operator.result_shape(&shapes(&operands)).map_err(ort::Error::wrap)?;
             let shape: Vec<i64> = shape.into_iter().map(|size| size as i64).collect();
             let missing = || ort::Error::new("no node takes the result of an operator");
@@ -72,35 +72,35 @@ impl Operator for Registered {
     }
 }
 
-fn element(kind: OperandType) -> TensorElementType {
+fn element(kind: ElementType) -> TensorElementType {
     match kind {
-        OperandType::Float32 => TensorElementType::Float32,
-        OperandType::Int64 => TensorElementType::Int64,
-        OperandType::UInt8 => TensorElementType::Uint8,
-        OperandType::Float16 => TensorElementType::Float16,
+        ElementType::Int64 => TensorElementType::Int64,
+        ElementType::UInt8 => TensorElementType::Uint8,
+        ElementType::Float16 => TensorElementType::Float16,
+        _ => TensorElementType::Float32,
     }
 }
 
-fn operand<'a>(value: &'a ValueRef<'_>, kind: OperandType) -> ort::Result<Operand<'a>> {
+fn operand<'a>(value: &'a ValueRef<'_>, kind: ElementType) -> ort::Result<OperandValue<'a>> {
     let (shape, elements) = match kind {
-        OperandType::Float32 => {
-            let (shape, elements) = value.try_extract_tensor::<f32>()?;
-            (shape, Elements::Float32(elements))
-        }
-        OperandType::Int64 => {
+        ElementType::Int64 => {
             let (shape, elements) = value.try_extract_tensor::<i64>()?;
             (shape, Elements::Int64(elements))
         }
-        OperandType::UInt8 => {
+        ElementType::UInt8 => {
             let (shape, elements) = value.try_extract_tensor::<u8>()?;
             (shape, Elements::UInt8(elements))
         }
-        OperandType::Float16 => {
+        ElementType::Float16 => {
             let (shape, elements) = value.try_extract_tensor::<f16>()?;
             (shape, Elements::Float16(elements))
         }
+        _ => {
+            let (shape, elements) = value.try_extract_tensor::<f32>()?;
+            (shape, Elements::Float32(elements))
+        }
     };
-    Ok(Operand { shape: sizes(shape), elements })
+    Ok(OperandValue { shape: sizes(shape), elements })
 }
 
 struct NodeAttributes<'a, 'attr>(&'a KernelContext<'attr>);

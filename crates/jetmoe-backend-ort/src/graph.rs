@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     /// Names of the outputs in the graph's order.
     pub(crate) outputs: Vec<OutputName>,
     version: String,
-    /// Where ONNX Runtime's trace goes, if one was asked for.
+    /// File of the requested trace, if any.
     trace: Option<PathBuf>,
 }
 
@@ -70,7 +70,7 @@ impl OrtGraph {
         }
         let mut builder = providers::register(builder, &library, record.profile, &signature, options)?;
         let session = with_low_mmap_threshold(|| builder.commit_from_file(&path)).map_err(refused)?;
-        // the custom operators read the weights where they are mapped
+        // the custom operators read the mapped weights
         if !options.low_memory && record.profile != Profile::Native {
             pages::advise_dont_need(&artifact.path(&record.data));
         }
@@ -170,9 +170,9 @@ fn configure(environment: &Environment, options: &LoadOptions) -> ort::Result<Se
 #[derive(Debug)]
 struct OrtSession {
     shared: Arc<Shared>,
-    /// The cache as ONNX Runtime returned it, which the next step takes as it is; empty before the first step.
+    /// The cache as ONNX Runtime returned it, input of the next step; empty before the first step.
     cache: Vec<(OutputName, DynValue)>,
-    /// Of the last step.
+    /// Duration of the last step.
     backend_time: Cell<Option<Duration>>,
 }
 
@@ -237,7 +237,7 @@ impl OrtSession {
         Ok((tensors, cache))
     }
 
-    /// What the last step left under a name; a tensor without tokens before the first.
+    /// The cache tensor of a name after the last step; a tensor without tokens before the first one.
     fn past(
         &self,
         name: OutputName,
@@ -292,7 +292,7 @@ pub(crate) fn to_array<Type: TensorValueTypeMarker + ?Sized>(
     ArrayD::from_shape_vec(sizes(shape), elements).map_err(ort::Error::wrap)
 }
 
-/// The sizes of a tensor that exists, so that none is negative.
+/// The sizes of an existing tensor, none of which is negative.
 pub(crate) fn sizes(shape: &Shape) -> Vec<usize> {
     shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect()
 }

@@ -1,7 +1,7 @@
 //! ONNX Runtime as a backend, by its shared library: on the CPU, or with its execution providers on other devices.
 //!
-//! [`OrtBackend`] is the backend; [`OnnxRuntimeLibrary`] finds the libonnxruntime that serves the process. No public item
-//! names a type of `ort`.
+//! [`OrtBackend`] is the backend; [`OnnxRuntimeLibrary`] searches for libonnxruntime and opens it. No public item names a
+//! type of `ort`.
 
 mod allocator;
 mod bound_cache;
@@ -72,14 +72,14 @@ impl Backend for OrtBackend {
 /// Memory per byte of weights in the data file. `docs/memory.md` has the measurements.
 fn memory_per_byte(format: WeightFormat, profile: Profile, low_memory: bool) -> f64 {
     match (format.bits(), profile) {
-        // multiplied in another layout, which is a copy
+        // copied into the layout of the products
         (32, _) => 1.05,
-        // the custom operators read it where it is mapped; what was measured is less than what every process takes
+        // the custom operators read the mapped file; the measured memory is less than BASE_MEMORY
         (_, Profile::Native) => 0.0,
-        // multiplied in float32; or taken from the file and converted again in each step
+        // converted to float32 once, or in each step with low_memory
         (16, _) if low_memory => 0.1,
         (16, _) => 2.35,
-        // a copy in another layout, with sums of each group; DequantizeLinear is rewritten on the way there
+        // a packed copy with sums per group; DequantizeLinear is rewritten first
         (_, Profile::OnnxRuntime) => 1.25,
         (_, Profile::Portable) => 1.6,
     }

@@ -1,4 +1,4 @@
-//! Which libonnxruntime serves this process.
+//! The libonnxruntime of this process.
 //!
 //! A process can hold one. [`OnnxRuntimeLibrary::find`] searches for it, opens it and keeps it; from then on it returns the
 //! same one, and asking for another is an error.
@@ -36,12 +36,12 @@ pub enum LibraryOrigin {
     Python,
 }
 
-/// What a path holds.
+/// Status of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LibraryStatus {
-    /// A file with the name of a libonnxruntime. Whether it is one shows when it is opened.
+    /// A file with the name of a libonnxruntime, not opened yet.
     Found,
-    /// No such file, and why not.
+    /// No such file, and the reason.
     Missing(String),
 }
 
@@ -57,11 +57,11 @@ impl fmt::Display for LibraryStatus {
 /// A path that was searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibraryCandidate {
-    /// The library, or where none was.
+    /// The library, or the location without one.
     pub path: PathBuf,
     /// Why it was searched.
     pub origin: LibraryOrigin,
-    /// What was there.
+    /// The result.
     pub status: LibraryStatus,
 }
 
@@ -74,9 +74,9 @@ pub struct OnnxRuntimeLibrary {
 }
 
 impl OnnxRuntimeLibrary {
-    /// Every path, in the order in which they are tried, and what it holds. Opens nothing.
+    /// Every path in search order, with its status. Opens nothing.
     ///
-    /// `explicit` is what [`find`](Self::find) would be given.
+    /// `explicit` is the argument of [`find`](Self::find).
     pub fn candidates(explicit: Option<&Path>) -> Vec<LibraryCandidate> {
         SearchPaths::of_this_machine().candidates(explicit, None).collect()
     }
@@ -89,8 +89,8 @@ impl OnnxRuntimeLibrary {
     /// Finds the library, opens it and keeps it for the life of the process.
     ///
     /// In this order: `explicit`, the environment variable `ORT_DYLIB_PATH`, the project's cache, the system, a Python
-    /// environment. A library in the last three that cannot be used, for instance because it is too old, is passed
-    /// over; the first two are taken or refused.
+    /// environment. A library in the last three that cannot be used, for instance because it is too old, is
+    /// skipped; one of the first two is used or rejected.
     ///
     /// # Errors
     /// [`Error::Library`] if the named library cannot be used or the process already has another one;
@@ -99,8 +99,8 @@ impl OnnxRuntimeLibrary {
         find(explicit, None)
     }
 
-    /// As [`find`](Self::find), but a library that was not named must have an execution provider: of the project's cache
-    /// it takes those that were fetched for it.
+    /// As [`find`](Self::find), but a library that was not named must have an execution provider; in the project's cache
+    /// only those downloaded for it are considered.
     ///
     /// # Errors
     /// As [`find`](Self::find).
@@ -181,7 +181,7 @@ fn first_usable(
                 Err(why) => why.into(),
             },
         };
-        // a file that was named is taken or refused: no other may silently replace it
+        // a named file is used or rejected, never replaced by another one
         let advice = match candidate.origin {
             LibraryOrigin::Explicit => {
                 Some("name the libonnxruntime itself, or leave the choice to the search")

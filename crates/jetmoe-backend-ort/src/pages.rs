@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-/// Tells the system that the process does not need the pages of a mapped file. ONNX Runtime copies weights into the layout
-/// it multiplies in, and the pages it copied from stay with the process, 0.2 bytes for each byte of a 4-bit model, though
-/// nothing reads them again. If something does, the system reads them from the file again.
+/// Advises the system that the process does not need the pages of a mapped file. ONNX Runtime copies weights into its own
+/// layout, and the source pages stay resident, 0.2 bytes for each byte of a 4-bit model. If they are accessed again, the
+/// system reads them from the file.
 ///
-/// Nothing happens where the system has no `/proc/self/smaps`, or where the process has written to the pages.
+/// Does nothing without `/proc/self/smaps`, or if the process has written to the pages.
 pub(crate) fn advise_dont_need(file: &Path) {
     #[cfg(target_os = "linux")]
     {

@@ -8,8 +8,8 @@ use crate::graph::environment;
 use crate::library::{OnnxRuntimeLibrary, library_error};
 use crate::providers;
 
-/// Tries whether a library computes on a device: whether it contains the execution provider and can load it. A GPU that
-/// fails shows only with a graph.
+/// Tries whether a library computes on a device: whether it contains the execution provider and can load it. A failing GPU
+/// is detected only with a graph.
 ///
 /// # Errors
 /// [`Error::Device`](jetmoe_backend::Error::Device) with the reason why not.

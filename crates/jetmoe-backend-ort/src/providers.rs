@@ -39,7 +39,7 @@ pub(crate) fn register(
     let providers = match &options.device {
         Device::Cuda(cuda_options) => vec![cuda(cuda_options)?],
         Device::TensorRt(tensorrt_options) => {
-            // CUDA computes what TensorRT does not take
+            // CUDA computes the nodes that TensorRT does not support
             let rest = CudaOptions { device_id: tensorrt_options.device_id, ..CudaOptions::default() };
             vec![tensorrt(tensorrt_options, signature)?, cuda(&rest)?]
         }
@@ -52,7 +52,7 @@ pub(crate) fn register(
         .with_execution_providers(providers)
         .map_err(|error| refused(in_words(&options.device, error.message())))?;
     if provider == ExecutionProvider::OpenVino && profile == Profile::Portable {
-        // OpenVINO takes such graphs as a whole; where it takes nothing, its devices would be a name for the CPU
+        // OpenVINO supports such graphs completely; without this setting, unsupported nodes would run on the CPU
         return builder.with_disable_cpu_fallback().map_err(|error| refused(error.message().to_owned()));
     }
     Ok(builder)
@@ -124,7 +124,7 @@ fn properties(options: &OpenVinoOptions, load_options: &LoadOptions) -> String {
         OpenVinoDevice::Npu => "NPU",
         OpenVinoDevice::Auto => "AUTO",
     };
-    // on a CPU, OpenVINO quantizes activations that meet quantized weights to 8 bits by default
+    // on a CPU, OpenVINO quantizes activations of quantized products to 8 bits by default
     let rounding = match (options.device, load_options.int8_activations) {
         (OpenVinoDevice::Cpu, false) => r#","DYNAMIC_QUANTIZATION_GROUP_SIZE":"0""#,
         _ => "",
@@ -140,7 +140,7 @@ fn device_id(number: u32) -> Result<i32> {
     })
 }
 
-/// A folder as ONNX Runtime wants it. `ort` asserts where this says what is wrong.
+/// A folder as ONNX Runtime requires it. `ort` asserts where this returns an error.
 fn text(option: &'static str, folder: &Path) -> Result<String> {
     let text = folder.to_str().filter(|text| !text.contains('\0'));
     text.map(str::to_owned).ok_or_else(|| Error::Option {
@@ -150,13 +150,13 @@ fn text(option: &'static str, folder: &Path) -> Result<String> {
     })
 }
 
-/// ONNX Runtime's messages begin with the place in its source and go over several lines.
+/// Shortens ONNX Runtime's messages, which begin with a source location and have several lines.
 fn one_line(message: &str) -> String {
     let what = message.split_once("[ONNXRuntimeError] : 1 : FAIL : ").map_or(message, |(_, what)| what);
     what.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// OpenVINO's provider keeps the reason to itself; it fails like this for a device that is not there.
+/// The message for a missing device: OpenVINO's provider does not report the reason.
 fn in_words(device: &Device, message: &str) -> String {
     match device {
         Device::OpenVino(options) if message.contains("Failed to load provider") => {
@@ -167,44 +167,4 @@ fn in_words(device: &Device, message: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    use jetmoe_artifact::{Artifact, Precision, Task};
-
-    use super::*;
-
-    #[test]
-    fn every_input_has_a_shape_for_tensorrt() {
-        let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../jetmoe-rt/tests/fixtures/toy");
-        let config = Artifact::open(toy).unwrap().config().clone();
-        let signature =
-            Signature::new(&config, Task::CausalLm, Precision::F32, Profile::Portable, &BTreeSet::new());
-        let shapes = input_shapes(&signature, "2x3x5".parse().unwrap());
-        assert_eq!(shapes.split(',').count(), signature.inputs.len());
-        assert!(shapes.starts_with("input_ids:2x3,attention_mask:2x8,position_ids:2x3,"), "{shapes}");
-        let cache = format!("2x{}x5x{}", config.num_key_value_heads, config.kv_channels);
-        assert!(shapes.ends_with(&cache), "{shapes}");
-    }
-
-    #[test]
-    fn a_message_is_told_without_the_place_in_onnx_runtimes_source() {
-        let message =
-            "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load\n library";
-        assert_eq!(one_line(message), "Failed to load library");
-        assert_eq!(one_line("something else"), "something else");
-    }
-
-    #[test]
-    fn openvino_rounds_activations_only_where_it_may() {
-        let exact = LoadOptions { int8_activations: false, ..LoadOptions::default() };
-        let options = OpenVinoOptions::default();
-        assert_eq!(
-            properties(&options, &exact),
-            r#"{"CPU":{"INFERENCE_PRECISION_HINT":"f32","DYNAMIC_QUANTIZATION_GROUP_SIZE":"0"}}"#
-        );
-        let rounded = properties(&options, &LoadOptions::default());
-        assert_eq!(rounded, r#"{"CPU":{"INFERENCE_PRECISION_HINT":"f32"}}"#);
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
-//! The operators of ONNX Runtime's that graphs over a cache in place have, in tract: `com.microsoft.GroupQueryAttention` and
-//! `com.microsoft.RotaryEmbedding`, in float32 and in the form that our graphs write.
+//! ONNX Runtime's contrib operators of graphs with an in-place cache, for tract: `com.microsoft.GroupQueryAttention` and
+//! `com.microsoft.RotaryEmbedding`, in float32 and in the form that `jetmoe-graph` writes.
 
 use jetmoe_kernels::exp;
 use multiversion::multiversion;
@@ -13,7 +13,7 @@ use tract_onnx::tract_hir::internal::*;
 
 use crate::threads::on_step_threads;
 
-/// Lets tract read both.
+/// Registers both operators.
 pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
     register.insert("GroupQueryAttention", |_, node| {
         let size = |name: &str| Ok::<usize, TractError>(usize::try_from(node.get_attr::<i64>(name)?)?);
@@ -48,7 +48,7 @@ struct GroupQueryAttention {
     scale_bits: u32,
 }
 
-/// What belongs to a key head: results of its queries, its keys and its values.
+/// The data of a key head: results of its queries, its keys and its values.
 type HeadParts<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
 
 /// Operands of the operator.
@@ -100,10 +100,10 @@ impl EvalOp for GroupQueryAttention {
         else {
             bail!("GroupQueryAttention takes {OPERANDS} operands")
         };
-        // nobody else holds them, so this copies nothing
+        // there is no other reference, so this copies nothing
         let (mut present_key, mut present_value) = (past_key.into_tensor(), past_value.into_tensor());
         let [batch, sequence, width] = *queries.shape() else { bail!("queries are {:?}", queries.shape()) };
-        let [_, kv_heads, room, channels] = *present_key.shape() else {
+        let [_, kv_heads, capacity, channels] = *present_key.shape() else {
             bail!("a cache is {:?}", present_key.shape())
         };
         ensure!(
@@ -122,7 +122,10 @@ impl EvalOp for GroupQueryAttention {
             let last_places = last_places.as_slice::<i32>()?;
             let totals =
                 last_places.iter().map(|last| usize::try_from(last + 1)).collect::<Result<Vec<_>, _>>()?;
-            ensure!(totals.iter().all(|total| *total <= room), "{totals:?} tokens in a cache for {room}");
+            ensure!(
+                totals.iter().all(|total| *total <= capacity),
+                "{totals:?} tokens in a cache for {capacity}"
+            );
             ensure!(totals.len() == batch && !totals.contains(&0), "{totals:?} tokens of {batch} sequences");
             let mut key_cache = present_key.try_as_plain_ram_mut()?;
             let mut value_cache = present_value.try_as_plain_ram_mut()?;
@@ -132,16 +135,16 @@ impl EvalOp for GroupQueryAttention {
             let output = output.as_slice_mut::<f32>()?;
 
             let group = self.heads / kv_heads;
-            let size = room * channels;
-            // results by key head, as the threads have them: [batch, kv_heads, sequence, group * channels]
+            let size = capacity * channels;
+            // results by key head, one task each: [batch, kv_heads, sequence, group * channels]
             let mut by_head = vec![0.0; output.len()];
             let head =
                 |(index, ((by_head, key_cache), value_cache)): (usize, HeadParts<'_>)| -> TractResult<()> {
                     let (row, head) = (index / kv_heads, index % kv_heads);
                     let total = totals[row];
-                    // new tokens stand behind the cached ones; of a prompt those behind its end count for nothing
+                    // new tokens follow the cached ones; tokens after the end of a prompt are padding
                     let past = total.saturating_sub(sequence);
-                    for token in 0..sequence.min(room - past) {
+                    for token in 0..sequence.min(capacity - past) {
                         let from = ((row * sequence + token) * kv_heads + head) * channels;
                         let to = (past + token) * channels;
                         key_cache[to..to + channels].copy_from_slice(&keys[from..from + channels]);
@@ -156,9 +159,9 @@ impl EvalOp for GroupQueryAttention {
                             let from = ((row * sequence + token) * self.heads + head * group) * channels;
                             tile.extend_from_slice(&queries[from..from + group * channels]);
                         }
-                        // what the last of them sees, and how much less the first
-                        let seen = (past + first + tokens).min(room);
-                        let seen_by = |token: usize| (past + first + token + 1).min(room);
+                        // keys of the last token of the block, and of the first one
+                        let seen = (past + first + tokens).min(capacity);
+                        let seen_by = |token: usize| (past + first + token + 1).min(capacity);
                         let (keys, values) = (&key_cache[..seen * channels], &value_cache[..seen * channels]);
                         let attended = Attended { keys, values, channels, group, scale: self.scale() };
                         match tokens {
@@ -201,10 +204,10 @@ impl TypedOp for GroupQueryAttention {
     }
 }
 
-/// Tokens of a prompt whose queries are multiplied with the keys at a time.
+/// Tokens of a prompt whose queries are multiplied with the keys in one product.
 const TILE: usize = 32;
 
-/// What the queries of a key head see.
+/// Keys and values that the queries of a key head attend to.
 struct Attended<'a> {
     /// `[seen, channels]`
     keys: &'a [f32],
@@ -216,8 +219,8 @@ struct Attended<'a> {
     scale: f32,
 }
 
-/// softmax(q · keysᵀ · scale) · values for the queries `[tokens, group, channels]` of some tokens, each of which sees so many
-/// keys.
+/// softmax(q · keysᵀ · scale) · values for the queries `[tokens, group, channels]` of some tokens, each of which attends to
+/// a number of keys.
 fn attend(
     queries: &[f32],
     attended: &Attended<'_>,
@@ -242,7 +245,7 @@ fn attend(
     Ok(())
 }
 
-/// The same for one token, which reads keys and values once: no time is lost by the products, but none is to be won.
+/// Single-token variant. It is memory-bound, so a matrix product would not be faster.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma", "aarch64+neon"))]
 fn attend_one(queries: &[f32], attended: &Attended<'_>, results: &mut [f32]) {
     let Attended { keys, values, channels, scale, .. } = *attended;
@@ -270,14 +273,14 @@ fn attend_one(queries: &[f32], attended: &Attended<'_>, results: &mut [f32]) {
     }
 }
 
-/// e^score over the sum of all of them.
+/// Softmax without a mask: e^score, divided by the sum of all.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma", "aarch64+neon"))]
 fn softmax(scores: &mut [f32]) {
     let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for score in scores.iter_mut() {
         *score = exp(*score - largest);
     }
-    // in several sums, which is faster and more exact than in one
+    // several partial sums are faster and more exact than one
     let mut sums = [0.0_f32; 16];
     let (blocks, rest) = scores.as_chunks::<16>();
     for block in blocks {

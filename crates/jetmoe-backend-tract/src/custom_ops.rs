@@ -1,5 +1,5 @@
-//! The custom operators in tract. Their weights never become tensors of tract: they are removed from the graph before tract
-//! parses it, and the operators read them where the data file is mapped.
+//! The custom operators in tract. Their weights are removed from the graph before tract parses it; the operators read them
+//! from the mapped data file.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
@@ -7,11 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
-use jetmoe_artifact::names::operators::DOMAIN;
-use jetmoe_backend::operator::{
-    self, Attributes, Elements, Operand, OperandType, Operator, Specification, shapes,
-};
+use jetmoe_backend::operator::{self, Elements, OperandValue, Operator, shapes};
 use jetmoe_checkpoint::MappedFile;
+use jetmoe_format::{Attributes, DOMAIN, ElementType, OperatorSchema};
 use jetmoe_kernels::ExecContext;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -24,22 +22,23 @@ use zerocopy::FromBytes;
 use crate::threads::StepThreads;
 
 /// Attribute of a node whose weights were removed: offset and length of each in the data file.
-const EXTERNAL_DATA: &str = "external_data";
+const EXTERNAL_DATA: &str = "external-data";
 
 /// Registers the custom operators with tract's parser.
 pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
-    for specification in operator::ALL {
-        register.insert(specification.name, parse);
+    for schema in OperatorSchema::all() {
+        register.insert(schema.operator.name(), parse);
     }
 }
 
-/// Removes the weights of the custom operators from a graph, and gives each node their external_data in the data file.
+/// Removes the weights of the custom operators from a graph, and adds their locations in the data file to each node.
 pub(crate) fn remove_weights(graph: &mut GraphProto) -> TractResult<()> {
     let mut taken = Vec::new();
     for node in graph.node.iter_mut().filter(|node| node.domain == DOMAIN) {
-        let Specification { name, required, .. } = Specification::from_name(&node.op_type)?;
-        let first = required.iter().position(|kind| *kind == OperandType::UInt8).unwrap_or(required.len());
-        ensure!(node.input.len() >= required.len(), "{name} has {} operands", node.input.len());
+        let schema = OperatorSchema::named(&node.op_type)?;
+        let required = schema.operands.iter().filter(|operand| !operand.is_optional()).count();
+        ensure!(node.input.len() >= required, "{} has {} operands", schema.operator, node.input.len());
+        let first = schema.operands.iter().take_while(|operand| operand.tensor().is_none()).count();
         let mut external_data = Vec::new();
         for weight in node.input.drain(first..) {
             let tensor = graph.initializer.iter().find(|tensor| tensor.name == weight);
@@ -74,7 +73,7 @@ fn place(tensor: &TensorProto) -> TractResult<[i64; 2]> {
     Ok([entry("offset")?, entry("length")?])
 }
 
-/// Maps the data file for the custom operators, where there are any.
+/// Maps the data file if the graph has custom operators.
 pub(crate) fn map_weights(model: &mut TypedModel, path: &Path) -> TractResult<()> {
     let mut custom: Vec<&mut CustomOp> = model.nodes.iter_mut().filter_map(|node| node.op_as_mut()).collect();
     if custom.is_empty() {
@@ -93,16 +92,13 @@ pub(crate) fn map_weights(model: &mut TypedModel, path: &Path) -> TractResult<()
 /// A node of a custom operator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct CustomOp {
-    name: &'static str,
     operator: Operator,
-    /// Types of all operands: those that tract passes, then the weights.
-    types: Vec<OperandType>,
     /// The bytes of each weight in the data file.
     external_data: Vec<Range<usize>>,
     data: Option<Data>,
 }
 
-/// The data file; the same only if it is the same mapping.
+/// The data file; two are equal only if they are the same mapping.
 #[derive(Debug, Clone)]
 struct Data(Arc<MappedFile>);
 
@@ -138,7 +134,6 @@ fn parse(
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let operator = Operator::new(&node.op_type, &NodeAttributes(node))?;
-    let specification = Specification::from_name(&node.op_type)?;
     let external_data = node.attribute.iter().find(|attribute| attribute.name == EXTERNAL_DATA);
     let (external_data, _) = external_data.map_or(&[][..], |attribute| &attribute.ints).as_chunks::<2>();
     let place = |[offset, length]: &[i64; 2]| {
@@ -146,10 +141,7 @@ fn parse(
         Ok(offset..offset + length)
     };
     let external_data = external_data.iter().map(place).collect::<TractResult<Vec<_>>>()?;
-    let mut types = specification.types();
-    types.truncate(node.input.len() + external_data.len());
-    let custom = CustomOp { name: specification.name, operator, types, external_data, data: None };
-    Ok((expand(custom), Vec::new()))
+    Ok((expand(CustomOp { operator, external_data, data: None }), Vec::new()))
 }
 
 impl CustomOp {
@@ -162,7 +154,7 @@ impl CustomOp {
 
 impl Expansion for CustomOp {
     fn name(&self) -> StaticName {
-        self.name.into()
+        self.operator.schema().operator.name().into()
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
@@ -185,7 +177,7 @@ impl Expansion for CustomOp {
 
 impl Op for CustomOp {
     fn name(&self) -> StaticName {
-        self.name.into()
+        self.operator.schema().operator.name().into()
     }
 
     fn info(&self) -> TractResult<Vec<String>> {
@@ -202,24 +194,26 @@ impl EvalOp for CustomOp {
         let data = self.data.as_ref().ok_or_else(|| TractError::msg("has no weights yet"))?;
         let views = operands.iter().map(|value| value.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
         let mut inputs = Vec::new();
-        for ((value, view), kind) in operands.iter().zip(&views).zip(&self.types) {
-            let elements = match kind {
-                OperandType::Float32 => Elements::Float32(view.as_slice::<f32>()?),
-                OperandType::Int64 => Elements::Int64(view.as_slice::<i64>()?),
-                OperandType::UInt8 | OperandType::Float16 => bail!("{} reads a weight from tract", self.name),
+        let schema = self.operator.schema();
+        for ((value, view), operand) in operands.iter().zip(&views).zip(schema.operands) {
+            let elements = match operand.element() {
+                ElementType::Float32 => Elements::Float32(view.as_slice::<f32>()?),
+                ElementType::Int64 => Elements::Int64(view.as_slice::<i64>()?),
+                _ => bail!("{} reads a weight from tract", schema.operator),
             };
-            inputs.push(Operand { shape: value.shape().to_vec(), elements });
+            inputs.push(OperandValue { shape: value.shape().to_vec(), elements });
         }
-        for (place, kind) in self.external_data.iter().zip(&self.types[operands.len()..]) {
+        // the weights follow the operands that tract passes
+        for (place, operand) in self.external_data.iter().zip(schema.operands.iter().skip(operands.len())) {
             let bytes = &data.0[place.clone()];
-            let elements = match kind {
-                OperandType::Float16 => match <[f16]>::ref_from_bytes(bytes) {
+            let elements = match operand.element() {
+                ElementType::Float16 => match <[f16]>::ref_from_bytes(bytes) {
                     Ok(numbers) => Elements::Float16(numbers),
                     Err(_) => bail!("the scales at {place:?} of the data file do not begin at a number"),
                 },
                 _ => Elements::UInt8(bytes),
             };
-            inputs.push(Operand { shape: vec![place.len()], elements });
+            inputs.push(OperandValue { shape: vec![place.len()], elements });
         }
         let shape = self.operator.result_shape(&shapes(&inputs))?;
         let mut result = Tensor::zero::<f32>(&shape)?;

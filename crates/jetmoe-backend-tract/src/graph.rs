@@ -89,7 +89,7 @@ impl LoadedGraph for TractGraph {
     }
 }
 
-/// Calls tract. It returns errors, but panics here and there on graphs it does not expect.
+/// Calls tract and turns panics into errors: tract asserts on some graphs it does not expect.
 pub(crate) fn catch_panics<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -112,11 +112,11 @@ fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) 
     quantized::rewrite(graph)?;
     custom_ops::remove_weights(graph)?;
     logits_to_keep::rewrite(graph);
-    // Check the contract.
+    // Compare with the signature.
     let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let outputs = check_names(&signature, &inputs, &outputs)?;
-    // tract takes the default of an optional input for a constant
+    // tract treats the default of an optional input as a constant
     graph.initializer.retain(|tensor| !inputs.contains(&tensor.name));
     let known = || signature.inputs.iter().chain(&signature.optional_inputs);
     let inputs = inputs.iter().filter_map(|name| known().find(|spec| spec.name.to_string() == *name));
@@ -149,7 +149,7 @@ fn fact(model: &InferenceModel, input: &InputSpec, cache_update: CacheUpdate) ->
         Axis::SequenceLength => symbol(names::SEQUENCE_LENGTH),
         Axis::PastSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH),
         Axis::LogitsLength => symbol(names::LOGITS_LENGTH),
-        // the capacity of a cache in place exceeds its tokens
+        // the capacity of an in-place cache exceeds its tokens
         Axis::TotalSequenceLength if cache_update == CacheUpdate::InPlace => symbol("total_sequence_length"),
         Axis::TotalSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH) + symbol(names::SEQUENCE_LENGTH),
     });
@@ -161,18 +161,18 @@ fn fact(model: &InferenceModel, input: &InputSpec, cache_update: CacheUpdate) ->
     InferenceFact::dt_shape(element, shape.collect::<TVec<TDim>>())
 }
 
-/// Axis of a part of the cache that counts tokens.
+/// The token axis of a cache tensor.
 const TOKENS: usize = 2;
 
 /// A batch of sequences in tract.
 #[derive(Debug)]
 struct TractSession {
     shared: Arc<Shared>,
-    /// The cache as tract returned it, which the next step takes as it is; empty before the first step.
+    /// The cache as tract returned it, input of the next step; empty before the first step.
     cache: Vec<(OutputName, TValue)>,
-    /// Of the last step.
+    /// Duration of the last step.
     backend_time: Cell<Option<Duration>>,
-    /// Where a trace was asked for.
+    /// Set if a trace was requested.
     tracer: Option<StepTracer>,
 }
 
@@ -244,7 +244,7 @@ impl TractSession {
         Ok((tensors, cache))
     }
 
-    /// What the last step left under a name; a tensor without tokens before the first.
+    /// The cache tensor of a name after the last step; a tensor without tokens before the first one.
     fn past(&self, name: OutputName, input: &InputSpec, batch_size: usize) -> TractResult<TValue> {
         match self.cache.iter().find(|(cached, _)| *cached == name) {
             Some((_, value)) => Ok(value.clone()),
@@ -265,7 +265,7 @@ pub(crate) fn to_array(tensor: Tensor) -> TractResult<ArrayD<f32>> {
     tensor.cast_to::<f32>()?.into_owned().into_plain_array()
 }
 
-/// Runs a step, and records it where a trace was asked for.
+/// Runs a step, and records it if a trace was requested.
 pub(crate) fn traced<T>(tracer: &mut Option<StepTracer>, step: impl FnOnce() -> TractResult<T>) -> Result<T> {
     let start = Instant::now();
     let result = catch_panics(step);
@@ -276,13 +276,13 @@ pub(crate) fn traced<T>(tracer: &mut Option<StepTracer>, step: impl FnOnce() -> 
     result.map_err(run_error)
 }
 
-/// Clears the upper halves of the vector registers. tract's AVX-512 kernels leave them dirty, and everything compiled
-/// for plain SSE that runs afterwards then waits for them: an `exp` took 340 ns or more instead of 30 to 40.
+/// Clears the upper halves of the vector registers. tract's AVX-512 kernels leave them dirty, which slows down SSE code that
+/// runs afterwards: an `exp` took 340 ns or more instead of 30 to 40.
 fn clear_upper_registers() {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx") {
-        // SAFETY: the processor has AVX, which is all the instruction needs, and by the calling convention no value
-        // of ours is in an upper half across the call of a function.
+        // SAFETY: the processor has AVX, which is all the instruction requires, and by the calling convention no live value
+        // is in an upper half across a function call.
         unsafe { std::arch::x86_64::_mm256_zeroupper() }
     }
 }

@@ -1,4 +1,4 @@
-//! `x · w` for a weight that stays quantized: codes, scales and zero points are read as they are stored.
+//! `x · w` for a quantized weight: codes, scales and zero points are read as stored.
 
 use std::ops::Range;
 
@@ -25,13 +25,13 @@ impl CodeType {
         }
     }
 
-    /// What a code of 0 is read as, see [`unpack`].
+    /// The unpacked value of code 0, see [`unpack`].
     fn zero(self) -> i8 {
         if self == CodeType::UInt8 { i8::MIN } else { 0 }
     }
 }
 
-/// The scales of a weight, as they are stored.
+/// The scales of a weight, as stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Scales<'a> {
     Float32(&'a [f32]),
@@ -58,19 +58,19 @@ pub(crate) struct Weight<'a> {
     pub(crate) codes: &'a [u8],
     /// `[groups, outputs]`
     pub(crate) scales: Scales<'a>,
-    /// `[groups, outputs]`, stored as the codes are
+    /// `[groups, outputs]`, of the type of the codes
     pub(crate) zero_points: Option<&'a [u8]>,
 }
 
-/// Up to this many rows, codes are multiplied as they are read. With more it is cheaper to restore a block of weights
-/// first: 8 rows of 2048 × 11264 4-bit weights took 13.6 ms this way and 16.4 ms that way on one core of an EPYC with
-/// AVX2, 32 rows took 31 ms that way.
+/// Up to this many rows, codes are multiplied while they are read. With more rows it is faster to dequantize a block of
+/// weights first: for 2048 × 11264 4-bit weights on one core of an EPYC with AVX2, 8 rows took 13.6 ms without and 16.4 ms
+/// with dequantization, 32 rows 31 ms with it.
 const FEW_ROWS: usize = 8;
 
 /// `x · weight` in float32, where `x` is `[rows, inputs]` and `product`, `[rows, outputs]`, holds zeros. The threads of the
-/// pool that this is called in share the work; how many there are does not change the result.
+/// current pool share the work; their number does not change the result.
 ///
-/// Every slice must have the length that the weight's sizes give it.
+/// The lengths of all slices must match the weight's sizes.
 pub(crate) fn multiply(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
     if x.is_empty() || product.is_empty() {
         return;
@@ -82,7 +82,7 @@ pub(crate) fn multiply(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
     }
 }
 
-/// Inputs whose codes a thread reads at a time, in one run from the first to the last.
+/// Inputs per task, whose codes are read sequentially.
 const RUN: usize = 512;
 
 fn multiply_few_rows(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
@@ -98,14 +98,14 @@ fn multiply_few_rows(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
     }
 }
 
-/// Columns that are computed together. Their sums stay in the cache next to the processor, and each row of codes is
-/// read in a run that is long enough for the processor to read ahead.
+/// Columns that are computed together: few enough for their sums to stay in the first-level cache, enough for the hardware
+/// prefetcher to follow each row of codes.
 const COLUMNS: usize = 2048;
 
-/// Rows of codes that are added to the sums in one go.
+/// Rows of codes that are added to the sums at once.
 const INPUTS: usize = 8;
 
-/// Adds what some of the inputs, whole groups, make of the product.
+/// Adds the contribution of some of the inputs, in whole groups, to the product.
 fn add_share(x: &[f32], weight: &Weight<'_>, of_inputs: Range<usize>, product: &mut [f32]) {
     let Weight { inputs, outputs, group_size, code_type, .. } = *weight;
     let mut codes = [[0; COLUMNS]; INPUTS];
@@ -124,7 +124,7 @@ fn add_share(x: &[f32], weight: &Weight<'_>, of_inputs: Range<usize>, product: &
                     unpack(code_type, weight.codes, place, &mut codes[..width]);
                 }
                 for (x, sums) in x.chunks_exact(inputs).zip(&mut sums) {
-                    // zeros for the inputs that the last piece of a group lacks
+                    // zeros for the missing inputs at the end of a group
                     let mut factors = [0.0; INPUTS];
                     factors[..read].copy_from_slice(&x[first..][..read]);
                     add_products(&factors, &codes, &mut sums[..width]);
@@ -145,8 +145,8 @@ fn add_share(x: &[f32], weight: &Weight<'_>, of_inputs: Range<usize>, product: &
     }
 }
 
-/// Reads codes from the `first` on. Unsigned 8-bit codes come out 128 lower, as their zero points do, so that all four
-/// types fit in one: what counts is the difference.
+/// Unpacks codes, starting at `first`. Unsigned 8-bit codes and their zero points are shifted by −128, so that all four types
+/// fit in `i8`; only their difference is used.
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn unpack(code_type: CodeType, stored: &[u8], first: usize, codes: &mut [i8]) {
     match code_type {
@@ -164,7 +164,7 @@ fn unpack_bytes(stored: &[u8], first: usize, codes: &mut [i8], code: impl Fn(u8)
     }
 }
 
-/// The first of two codes stands in the low half of a byte; a row of an odd number of codes ends inside one.
+/// The first of two codes is in the low half of a byte; a row with an odd number of codes ends inside a byte.
 #[inline(always)]
 fn unpack_nibbles(stored: &[u8], first: usize, codes: &mut [i8], code: impl Fn(u8) -> u8) {
     let mut stored = &stored[first / 2..];
@@ -207,7 +207,7 @@ fn multiply_add<const FUSED: bool>(left: f32, right: f32, sum: f32) -> f32 {
     if FUSED { left.mul_add(right, sum) } else { left * right + sum }
 }
 
-/// Adds a group's share to a row of the product. The zero point stands in the group's every weight, so it is
+/// Adds the contribution of a group to a row of the product. The zero point is common to all weights of the group, so it is
 /// multiplied with the sum of the group's inputs.
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn add_scaled(
@@ -226,7 +226,8 @@ fn add_scaled(
 const STRIP: usize = 16;
 const ROWS: usize = 4;
 
-/// Inputs and strips of a block of restored weights: 128 KiB, for the second cache. As many columns are a thread's piece.
+/// Inputs and strips of a block of dequantized weights: 128 KiB, for the second-level cache. A task computes one block's
+/// columns.
 const BLOCK_INPUTS: usize = 64;
 const BLOCK_STRIPS: usize = 32;
 
@@ -252,13 +253,13 @@ fn multiply_many_rows(x: &[f32], weight: &Weight<'_>, product: &mut [f32]) {
     }
 }
 
-/// Adds to some columns of the product, `[rows, columns]`, what all inputs make of them.
+/// Adds the contribution of all inputs to some columns of the product, `[rows, columns]`.
 fn multiply_band(x: &[[f32; ROWS]], weight: &Weight<'_>, columns: Range<usize>, product: &mut [f32]) {
     let inputs = weight.inputs;
     let mut block = vec![[[0.0; STRIP]; BLOCK_INPUTS]; BLOCK_STRIPS];
     for first_input in (0..inputs).step_by(BLOCK_INPUTS) {
         let height = BLOCK_INPUTS.min(inputs - first_input);
-        restore(weight, first_input..first_input + height, columns.clone(), &mut block);
+        dequantize_block(weight, first_input..first_input + height, columns.clone(), &mut block);
         for (strip, weights) in block.iter().enumerate().take(columns.len().div_ceil(STRIP)) {
             let column = strip * STRIP;
             let width = STRIP.min(columns.len() - column);
@@ -273,7 +274,7 @@ fn multiply_band(x: &[[f32; ROWS]], weight: &Weight<'_>, columns: Range<usize>, 
     }
 }
 
-/// The rows of `x` in blocks of [`ROWS`], input by input; zeros for the rows that the last block lacks.
+/// Packs the rows of `x` in blocks of [`ROWS`], input by input; the last block is padded with zeros.
 fn interleave(x: &[f32], inputs: usize) -> Vec<[f32; ROWS]> {
     let mut interleaved = vec![[0.0; ROWS]; (x.len() / inputs).div_ceil(ROWS) * inputs];
     for (block, rows) in interleaved.chunks_exact_mut(inputs).zip(x.chunks(ROWS * inputs)) {
@@ -284,8 +285,8 @@ fn interleave(x: &[f32], inputs: usize) -> Vec<[f32; ROWS]> {
     interleaved
 }
 
-/// Restores a block of weights. What a strip has beyond the columns keeps a finite value that nobody reads.
-fn restore(weight: &Weight<'_>, inputs: Range<usize>, columns: Range<usize>, block: &mut [Strip]) {
+/// Dequantizes a block of weights. Columns of a strip beyond the matrix keep a finite value that is never read.
+fn dequantize_block(weight: &Weight<'_>, inputs: Range<usize>, columns: Range<usize>, block: &mut [Strip]) {
     let mut codes = [0; BLOCK_STRIPS * STRIP];
     let mut weights = [0.0; BLOCK_STRIPS * STRIP];
     let mut scales = [0.0; BLOCK_STRIPS * STRIP];
@@ -303,16 +304,16 @@ fn restore(weight: &Weight<'_>, inputs: Range<usize>, columns: Range<usize>, blo
             }
         }
         unpack(weight.code_type, weight.codes, input * weight.outputs + columns.start, &mut codes[..width]);
-        restore_row(&codes[..width], &zero_points, &scales, &mut weights);
+        dequantize_row(&codes[..width], &zero_points, &scales, &mut weights);
         for (strip, weights) in block.iter_mut().zip(weights.as_chunks::<STRIP>().0) {
             strip[row] = *weights;
         }
     }
 }
 
-/// The weights that codes stand for, one input's.
+/// Dequantizes the weights of one input.
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn restore_row(codes: &[i8], zero_points: &[i8], scales: &[f32], weights: &mut [f32]) {
+fn dequantize_row(codes: &[i8], zero_points: &[i8], scales: &[f32], weights: &mut [f32]) {
     for (((weight, code), zero_point), scale) in weights.iter_mut().zip(codes).zip(zero_points).zip(scales) {
         *weight = (i32::from(*code) - i32::from(*zero_point)) as f32 * scale;
     }
@@ -323,7 +324,7 @@ fn restore_row(codes: &[i8], zero_points: &[i8], scales: &[f32], weights: &mut [
 fn multiply_strip(x: &[[f32; ROWS]], weights: &Strip) -> [[f32; STRIP]; ROWS] {
     #[inline(always)]
     fn product<const FUSED: bool>(x: &[[f32; ROWS]], weights: &Strip) -> [[f32; STRIP]; ROWS] {
-        // four variables, as the compiler keeps no array of arrays in registers
+        // four variables, because the compiler does not keep an array of arrays in registers
         let [mut first, mut second, mut third, mut fourth] = [[0.0; STRIP]; ROWS];
         for (x, weights) in x.iter().zip(weights) {
             add::<FUSED>(x[0], weights, &mut first);

@@ -39,7 +39,7 @@ impl Backend for TractBackend {
     }
 
     fn supports(&self, graph: &GraphRecord, options: &LoadOptions) -> Support {
-        // the custom operators of native graphs read bfloat16 themselves
+        // the custom operators of native graphs support bfloat16
         if graph.precision == Precision::Bf16 && graph.profile != Profile::Native {
             return Support::No { reason: "it has no bfloat16, except in native graphs".to_owned() };
         }
@@ -72,7 +72,7 @@ impl Backend for TractBackend {
 fn memory_per_byte(format: WeightFormat, profile: Profile) -> f64 {
     match format.bits() {
         32 => 1.25,
-        // the custom operators read it where it is mapped; what was measured is less than what every process takes
+        // the custom operators read the mapped file; the measured memory is less than BASE_MEMORY
         _ if profile == Profile::Native => 0.0,
         16 => 1.9,
         _ => 1.15,

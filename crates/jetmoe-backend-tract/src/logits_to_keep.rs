@@ -1,5 +1,5 @@
-//! The last tokens of each sequence, for `logits_to_keep`. A `Slice` that counts from the end, by a number known only when it
-//! runs, becomes an operator of its own: tract's counts from the front only.
+//! The last tokens of each sequence, for `logits_to_keep`. tract's `Slice` with a start known only at run time cannot count
+//! from the end, so the import replaces it by an operator of this crate.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ const OPERATOR: &str = "JetMoeLastTokens";
 /// The axis of tokens.
 const TOKENS: usize = 1;
 
-/// Lets tract read the operator.
+/// Registers the operator.
 pub(crate) fn register(register: &mut OnnxOpRegister) {
     register.insert(OPERATOR, parse);
 }
@@ -25,7 +25,7 @@ fn parse(context: &ParsingContext<'_>, _: &NodeProto) -> TractResult<(Box<dyn In
     Ok((expand(LastTokens { length }), Vec::new()))
 }
 
-/// Rewrites the `Slice` by the negative of `logits_to_keep`, where there is one.
+/// Replaces the `Slice` that starts at the negative of `logits_to_keep`, if there is one.
 pub(crate) fn rewrite(graph: &mut GraphProto) {
     let wanted = InputName::LogitsToKeep.to_string();
     let negated = graph.node.iter().filter(|node| node.op_type == "Neg" && node.input.contains(&wanted));
@@ -75,7 +75,7 @@ impl Op for LastTokens {
         OPERATOR.into()
     }
 
-    /// The length is known once it has run.
+    /// The length is known only after a run.
     fn mints_runtime_symbols(&self) -> bool {
         true
     }

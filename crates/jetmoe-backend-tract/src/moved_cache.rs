@@ -58,7 +58,7 @@ impl InPlaceGraph for MovedCacheGraph {
     }
 
     fn allocate(&self, _element: ElementType, shape: &[usize]) -> Result<Tensor> {
-        // graphs in float16 have no cache in place in tract
+        // graphs in float16 have no in-place cache in tract
         catch_panics(|| Tensor::zero::<f32>(shape)).map_err(run_error)
     }
 

@@ -7,7 +7,7 @@ use tract_onnx::tract_hir::internal::*;
 use crate::kernel::{CodeType, Scales, Weight, multiply};
 use crate::threads::on_step_threads;
 
-/// Its name where the graph is parsed. No exporter writes it.
+/// Its name in the rewritten graph. No exporter writes it.
 pub(crate) const OPERATOR: &str = "JetmoeQuantizedMatMul";
 /// Its attributes.
 pub(crate) const INPUTS: &str = "inputs";
@@ -16,8 +16,8 @@ pub(crate) const GROUP_SIZE: &str = "group_size";
 pub(crate) const BITS: &str = "bits";
 pub(crate) const SIGNED: &str = "signed";
 
-/// `x · w`. Takes `x` `[..., inputs]`, the codes as a list of bytes, the scales `[groups, outputs]` and perhaps the
-/// zero points as a list of bytes; gives `[..., outputs]` of the type of `x`.
+/// `x · w`. Takes `x` `[..., inputs]`, the codes as a list of bytes, the scales `[groups, outputs]` and optionally the
+/// zero points as a list of bytes; returns `[..., outputs]` of the type of `x`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct QuantizedProduct {
     inputs: usize,
@@ -26,7 +26,7 @@ struct QuantizedProduct {
     code_type: CodeType,
 }
 
-/// The operator of a node that [`crate::quantized::rewrite`] made.
+/// The operator of a node that [`crate::quantized::rewrite`] added.
 pub(crate) fn parse(
     _context: &ParsingContext<'_>,
     node: &NodeProto,

@@ -6,7 +6,7 @@ use jetmoe_kernels::Threads;
 use rayon::ThreadPool;
 use tract_linalg::multithread::{Executor, current_tract_executor};
 
-/// The threads of the step that runs; `None` where the calling thread computes alone.
+/// The threads of the current step; `None` if the calling thread computes alone.
 fn current_pool() -> Option<Arc<ThreadPool>> {
     match current_tract_executor() {
         Executor::MultiThread(pool) => Some(pool),
@@ -14,7 +14,7 @@ fn current_pool() -> Option<Arc<ThreadPool>> {
     }
 }
 
-/// Runs work that rayon shares on the threads of the step that runs.
+/// Runs rayon's work on the threads of the current step.
 pub(crate) fn on_step_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     match current_pool() {
         Some(pool) => pool.install(work),
@@ -22,7 +22,7 @@ pub(crate) fn on_step_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     }
 }
 
-/// The threads of the step that runs, as the kernels take them.
+/// The threads of the current step, for the kernels.
 pub(crate) struct StepThreads(Option<Arc<ThreadPool>>);
 
 impl StepThreads {

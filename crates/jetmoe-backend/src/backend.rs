@@ -8,7 +8,7 @@ use jetmoe_kernels::Isa;
 
 use crate::{Device, LoadOptions, LoadedGraph, Result};
 
-/// Something that loads graphs and runs them: ONNX Runtime, tract, the Candle reference.
+/// A program that loads graphs and runs them: ONNX Runtime, tract, the Candle reference.
 pub trait Backend: Debug + Send + Sync {
     /// Its name on the command line and in reports, as in `tract`.
     fn name(&self) -> &'static str;
@@ -23,21 +23,21 @@ pub trait Backend: Debug + Send + Sync {
         *device == Device::Cpu
     }
 
-    /// Whether it can run a graph, and how well that suits it.
+    /// Whether it can run a graph, and its preference for it.
     fn supports(&self, graph: &GraphRecord, options: &LoadOptions) -> Support;
 
     /// Whether products with quantized weights round activations to 8 bits, so that results are held to that tolerance.
     fn rounds_activations(&self, graph: &GraphRecord, options: &LoadOptions) -> bool;
 
-    /// Memory in bytes that a graph takes while it is loaded and afterwards, whichever is more. Pages of mapped files do
-    /// not count, as the system takes them back when it needs them; neither does the cache, which grows with the text.
+    /// Peak memory of a graph in bytes, during and after loading. Pages of mapped files are excluded, because the system
+    /// can reclaim them, and so is the cache, which grows with the text.
     fn estimate_memory(&self, graph: &GraphRecord, options: &LoadOptions) -> u64;
 
     /// Loads a graph of an artifact.
     ///
     /// # Errors
-    /// [`Error::LibraryNotFound`](crate::Error::LibraryNotFound) where this machine lacks what the backend needs,
-    /// [`Error::Load`](crate::Error::Load) for what it refuses.
+    /// [`Error::LibraryNotFound`](crate::Error::LibraryNotFound) if this machine lacks the backend's library,
+    /// [`Error::Load`](crate::Error::Load) if the backend rejects the graph.
     fn load(
         &self,
         artifact: &Artifact,
@@ -49,9 +49,9 @@ pub trait Backend: Debug + Send + Sync {
 /// Whether a backend can run a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Support {
-    /// It can. Of graphs of one precision it takes the one with the highest preference.
+    /// It can. Of graphs of one precision the one with the highest preference is loaded.
     Yes {
-        /// How well the graph suits it, compared with other graphs.
+        /// Rank of the graph compared with other graphs.
         preference: i32,
     },
     /// It cannot.
@@ -62,18 +62,18 @@ pub enum Support {
 }
 
 impl Support {
-    /// Support by a backend that runs these profiles, the one that suits it best first.
+    /// Support by a backend that runs these profiles, in order of preference.
     pub fn by_profile(profiles: &[Profile], graph: &GraphRecord, options: &LoadOptions) -> Self {
         let Some(place) = profiles.iter().position(|profile| *profile == graph.profile) else {
             let known: Vec<String> = profiles.iter().map(Profile::to_string).collect();
             return Support::No { reason: format!("it runs the profiles {}", known.join(" and ")) };
         };
         let is_portable = graph.profile == Profile::Portable;
-        // the operators of the other profiles have the rounding of activations built in
+        // the operators of the other profiles always quantize activations
         let rounds = !options.int8_activations && graph.precision.format().is_quantized() && !is_portable;
-        // the custom operators gain nothing where the processor has only the generic kernels
+        // the custom operators are slow if the processor has only the generic kernels
         let is_slow = graph.profile == Profile::Native && Isa::best() == Isa::Generic;
-        // of the operators of the other profiles OpenVINO takes only some
+        // OpenVINO supports only some operators of the other profiles
         let is_split = matches!(options.device, Device::OpenVino(_)) && !is_portable;
         let penalty = place + if is_slow || is_split { 10 } else { 0 } + if rounds { 100 } else { 0 };
         Support::Yes { preference: -(penalty as i32) }

@@ -17,7 +17,7 @@ pub enum Error {
     /// The backend refused the graph.
     #[error("{backend} cannot load {}", graph.display())]
     Load {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
         /// The graph file.
         graph: PathBuf,
@@ -27,7 +27,7 @@ pub enum Error {
     /// The backend failed while computing.
     #[error("{backend} failed")]
     Run {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
         /// What it reported.
         source: BoxError,
@@ -46,6 +46,9 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
+    /// A node of a custom operator, or a weight that it reads, is not as its schema says.
+    #[error(transparent)]
+    Format(#[from] jetmoe_format::Error),
     /// The kernels cannot compute this.
     #[error(transparent)]
     Kernels(#[from] jetmoe_kernels::Error),
@@ -57,7 +60,7 @@ pub enum Error {
     LibraryNotFound {
         /// The execution provider that it must have, if any.
         provider: Option<ExecutionProvider>,
-        /// Every place that was looked at, with what was found there.
+        /// Every searched location, with the result.
         searched: Vec<String>,
     },
     /// A library cannot be used as libonnxruntime.
@@ -73,11 +76,11 @@ pub enum Error {
     /// A device is not usable.
     #[error("the device {device} cannot be used: {message} ({})", library.display())]
     Device {
-        /// The device that was asked for.
+        /// The requested device.
         device: String,
         /// Its execution provider.
         provider: ExecutionProvider,
-        /// The libonnxruntime that was asked for it.
+        /// The libonnxruntime that was tried.
         library: PathBuf,
         /// What it reported, on one line.
         message: String,
@@ -117,7 +120,7 @@ pub enum Error {
     Trace {
         /// Its file.
         path: PathBuf,
-        /// What the file system reported.
+        /// The error that the file system reported.
         source: std::io::Error,
     },
 }

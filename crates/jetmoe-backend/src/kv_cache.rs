@@ -2,7 +2,7 @@
 //! tokens it holds, so that a step copies and allocates nothing of the cache's size.
 //!
 //! In such a cache the tokens of a sequence are contiguous and start at place 0. A caller's padding may be anywhere, so the
-//! tokens that count are gathered on the way in, and results are scattered back to their columns on the way out.
+//! unmasked tokens are gathered before a step, and results are scattered back to their columns after it.
 
 use std::collections::btree_map::Entry;
 use std::fmt;
@@ -15,7 +15,7 @@ use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, s};
 use crate::contract::past_shape;
 use crate::{GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
 
-/// What [`InPlaceSession`] needs of a backend.
+/// The operations that [`InPlaceSession`] requires from a backend.
 pub trait InPlaceGraph: fmt::Debug + Send {
     /// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`.
     type Buffer: fmt::Debug + Send;
@@ -26,20 +26,20 @@ pub trait InPlaceGraph: fmt::Debug + Send {
     /// Allocates a buffer of an element type and shape. Its content does not matter.
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     fn allocate(&self, element: ElementType, shape: &[usize]) -> Result<Self::Buffer>;
 
     /// Reads a whole buffer.
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     fn read(&self, buffer: &Self::Buffer) -> Result<ArrayD<f32>>;
 
     /// Copies the first `tokens` tokens of a row of one buffer to a row of another, whose batch size and capacity may
     /// differ.
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     fn copy_row(
         &self,
         to: (&mut Self::Buffer, usize),
@@ -50,7 +50,7 @@ pub trait InPlaceGraph: fmt::Debug + Send {
     /// Runs the graph, which updates the buffers.
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Self::Buffer>]) -> Result<RunOutput>;
 }
 
@@ -87,7 +87,7 @@ pub struct InPlaceSession<Graph: InPlaceGraph> {
     graph: Graph,
     /// None before the first step.
     cache: Option<Cache<Graph::Buffer>>,
-    /// 1 where a token counts, `[batch, cached columns]`
+    /// 1 for a token, 0 for padding, `[batch, cached columns]`
     mask: Array2<i64>,
     /// How long the last step took in the engine.
     backend_time: Option<Duration>,
@@ -116,7 +116,7 @@ struct Call {
 struct Row {
     /// Tokens that the cache holds.
     cached: usize,
-    /// Columns of the step that hold a token that counts.
+    /// Columns of the step with an unmasked token.
     columns: Vec<usize>,
 }
 
@@ -205,12 +205,12 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
         Ok(outputs)
     }
 
-    /// Makes the buffers hold so many sequences of so many tokens. Their content is kept, unless it is of another batch.
+    /// Reserves capacity for a number of sequences and tokens. Keeps the content, unless it belongs to another batch.
     fn reserve(&mut self, batch_size: usize, needed: usize) -> Result<()> {
         let current = self.cache.as_ref().filter(|cache| cache.batch_size == batch_size);
         let capacity = match current {
             Some(cache) if cache.capacity >= needed => return Ok(()),
-            // doubled, so that a copy is rare
+            // double the capacity, so that copies are rare
             Some(cache) => needed.max(2 * cache.capacity),
             None => self.initial_capacity.max(needed + needed / 4 + 64),
         };
@@ -306,7 +306,7 @@ pub fn copy_row<T: Copy>(
     }
 }
 
-/// Which tokens of a step count, sequence by sequence.
+/// The unmasked tokens of a step, per sequence.
 fn new_tokens_per_row(inputs: &StepInputs) -> Vec<Row> {
     let new = inputs.input_ids.ncols();
     let cached = inputs.attention_mask.ncols() - new;

@@ -1,12 +1,11 @@
-//! What a backend of `jetmoe-rt` is, and what backends share.
+//! The interface of backends of `jetmoe-rt`, and the code that they share.
 //!
 //! A [`Backend`] is a value that names itself, says which graphs it [supports](Backend::supports) and loads them. A
 //! [`LoadedGraph`] holds weights and is shared; a [`GraphSession`] holds the key/value cache of one batch. Each backend is a
 //! crate of its own, and `jetmoe-rt` has the list of them.
 //!
-//! Backends that use them find here the bookkeeping of a [key/value cache](kv_cache) that is updated in place, the
-//! computation of the [custom operators](operator), the [contract] check of a graph's inputs and outputs, and a
-//! [trace writer](trace).
+//! Shared code: the bookkeeping of a [key/value cache](kv_cache) that is updated in place, the computation of the
+//! [custom operators](operator), the [contract] check of a graph's inputs and outputs, and a [trace writer](trace).
 //!
 //! No public type names a type of `ort`, `tract` or another engine, so these can change.
 
@@ -30,3 +29,8 @@ pub use error::{BoxError, Error, Result};
 pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
 pub use memory::{BASE_MEMORY, available_memory};
 pub use options::LoadOptions;
+
+/// Compiles the program in the guide for backends.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/add-a-backend.md")]
+struct Guide;

@@ -1,4 +1,4 @@
-//! A loaded graph and its sessions: all that `jetmoe-rt` asks of a backend once it has loaded.
+//! A loaded graph and its sessions: the interface of a backend after loading.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,13 +24,13 @@ pub trait LoadedGraph: fmt::Debug + Send + Sync {
     /// Begins a session with an empty cache.
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     fn start(&self) -> Result<Box<dyn GraphSession>>;
 
-    /// Writes the trace that was asked for when the graph was loaded. Does nothing, the default, where none was.
+    /// Writes the trace that was requested when the graph was loaded. Does nothing, the default, without one.
     ///
     /// # Errors
-    /// What the backend or the file system refuses.
+    /// An error of the backend or the file system.
     fn finish_trace(&self) -> Result<()> {
         Ok(())
     }
@@ -38,14 +38,14 @@ pub trait LoadedGraph: fmt::Debug + Send + Sync {
 
 /// One batch of sequences in a backend, with its key/value cache.
 pub trait GraphSession: fmt::Debug + Send {
-    /// Runs the graph once and appends to the cache. Returns every output but the cache.
+    /// Runs the graph once and appends to the cache. Returns every output except the cache.
     ///
     /// # Errors
-    /// What the backend refuses; the cache is then what it was before.
+    /// An error of the backend. The cache is then unchanged.
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap>;
 
     /// How long the last [`GraphSession::run`] took in the engine itself, without preparing inputs and copying outputs.
-    /// `None`, the default, where that is not known.
+    /// `None`, the default, if unknown.
     fn backend_time(&self) -> Option<Duration> {
         None
     }
@@ -54,14 +54,14 @@ pub trait GraphSession: fmt::Debug + Send {
     /// `[batch, kv_heads, cached tokens, kv_channels]`. Empty before the first step and for tasks without a cache.
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     fn cache(&self) -> Result<TensorMap>;
 
     /// Keeps the first `tokens` columns of the cache and drops the rest; does nothing if there are no more. After 0 the
-    /// session is as it began.
+    /// session is as new.
     ///
     /// # Errors
-    /// What the backend refuses; the cache is then what it was before.
+    /// An error of the backend. The cache is then unchanged.
     fn truncate(&mut self, tokens: usize) -> Result<()>;
 }
 
@@ -70,7 +70,7 @@ pub trait GraphSession: fmt::Debug + Send {
 pub struct StepInputs {
     /// `[batch, new tokens]`
     pub input_ids: Array2<i64>,
-    /// 1 where a token counts, `[batch, cached + new tokens]`
+    /// 1 for a token, 0 for padding, `[batch, cached + new tokens]`
     pub attention_mask: Array2<i64>,
     /// `[batch, new tokens]`
     pub position_ids: Array2<i64>,
@@ -78,8 +78,8 @@ pub struct StepInputs {
     pub logits: LogitsToKeep,
 }
 
-/// Which next-token logits of a step will be read. A backend may compute the others all the same, so callers count columns
-/// from the end.
+/// Which next-token logits of a step will be read. A backend may compute all of them anyway, so callers count columns from
+/// the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LogitsToKeep {
     /// Those of every new token: `[batch, new tokens, vocab_size]`.

@@ -1,13 +1,12 @@
-//! Memory that a backend takes and that the machine has.
+//! Required and available memory.
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-/// What a process takes in addition to the weights, in bytes: libraries, tokenizer, the graph, activations of a short
+/// Memory of a process in addition to the weights, in bytes: libraries, tokenizer, the graph, activations of a short
 /// prompt.
 pub const BASE_MEMORY: u64 = 200 << 20;
 
-/// Memory in bytes that a process can still get: what the machine has left, or the group of processes that this one runs
-/// in. `None` where the system does not say.
+/// Available memory in bytes: of the machine, or of the control group of this process. `None` if unknown.
 pub fn available_memory() -> Option<u64> {
     let wanted = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(wanted).ok()?;

@@ -30,7 +30,7 @@ pub enum Error {
     /// The argument names neither a folder nor a hub id.
     #[error("no such folder: {}\n  give a folder with config.json and *.safetensors, or a hub id such as jetmoe/jetmoe-8b", path.display())]
     NotFound {
-        /// What was asked for.
+        /// The requested value.
         path: PathBuf,
     },
     /// A file of the checkpoint is missing.
@@ -74,7 +74,7 @@ pub enum Error {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What the parser reported.
+        /// The error that the parser reported.
         source: safetensors::SafeTensorError,
     },
     /// A safetensors file is the pointer that a clone without Git LFS leaves.

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use crate::{Error, Result};
 
@@ -30,7 +30,9 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    // not a `NamedTempFile`, whose errors name the temporary file
+    file: BufWriter<File>,
+    temporary: TempPath,
 }
 
 impl AtomicFile {
@@ -43,11 +45,12 @@ impl AtomicFile {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".");
         // tempfile's own files are private to the user; this one has the usual permissions of a new file
-        let file = tempfile::Builder::new()
+        let (file, temporary) = tempfile::Builder::new()
             .prefix(&name)
             .suffix(".partial")
-            .make_in(folder, |path| File::create_new(path))?;
-        Ok(AtomicFile { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) })
+            .make_in(folder, |path| File::create_new(path))?
+            .into_parts();
+        Ok(AtomicFile { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file), temporary })
     }
 
     /// Writes everything to disk and renames the file to its final name.
@@ -56,8 +59,8 @@ impl AtomicFile {
     /// A full disk, or a final name that cannot be written to. The temporary file is removed.
     pub fn commit(self) -> io::Result<()> {
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path)?;
+        file.sync_all()?;
+        self.temporary.persist(&self.path)?;
         Ok(())
     }
 }

@@ -70,12 +70,12 @@ pub enum Error {
         /// Why.
         message: String,
     },
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// The operation, as a verb.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,

@@ -3,11 +3,11 @@
 use jetmoe_artifact::{ElementType, GraphRecord};
 use jetmoe_rt::{Backend, LoadOptions};
 
-/// How far results may lie from what is expected. Levels are named by their reason; nothing in a test spells a number.
+/// Largest accepted difference from the expected results. Levels are named by their reason; tests contain no other number.
 ///
-/// A graph is compared with the reference on the very weights it holds, so that rounding the weights is no error. What is
-/// left is arithmetic. A mixture of experts jumps where the last digit decides between two experts, so where arithmetic
-/// is coarser than float32 the largest error says nothing: those levels bound what the median token is off by.
+/// A graph is compared with the reference on the weights it holds, so quantization error is not part of the tolerance. With
+/// arithmetic coarser than float32, a near-tie in the router can send a token to a different expert, so the median token
+/// is compared instead of the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tolerance {
     /// Float32 arithmetic in another order of summation. A correct implementation, written in NumPy from the model's

@@ -257,7 +257,7 @@ fn not_quantizable(
     inputs: usize,
     source: jetmoe_quantize::Error,
 ) -> jetmoe_graph::Error {
-    let (row, source) = source.in_rows_of(inputs);
+    let (row, source) = source.row_and_column(inputs);
     let row = weight.expert().into_iter().chain([first + row]).collect();
     jetmoe_graph::Error::Quantize { tensor: weight.tensor().to_owned(), row, source }
 }

@@ -138,7 +138,7 @@ fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) 
     Ok(Value::Object(object))
 }
 
-/// Settings of onnxruntime-genai. It refuses unknown keys, and its default names of inputs and outputs are ours.
+/// Settings of onnxruntime-genai. It rejects unknown keys, and its default names of inputs and outputs are those of the artifact.
 fn genai_config(config: &ModelConfig, graph: &GraphRecord) -> Value {
     let eos = match config.eos_token_ids.as_slice() {
         [single] => json!(single),

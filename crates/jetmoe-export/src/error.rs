@@ -75,7 +75,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The output path is a file.
-    #[error("{} is a file, not a folder for the artifact", path.display())]
+    #[error("{} is a file\n  choose a folder for the artifact", path.display())]
     OutputIsFile {
         /// The path.
         path: PathBuf,
@@ -101,7 +101,7 @@ pub enum Error {
     NoHead {
         /// What the checkpoint was trained for.
         trained: Task,
-        /// What was asked for.
+        /// The requested value.
         task: Task,
         /// The tasks that the checkpoint can serve.
         possible: Vec<String>,
@@ -130,7 +130,7 @@ pub enum Error {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the parser said.
+        /// The error that the parser reported.
         source: serde_json::Error,
     },
     /// No weight would be calibrated.
@@ -149,14 +149,14 @@ pub enum Error {
         /// What is wrong with them.
         source: jetmoe_quantize::Error,
     },
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The action, as a verb.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error that the system reported.
         source: io::Error,
     },
     /// A file is not the JSON it should be.
@@ -164,7 +164,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The error that the parser reported.
         source: serde_json::Error,
     },
 }

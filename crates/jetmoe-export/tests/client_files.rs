@@ -1,4 +1,4 @@
-//! The files beside the graphs, as other clients read them.
+//! The files next to the graphs, as other clients read them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -110,7 +110,7 @@ fn onnxruntime_genai_stays_with_the_most_exact_graph_when_another_is_added() {
     assert_eq!(config["model"]["decoder"]["filename"], "onnx/model.onnx");
 }
 
-/// It does not know our operators.
+/// It does not support the custom operators.
 #[test]
 fn onnxruntime_genai_is_never_sent_to_a_native_graph() {
     let checkpoint = fixtures::checkpoint("jetmoe-mini");

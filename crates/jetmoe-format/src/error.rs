@@ -7,36 +7,29 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A packed weight without elements, or an odd number of rows in [`RowOrder::Halves`](crate::RowOrder::Halves).
-    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs has no elements")]
-    Empty {
+    /// A packed weight without elements, one whose size overflows, or one in
+    /// [`RowOrder::Halves`](crate::RowOrder::Halves) with an odd number of rows.
+    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs {problem}")]
+    Size {
         /// Matrices.
         experts: usize,
         /// Rows of each.
         outputs: usize,
         /// Columns of each.
         inputs: usize,
-    },
-    /// A packed weight whose size overflows.
-    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs does not fit in memory")]
-    TooLarge {
-        /// Matrices.
-        experts: usize,
-        /// Rows of each.
-        outputs: usize,
-        /// Columns of each.
-        inputs: usize,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A width of elements that cannot be packed.
     #[error("weights of {found} bits cannot be packed; 4, 8 and 16 can")]
     Bits {
-        /// What was asked for.
+        /// The requested value.
         found: i64,
     },
     /// A group size without kernels.
     #[error("groups of {found} weights are not supported; choose one of {:?}", crate::Scheme::GROUP_SIZES)]
     GroupSize {
-        /// What was asked for.
+        /// The requested value.
         found: i64,
     },
     /// A tensor with another number of elements than the weight's sizes require.
@@ -48,14 +41,6 @@ pub enum Error {
         found: usize,
         /// Elements it should have.
         expected: usize,
-    },
-    /// A quantized weight without its scales, or one of another format with some.
-    #[error("{format} weights {have} scales")]
-    Scales {
-        /// Format of the weight.
-        format: crate::WeightFormat,
-        /// What is wrong, `need` or `take no`.
-        have: &'static str,
     },
     /// There is no such custom operator.
     #[error("there is no operator {}.{name}", crate::DOMAIN)]
@@ -86,7 +71,7 @@ pub enum Error {
     NoSuchOperand {
         /// The operator.
         operator: crate::CustomOperator,
-        /// What was asked for.
+        /// The requested value.
         operand: crate::Operand,
     },
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantArray};
 
-use crate::{ElementType, Error, Named, Result, UnknownName};
+use crate::{ElementType, Error, Result, UnknownName, named};
 
 /// How the elements of a weight are stored.
 #[derive(
@@ -36,14 +36,9 @@ pub enum WeightFormat {
     Int4,
 }
 
-impl Named for WeightFormat {
-    const WHAT: &'static str = "storage";
-}
+named!(WeightFormat, "storage");
 
 impl WeightFormat {
-    /// Every format, from the most exact to the smallest.
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-
     /// Width of an element in bits.
     pub const fn bits(self) -> usize {
         match self {

@@ -4,10 +4,25 @@ use std::fmt::Display;
 
 use strum::VariantArray;
 
-/// An enum whose values users write by name. `strum` derives the names.
+/// An enum whose values users write by name. `strum` derives the names; [`named!`](crate::named) implements this.
 pub trait Named: VariantArray + Display {
     /// What the values are, for messages.
     const WHAT: &'static str;
+}
+
+/// Implements [`Named`] for an enum, and gives it a list of its values.
+#[macro_export]
+macro_rules! named {
+    ($type:ident, $what:literal) => {
+        impl $crate::Named for $type {
+            const WHAT: &'static str = $what;
+        }
+
+        impl $type {
+            /// Every value, in the order they are listed to users.
+            pub const ALL: &'static [Self] = <Self as ::strum::VariantArray>::VARIANTS;
+        }
+    };
 }
 
 /// A name that no value has.

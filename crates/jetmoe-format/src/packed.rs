@@ -131,13 +131,14 @@ impl PackedLayout {
         }
     }
 
-    /// Packs a row of bfloat16 elements at a position of a panel's bytes.
-    pub fn pack_elements(&self, panel: &mut [u8], position: usize, elements: &[bf16]) {
-        for (block, elements) in panel.chunks_exact_mut(self.block_bytes()).zip(elements.chunks(BLOCK_INPUTS))
+    /// Packs the bytes of a row of bfloat16 elements at a position of a panel's bytes.
+    pub fn pack_elements(&self, panel: &mut [u8], position: usize, elements: &[u8]) {
+        for (block, elements) in
+            panel.chunks_exact_mut(self.block_bytes()).zip(elements.chunks(2 * BLOCK_INPUTS))
         {
-            for (column, element) in elements.iter().enumerate() {
+            for (column, element) in elements.as_chunks::<2>().0.iter().enumerate() {
                 let first = column / 2 * 128 + position * 4 + column % 2 * 2;
-                block[first..first + 2].copy_from_slice(&element.to_le_bytes());
+                block[first..first + 2].copy_from_slice(element);
             }
         }
     }
@@ -167,10 +168,11 @@ impl PackedLayout {
         let elements = experts.checked_mul(outputs).and_then(|rows| rows.checked_mul(inputs));
         // rows and columns are padded to at most this many times as many, of two bytes
         let bytes = elements.and_then(|count| count.checked_mul(2 * PANEL_ROWS * BLOCK_INPUTS));
+        let refuse = |problem| Err(Error::Size { experts, outputs, inputs, problem });
         match self.order {
-            _ if elements == Some(0) => Err(Error::Empty { experts, outputs, inputs }),
-            _ if bytes.is_none() => Err(Error::TooLarge { experts, outputs, inputs }),
-            RowOrder::Halves if outputs % 2 != 0 => Err(Error::Empty { experts, outputs, inputs }),
+            _ if elements == Some(0) => refuse("has no elements"),
+            _ if bytes.is_none() => refuse("does not fit in memory"),
+            RowOrder::Halves if outputs % 2 != 0 => refuse("has no halves"),
             _ => Ok(()),
         }
     }
@@ -211,13 +213,7 @@ impl<'a> PackedWeight<'a> {
     ) -> Result<Self> {
         layout.scheme.zero_points = zero_points.is_some();
         layout.check()?;
-        let format = layout.scheme.format;
-        let scales = match (layout.group_size(), scales) {
-            (Some(_), Some(scales)) => scales,
-            (None, None) if zero_points.is_none() => &[],
-            (Some(_), None) => return Err(Error::Scales { format, have: "need" }),
-            (None, _) => return Err(Error::Scales { format, have: "take no" }),
-        };
+        let scales = scales.unwrap_or_default();
         length("the weight", codes.len(), layout.codes_shape().iter().product())?;
         let groups = layout.scales_shape().iter().product();
         length("the scales", scales.len(), groups)?;

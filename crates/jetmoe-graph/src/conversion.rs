@@ -309,6 +309,6 @@ impl<'a> Source<'a> {
 
     fn not_quantizable(&self, row: usize, first: usize, source: jetmoe_quantize::Error) -> Error {
         let row = self.weight.expert.into_iter().chain([row]).collect();
-        Error::Quantize { tensor: self.weight.tensor.clone(), row, source: source.behind(first) }
+        Error::Quantize { tensor: self.weight.tensor.clone(), row, source: source.offset_by(first) }
     }
 }

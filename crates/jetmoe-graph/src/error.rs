@@ -134,7 +134,7 @@ pub enum Error {
     /// A weight cannot be taken from the checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// The action, as a verb.

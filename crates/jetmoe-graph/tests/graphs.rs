@@ -25,7 +25,7 @@ fn tiny_config() -> ModelConfig {
 }
 
 /// Each task with and without the optional outputs, and next-token logits in every other precision; float32 and 4-bit
-/// weights also with ONNX Runtime's operators, 4-bit weights and bfloat16 with our own.
+/// weights also with ONNX Runtime's operators, 4-bit weights and bfloat16 with the custom operators.
 fn every_graph() -> Vec<(String, Graph)> {
     let mut graphs = Vec::new();
     for task in Task::ALL {

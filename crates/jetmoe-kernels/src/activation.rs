@@ -1,7 +1,10 @@
 //! The activation functions of a gated MLP.
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 /// The activation function of the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Activation {
     /// x · sigmoid(x)
     Silu,
@@ -14,22 +17,17 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Every activation with its name.
-    pub const NAMES: &'static [(&'static str, Activation)] = &[
-        ("silu", Activation::Silu),
-        ("gelu", Activation::Gelu),
-        ("gelu_tanh", Activation::GeluTanh),
-        ("relu", Activation::Relu),
-    ];
+    /// Every activation.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The activation with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
+        name.parse().ok()
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, activation)| *activation == self).map_or("", |(name, _)| name)
+        self.into()
     }
 
     /// activation(gate) · up for one panel whose first 16 columns are gates and whose last 16 are up-projections: from

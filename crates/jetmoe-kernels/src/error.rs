@@ -7,41 +7,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A weight without elements.
-    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs has no elements")]
-    Empty {
-        /// Matrices.
-        experts: usize,
-        /// Rows of each.
-        outputs: usize,
-        /// Columns of each.
-        inputs: usize,
-    },
-    /// A weight that is larger than the address space.
-    #[error("a weight of {experts} experts, {outputs} outputs and {inputs} inputs does not fit in memory")]
-    TooLarge {
-        /// Matrices.
-        experts: usize,
-        /// Rows of each.
-        outputs: usize,
-        /// Columns of each.
-        inputs: usize,
-    },
+    /// A packed weight cannot be read.
+    #[error(transparent)]
+    Format(#[from] jetmoe_format::Error),
     /// A weight with interleaved halves, where the rows must be in their stored order.
     #[error("a weight whose halves are interleaved can only be the first of an MLP")]
     Interleaved,
-    /// A code width without a kernel.
-    #[error("{found}-bit weights are not supported; 4, 8 and 16 bits are")]
-    Bits {
-        /// Requested width.
-        found: i64,
-    },
-    /// A group size without a kernel.
-    #[error("groups of {found} weights are not supported; 16, 32, 64 and 128 are")]
-    GroupSize {
-        /// Requested size.
-        found: i64,
-    },
     /// A tensor whose length does not match the sizes of the product.
     #[error("{tensor} has {found} elements and should have {expected}")]
     Length {
@@ -51,14 +22,6 @@ pub enum Error {
         found: usize,
         /// Expected number of elements.
         expected: usize,
-    },
-    /// A quantized weight without scales, or a floating-point weight with scales.
-    #[error("{bits}-bit weights {have} scales")]
-    Scales {
-        /// Bits of an element.
-        bits: usize,
-        /// What is wrong, `need` or `take no`.
-        have: &'static str,
     },
     /// A row chose an expert that the weight does not have.
     #[error("row {row} chose expert {found}; there are {experts}")]
@@ -98,4 +61,9 @@ pub enum Error {
         /// The names that this processor supports.
         available: String,
     },
+}
+
+/// Refuses a tensor with another number of elements.
+pub(crate) fn length(tensor: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(Error::Length { tensor, found, expected }) }
 }

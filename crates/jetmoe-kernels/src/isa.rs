@@ -1,6 +1,6 @@
 //! Instruction sets: which ones there are kernels for, which ones this processor has, and which one is used.
 
-use std::fmt;
+use strum::Display;
 
 use crate::{Error, Result};
 
@@ -8,19 +8,20 @@ use crate::{Error, Result};
 ///
 /// A value of this type is a proof that the processor has the instructions: code outside this crate can name
 /// [`Isa::Generic`] only, and gets the others from [`Isa::available`] and its neighbours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Isa {
     /// Plain Rust for any processor. It defines what the others compute.
     Generic,
     /// AVX2, FMA and F16C.
     #[non_exhaustive]
     Avx2,
-    /// AMX-INT8 for experts with many rows, AVX-512 with VNNI for the others.
-    #[non_exhaustive]
-    Amx,
     /// AVX-512 F, BW, VL and VNNI.
     #[non_exhaustive]
     Avx512Vnni,
+    /// AMX-INT8 for experts with many rows, AVX-512 with VNNI for the others.
+    #[non_exhaustive]
+    Amx,
     /// NEON with the dot product of ARMv8.2.
     #[non_exhaustive]
     Neon,
@@ -33,19 +34,8 @@ const VARIABLE: &str = "JETMOE_KERNELS";
 const GENERIC_ALIAS: &str = "plain";
 
 impl Isa {
-    /// From the slowest to the fastest. AVX-512 VNNI comes after AMX because it is faster for every number of rows
-    /// (`docs/kernels.md`).
-    const ALL: [Isa; 5] = [Isa::Generic, Isa::Avx2, Isa::Amx, Isa::Avx512Vnni, Isa::Neon];
-
-    fn name(self) -> &'static str {
-        match self {
-            Isa::Generic => "generic",
-            Isa::Avx2 => "avx2",
-            Isa::Amx => "amx",
-            Isa::Avx512Vnni => "avx512vnni",
-            Isa::Neon => "neon",
-        }
-    }
+    /// From the slowest to the fastest, as measured in `docs/kernels.md`.
+    const ALL: [Isa; 5] = [Isa::Generic, Isa::Avx2, Isa::Avx512Vnni, Isa::Amx, Isa::Neon];
 
     /// Whether this processor, and the operating system, support it.
     fn is_supported(self) -> bool {
@@ -101,20 +91,14 @@ impl Isa {
     /// # Errors
     /// An unknown name, or an instruction set that this processor does not support.
     pub fn from_name(name: &str) -> Result<Isa> {
-        let wanted = if name == GENERIC_ALIAS { Isa::Generic.name() } else { name };
+        let has_name = |isa: &Isa| isa.to_string() == name || *isa == Isa::Generic && name == GENERIC_ALIAS;
         let available = Self::available();
-        let list = |isas: &[Isa]| isas.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
-        available.iter().copied().find(|isa| isa.name() == wanted).ok_or_else(|| Error::UnsupportedIsa {
+        let list = |isas: &[Isa]| isas.iter().map(Isa::to_string).collect::<Vec<_>>().join(", ");
+        available.iter().copied().find(has_name).ok_or_else(|| Error::UnsupportedIsa {
             name: name.to_owned(),
             known: list(&Self::ALL),
             available: list(&available),
         })
-    }
-}
-
-impl fmt::Display for Isa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Matrix products of rows with the experts that each row chose: the operation that takes nearly all of a JetMoE token's
 //! time.
 //!
-//! A [`Weight`] holds one matrix per expert in a packed [`Layout`] that every instruction set reads sequentially: codes of 4
-//! or 8 bits with a scale per group, or bfloat16. It borrows its bytes, so a weight in a mapped file is never copied.
+//! A [`PackedWeight`](jetmoe_format::PackedWeight) holds one matrix per expert in a layout that every instruction set reads
+//! sequentially: codes of 4 or 8 bits with a scale per group, or bfloat16. It borrows its bytes, so a weight in a mapped
+//! file is never copied.
 //!
 //! * [`linear`] is `x · Wᵀ`, for a weight with one matrix.
 //! * [`expert_linear`] multiplies each row with the matrices of its experts; [`expert_linear_sum`] sums the results of a
@@ -19,7 +20,6 @@
 mod activation;
 mod error;
 mod isa;
-mod layout;
 mod linear;
 mod matmul;
 mod mlp;
@@ -28,14 +28,11 @@ mod parallel;
 pub mod roofline;
 mod threads;
 mod token_permutation;
-mod weight;
 
 pub use activation::{Activation, exp};
 pub use error::{Error, Result};
 pub use isa::Isa;
-pub use layout::{BLOCK_INPUTS, Element, GroupSize, Layout, PANEL_ROWS, RowOrder};
 pub use linear::{ExecContext, TopK, expert_linear, expert_linear_sum, gather_rows, linear};
 pub use mlp::{Mlp, expert_mlp};
 pub use threads::{CallingThread, ScopedThreads, Threads};
 pub use token_permutation::TokenPermutation;
-pub use weight::Weight;

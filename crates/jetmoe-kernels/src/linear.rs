@@ -1,12 +1,13 @@
 //! Products of rows with the matrices of their experts.
 
-use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder};
+
+use crate::error::length;
 use crate::matmul::{multiply, quantize};
 use crate::packed_input::{ActivationTileMut, PackedInput};
 use crate::parallel::parallel_for_each;
 use crate::token_permutation::TokenPermutation;
-use crate::weight::length;
-use crate::{Error, Isa, Result, RowOrder, Threads, Weight};
+use crate::{Error, Isa, Result, Threads};
 
 /// What executes a product.
 #[derive(Clone, Copy)]
@@ -31,7 +32,7 @@ impl TopK<'_> {
         self.experts.len() / self.k.max(1)
     }
 
-    pub(crate) fn permutation(&self, weight: &Weight<'_>) -> Result<TokenPermutation> {
+    pub(crate) fn permutation(&self, weight: &PackedWeight<'_>) -> Result<TokenPermutation> {
         length("the choices", self.experts.len(), self.rows() * self.k)?;
         TokenPermutation::new(self.experts, self.k, weight.layout().experts)
     }
@@ -45,7 +46,7 @@ const MAX_ROWS_AT_ONCE: usize = 512;
 ///
 /// # Errors
 /// Mismatched sizes.
-pub fn linear(context: ExecContext<'_>, x: &[f32], weight: &Weight<'_>, y: &mut [f32]) -> Result<()> {
+pub fn linear(context: ExecContext<'_>, x: &[f32], weight: &PackedWeight<'_>, y: &mut [f32]) -> Result<()> {
     require_stored_order(weight)?;
     let (inputs, outputs) = (weight.layout().inputs, weight.layout().outputs);
     let rows = x.len() / inputs;
@@ -69,7 +70,7 @@ pub fn expert_linear(
     context: ExecContext<'_>,
     x: &[f32],
     top_k: TopK<'_>,
-    weight: &Weight<'_>,
+    weight: &PackedWeight<'_>,
     y: &mut [f32],
 ) -> Result<()> {
     require_stored_order(weight)?;
@@ -96,7 +97,7 @@ pub fn expert_linear_sum(
     x: &[f32],
     top_k: TopK<'_>,
     gates: &[f32],
-    weight: &Weight<'_>,
+    weight: &PackedWeight<'_>,
     y: &mut [f32],
 ) -> Result<()> {
     require_stored_order(weight)?;
@@ -114,20 +115,20 @@ pub fn expert_linear_sum(
 ///
 /// # Errors
 /// Mismatched sizes, or a row index out of range.
-pub fn gather_rows(row_indices: &[i64], weight: &Weight<'_>, y: &mut [f32]) -> Result<()> {
+pub fn gather_rows(row_indices: &[i64], weight: &PackedWeight<'_>, y: &mut [f32]) -> Result<()> {
     require_stored_order(weight)?;
     let layout = weight.layout();
     length("y", y.len(), row_indices.len() * layout.inputs)?;
     for (index, y) in row_indices.iter().zip(y.chunks_exact_mut(layout.inputs)) {
         let row = usize::try_from(*index).ok().filter(|row| *row < layout.outputs);
         let row = row.ok_or(Error::RowOutOfRange { found: *index, rows: layout.outputs })?;
-        weight.restore(0, row / PANEL_ROWS, row % PANEL_ROWS, y);
+        weight.dequantize_row(0, row / PANEL_ROWS, row % PANEL_ROWS, y);
     }
     Ok(())
 }
 
 /// Refuses a weight whose panels have their rows in another order than the result.
-pub(crate) fn require_stored_order(weight: &Weight<'_>) -> Result<()> {
+pub(crate) fn require_stored_order(weight: &PackedWeight<'_>) -> Result<()> {
     match weight.layout().order {
         RowOrder::AsStored => Ok(()),
         RowOrder::Halves => Err(Error::Interleaved),
@@ -142,7 +143,7 @@ pub(crate) fn pack_input(
     columns: usize,
     assignments: &[usize],
     assignments_per_row: usize,
-    weight: &Weight<'_>,
+    weight: &PackedWeight<'_>,
 ) -> PackedInput {
     let mut input = PackedInput::new(weight, assignments.len());
     match &mut input {
@@ -185,7 +186,7 @@ fn multiply_panels(
     context: ExecContext<'_>,
     input: &PackedInput,
     permutation: &TokenPermutation,
-    weight: &Weight<'_>,
+    weight: &PackedWeight<'_>,
 ) -> Vec<f32> {
     let assignments = permutation.assignments().len();
     let mut products = vec![0.0; weight.layout().panels() * assignments * PANEL_ROWS];
@@ -209,7 +210,7 @@ pub(crate) fn multiply_and_sum(
     permutation: &TokenPermutation,
     k: usize,
     gates: &[f32],
-    weight: &Weight<'_>,
+    weight: &PackedWeight<'_>,
     y: &mut [f32],
 ) {
     let products = multiply_panels(context, input, permutation, weight);

@@ -14,10 +14,8 @@ mod generic;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-use crate::layout::{BLOCK_INPUTS, Layout, PANEL_ROWS};
 use crate::packed_input::{ActivationRows, ActivationTileMut, PackedInput};
-use crate::weight::Panel;
-use crate::{Activation, Isa, Weight};
+use crate::{Activation, Isa};
 
 /// Calls the function of this name in the module of an instruction set.
 macro_rules! dispatch_isa {
@@ -49,22 +47,25 @@ macro_rules! dispatch_isa {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! dispatch_code_width {
     ($weight:expr, $function:ident $arguments:tt) => {{
-        let element = $weight.layout.element;
-        let groups = $crate::packed_input::groups_per_block(element);
-        match (element.bits(), groups, $weight.panel.zero_points.is_some()) {
-            (4, 1, false) => $function::<4, 1, false> $arguments,
-            (4, 1, true) => $function::<4, 1, true> $arguments,
-            (4, _, false) => $function::<4, 2, false> $arguments,
-            (4, _, true) => $function::<4, 2, true> $arguments,
-            (_, 1, false) => $function::<8, 1, false> $arguments,
-            (_, 1, true) => $function::<8, 1, true> $arguments,
-            (_, _, false) => $function::<8, 2, false> $arguments,
-            (_, _, true) => $function::<8, 2, true> $arguments,
+        let groups = $crate::packed_input::groups_per_block($weight.layout);
+        match ($weight.layout.scheme.format, groups, $weight.panel.zero_points.is_some()) {
+            (jetmoe_format::WeightFormat::Int4, 1, false) => $function::<4, 1, false> $arguments,
+            (jetmoe_format::WeightFormat::Int4, 1, true) => $function::<4, 1, true> $arguments,
+            (jetmoe_format::WeightFormat::Int4, _, false) => $function::<4, 2, false> $arguments,
+            (jetmoe_format::WeightFormat::Int4, _, true) => $function::<4, 2, true> $arguments,
+            (jetmoe_format::WeightFormat::Int8, 1, false) => $function::<8, 1, false> $arguments,
+            (jetmoe_format::WeightFormat::Int8, 1, true) => $function::<8, 1, true> $arguments,
+            (jetmoe_format::WeightFormat::Int8, _, false) => $function::<8, 2, false> $arguments,
+            (jetmoe_format::WeightFormat::Int8, _, true) => $function::<8, 2, true> $arguments,
+            (jetmoe_format::WeightFormat::F32 | jetmoe_format::WeightFormat::F16 | jetmoe_format::WeightFormat::Bf16, ..) => {
+                unreachable!("floating-point weights have no codes")
+            }
         }
     }};
 }
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use dispatch_code_width;
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel};
 
 /// Columns that a lane holds: the operands of one dot product instruction.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -77,11 +78,17 @@ const LANE_GROUP_BYTES: usize = 4 * PANEL_ROWS;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const LANE_GROUPS: usize = BLOCK_INPUTS / LANE_COLUMNS;
 
+/// Bytes of a block of a panel. Kernels compute them from a constant, so that the compiler unrolls the loops over a block.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const fn block_bytes(bits: usize) -> usize {
+    PANEL_ROWS * BLOCK_INPUTS * bits / 8
+}
+
 /// One panel of a quantized weight.
 #[derive(Debug, Clone, Copy)]
 struct QuantizedPanel<'a> {
     panel: Panel<'a>,
-    layout: &'a Layout,
+    layout: &'a PackedLayout,
     /// Blocks that share a group; 1 also where two groups share a block.
     blocks_per_group: usize,
 }
@@ -89,7 +96,7 @@ struct QuantizedPanel<'a> {
 /// Computes the `[count, 32]` products of `count` rows, from `first` on, with one panel of an expert's matrix.
 pub(crate) fn multiply(
     isa: Isa,
-    weight: &Weight<'_>,
+    weight: &PackedWeight<'_>,
     (expert, panel): (usize, usize),
     input: &PackedInput,
     (first, count): (usize, usize),
@@ -103,8 +110,7 @@ pub(crate) fn multiply(
             dispatch_isa!(isa, multiply_bf16(panel.codes, x, floats.columns, products))
         }
         PackedInput::Quantized(activations) => {
-            let blocks_per_group =
-                layout.element.group_size().map_or(1, |size| size.weights().div_ceil(BLOCK_INPUTS));
+            let blocks_per_group = layout.group_size().map_or(1, |size| size.div_ceil(BLOCK_INPUTS));
             let panel = QuantizedPanel { panel, layout, blocks_per_group };
             let rows = ActivationRows { activations, first, count };
             dispatch_isa!(isa, multiply_codes(&panel, &rows, products))

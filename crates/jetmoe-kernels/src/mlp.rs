@@ -1,21 +1,22 @@
 //! A mixture of gated MLPs.
 
-use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder};
+
+use crate::error::length;
 use crate::linear::{multiply_and_sum, pack_input, require_stored_order};
 use crate::matmul::{self, multiply};
 use crate::packed_input::PackedInput;
 use crate::parallel::parallel_for_each;
 use crate::token_permutation::TokenPermutation;
-use crate::weight::length;
-use crate::{Activation, Error, ExecContext, Result, RowOrder, TopK, Weight};
+use crate::{Activation, Error, ExecContext, Result, TopK};
 
 /// The weights of one gated MLP per expert.
 #[derive(Debug, Clone, Copy)]
 pub struct Mlp<'a> {
     /// The gate projection above the up projection, `[2 · intermediate, hidden]`, in the order [`RowOrder::Halves`].
-    pub gate_and_up: Weight<'a>,
+    pub gate_and_up: PackedWeight<'a>,
     /// The down projection, `[hidden, intermediate]`.
-    pub down: Weight<'a>,
+    pub down: PackedWeight<'a>,
     /// The activation of the gate.
     pub activation: Activation,
 }

@@ -3,9 +3,9 @@
 //! Integer weights take dynamically quantized activations: every 32 columns of a row become 8-bit integers with a scale of
 //! their own. bfloat16 weights take float32.
 
+use jetmoe_format::{BLOCK_INPUTS, PackedLayout, PackedWeight};
+
 use crate::activation::ROUND_TO_INTEGER;
-use crate::layout::{BLOCK_INPUTS, Layout};
-use crate::{Element, Weight};
 
 /// Rows in the form that a weight is multiplied with.
 #[derive(Debug)]
@@ -37,16 +37,16 @@ struct RowSums {
 }
 
 impl RowSums {
-    fn new(weight: &Weight<'_>) -> Self {
-        let element = weight.layout().element;
-        let factor = if weight.has_zero_points() { 1 } else { i32::from(element.middle()) };
-        RowSums { per_block: groups_per_block(element), factor }
+    fn new(weight: &PackedWeight<'_>) -> Self {
+        let scheme = weight.layout().scheme;
+        let factor = if scheme.zero_points { 1 } else { i32::from(scheme.format.default_zero_point()) };
+        RowSums { per_block: groups_per_block(weight.layout()), factor }
     }
 }
 
 /// Groups that share a block: 2 for groups of 16 columns, otherwise 1.
-pub(crate) fn groups_per_block(element: Element) -> usize {
-    element.group_size().map_or(1, |size| BLOCK_INPUTS.div_ceil(size.weights()))
+pub(crate) fn groups_per_block(layout: &PackedLayout) -> usize {
+    layout.group_size().map_or(1, |size| BLOCK_INPUTS.div_ceil(size))
 }
 
 /// Rows as float32, padded to whole blocks: `[rows, blocks, 32]`.
@@ -58,10 +58,9 @@ pub(crate) struct FloatActivations {
 
 impl PackedInput {
     /// Zeros, with the capacity for this number of rows of a weight's inputs.
-    pub(crate) fn new(weight: &Weight<'_>, rows: usize) -> Self {
-        let Layout { element, .. } = *weight.layout();
+    pub(crate) fn new(weight: &PackedWeight<'_>, rows: usize) -> Self {
         let blocks = weight.layout().blocks();
-        match element.group_size() {
+        match weight.layout().group_size() {
             None => {
                 let columns = blocks * BLOCK_INPUTS;
                 PackedInput::Float(FloatActivations { columns, values: vec![0.0; rows * columns] })

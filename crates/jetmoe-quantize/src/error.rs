@@ -1,54 +1,53 @@
+//! Why weights cannot be quantized.
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why weights could not be quantized.
+/// Why weights cannot be quantized.
 #[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A weight is infinite or no number.
-    #[error("weight {index} of the row is {value}, which no scale reaches")]
+    /// A weight is infinite or NaN.
+    #[error("weight {index} of the row is {value}, which cannot be quantized")]
     NotFinite {
-        /// Its place in the row, from 0.
+        /// Its index in the row.
         index: usize,
-        /// What it is.
+        /// Its value.
         value: f32,
     },
-    /// A group needs a larger scale than its type holds, or its weights are restored in a type that does not hold them.
+    /// A group needs a larger scale than the scale's type can hold, or its dequantized weights overflow that type.
     #[error("weight {index} of the row is {value}: its group does not fit in float16")]
     ScaleTooLarge {
-        /// Place of the group's largest weight in the row, from 0.
+        /// Index of the group's largest weight in the row.
         index: usize,
-        /// What it is.
+        /// Its value.
         value: f32,
     },
-    /// Statistics of the inputs that hold something else than numbers.
+    /// Statistics of the inputs that are not finite.
     #[error("the statistics of the product's inputs are not finite: calibration went wrong")]
     Statistics,
 }
 
 impl Error {
-    /// The row of an error whose place is counted through rows of `inputs` weights, and the same error counted from the
-    /// beginning of that row.
-    pub fn in_rows_of(self, inputs: usize) -> (usize, Self) {
-        let split = |index: usize| (index / inputs.max(1), index % inputs.max(1));
-        match self {
-            Error::NotFinite { index, value } => {
-                let (row, index) = split(index);
-                (row, Error::NotFinite { index, value })
-            }
-            Error::ScaleTooLarge { index, value } => {
-                let (row, index) = split(index);
-                (row, Error::ScaleTooLarge { index, value })
-            }
-            Error::Statistics => (0, self),
-        }
+    /// Splits an index into a matrix with rows of `inputs` weights: the row, and the same error with its index in that row.
+    pub fn row_and_column(self, inputs: usize) -> (usize, Self) {
+        let inputs = inputs.max(1);
+        let row = match self {
+            Error::NotFinite { index, .. } | Error::ScaleTooLarge { index, .. } => index / inputs,
+            Error::Statistics => 0,
+        };
+        (row, self.map_index(|index| index % inputs))
     }
 
-    /// The same, for a row whose first `weights` weights were left out.
-    pub fn behind(self, weights: usize) -> Self {
+    /// Adds `weights` to the index, for a slice that begins there.
+    pub fn offset_by(self, weights: usize) -> Self {
+        self.map_index(|index| index + weights)
+    }
+
+    fn map_index(self, map: impl Fn(usize) -> usize) -> Self {
         match self {
-            Error::NotFinite { index, value } => Error::NotFinite { index: index + weights, value },
-            Error::ScaleTooLarge { index, value } => Error::ScaleTooLarge { index: index + weights, value },
+            Error::NotFinite { index, value } => Error::NotFinite { index: map(index), value },
+            Error::ScaleTooLarge { index, value } => Error::ScaleTooLarge { index: map(index), value },
             Error::Statistics => Error::Statistics,
         }
     }

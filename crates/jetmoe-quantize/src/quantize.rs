@@ -1,32 +1,17 @@
-//! Quantization of single rows.
+//! Quantization of single rows, each group on its own.
 
 use jetmoe_format::Scheme;
 
-use crate::{Error, Result, rounding};
+use crate::group::quantize_groups;
+use crate::{Error, Result, Rounding};
 
-/// How a group's scale is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rounding {
-    /// The largest weight gets the largest code, and every weight the nearest one.
-    Nearest,
-    /// The scale, of several that clip the largest weights or leave a margin above them, with the least squared error.
-    Search,
-}
-
-/// What a group's codes stand for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Group {
-    pub(crate) scale: f32,
-    pub(crate) zero_point: u8,
-}
-
-/// Quantizes one row, or a part of it that begins with a group. A code is one byte; signed ones in two's complement.
+/// Quantizes one row, or a part of a row that begins with a group. A code is one byte; signed codes are in two's complement.
 ///
 /// # Errors
-/// A weight that is infinite or NaN, or a group that the type of its scale does not hold.
+/// A weight that is infinite or NaN, or a group whose scale its type cannot hold.
 ///
 /// # Panics
-/// If the slices' lengths do not fit each other: one code a weight, one scale and zero point a group.
+/// Unless there is one code per weight, and one scale and zero point per group.
 pub fn quantize_row(
     scheme: &Scheme,
     rounding: Rounding,
@@ -42,15 +27,15 @@ pub fn quantize_row(
         (groups, groups),
         "one scale and zero point for each group"
     );
-    rounding::quantize_row(scheme, rounding, weights, codes, scales, zero_points);
-    // a weight that is not finite makes its group's scale so, and the row is searched only then
+    quantize_groups(scheme, rounding, weights, codes, scales, zero_points);
+    // A weight that is not finite makes its group's scale non-finite, so only then is the row searched for it.
     match scales.iter().position(|scale| !scale.is_finite()) {
         None => Ok(()),
         Some(group) => Err(explain_failure(scheme, weights, group)),
     }
 }
 
-/// Why a group has no finite scale.
+/// The error of a group whose scale is not finite.
 pub(crate) fn explain_failure(scheme: &Scheme, weights: &[f32], group: usize) -> Error {
     let first = group * scheme.group_size;
     let group = &weights[first..(first + scheme.group_size).min(weights.len())];

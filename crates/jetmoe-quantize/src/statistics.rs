@@ -1,7 +1,9 @@
+//! Statistics of the inputs of a product, as GPTQ needs them.
+
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
-/// What the inputs of a product look like: how many there were, and the sum of `x·xᵀ` over them.
+/// The number of inputs of a product, and the sum of `x·xᵀ` over them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputStatistics {
     inputs: usize,
@@ -11,15 +13,15 @@ pub struct InputStatistics {
 }
 
 impl InputStatistics {
-    /// No inputs yet, of a product that takes `inputs` numbers a row.
+    /// Empty statistics of a product with rows of `inputs` numbers.
     pub fn new(inputs: usize) -> Self {
         InputStatistics { inputs, count: 0, moments: vec![0.0; inputs * inputs] }
     }
 
-    /// Adds `rows`, `[rows, inputs]`. All cores compute.
+    /// Adds rows, `[rows, inputs]`, on all cores.
     ///
     /// # Panics
-    /// If these are not whole rows.
+    /// Unless these are whole rows.
     pub fn add(&mut self, rows: &[f32]) {
         let count = rows.len() / self.inputs.max(1);
         assert_eq!(count * self.inputs, rows.len(), "whole rows");
@@ -38,7 +40,7 @@ impl InputStatistics {
         self.count += count;
     }
 
-    /// Rows that were added.
+    /// Number of rows that were added.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -48,12 +50,12 @@ impl InputStatistics {
         self.inputs
     }
 
-    /// Σ of the product of two numbers of a row.
+    /// The sum of the products of two numbers of a row.
     pub(crate) fn moment(&self, one: usize, other: usize) -> f32 {
         self.moments[one.max(other) * self.inputs + one.min(other)]
     }
 
-    /// Mean of the diagonal.
+    /// The mean of the diagonal.
     pub(crate) fn mean_square(&self) -> f64 {
         let diagonal = (0..self.inputs).map(|input| f64::from(self.moment(input, input)));
         diagonal.sum::<f64>() / self.inputs.max(1) as f64
@@ -61,26 +63,4 @@ impl InputStatistics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_sums_of_products_over_all_rows_however_they_came() {
-        let mut statistics = InputStatistics::new(2);
-        statistics.add(&[1.0, 2.0, 3.0, -4.0]);
-        statistics.add(&[]);
-        statistics.add(&[0.0, 5.0]);
-        assert_eq!((statistics.count(), statistics.inputs()), (3, 2));
-        assert_eq!(statistics.moment(0, 0), 1.0 + 9.0);
-        assert_eq!(statistics.moment(0, 1), 2.0 - 12.0);
-        assert_eq!(statistics.moment(1, 0), 2.0 - 12.0);
-        assert_eq!(statistics.moment(1, 1), 4.0 + 16.0 + 25.0);
-        assert_eq!(statistics.mean_square(), 27.5);
-    }
-
-    #[test]
-    #[should_panic(expected = "whole rows")]
-    fn half_a_row_is_refused() {
-        InputStatistics::new(2).add(&[1.0, 2.0, 3.0]);
-    }
-}
+mod tests;

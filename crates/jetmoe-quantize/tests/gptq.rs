@@ -51,7 +51,7 @@ impl Quantized {
         Ok(all)
     }
 
-    fn restored(&self) -> Vec<f32> {
+    fn dequantize(&self) -> Vec<f32> {
         let groups = self.scheme.groups(self.inputs);
         let mut weights = vec![0.0; self.codes.len()];
         for (row, weights) in weights.chunks_mut(self.inputs).enumerate() {
@@ -70,7 +70,7 @@ impl Quantized {
     /// Σ over all inputs of the squared error of the product.
     fn error(&self, weights: &[f32], inputs: &[f32]) -> f64 {
         let errors: Vec<f32> =
-            self.restored().iter().zip(weights).map(|(restored, weight)| restored - weight).collect();
+            self.dequantize().iter().zip(weights).map(|(dequantized, weight)| dequantized - weight).collect();
         let mut sum = 0.0;
         for x in inputs.chunks(self.inputs) {
             for row in errors.chunks(self.inputs) {
@@ -96,7 +96,7 @@ fn matrix(seed: u64, rows: usize, columns: usize) -> Vec<f32> {
     numbers(seed).take(rows * columns).collect()
 }
 
-/// Rows of which each number is much like the one before.
+/// Rows in which each number is correlated with the previous one.
 fn correlated(seed: u64, rows: usize, columns: usize) -> Vec<f32> {
     let mut rows = matrix(seed, rows, columns);
     for row in rows.chunks_mut(columns) {
@@ -113,18 +113,18 @@ fn observed(inputs: usize, rows: &[f32]) -> InputStatistics {
     statistics
 }
 
-/// Inputs of which one is 1 and all others are 0, each once.
+/// Unit vectors, each once.
 fn identity(inputs: usize) -> Vec<f32> {
     (0..inputs * inputs).map(|place| if place / inputs == place % inputs { 1.0 } else { 0.0 }).collect()
 }
 
-/// Statistics of inputs that have nothing to do with each other.
+/// Statistics of uncorrelated inputs.
 fn independent(inputs: usize) -> InputStatistics {
     observed(inputs, &identity(inputs))
 }
 
 #[test]
-fn with_independent_inputs_every_weight_is_restored_as_well_as_by_plain_rounding() {
+fn independent_inputs_cost_no_accuracy_compared_with_plain_rounding() {
     for scheme in SCHEMES {
         for inputs in [128, 192, 40] {
             let weights = matrix(7, 5, inputs);
@@ -140,7 +140,7 @@ fn with_independent_inputs_every_weight_is_restored_as_well_as_by_plain_rounding
 }
 
 #[test]
-fn inputs_that_were_all_zero_or_never_came_count_alike() {
+fn inputs_that_are_all_zero_or_absent_count_alike() {
     let (inputs, weights) = (64, matrix(3, 4, 64));
     let silent = [InputStatistics::new(inputs), observed(inputs, &vec![0.0; 5 * inputs])];
     let alike = Gptq::new(&independent(inputs), 0.0).unwrap();
@@ -152,24 +152,24 @@ fn inputs_that_were_all_zero_or_never_came_count_alike() {
 }
 
 #[test]
-fn an_error_is_made_up_for_in_the_weight_with_the_same_input() {
-    // both inputs are always equal, so that only the sum of their weights matters
+fn an_error_is_compensated_in_the_weight_with_the_same_input() {
+    // Both inputs are always equal, so only the sum of their weights matters.
     let inputs = 16;
     let rows: Vec<f32> = numbers(5).take(64).flat_map(|x| [vec![x; 2], vec![0.0; 14]].concat()).collect();
     let mut weights = vec![0.0; inputs];
-    // steps are of 1: by itself each becomes 3, but their sum should be 7
+    // The step is 1: on its own each becomes 3, but their sum should be 7.
     (weights[0], weights[1], weights[2]) = (3.4, 3.4, 7.0);
     let gptq = Gptq::new(&observed(inputs, &rows), 1e-4).unwrap();
     let mut found = Quantized::empty(SIGNED, inputs, &weights);
     let Quantized { codes, scales, zero_points, .. } = &mut found;
     gptq.quantize_rows(&SIGNED, Rounding::Nearest, &weights, codes, scales, zero_points).unwrap();
-    let mut together = found.restored()[..2].to_vec();
+    let mut together = found.dequantize()[..2].to_vec();
     together.sort_by(f32::total_cmp);
     assert_eq!(together, [3.0, 4.0]);
 }
 
 #[test]
-fn correlated_inputs_weigh_the_errors_much_less_than_with_plain_rounding() {
+fn correlated_inputs_have_much_smaller_errors_than_with_plain_rounding() {
     for scheme in SCHEMES {
         let inputs = 192;
         let (rows, weights) = (correlated(11, 600, inputs), matrix(12, 8, inputs));
@@ -185,17 +185,17 @@ fn rows_are_quantized_alike_alone_and_together() {
     let inputs = 96;
     let (rows, weights) = (correlated(1, 300, inputs), matrix(2, 5, inputs));
     let gptq = Gptq::new(&observed(inputs, &rows), 0.01).unwrap();
-    let together = Quantized::calibrated(SIGNED, &gptq, inputs, &weights).unwrap().restored();
+    let together = Quantized::calibrated(SIGNED, &gptq, inputs, &weights).unwrap().dequantize();
     for (row, expected) in weights.chunks(inputs).zip(together.chunks(inputs)) {
-        let alone = Quantized::calibrated(SIGNED, &gptq, inputs, row).unwrap().restored();
-        // sums of products run in another order
+        let alone = Quantized::calibrated(SIGNED, &gptq, inputs, row).unwrap().dequantize();
+        // Sums of products are computed in another order.
         let difference = alone.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(difference < 1e-3, "{difference}");
     }
 }
 
 #[test]
-fn statistics_that_are_no_numbers_are_refused() {
+fn statistics_that_are_not_finite_are_refused() {
     for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
         let mut rows = matrix(4, 8, 32);
         rows[70] = bad;
@@ -204,7 +204,7 @@ fn statistics_that_are_no_numbers_are_refused() {
 }
 
 #[test]
-fn weights_that_no_scale_reaches_are_named() {
+fn errors_name_weights_that_cannot_be_quantized() {
     let gptq = Gptq::new(&independent(32), 0.01).unwrap();
     let mut weights = matrix(4, 2, 32);
     weights[37] = f32::INFINITY;
@@ -220,7 +220,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn codes_stay_in_range_and_no_error_weighs_more_than_with_plain_rounding(
+    fn codes_stay_in_range_and_no_loss_is_larger_than_with_plain_rounding(
         seed in any::<u64>(),
         scheme in prop::sample::select(&SCHEMES),
         inputs in 1_usize..=100,
@@ -235,17 +235,17 @@ proptest! {
             prop_assert!((low..=high).contains(&code), "{code} of {scheme:?}");
         }
         prop_assert!(found.scales.iter().all(|scale| scale.is_normal() && *scale > 0.0));
-        // what is minimized has the damping in it: an error of each weight by itself
+        // The loss includes the damping: the squared error of each weight on its own.
         let damping = 0.01 * rows.iter().map(|x| f64::from(x * x)).sum::<f64>() / inputs as f64;
-        let weighed = |quantized: &Quantized| {
+        let loss = |quantized: &Quantized| {
             quantized.error(&weights, &rows) + damping * quantized.error(&weights, &identity(inputs))
         };
-        let (found, plain) = (weighed(&found), weighed(&Quantized::plain(scheme, inputs, &weights)));
+        let (found, plain) = (loss(&found), loss(&Quantized::plain(scheme, inputs, &weights)));
         prop_assert!(found <= plain * 1.05, "{scheme:?}: {found} is more than {plain}");
     }
 
     #[test]
-    fn weights_that_codes_restore_exactly_stay_as_they_are(
+    fn weights_with_exact_codes_stay_as_they_are(
         seed in any::<u64>(),
         exponent in -3_i32..3,
         inputs in 17_usize..=80,
@@ -255,13 +255,13 @@ proptest! {
         let step = 2.0_f32.powi(exponent);
         let mut weights: Vec<f32> =
             numbers(!seed).take(3 * inputs).map(|x| (x * 7.0).round() * step).collect();
-        // the largest weight of each group says what a step is
+        // The largest weight of each group determines the step.
         for row in weights.chunks_mut(inputs) {
             row.iter_mut().step_by(16).for_each(|weight| *weight = 7.0 * step);
         }
         let found = Quantized::calibrated(SIGNED, &gptq, inputs, &weights).unwrap();
-        for (restored, weight) in found.restored().iter().zip(&weights) {
-            prop_assert!((restored - weight).abs() <= step * 1e-4, "{restored} is not {weight}");
+        for (dequantized, weight) in found.dequantize().iter().zip(&weights) {
+            prop_assert!((dequantized - weight).abs() <= step * 1e-4, "{dequantized} is not {weight}");
         }
     }
 }

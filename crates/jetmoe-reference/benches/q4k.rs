@@ -1,10 +1,10 @@
-//! One MLP layer of JetMoE-8B in Candle's `Q4K`, the kept alternative to `jetmoe-kernels`: 4-bit weights in groups of 32, with
-//! scales of 6 bits, and instructions chosen when it runs.
+//! One MLP layer of JetMoE-8B in Candle's `Q4K`, for comparison with `jetmoe-kernels`: 4-bit weights in groups of 32 with
+//! 6-bit scales, and runtime dispatch on the instruction set.
 //!
-//! `cargo bench -p jetmoe-reference --bench q4k -- [--repetitions N] [--layers N] [--tokens 1,16,128,512]` prints an object of
-//! JSON; `RAYON_NUM_THREADS` says how many threads. `cargo xtask bench --kernels` calls it and reads that.
+//! `cargo bench -p jetmoe-reference --bench q4k -- [--repetitions N] [--layers N] [--tokens 1,16,128,512]` prints a JSON
+//! object; `RAYON_NUM_THREADS` sets the number of threads. `cargo xtask bench --kernels` calls it and reads that.
 
-#![allow(clippy::print_stdout)] // what a benchmark found
+#![allow(clippy::print_stdout)] // the result
 
 #[path = "../../jetmoe-kernels/benches/layers/layer.rs"]
 mod layer;
@@ -44,7 +44,7 @@ impl Expert {
     }
 }
 
-/// The rows of each expert that has any: which tokens chose it.
+/// For each expert with tokens, the indices of its tokens.
 fn grouped(tokens: usize) -> Result<Vec<(usize, Tensor)>> {
     let choices = layer::choices(tokens);
     let rows = |expert: usize| {
@@ -77,14 +77,14 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let mut times = Vec::new();
         // the first round only warms up, and packs the weights
         for _ in 0..=options.number("--repetitions", "3")? {
-            let begun = Instant::now();
+            let started = Instant::now();
             for layer in used {
                 let y = forward(layer, &x, &groups)?;
                 if !y.abs()?.max_all()?.to_scalar::<f32>()?.is_finite() {
                     return Err("the result has infinities".into());
                 }
             }
-            times.push(begun.elapsed().as_secs_f64() * 1e3 / used.len() as f64);
+            times.push(started.elapsed().as_secs_f64() * 1e3 / used.len() as f64);
         }
         times.remove(0);
         let bytes = layer::chosen_experts(tokens) * layer::WEIGHTS / BLOCK_WEIGHTS * BLOCK_BYTES;

@@ -7,7 +7,7 @@ use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Error, Inputs, Outputs, Reference};
 use jetmoe_testing::fixtures;
 
-/// The same sums in another order; states are below 10 here.
+/// Rounding of the same sums in another order; states are below 10 here.
 const SAME_SUMS: f32 = 1e-4;
 
 const TEXT: [i64; 8] = [1, 17, 93, 42, 42, 108, 5, 64];
@@ -98,7 +98,7 @@ fn a_token_does_not_see_what_follows_it() {
     assert_ne!(after(&left), after(&right));
 }
 
-/// Reads wrong inputs after three tokens; the cache must stay as it was.
+/// The error for invalid inputs after three tokens; the cache must be unchanged.
 fn refused(change: impl FnOnce(&mut Inputs<'_>)) -> Error {
     let reference = load("tiny");
     let mut cache = Cache::new();
@@ -113,7 +113,7 @@ fn refused(change: impl FnOnce(&mut Inputs<'_>)) -> Error {
     change(&mut inputs);
     let error = reference.forward(&inputs, &mut cache).unwrap_err();
     assert_eq!(cache.len(), 3);
-    // what follows is as if nothing had happened
+    // the next call is not affected
     let continued = read(&reference, &TEXT[3..], &mut cache).last_hidden_state;
     let whole = read(&reference, &TEXT, &mut Cache::new()).last_hidden_state;
     assert_same(&continued, &whole.narrow(1, 3, 5).unwrap());
@@ -178,7 +178,7 @@ fn a_head_that_the_checkpoint_lacks_is_named() {
     let error = causal.class_logits(&state, &TEXT).unwrap_err();
     assert!(matches!(error, Error::MissingHead { head: "score.weight" }), "{error}");
 
-    // the classifier, as if its embedding were not tied to a language-model head
+    // the classifier, with its embedding not tied to a language-model head
     let untied = tempfile::tempdir().unwrap();
     let config = std::fs::read_to_string(fixtures::checkpoint("classifier").join("config.json")).unwrap();
     let config = config.replace("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");

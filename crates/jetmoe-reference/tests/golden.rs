@@ -1,5 +1,5 @@
 //! Every golden case, against what transformers computed (`tests/fixtures/goldens/make_goldens.py` names the tensors).
-//! Positions whose `attention_mask` is 0 carry no meaning and are not compared.
+//! Positions whose `attention_mask` is 0 are undefined and not compared.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and may report")]
 
@@ -13,7 +13,7 @@ use safetensors::SafeTensors;
 
 /// Logits have a scale of about 10, and float32 sums in another order differ by some 1e-5 of it.
 const LOGITS_ABSOLUTE: f64 = 2e-4;
-/// Everything else, as a part of the golden tensor's largest value: some hundred roundings of float32.
+/// All other tensors, relative to the golden tensor's largest value: some hundred roundings of float32.
 const STATES_RELATIVE: f64 = 2e-5;
 
 /// How far a tensor may be from the golden one.
@@ -106,7 +106,7 @@ impl Batch {
         reference.forward(&inputs, cache).unwrap()
     }
 
-    /// The batch of one more token for every sequence.
+    /// The next batch, with one more token per sequence.
     fn next(&self, input_ids: Vec<i64>) -> Batch {
         let columns = self.attention_mask.len() / self.batch_size;
         Batch {
@@ -127,7 +127,7 @@ impl Batch {
     }
 }
 
-/// Compares row by row and keeps what is too far off.
+/// Compares row by row and records what is out of tolerance.
 #[derive(Default)]
 struct Comparison {
     report: Vec<String>,
@@ -135,7 +135,7 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// `counts` says which of the rows, the first dimensions of both tensors, carry meaning.
+    /// `counts` is false for the rows (first dimensions of both tensors) of padding.
     fn compare(&mut self, name: &str, found: &Tensor, golden: &Tensor, counts: &[i64], closeness: Closeness) {
         let rows = |tensor: &Tensor| tensor.reshape((counts.len(), ())).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(found.elem_count(), golden.elem_count(), "{name}: {:?} {:?}", found.dims(), golden.dims());

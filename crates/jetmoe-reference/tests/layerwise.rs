@@ -1,4 +1,4 @@
-//! The model run layer by layer: the same results, and everything that products read is seen.
+//! The model run layer by layer: the same results, and the observer receives every input of a product.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,7 +34,7 @@ fn whole(reference: &Reference, sequence: &[u32]) -> Tensor {
     reference.forward(&inputs, &mut Cache::new()).unwrap().last_hidden_state
 }
 
-/// Numbers that each product read.
+/// Number of values that each product read.
 #[derive(Default)]
 struct Seen {
     numbers: BTreeMap<(String, Option<usize>), usize>,

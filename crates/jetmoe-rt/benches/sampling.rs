@@ -1,5 +1,5 @@
-//! What choosing a token costs, by way of the generator: around a graph that computes nothing and returns the same scores
-//! of 32000 tokens every time. `a step alone` is what the others spend before they choose.
+//! Time to sample a token, measured through the generator with a graph that computes nothing and always returns the same
+//! logits of 32000 tokens. `a step alone` is the overhead that all others include.
 //!
 //! `cargo xtask bench --micro` runs it.
 
@@ -17,14 +17,14 @@ use jetmoe_rt::{
 };
 use ndarray::Array3;
 
-/// Tokens of a continuation; what is reported is the time of one.
+/// Tokens per continuation; the reported time is per token.
 const TOKENS: u32 = 256;
 
 fn main() -> Result<()> {
     let mut criterion = Criterion::default().configure_from_args();
     let model = model();
     let generator = TokenGenerator::new(&model)?;
-    // what a repetition penalty goes through in every step
+    // every step applies the repetition penalty to these tokens
     let prompt: Vec<u32> = (0..512).map(|index| index * 61).collect();
     let random = |top_k, top_p| Sampling::Multinomial { temperature: 1.0, top_k, top_p, min_p: None };
 
@@ -54,9 +54,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Measures what makes [`TOKENS`] tokens.
+/// Measures a function that generates [`TOKENS`] tokens.
 fn per_token(criterion: &mut Criterion, name: &str, make: impl Fn() -> Result<()>) -> Result<()> {
-    // what succeeds here succeeds each time
+    // if the first call succeeds, all do
     make()?;
     criterion.bench_function(&format!("sampling/{name}"), |bencher| {
         bencher.iter_custom(|iterations| {
@@ -73,8 +73,8 @@ fn per_token(criterion: &mut Criterion, name: &str, make: impl Fn() -> Result<()
 fn model() -> Model {
     let config = ModelConfig::from_json(&jetmoe_8b_config())
         .unwrap_or_else(|problems| unreachable!("the configuration of JetMoE-8B has problems: {problems:?}"));
-    // the r-th best of 32000 tokens has a probability of about r to the power of −1.5, so that 0.95 of it is with the
-    // best 201; they lie scattered among the ids
+    // the r-th best of 32000 tokens has a probability of about r to the power of −1.5, so the best 201 have 0.95 of it;
+    // their ids are scattered
     let vocab_size = config.vocab_size;
     let rank = |id: usize| (id * 7919) % vocab_size + 1;
     let logits = Array3::from_shape_fn((1, 1, vocab_size), |(_, _, id)| -1.5 * (rank(id) as f32).ln());
@@ -85,7 +85,7 @@ fn model() -> Model {
     Model::from_graph(graph, config, task, None, GenerationConfig::default())
 }
 
-/// Returns the same in every step.
+/// Returns the same logits in every step.
 #[derive(Debug)]
 struct ConstantGraph {
     signature: Signature,

@@ -3,6 +3,7 @@
 use jetmoe_artifact::Task;
 use ndarray::ArrayView1;
 
+use crate::error::at_least_one;
 use crate::{Error, Model, Result, TokenBatch};
 
 /// Options of a classification.
@@ -28,12 +29,8 @@ impl ClassificationOptions {
     /// # Errors
     /// [`Error::Option`] for the first invalid value.
     pub fn validate(&self) -> Result<()> {
-        for (option, value) in [("max_tokens", self.max_tokens), ("batch_size", Some(self.batch_size))] {
-            if value == Some(0) {
-                return Err(Error::Option { option, found: "0".to_owned(), expected: "at least 1" });
-            }
-        }
-        Ok(())
+        at_least_one("max_tokens", self.max_tokens.unwrap_or(1))?;
+        at_least_one("batch_size", self.batch_size)
     }
 }
 

@@ -19,9 +19,6 @@ pub enum Error {
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
-    /// A file of weights cannot be mapped.
-    #[error(transparent)]
-    Checkpoint(#[from] jetmoe_checkpoint::Error),
     /// The tokenizer or the chat template cannot be used.
     #[error(transparent)]
     Text(#[from] jetmoe_text::Error),
@@ -42,21 +39,21 @@ pub enum Error {
     /// No backend of this build has the device.
     #[error("no backend of this build computes on the device {device}")]
     NoBackend {
-        /// The device that was asked for.
+        /// The requested device.
         device: String,
     },
     /// The backend does not have the device.
     #[error("{backend} computes on the CPU only, and the device is {device}")]
     CpuOnly {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
-        /// The device that was asked for.
+        /// The requested device.
         device: String,
     },
     /// The backend cannot run such graphs.
     #[error("{backend} cannot run {precision} graphs of the {profile} profile: {reason}")]
     Unsupported {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
         /// Precision of the graph.
         precision: Precision,
@@ -68,7 +65,7 @@ pub enum Error {
     /// The graph will not fit in memory.
     #[error("{} takes about {} of memory in {backend}, and {} are left", graph.display(), gigabytes(*needed), gigabytes(*available))]
     Memory {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
         /// The graph file.
         graph: PathBuf,
@@ -94,7 +91,7 @@ pub enum Error {
     /// A sequence that the batch does not have.
     #[error("there is no sequence {sequence} in a batch of {sequences}; they are counted from 0")]
     NoSequence {
-        /// Which one was asked for.
+        /// The requested index.
         sequence: usize,
         /// How many the session has; 0 before its first step.
         sequences: usize,
@@ -147,7 +144,7 @@ pub enum Error {
     /// The graph does not have an output.
     #[error("the graph has no output {name}; it has: {}", available.join(", "))]
     MissingOutput {
-        /// What was asked for.
+        /// The requested value.
         name: OutputName,
         /// What there is.
         available: Vec<String>,
@@ -165,18 +162,32 @@ pub enum Error {
         "the model has no tokenizer.json, so it takes token ids only\n  put tokenizer.json into the checkpoint and export again"
     )]
     NoTokenizer,
-    /// An option has a value that makes no sense.
+    /// An option has an invalid value.
     #[error("{option} is {found}, expected {expected}")]
     Option {
         /// Name of the option.
         option: &'static str,
         /// Its value.
         found: String,
-        /// What it may be.
+        /// The valid values.
         expected: &'static str,
     },
 }
 
 fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
+}
+
+/// Fails for an invalid value of an option. NaN is invalid under every rule, because it fails every comparison.
+pub(crate) fn check(
+    option: &'static str,
+    value: impl ToString,
+    is_valid: bool,
+    expected: &'static str,
+) -> Result<()> {
+    if is_valid { Ok(()) } else { Err(Error::Option { option, found: value.to_string(), expected }) }
+}
+
+pub(crate) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
+    check(option, value, value >= 1, "at least 1")
 }

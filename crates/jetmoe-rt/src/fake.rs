@@ -1,7 +1,7 @@
-//! A model for tests: its scores are any function of the tokens that a position may see.
+//! A model for tests: its logits are any function of the tokens that a position attends to.
 //!
-//! It sees what the cache, the mask and the causal order let through and nothing else, so a generator that loses a
-//! token, feeds a padding token or mixes two rows gets other scores.
+//! A position attends to the tokens that cache, mask and causal order leave visible. So a generator that loses a token,
+//! feeds a padding token or mixes two rows gets other logits.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::Model;
 
 type Scores = dyn Fn(&[u32]) -> Vec<f32> + Send + Sync;
 
-/// What a fake model is made of, before it is loaded.
+/// The parts of a fake model, before it is loaded.
 pub(crate) struct FakeModel {
     pub(crate) config: ModelConfig,
     pub(crate) generation_config: GenerationConfig,
@@ -28,9 +28,9 @@ pub(crate) struct FakeModel {
     scores: Arc<Scores>,
     /// Counts the steps of every session.
     pub(crate) steps: Arc<AtomicUsize>,
-    /// Counts the tokens of every step, of all sequences and padding included.
+    /// Counts the tokens of every step and sequence, including padding.
     pub(crate) computed: Arc<AtomicUsize>,
-    /// A token that makes the step fail that reads it.
+    /// A step that reads this token fails.
     pub(crate) fails_at: Option<u32>,
 }
 
@@ -60,12 +60,12 @@ impl FakeModel {
         }
     }
 
-    /// A language model that continues a prompt of `prompt_length` tokens with `script`, then with end tokens.
+    /// A language model that continues a prompt of `prompt_length` tokens with `script`, then with end-of-sequence tokens.
     pub(crate) fn scripted(prompt_length: usize, script: Vec<u32>) -> Self {
         let mut model = Self::new(|_| Vec::new());
         let (vocab_size, end) = (model.config.vocab_size, model.config.eos_token_ids[0]);
         model.scores = Arc::new(move |seen| {
-            let new = seen.len().checked_sub(prompt_length); // none inside the prompt, where nobody looks
+            let new = seen.len().checked_sub(prompt_length); // inside the prompt there is none, and its logits are not used
             one_hot(new.and_then(|new| script.get(new).copied()).unwrap_or(end), vocab_size)
         });
         model
@@ -91,7 +91,7 @@ impl FakeModel {
     }
 }
 
-/// Folder of one of the trained models.
+/// Folder of a trained model.
 pub(crate) fn fixture(name: &str) -> PathBuf {
     jetmoe_testing::fixtures::checkpoint(name)
 }
@@ -108,7 +108,7 @@ pub(crate) fn one_hot(token: u32, vocab_size: usize) -> Vec<f32> {
     (0..vocab_size).map(|id| if id == token as usize { 30.0 } else { 0.0 }).collect()
 }
 
-/// Logits that look random and depend on every token, its place and nothing else.
+/// Pseudo-random logits that depend on every token and its position only.
 pub(crate) fn hashed(seen: &[u32], vocab_size: usize) -> Vec<f32> {
     let mix = |state: u64, value: u64| {
         let mixed = (state ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -192,7 +192,7 @@ impl FakeSession {
                     .collect();
                 let position = inputs.position_ids[[row, column]];
                 assert_eq!(position, (seen.len() as i64 - 1).max(0), "row {row}, column {column}");
-                // a padded position computes numbers that nobody may use
+                // the logits of a padded position must not be used
                 let counts = inputs.attention_mask[[row, past + column]] == 1;
                 rows.extend(if counts {
                     (self.scores)(&seen)
@@ -210,7 +210,7 @@ impl FakeSession {
         }
     }
 
-    /// `[batch, labels]`, from the tokens up to the last that is no padding, as the classification head reads them.
+    /// `[batch, labels]`, from the tokens up to the last one that is not padding, as in the classification head.
     fn class_scores(&self, inputs: &StepInputs) -> Array2<f32> {
         let batch = inputs.input_ids.nrows();
         assert!(self.pad_token_id.is_some() || batch == 1, "without a padding token, one sequence at a time");

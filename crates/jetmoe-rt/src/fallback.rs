@@ -6,20 +6,15 @@ use std::sync::Arc;
 use jetmoe_artifact::{Artifact, GraphRecord};
 use jetmoe_backend::{Backend, Device, Error as BackendError, LoadOptions, LoadedGraph, available_memory};
 
+use crate::error::at_least_one;
 use crate::{Error, Result, backends, choose_graph, registry};
 
 type Loaded<'a> = (&'a GraphRecord, Arc<dyn LoadedGraph>);
 
-/// Loads into the backend that was asked for; without one, into the first that is usable on this machine.
+/// Loads into the requested backend; without one, into the first usable one on this machine.
 pub(crate) fn load<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Result<Loaded<'a>> {
-    for (option, value) in
-        [("max_sequence_length", options.max_sequence_length), ("threads", options.threads)]
-    {
-        if value == Some(0) {
-            let found = "0".to_owned();
-            return Err(Error::Option { option, found, expected: "at least 1" });
-        }
-    }
+    at_least_one("max_sequence_length", options.max_sequence_length.unwrap_or(1))?;
+    at_least_one("threads", options.threads.unwrap_or(1))?;
     options.device.check()?;
     match options.device {
         Device::Auto => load_on_first_device(artifact, options),

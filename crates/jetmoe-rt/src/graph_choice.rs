@@ -1,4 +1,4 @@
-//! Which graph of an artifact a backend loads.
+//! Selects the graph of an artifact that a backend loads.
 
 use std::cmp::Reverse;
 
@@ -17,7 +17,7 @@ pub fn choose_graph<'a>(
     backend: &dyn Backend,
     options: &LoadOptions,
 ) -> Result<&'a GraphRecord> {
-    // a graph that is missing is refused as such, whatever the backend supports
+    // a missing graph is reported as missing, whatever the backend supports
     let wanted = artifact.graph(options.precision, options.profile)?;
     let is_wanted = |graph: &&GraphRecord| {
         options.precision.is_none_or(|precision| precision == graph.precision)

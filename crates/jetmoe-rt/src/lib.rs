@@ -13,8 +13,8 @@
 //! # Ok::<(), jetmoe_rt::Error>(())
 //! ```
 //!
-//! A [`Backend`] loads and runs graphs; [`backends`] are those of this build, chosen by cargo features. No type of this
-//! crate's interface names a type of an engine underneath, so the engines can change.
+//! A [`Backend`] loads and runs graphs; [`backends`] are those of this build, chosen by cargo features. No public type
+//! names a type of an engine, so the engines can change.
 
 mod batch;
 mod classification;

@@ -24,8 +24,7 @@ impl Model {
     /// Loads a graph of an artifact.
     ///
     /// # Errors
-    /// An artifact that cannot be used, a backend that this build or machine does not have, or what the backend
-    /// refuses.
+    /// An invalid artifact, a backend that this build or machine does not have, or an error of the backend.
     pub fn load(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         Self::load_artifact(&Artifact::open(folder)?, options)
     }
@@ -77,16 +76,15 @@ impl Model {
     /// Starts a session with an empty cache.
     ///
     /// # Errors
-    /// What the backend refuses.
+    /// An error of the backend.
     pub fn session(&self) -> Result<Session> {
         Ok(Session::new(self.graph.start()?, self.config.clone(), self.task.has_cache()))
     }
 
-    /// Writes the trace of [`LoadOptions::trace`], and ends it where the engine writes its own. Does nothing without that
-    /// option.
+    /// Writes the trace of [`LoadOptions::trace`]. Does nothing without that option.
     ///
     /// # Errors
-    /// A file that cannot be written, or what the backend refuses.
+    /// A file that cannot be written, or an error of the backend.
     pub fn finish_trace(&self) -> Result<()> {
         Ok(self.graph.finish_trace()?)
     }
@@ -96,7 +94,7 @@ impl Model {
         &self.config
     }
 
-    /// What the model computes.
+    /// The model's task.
     pub fn task(&self) -> Task {
         self.task
     }
@@ -112,7 +110,7 @@ impl Model {
         &*self.graph
     }
 
-    /// The tokenizer, where the artifact has one.
+    /// The tokenizer, if the artifact has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_deref()
     }
@@ -127,7 +125,7 @@ impl Model {
         Arc::ptr_eq(&self.graph, &other.graph)
     }
 
-    /// Refuses a model of another task.
+    /// Rejects a model of another task.
     pub(crate) fn require_task(&self, needed: Task) -> Result<()> {
         if self.task == needed { Ok(()) } else { Err(Error::WrongTask { found: self.task, needed }) }
     }

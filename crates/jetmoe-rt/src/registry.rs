@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// Lists backends, the preferred one first: the cargo feature, which is the backend's name, and its value.
 macro_rules! registry {
     ($($feature:literal => $backend:expr),+ $(,)?) => {
-        /// Names of all backends, built in or not.
+        /// Names of all backends, compiled in or not.
         pub const BACKEND_NAMES: &[&str] = &[$($feature),+];
 
         const BUILT_IN: &[&dyn Backend] = &[$(#[cfg(feature = $feature)] &$backend),+];
@@ -20,7 +20,7 @@ registry! {
     "rten" => jetmoe_backend_rten::RtenBackend,
 }
 
-/// The backends of this build, in the order in which they are tried when none is asked for.
+/// The backends of this build, in the order in which they are tried if none is requested.
 pub fn backends() -> &'static [&'static dyn Backend] {
     BUILT_IN
 }

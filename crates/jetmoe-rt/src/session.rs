@@ -6,8 +6,11 @@ use std::time::Duration;
 use jetmoe_artifact::OutputName;
 use jetmoe_backend::{GraphSession, LogitsToKeep, StepInputs, TensorMap};
 use jetmoe_checkpoint::ModelConfig;
-use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, Ix2, Ix3, concatenate, s};
+use ndarray::{
+    Array2, ArrayD, ArrayView, ArrayView1, ArrayView2, ArrayView3, Axis, Dimension, concatenate, s,
+};
 
+use crate::error::at_least_one;
 use crate::{Error, Result, TokenBatch};
 
 /// One batch of sequences: its key/value cache and the mask of its tokens.
@@ -44,13 +47,7 @@ impl Session {
     /// As [`Session::step`]; invalid tokens are rejected before anything is computed. [`Error::Option`] for a chunk of 0.
     /// The session is then unchanged.
     pub fn prefill(&mut self, tokens: &TokenBatch, chunk: usize) -> Result<StepOutput> {
-        if chunk == 0 {
-            return Err(Error::Option {
-                option: "prefill_chunk",
-                found: chunk.to_string(),
-                expected: "at least 1",
-            });
-        }
+        at_least_one("prefill_chunk", chunk)?;
         let mask = self.mask_with(tokens)?;
         let past = self.past_length();
         let result = self.run_in_chunks(tokens, &mask, chunk);
@@ -219,9 +216,7 @@ impl StepOutput {
     /// # Errors
     /// [`Error::MissingOutput`] for a task without this output.
     pub fn logits(&self) -> Result<ArrayView3<'_, f32>> {
-        self.view(OutputName::Logits)?
-            .into_dimensionality::<Ix3>()
-            .map_err(|_| self.missing(OutputName::Logits))
+        self.view(OutputName::Logits)
     }
 
     /// Next-token logits of a sequence's last token, `[vocab_size]`.
@@ -249,9 +244,7 @@ impl StepOutput {
     /// # Errors
     /// [`Error::MissingOutput`] for a task without this output.
     pub fn class_logits(&self) -> Result<ArrayView2<'_, f32>> {
-        self.view(OutputName::Logits)?
-            .into_dimensionality::<Ix2>()
-            .map_err(|_| self.missing(OutputName::Logits))
+        self.view(OutputName::Logits)
     }
 
     /// Hidden state after the final norm, `[batch, tokens, hidden_size]`.
@@ -259,16 +252,16 @@ impl StepOutput {
     /// # Errors
     /// [`Error::MissingOutput`] for a task without this output.
     pub fn last_hidden_state(&self) -> Result<ArrayView3<'_, f32>> {
-        let name = OutputName::LastHiddenState;
-        self.view(name)?.into_dimensionality::<Ix3>().map_err(|_| self.missing(name))
+        self.view(OutputName::LastHiddenState)
     }
 
-    fn view(&self, name: OutputName) -> Result<ndarray::ArrayViewD<'_, f32>> {
-        self.tensors.get(&name).map(|tensor| tensor.view()).ok_or_else(|| self.missing(name))
-    }
-
-    fn missing(&self, name: OutputName) -> Error {
-        Error::MissingOutput { name, available: self.tensors.keys().map(ToString::to_string).collect() }
+    /// An output as a view of `D` dimensions; missing if it has another number of them.
+    fn view<D: Dimension>(&self, name: OutputName) -> Result<ArrayView<'_, f32, D>> {
+        let view = self.tensors.get(&name).and_then(|tensor| tensor.view().into_dimensionality().ok());
+        view.ok_or_else(|| Error::MissingOutput {
+            name,
+            available: self.tensors.keys().map(ToString::to_string).collect(),
+        })
     }
 }
 

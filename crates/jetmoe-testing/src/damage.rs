@@ -89,7 +89,7 @@ pub const INDEX_NAMES_THE_WRONG_SHARD: Damage = Damage {
             index["weight_map"][KV_PROJECTION] = json!("model-00013-of-00013.safetensors");
         });
     },
-    says: &["checkpoint/model.safetensors.index.json", KV_PROJECTION, "does not hold it", "copy them again"],
+    says: &["checkpoint/model.safetensors.index.json", KV_PROJECTION, "does not have it", "copy them again"],
 };
 
 /// A tensor is transposed.

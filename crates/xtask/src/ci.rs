@@ -108,7 +108,8 @@ impl Stage {
                         .args(WITH_BACKEND_FEATURES.iter().flat_map(|package| ["--package", package]));
                 steps.run("unit tests, tract alone", root, &tract)?;
                 // off by default; its crate and its unit tests are of every build
-                let rten = ["test", "--workspace", "--features", "rten", "--test", "conformance", "--", "rten::"];
+                let rten =
+                    ["test", "--workspace", "--features", "rten", "--test", "conformance", "--", "rten::"];
                 steps.run("conformance on rten", root, &CommandLine::cargo(rten))
             }
             Stage::Sanitizer => sanitizer::run(workspace, steps),
@@ -161,21 +162,4 @@ const EXAMPLES: [(&str, &str); 4] = [
 ];
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    use super::EXAMPLES;
-
-    #[test]
-    fn every_example_is_run() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-        let sources = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let there: BTreeSet<_> = sources
-            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-            .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
-            .collect();
-        let run: BTreeSet<_> = EXAMPLES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(there, run);
-    }
-}
+mod tests;

@@ -23,31 +23,29 @@ const OPSET_CASES: [&str; 2] = ["tiny", "classifier"];
 struct Storage {
     /// Precision, options that change it, and the profile if it is not portable. `storage.py` parses it.
     folder: &'static str,
-    arguments: &'static [&'static str],
+    arguments: &'static str,
 }
 
-const FLOAT32: Storage = Storage { folder: "f32", arguments: &[] };
+const fn storage(folder: &'static str, arguments: &'static str) -> Storage {
+    Storage { folder, arguments }
+}
+
+const FLOAT32: Storage = storage("f32", "");
 /// The other ways to store weights, with which these cases are exported with all outputs. The vocabulary of `tiny` is an
 /// odd number, and the widths of `odd` are not multiples of the group size.
 const STORAGES: [Storage; 12] = [
-    Storage { folder: "f16", arguments: &["--precision", "f16"] },
-    Storage { folder: "bf16", arguments: &["--precision", "bf16"] },
-    Storage { folder: "int8", arguments: &["--precision", "int8"] },
-    Storage { folder: "int8+onnxruntime", arguments: &["--precision", "int8", "--profile", "onnxruntime"] },
-    Storage { folder: "q4", arguments: &["--precision", "q4"] },
-    Storage { folder: "q4+onnxruntime", arguments: &["--precision", "q4", "--profile", "onnxruntime"] },
-    Storage { folder: "q4+zero-points", arguments: &["--precision", "q4", "--zero-points"] },
-    Storage {
-        folder: "q4+zero-points+onnxruntime",
-        arguments: &["--precision", "q4", "--zero-points", "--profile", "onnxruntime"],
-    },
-    Storage { folder: "q4+int4-lm_head", arguments: &["--precision", "q4", "--override", "int4:lm_head"] },
-    Storage {
-        folder: "q4+int4-lm_head+onnxruntime",
-        arguments: &["--precision", "q4", "--override", "int4:lm_head", "--profile", "onnxruntime"],
-    },
-    Storage { folder: "q4f16", arguments: &["--precision", "q4f16"] },
-    Storage { folder: "q4f16+onnxruntime", arguments: &["--precision", "q4f16", "--profile", "onnxruntime"] },
+    storage("f16", "--precision f16"),
+    storage("bf16", "--precision bf16"),
+    storage("int8", "--precision int8"),
+    storage("int8+onnxruntime", "--precision int8 --profile onnxruntime"),
+    storage("q4", "--precision q4"),
+    storage("q4+onnxruntime", "--precision q4 --profile onnxruntime"),
+    storage("q4+zero-points", "--precision q4 --zero-points"),
+    storage("q4+zero-points+onnxruntime", "--precision q4 --zero-points --profile onnxruntime"),
+    storage("q4+int4-lm_head", "--precision q4 --override int4:lm_head"),
+    storage("q4+int4-lm_head+onnxruntime", "--precision q4 --override int4:lm_head --profile onnxruntime"),
+    storage("q4f16", "--precision q4f16"),
+    storage("q4f16+onnxruntime", "--precision q4f16 --profile onnxruntime"),
 ];
 const STORAGE_CASES: [&str; 2] = ["tiny", "odd"];
 
@@ -196,7 +194,7 @@ impl<'a> Export<'a> {
             .arg("--output")
             .arg(folder.join(self.folder()))
             .args(["--task", self.task])
-            .args(self.storage.arguments);
+            .args(self.storage.arguments.split_whitespace());
         if !self.outputs.is_empty() {
             command = command.args(["--outputs", self.outputs]);
         }

@@ -15,9 +15,9 @@ use jetmoe_rt::{Backend, LoadOptions, choose_graph};
 
 use self::machine::Machine;
 use self::measure::Plan;
-use self::report::{Measured, Report, SCHEMA};
+use self::report::{Measured, Report};
 use super::model::{ModelArguments, Opened};
-use super::{ExitStatus, Format, print_json, print_table};
+use super::{ExitStatus, Format, SCHEMA};
 
 /// Measure load time, memory and tokens per second, and compare them with the limits of the machine.
 ///
@@ -30,8 +30,8 @@ use super::{ExitStatus, Format, print_json, print_table};
 pub(crate) struct Bench {
     #[command(flatten)]
     model: ModelArguments,
-    /// Backends to measure, in turn.
-    #[arg(long, value_name = "ort,tract", value_delimiter = ',', default_value = "ort", value_parser = jetmoe_rt::backend)]
+    /// Backends to measure in turn, as in ort,tract.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "ort", value_parser = jetmoe_rt::backend)]
     backend: Vec<&'static dyn Backend>,
     /// Lengths of the prompts in tokens.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "128,512")]
@@ -73,10 +73,7 @@ impl Bench {
         let results = self.backend.iter().map(|backend| self.measure(artifact, *backend, &machine));
         let results = results.collect::<anyhow::Result<Vec<_>>>()?;
         let report = Report { schema_version: SCHEMA, model: self.model.model, machine, results };
-        match self.format {
-            Format::Table => print_table(&report.table())?,
-            Format::Json => print_json(&report)?,
-        }
+        self.format.print(&report, || report.table())?;
         Ok(ExitStatus::Success)
     }
 

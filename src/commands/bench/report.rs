@@ -8,9 +8,6 @@ use super::machine::Machine;
 use super::memory::Memory;
 use super::spread::Spread;
 
-/// Version of the JSON form; fields are added without a new version, but none is removed.
-pub(crate) const SCHEMA: u32 = 1;
-
 /// The form of `--format json`, documented in docs/json.md.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {

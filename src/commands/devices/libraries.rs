@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BackendReport, LibraryReport, ProviderReport};
 
-/// The backend that these libraries are.
+/// The backend of these libraries.
 const NAME: &str = "ort";
 
 const CPU_PROVIDER: &str = "CPUExecutionProvider";
@@ -22,13 +22,13 @@ const CPU_PROVIDER: &str = "CPUExecutionProvider";
 #[derive(Serialize, Deserialize)]
 pub(super) struct Probe {
     version: String,
-    /// The providers that it was built with, by ONNX Runtime's names.
+    /// Names of the execution providers in the library.
     providers: Vec<String>,
-    /// Why those of them that jetmoe uses cannot be used here, by ONNX Runtime's names.
+    /// Reasons why execution providers are not usable here, by name.
     problems: BTreeMap<String, String>,
 }
 
-/// Reports on the backend, and on every library.
+/// Reports of the backend and of every library.
 pub(super) fn report(named: Option<&Path>) -> (BackendReport, Vec<LibraryReport>) {
     let mut libraries: Vec<Library> =
         OnnxRuntimeLibrary::candidates(named).into_iter().map(Library::open).collect();
@@ -50,7 +50,7 @@ pub(super) fn report(named: Option<&Path>) -> (BackendReport, Vec<LibraryReport>
     (backend, libraries.into_iter().map(Library::report).collect())
 }
 
-/// A path that was searched, and what was found when the library there was opened.
+/// A path of the search, and the result of opening the library there.
 struct Library {
     candidate: LibraryCandidate,
     probe: Result<Probe, String>,
@@ -72,7 +72,7 @@ impl Library {
     }
 }
 
-/// What the library says that `jetmoe run --device` would take for a provider.
+/// Status of an execution provider in the library that `jetmoe run --device` loads for it.
 fn provider_report(provider: ExecutionProvider, library: Option<&Library>) -> ProviderReport {
     let name = provider.onnxruntime_name();
     let (usable, detail) = match library {
@@ -94,7 +94,7 @@ fn provider_report(provider: ExecutionProvider, library: Option<&Library>) -> Pr
     ProviderReport { name: name.to_owned(), usable, detail }
 }
 
-/// The library that `jetmoe run` would take is the first usable one; but one that was named is taken or refused.
+/// `jetmoe run` loads the first usable library; a named one is loaded or refused.
 fn ort_report(libraries: &[Library], providers: Vec<ProviderReport>) -> BackendReport {
     let is_named = |library: &&Library| {
         library.probe.is_ok()
@@ -123,7 +123,7 @@ fn ort_report(libraries: &[Library], providers: Vec<ProviderReport>) -> BackendR
     }
 }
 
-/// Opens a library in a process of its own, since a process can hold only one and a bad one may take it down.
+/// Opens a library in a process of its own, because a process can load only one and a damaged one may crash it.
 fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
     if let LibraryStatus::Missing(why) = &candidate.status {
         return Err(why.clone());
@@ -136,7 +136,7 @@ fn probe(candidate: &LibraryCandidate) -> Result<Probe, String> {
         .map_err(|error| format!("cannot start a process to open it: {error}"))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        // the path precedes every detail already
+        // the report shows the path already
         let path = format!("{} cannot be used as ONNX Runtime: ", candidate.path.display());
         let message = message.trim().trim_start_matches("error: ").trim_start_matches(&path);
         return Err(if message.is_empty() {

@@ -48,7 +48,7 @@ fn usable_version(library: &libloading::Library) -> Result<String, OpenError> {
     let api_base =
         unsafe { library.get::<unsafe extern "system" fn() -> *const OrtApiBase>(b"OrtGetApiBase") }
             .map_err(|_| OpenError::OtherLibrary)?;
-    // SAFETY: the function takes nothing and answers a pointer to a static, or null.
+    // SAFETY: the function has no arguments and returns a pointer to a static, or null.
     let Some(api_base) = (unsafe { api_base().as_ref() }) else {
         return Err(OpenError::NoApiBase);
     };
@@ -69,8 +69,8 @@ fn major_and_minor(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-/// What the dynamic linker says. libloading's own text names the function that failed, and the linker's begins with
-/// the path that every message here begins with.
+/// The dynamic linker's message, without libloading's function name and without the path, which every message here
+/// begins with.
 fn linker_text(error: &libloading::Error, path: &Path) -> String {
     let text = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text).to_owned()
@@ -93,42 +93,4 @@ pub(super) fn execution_providers() -> ort::Result<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        assert_eq!(major_and_minor("1.9.1"), Some((1, 9)));
-        assert!(major_and_minor("1.9.1") < Some(OLDEST));
-        assert!(major_and_minor("1.100.0-dev") > Some(OLDEST));
-        assert!(major_and_minor("2.0.0") > Some(OLDEST));
-        assert_eq!(major_and_minor("nightly"), None);
-    }
-
-    #[test]
-    fn a_file_that_is_no_library_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        for content in
-            ["", "no library, and long enough to hold the header of one, which is 64 bytes or less"]
-        {
-            let path = folder.path().join("libonnxruntime.so");
-            std::fs::write(&path, content).unwrap();
-            let why = open(&path).unwrap_err().to_string();
-            assert!(!why.is_empty() && !why.contains("libonnxruntime.so"), "{why}");
-        }
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn another_library_is_refused() {
-        let libm = std::fs::read_to_string("/proc/self/maps")
-            .unwrap()
-            .lines()
-            .find_map(|line| {
-                Some(line[line.find('/')?..].to_owned()).filter(|path| path.contains("/libm.so"))
-            })
-            .unwrap();
-        let why = open(Path::new(&libm)).unwrap_err().to_string();
-        assert!(why.contains("OrtGetApiBase"), "{why}");
-    }
-}
+mod tests;

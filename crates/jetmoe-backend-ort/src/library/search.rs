@@ -31,7 +31,7 @@ const FILE_NAMES: (&str, &str) = if cfg!(windows) {
     ("libonnxruntime.so", "")
 };
 
-/// How long a Python interpreter may take to answer. It takes 0.1 s, or 1 s from a cold disk.
+/// Time limit for a Python interpreter. It takes 0.1 s, or 1 s from a cold disk.
 const PYTHON_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prints the folder of the package `onnxruntime` without importing it. The current folder is taken out of the search,
@@ -54,7 +54,7 @@ pub(super) struct SearchPaths {
     system: Vec<PathBuf>,
     /// Roots of Python environments.
     environments: Vec<PathBuf>,
-    /// Asks a Python interpreter for the folder of the package; it takes time, so it is called last.
+    /// Runs a Python interpreter to find the folder of the package. It is slow, so it is called last.
     interpreter: fn() -> Result<PathBuf, String>,
 }
 
@@ -203,7 +203,7 @@ fn system_folders() -> Vec<PathBuf> {
     let from_variable = env::var_os(variable).unwrap_or_else(OsString::new);
     let mut folders: Vec<PathBuf> = Vec::new();
     for folder in env::split_paths(&from_variable).chain(defaults.into_iter().map(PathBuf::from)) {
-        // an empty entry means the current folder to the linker; a library is not looked for there
+        // an empty entry means the current folder to the linker, which is not searched
         if !folder.as_os_str().is_empty() && !folders.contains(&folder) {
             folders.push(folder);
         }
@@ -211,7 +211,7 @@ fn system_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Where a Python environment keeps the library: in the package `onnxruntime`.
+/// The library of a Python environment, in the package `onnxruntime`.
 fn package_folder(root: &Path) -> PathBuf {
     let in_package = Path::new("site-packages").join("onnxruntime").join("capi");
     if cfg!(windows) {
@@ -233,7 +233,7 @@ fn package_folder(root: &Path) -> PathBuf {
 
 const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
 
-/// Asks the interpreter on the path for the folder of the package `onnxruntime`.
+/// Runs the interpreter on the path to find the folder of the package `onnxruntime`.
 fn ask_python() -> Result<PathBuf, String> {
     let mut python = Command::new(PYTHON)
         .args(["-c", PYTHON_SCRIPT])
@@ -247,7 +247,7 @@ fn ask_python() -> Result<PathBuf, String> {
         match python.try_wait() {
             Ok(Some(_)) => break,
             Ok(None) if asked.elapsed() < PYTHON_TIMEOUT => std::thread::sleep(Duration::from_millis(5)),
-            // a shim that waits for something; best effort, since it is not needed any more
+            // a shim that waits for input; best effort, because the result is not needed any more
             Ok(None) => {
                 let _ = python.kill();
                 let _ = python.wait();

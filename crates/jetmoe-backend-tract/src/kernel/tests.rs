@@ -70,7 +70,7 @@ fn assert_products(rows: usize, inputs: usize, outputs: usize, group_size: usize
 }
 
 #[test]
-fn a_product_is_that_of_the_restored_weight_for_any_number_of_rows() {
+fn a_product_is_that_of_the_dequantized_weight_for_any_number_of_rows() {
     for rows in [1, 2, 3, FEW_ROWS, FEW_ROWS + 1, FEW_ROWS + 2, 23] {
         assert_products(rows, 64, 48, 16);
     }

@@ -12,60 +12,32 @@ use serde_json::Value;
 use crate::command::{self, jetmoe};
 
 const MODEL: &str = "tests/fixtures/models/jetmoe-mini";
-const CALIBRATION: &str = "tests/fixtures/models/jetmoe-mini/calibration.txt";
 
-/// One way to export.
-struct Variant {
-    name: &'static str,
-    arguments: &'static [&'static str],
-    /// Whether tract can run it.
-    tract: bool,
-}
-
-/// The first is the baseline.
-const VARIANTS: &[Variant] = &[
-    Variant { name: "f32", arguments: &["--precision", "f32"], tract: true },
-    Variant { name: "f16", arguments: &["--precision", "f16"], tract: true },
-    Variant { name: "bf16", arguments: &["--precision", "bf16"], tract: false },
-    Variant { name: "int8", arguments: &["--precision", "int8"], tract: true },
-    Variant { name: "q4", arguments: &["--precision", "q4"], tract: true },
-    Variant {
-        name: "q4 calibrated",
-        arguments: &["--precision", "q4", "--calibrate", CALIBRATION],
-        tract: true,
-    },
-    Variant { name: "q4 zero points", arguments: &["--precision", "q4", "--zero-points"], tract: true },
-    Variant {
-        name: "q4 all 4-bit",
-        arguments: &["--precision", "q4", "--zero-points", "--override", "int4/16:lm_head"],
-        tract: true,
-    },
-    Variant {
-        name: "q4 all 4-bit calibrated",
-        arguments: &[
-            "--precision",
-            "q4",
-            "--zero-points",
-            "--override",
-            "int4/16:lm_head",
-            "--calibrate",
-            CALIBRATION,
-        ],
-        tract: true,
-    },
-    Variant {
-        name: "q4 nearest",
-        arguments: &["--precision", "q4", "--rounding", "nearest", "--override", "int4:lm_head"],
-        tract: true,
-    },
-    Variant { name: "q4f16", arguments: &["--precision", "q4f16"], tract: true },
+/// Names and arguments of the exports. The first is the baseline.
+const VARIANTS: &[(&str, &str)] = &[
+    ("f32", "--precision f32"),
+    ("f16", "--precision f16"),
+    (WITHOUT_TRACT, "--precision bf16"),
+    ("int8", "--precision int8"),
+    ("q4", "--precision q4"),
+    ("q4 calibrated", "--precision q4 --calibrate calibration.txt"),
+    ("q4 zero points", "--precision q4 --zero-points"),
+    ("q4 all 4-bit", "--precision q4 --zero-points --override int4/16:lm_head"),
+    (
+        "q4 all 4-bit calibrated",
+        "--precision q4 --zero-points --override int4/16:lm_head --calibrate calibration.txt",
+    ),
+    ("q4 nearest", "--precision q4 --rounding nearest --override int4:lm_head"),
+    ("q4f16", "--precision q4f16"),
 ];
+/// tract runs all other variants.
+const WITHOUT_TRACT: &str = "bf16";
 
 /// The results of a variant.
 #[derive(Debug)]
 struct Measured {
     name: &'static str,
-    arguments: String,
+    arguments: &'static str,
     bytes: u64,
     perplexity: f64,
     change: f64,
@@ -79,12 +51,13 @@ struct Measured {
 pub(crate) fn run() -> Result<()> {
     let folder = command::work_folder("quality")?;
     let mut rows = Vec::new();
-    for variant in VARIANTS {
-        let artifact = folder.join(variant.name.replace(' ', "-"));
+    for (name, arguments) in VARIANTS {
+        let artifact = folder.join(name.replace(' ', "-"));
         let mut export = jetmoe("jetmoe-export")?;
         export.args([MODEL, "--outputs", "router-logits", "--force", "--output"]).arg(&artifact);
-        command::run(&format!("export {}", variant.name), export.args(variant.arguments))?;
-        rows.push(measure(variant, &artifact, &folder.join(VARIANTS[0].name))?);
+        let with_path = arguments.replace("calibration.txt", &format!("{MODEL}/calibration.txt"));
+        command::run(&format!("export {name}"), export.args(with_path.split_whitespace()))?;
+        rows.push(measure(name, arguments, &artifact, &folder.join(VARIANTS[0].0))?);
     }
     println!("\n{}", table(&rows));
     command::write_files(
@@ -93,12 +66,18 @@ pub(crate) fn run() -> Result<()> {
     )
 }
 
-fn measure(variant: &Variant, artifact: &Path, baseline: &Path) -> Result<Measured> {
-    let backends = if variant.tract { "ort,tract" } else { "ort" };
+fn measure(
+    name: &'static str,
+    arguments: &'static str,
+    artifact: &Path,
+    baseline: &Path,
+) -> Result<Measured> {
+    let runs_in_tract = name != WITHOUT_TRACT;
+    let backends = if runs_in_tract { "ort,tract" } else { "ort" };
     let mut eval = jetmoe("jetmoe")?;
     eval.args(["eval", "--model"]).arg(artifact).arg("--baseline").arg(baseline);
     eval.args(["--text", &format!("{MODEL}/eval.jsonl"), "--backend", backends, "--format", "json"]);
-    let report = command::json(&format!("measure {}", variant.name), &mut eval)?;
+    let report = command::json(&format!("measure {name}"), &mut eval)?;
     let number = |path: &str| {
         report.pointer(path).and_then(Value::as_f64).ok_or_else(|| anyhow!("jetmoe eval printed no {path}"))
     };
@@ -114,15 +93,15 @@ fn measure(variant: &Variant, artifact: &Path, baseline: &Path) -> Result<Measur
         .flatten()
         .collect();
     Ok(Measured {
-        name: variant.name,
-        arguments: variant.arguments.join(" ").replace(CALIBRATION, "calibration.txt"),
+        name,
+        arguments,
         bytes: data_bytes(&artifact.join("onnx"))?,
         perplexity: number("/results/0/perplexity")?,
         change: change(0)?,
         kl_divergence: number("/results/0/difference/kl_divergence")?,
         top1_agreement: number("/results/0/difference/top1_agreement")?,
         router_agreement: agreements.iter().sum::<f64>() / agreements.len().max(1) as f64,
-        tract: if variant.tract { Some(change(1)?) } else { None },
+        tract: if runs_in_tract { Some(change(1)?) } else { None },
     })
 }
 
@@ -131,7 +110,7 @@ fn data_bytes(folder: &Path) -> Result<u64> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "onnx_data") {
+        if path.is_file() && path.extension().is_none_or(|extension| extension != "onnx") {
             return Ok(path.metadata()?.len());
         }
     }

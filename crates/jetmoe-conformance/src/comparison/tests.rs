@@ -21,7 +21,7 @@ fn compare_faulty(fault: impl Fn(usize, &mut TensorMap) + Send + Sync + 'static)
     compare(BackendName::REFERENCE, &model, &golden(), Tolerance::Float32)
 }
 
-/// Adds to one element of what the golden batch gave, not of the steps after it.
+/// Adds to one element of an output of the golden batch, but not of the steps after it.
 fn add_to_prompt<const N: usize>(
     name: OutputName,
     index: [usize; N],

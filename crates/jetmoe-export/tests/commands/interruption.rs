@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::new_context;
 
-/// What lies in a folder is a whole artifact with one of these operator sets, or none at all. Never may a manifest
+/// A folder holds a complete artifact with one of these operator sets, or none. Never may a manifest
 /// accept files of two exports.
 #[track_caller]
 fn assert_whole_or_none(context: &TestContext, opsets: &[u32]) {
@@ -60,7 +60,7 @@ fn an_export_that_fails_while_it_replaces_files_leaves_no_manifest_and_the_next_
     let context = new_context();
     context.fixture("tiny");
     context.run("jetmoe-export tiny --output artifact").succeeded();
-    // a folder cannot be replaced by a file, and stands for whatever may go wrong at this moment
+    // a folder cannot be replaced by a file: an example of a failure at this moment
     let obstacle = context.path("artifact/onnx/model.onnx");
     fs::remove_file(&obstacle).unwrap();
     fs::create_dir(&obstacle).unwrap();

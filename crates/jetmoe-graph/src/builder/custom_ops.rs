@@ -17,7 +17,7 @@ pub(crate) struct PackedWeight {
 }
 
 /// The router's result: experts `[tokens, k]` and the gate of each, `[tokens, k]`.
-type Choices<'a> = (&'a Value, &'a Value);
+type TopK<'a> = (&'a Value, &'a Value);
 
 impl Builder {
     /// How the custom operators read a part's weights. `None` where standard ones multiply: in other profiles, and for a
@@ -86,12 +86,12 @@ impl Builder {
     pub(crate) fn expert_linear_sum(
         &mut self,
         x: &Value,
-        (experts, gates): Choices<'_>,
+        (experts, gates): TopK<'_>,
         weight: &PackedWeight,
     ) -> Result<Value> {
         let operator = CustomOperator::ExpertLinearSum;
         let slots = self.rows(operator.name(), x, weight.layout.inputs)?;
-        self.require_choices(operator.name(), (experts, gates))?;
+        self.require_top_k(operator.name(), (experts, gates))?;
         if slots != experts.shape.elements() {
             return self.refuse(operator.name(), &[x, experts], "every slot needs one row");
         }
@@ -105,13 +105,13 @@ impl Builder {
     pub(crate) fn expert_mlp(
         &mut self,
         x: &Value,
-        (experts, gates): Choices<'_>,
+        (experts, gates): TopK<'_>,
         (up, down): (&PackedWeight, &PackedWeight),
         activation: Activation,
     ) -> Result<Value> {
         let operator = CustomOperator::ExpertMlp;
         let tokens = self.rows(operator.name(), x, up.layout.inputs)?;
-        self.require_choices(operator.name(), (experts, gates))?;
+        self.require_top_k(operator.name(), (experts, gates))?;
         let (hidden, intermediate) = (down.layout.outputs, down.layout.inputs);
         if (up.layout.inputs, up.layout.outputs) != (hidden, 2 * intermediate) {
             return self.refuse(operator.name(), &[x], "the two weights do not fit together");
@@ -140,7 +140,7 @@ impl Builder {
         }
     }
 
-    fn require_choices(&self, operator: &'static str, (experts, gates): Choices<'_>) -> Result<()> {
+    fn require_top_k(&self, operator: &'static str, (experts, gates): TopK<'_>) -> Result<()> {
         self.require_element(operator, &[experts], ElementType::Int64)?;
         self.require_element(operator, &[gates], ElementType::Float32)?;
         if experts.shape == gates.shape && experts.shape.rank() == 2 {

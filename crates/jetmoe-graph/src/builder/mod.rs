@@ -47,29 +47,22 @@ impl Value {
 
 /// The values of a weight's tensors.
 #[derive(Debug, Clone)]
-pub(crate) struct WeightValues {
-    /// Elements, or codes.
-    pub(crate) elements: Value,
-    pub(crate) scales: Option<Value>,
-    pub(crate) zero_points: Option<Value>,
-}
+pub(crate) struct WeightValues(Vec<(TensorRole, Value)>);
 
 impl WeightValues {
     /// The value of one tensor, if the weight has it.
     pub(crate) fn get(&self, role: TensorRole) -> Option<&Value> {
-        match role {
-            TensorRole::Elements | TensorRole::Codes => Some(&self.elements),
-            TensorRole::Scales => self.scales.as_ref(),
-            TensorRole::ZeroPoints => self.zero_points.as_ref(),
-        }
+        self.0.iter().find(|(found, _)| *found == role).map(|(_, value)| value)
+    }
+
+    /// Elements, or codes.
+    pub(crate) fn elements(&self) -> &Value {
+        &self.0[0].1
     }
 
     /// All of them: elements or codes, scales, zero points.
     pub(crate) fn all(&self) -> Vec<&Value> {
-        [Some(&self.elements), self.scales.as_ref(), self.zero_points.as_ref()]
-            .into_iter()
-            .flatten()
-            .collect()
+        self.0.iter().map(|(_, value)| value).collect()
     }
 }
 
@@ -177,16 +170,8 @@ impl Builder {
             self.graph.weights.push(StoredWeight { weight: weight.clone(), tensors, views: Vec::new() });
             self.graph.weights.len() - 1
         });
-        let ids = &self.graph.weights[index].tensors;
-        let value = |role| {
-            let tensor = specs.iter().position(|spec| spec.role == role)?;
-            Some(self.existing(ids[tensor]))
-        };
-        WeightValues {
-            elements: self.existing(ids[0]),
-            scales: value(TensorRole::Scales),
-            zero_points: value(TensorRole::ZeroPoints),
-        }
+        let ids = self.graph.weights[index].tensors.iter();
+        WeightValues(specs.iter().zip(ids).map(|(spec, id)| (spec.role, self.existing(*id))).collect())
     }
 
     /// The bytes of one tensor of a weight that is already in the graph, as a tensor of another element type: with the

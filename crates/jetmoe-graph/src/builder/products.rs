@@ -61,7 +61,7 @@ impl Builder {
     /// A weight of one part, converted to `element`.
     pub(crate) fn float_weight(&mut self, weight: Weight, element: ElementType) -> Value {
         let values = self.weight(&weight);
-        self.cast(&values.elements, element)
+        self.cast(values.elements(), element)
     }
 
     /// A weight `[outputs, inputs]` as codes and scales.
@@ -87,7 +87,7 @@ impl Builder {
             // runtimes fuse this with the product and never dequantize the whole matrix
             let attributes =
                 vec![("axis", Attribute::Integer(0)), ("block_size", Attribute::Integer(group_size))];
-            let shape = values.elements.shape.clone();
+            let shape = values.elements().shape.clone();
             let matrix = self.node("DequantizeLinear", &values.all(), attributes, x.element, shape);
             return self.matmul(x, &matrix);
         }

@@ -1,6 +1,5 @@
 //! Packs the panels of a matrix, as the custom operators read them.
 
-use half::bf16;
 use jetmoe_format::{BLOCK_INPUTS, ElementType, PANEL_ROWS, PackedLayout};
 
 use super::{Chunk, QUANTIZED_CHUNK, RowPart, Source};
@@ -76,13 +75,10 @@ impl Source<'_> {
         for position in 0..PANEL_ROWS {
             let Some(row) = layout.row(panel, position) else { continue };
             self.read(row * columns, &mut weights);
-            let rounded: Vec<bf16> = weights.iter().map(|weight| bf16::from_f32(*weight)).collect();
-            let overflows = |(weight, rounded): (&f32, &bf16)| weight.is_finite() && !rounded.is_finite();
-            if let Some(column) = weights.iter().zip(&rounded).position(overflows) {
-                let place = row * columns + column;
-                return Err(self.not_representable(place, weights[column], ElementType::BFloat16));
-            }
-            layout.pack_elements(&mut elements, position, &rounded);
+            let bytes = ElementType::BFloat16.encode(&weights).map_err(|column| {
+                self.not_representable(row * columns + column, weights[column], ElementType::BFloat16)
+            })?;
+            layout.pack_elements(&mut elements, position, &bytes);
         }
         chunk.elements.append(&mut elements);
         Ok(())

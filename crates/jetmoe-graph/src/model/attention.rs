@@ -9,7 +9,7 @@ use super::Sizes;
 use super::dispatch::Dispatch;
 use super::experts::{expert_bias, expert_input, expert_output};
 use super::rotary::Rotary;
-use super::router::{Choice, per_expert};
+use super::router::{TopK, per_expert};
 use super::scaled_dot_product::{AttentionHeads, Past, ScaledDotProduct};
 use crate::builder::{Builder, Value};
 use crate::{Result, Weight};
@@ -45,19 +45,19 @@ impl Attention<'_> {
         past: Option<Past>,
     ) -> Result<AttentionOutput> {
         let config = self.config;
-        let (choice, dispatch) = builder.scope("router", |builder| {
-            let choice = Choice::new(builder, config, self.layer, Mixture::Attention, hidden)?;
-            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Attention, &choice)?;
-            Ok((choice, dispatch))
+        let (top_k, dispatch) = builder.scope("router", |builder| {
+            let top_k = TopK::new(builder, config, self.layer, Mixture::Attention, hidden)?;
+            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Attention, &top_k)?;
+            Ok((top_k, dispatch))
         })?;
-        let queries = builder.scope("query", |builder| self.queries(builder, hidden, &choice, &dispatch))?;
+        let queries = builder.scope("query", |builder| self.queries(builder, hidden, &top_k, &dispatch))?;
         let (key, value) = builder.scope("kv_proj", |builder| self.keys_and_values(builder, hidden))?;
         let AttentionHeads { slots, present_key, present_value } = builder.scope("attention", |builder| {
             let operands = (&queries, &key, &value);
             self.scaled_dot_product.build(builder, self.config, self.sizes, operands, past.as_ref())
         })?;
-        let output = builder.scope("output", |builder| self.project(builder, &slots, &choice, &dispatch))?;
-        Ok(AttentionOutput { output, router_logits: choice.logits, present_key, present_value })
+        let output = builder.scope("output", |builder| self.project(builder, &slots, &top_k, &dispatch))?;
+        Ok(AttentionOutput { output, router_logits: top_k.logits, present_key, present_value })
     }
 
     /// Query heads of every slot, rotated: `[batch, sequence, k * kv_heads, kv_channels]`.
@@ -65,7 +65,7 @@ impl Attention<'_> {
         &self,
         builder: &mut Builder,
         hidden: &Value,
-        choice: &Choice,
+        top_k: &TopK,
         dispatch: &Dispatch,
     ) -> Result<Value> {
         let config = self.config;
@@ -73,13 +73,14 @@ impl Attention<'_> {
             (config.num_key_value_heads, config.kv_channels, config.num_experts_per_token);
         let projections = expert_input(config, self.layer, Mixture::Attention, config.kv_width());
         let queries = match dispatch {
-            Dispatch::PerExpert(routes) => {
-                let results = self.each_expert(builder, hidden, &routes.tokens_of_expert, &projections)?; // [rows, kv_width] each
-                routes.scatter(builder, &results, self.sizes)?
+            Dispatch::PerExpert(permutation) => {
+                let results =
+                    self.each_expert(builder, hidden, &permutation.tokens_of_expert, &projections)?; // [rows, kv_width] each
+                permutation.scatter(builder, &results, self.sizes)?
             }
             Dispatch::Custom(scheme) => {
                 let weight = builder.packed(projections, *scheme, RowOrder::AsStored);
-                builder.expert_linear(hidden, &choice.experts, &weight)?
+                builder.expert_linear(hidden, &top_k.experts, &weight)?
             }
         }; // [slots, kv_width]
         let heads = self.sizes.per_token(&[slots * kv_heads, channels]);
@@ -105,19 +106,19 @@ impl Attention<'_> {
         &self,
         builder: &mut Builder,
         heads: &Value,
-        choice: &Choice,
+        top_k: &TopK,
         dispatch: &Dispatch,
     ) -> Result<Value> {
         let config = self.config;
         let projections = expert_output(config, self.layer, Mixture::Attention, config.kv_width());
         let output = match dispatch {
-            Dispatch::PerExpert(routes) => {
-                let results = self.each_expert(builder, heads, &routes.slots_of_expert, &projections)?; // [rows, hidden] each
-                routes.combine(builder, &results, self.sizes)?
+            Dispatch::PerExpert(permutation) => {
+                let results = self.each_expert(builder, heads, &permutation.slots_of_expert, &projections)?; // [rows, hidden] each
+                permutation.combine(builder, &results, self.sizes)?
             }
             Dispatch::Custom(scheme) => {
                 let weight = builder.packed(projections, *scheme, RowOrder::AsStored);
-                builder.expert_linear_sum(heads, (&choice.experts, &choice.gates), &weight)?
+                builder.expert_linear_sum(heads, (&top_k.experts, &top_k.gates), &weight)?
             }
         }; // [tokens, hidden]
         let bias = builder.vector(expert_bias(config, self.layer, Mixture::Attention));

@@ -6,14 +6,14 @@ use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::Mixture;
 use jetmoe_format::Scheme;
 
-use super::router::{Choice, Routes};
+use super::router::{TokenPermutation, TopK};
 use crate::Result;
 use crate::builder::Builder;
 
 /// How tokens reach the experts of a mixture that they chose.
 pub(super) enum Dispatch {
     /// By standard operators: each expert gathers its rows.
-    PerExpert(Routes),
+    PerExpert(TokenPermutation),
     /// By one custom operator for all experts, with their matrices packed by this scheme.
     Custom(Scheme),
 }
@@ -24,7 +24,7 @@ impl Dispatch {
         config: &ModelConfig,
         layer: usize,
         mixture: Mixture,
-        choice: &Choice,
+        top_k: &TopK,
     ) -> Result<Self> {
         let part = match mixture {
             Mixture::Attention => ModelPart::Attention,
@@ -32,7 +32,7 @@ impl Dispatch {
         };
         Ok(match builder.packed_scheme(part, Some(layer)) {
             Some(scheme) => Dispatch::Custom(scheme),
-            None => Dispatch::PerExpert(Routes::new(builder, config, layer, mixture, choice)?),
+            None => Dispatch::PerExpert(TokenPermutation::new(builder, config, layer, mixture, top_k)?),
         })
     }
 }

@@ -32,7 +32,7 @@ impl EmbeddingTable {
             return Ok(EmbeddingTable::Quantized(builder.quantized(weight, scheme)?));
         }
         let encoding = builder.encoding(scheme)?;
-        Ok(EmbeddingTable::Float(builder.weight(&weight.encoded(encoding)).elements))
+        Ok(EmbeddingTable::Float(builder.weight(&weight.encoded(encoding)).elements().clone()))
     }
 
     /// The embeddings of tokens `[batch, sequence]`: `[batch, sequence, hidden_size]`.
@@ -91,7 +91,7 @@ fn gather_quantized_columns(
     let firsts = builder.named_integers("embedding/first_of_channel", firsts); // [hidden]
     let places = builder.add(&ids, &firsts)?; // [batch, seq, hidden]
     let mut values = codes_at(builder, weight, TensorRole::Codes, scheme, &places)?; // [batch, seq, hidden]
-    if table.zero_points.is_some() {
+    if table.get(TensorRole::ZeroPoints).is_some() {
         let firsts = (0..groups).map(|group| (group * vocab_size) as i64).collect();
         let firsts = builder.named_integers("embedding/first_of_group", firsts); // [groups]
         let places = builder.add(&ids, &firsts)?; // [batch, seq, groups]
@@ -100,7 +100,7 @@ fn gather_quantized_columns(
         values = builder.sub(&values, &zero_points)?;
     }
     let ids = builder.squeeze(&ids, 2)?; // [batch, seq]
-    let Some(scales) = &table.scales else { unreachable!("a quantized table has scales") };
+    let Some(scales) = table.get(TensorRole::Scales) else { unreachable!("a quantized table has scales") };
     let scales = builder.gather_along(scales, &ids, 1)?; // [groups, batch, seq]
     let scales = builder.transpose(&scales, &[1, 2, 0])?; // [batch, seq, groups]
     let scales = builder.gather_along(&scales, &group_of, 2)?; // [batch, seq, hidden]

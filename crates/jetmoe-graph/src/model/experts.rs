@@ -8,7 +8,7 @@ use jetmoe_format::{RowOrder, Scheme};
 use super::Sizes;
 use super::activation::activate;
 use super::dispatch::Dispatch;
-use super::router::{Choice, per_expert};
+use super::router::{TopK, per_expert};
 use crate::builder::{Builder, Value};
 use crate::{Result, Weight};
 
@@ -30,28 +30,28 @@ impl MlpExperts<'_> {
     /// `hidden` is `[tokens, hidden_size]`, already normed.
     pub(super) fn build(&self, builder: &mut Builder, hidden: &Value) -> Result<MlpOutput> {
         let config = self.config;
-        let (choice, dispatch) = builder.scope("router", |builder| {
-            let choice = Choice::new(builder, config, self.layer, Mixture::Mlp, hidden)?;
-            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Mlp, &choice)?;
-            Ok((choice, dispatch))
+        let (top_k, dispatch) = builder.scope("router", |builder| {
+            let top_k = TopK::new(builder, config, self.layer, Mixture::Mlp, hidden)?;
+            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Mlp, &top_k)?;
+            Ok((top_k, dispatch))
         })?;
         let output = match &dispatch {
-            Dispatch::PerExpert(routes) => {
+            Dispatch::PerExpert(permutation) => {
                 let results =
-                    per_expert(builder, hidden, &routes.tokens_of_expert, |builder, expert, rows| {
+                    per_expert(builder, hidden, &permutation.tokens_of_expert, |builder, expert, rows| {
                         self.expert(builder, expert, rows)
                     })?; // per expert [its slots, hidden]
-                builder.scope("output", |builder| routes.combine(builder, &results, self.sizes))?
+                builder.scope("output", |builder| permutation.combine(builder, &results, self.sizes))?
             }
             Dispatch::Custom(scheme) => {
-                builder.scope("experts", |builder| self.all_experts(builder, hidden, &choice, *scheme))?
+                builder.scope("experts", |builder| self.all_experts(builder, hidden, &top_k, *scheme))?
             }
         }; // [tokens, hidden]
         let output = builder.scope("output", |builder| {
             let bias = builder.vector(expert_bias(config, self.layer, Mixture::Mlp));
             builder.add(&output, &bias) // [tokens, hidden]
         })?;
-        Ok(MlpOutput { output, router_logits: choice.logits })
+        Ok(MlpOutput { output, router_logits: top_k.logits })
     }
 
     /// The whole mixture by one operator, `[tokens, hidden]`.
@@ -59,7 +59,7 @@ impl MlpExperts<'_> {
         &self,
         builder: &mut Builder,
         hidden: &Value,
-        choice: &Choice,
+        top_k: &TopK,
         scheme: Scheme,
     ) -> Result<Value> {
         let (input, output) = self.weights();
@@ -71,7 +71,7 @@ impl MlpExperts<'_> {
         };
         let up = builder.packed(input, scheme, RowOrder::Halves);
         let down = builder.packed(output, scheme, RowOrder::AsStored);
-        builder.expert_mlp(hidden, (&choice.experts, &choice.gates), (&up, &down), activation)
+        builder.expert_mlp(hidden, (&top_k.experts, &top_k.gates), (&up, &down), activation)
     }
 
     /// Both matrices of every expert: `[experts, 2 * intermediate, hidden]` and `[experts, hidden, intermediate]`.

@@ -11,7 +11,7 @@ use crate::{Dimension, ElementType, Result, Shape, Weight};
 /// Which experts each token uses.
 ///
 /// A *slot* is one token's use of one expert: slot `token * k + s` belongs to the token's s-th best expert.
-pub(super) struct Choice {
+pub(super) struct TopK {
     /// Scores of all experts, `[tokens, experts]`, float32.
     pub(super) logits: Value,
     /// The best experts of each token, `[tokens, k]`.
@@ -21,7 +21,7 @@ pub(super) struct Choice {
 }
 
 /// Which rows each expert works on.
-pub(super) struct Routes {
+pub(super) struct TokenPermutation {
     /// Gate of each selected expert, `[tokens, k]`.
     gates: Value,
     /// Per expert, the slots that chose it, ascending: `[slots of this expert]`. Together they are all slots.
@@ -30,7 +30,7 @@ pub(super) struct Routes {
     pub(super) tokens_of_expert: Vec<Value>,
 }
 
-impl Choice {
+impl TopK {
     /// Chooses the `k` best experts of every row of `hidden` `[tokens, hidden_size]`; the gates are a softmax over the
     /// chosen logits only.
     pub(super) fn new(
@@ -48,21 +48,21 @@ impl Choice {
         let (best, experts) = builder.top_k(&logits, config.num_experts_per_token)?; // [tokens, k] each
         let gates = builder.softmax(&best)?; // [tokens, k]
         let gates = builder.cast(&gates, hidden.element);
-        Ok(Choice { logits, experts, gates })
+        Ok(TopK { logits, experts, gates })
     }
 }
 
-impl Routes {
+impl TokenPermutation {
     /// The rows of each expert of a mixture.
     pub(super) fn new(
         builder: &mut Builder,
         config: &ModelConfig,
         layer: usize,
         mixture: Mixture,
-        choice: &Choice,
+        top_k: &TopK,
     ) -> Result<Self> {
-        let slots = Shape(vec![choice.experts.shape.elements()]);
-        let chosen = builder.reshape(&choice.experts, slots)?; // [slots]
+        let slots = Shape(vec![top_k.experts.shape.elements()]);
+        let chosen = builder.reshape(&top_k.experts, slots)?; // [slots]
         let slots_of_expert = (0..config.num_local_experts)
             .map(|expert| {
                 let number = builder.integer(expert as i64);
@@ -82,7 +82,7 @@ impl Routes {
                 slots_of_expert.iter().map(|slots| builder.div(slots, &divisor)).collect::<Result<_>>()?
             }
         };
-        Ok(Routes { gates: choice.gates.clone(), slots_of_expert, tokens_of_expert })
+        Ok(TokenPermutation { gates: top_k.gates.clone(), slots_of_expert, tokens_of_expert })
     }
 
     /// Scatters the experts' results back into the order of the slots. `results` holds per expert one row for each of

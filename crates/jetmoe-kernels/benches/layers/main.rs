@@ -13,6 +13,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use half::f16;
+use jetmoe_format::{PackedLayout, PackedWeight, RowOrder};
 use jetmoe_kernels::roofline::{float32_operations_per_second, read_bytes_per_second};
 use jetmoe_kernels::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -34,15 +35,15 @@ impl Threads for Pool {
 
 /// The tensors of one layer.
 struct Layer {
-    gate_and_up: (Layout, Vec<u8>, Vec<f16>),
-    down: (Layout, Vec<u8>, Vec<f16>),
+    gate_and_up: (PackedLayout, Vec<u8>, Vec<f16>),
+    down: (PackedLayout, Vec<u8>, Vec<f16>),
 }
 
 impl Layer {
     fn random(random: &mut fastrand::Rng) -> Self {
-        let element = Element::Int4(GroupSize::G32);
+        let Ok(scheme) = PackedLayout::scheme(4, 32, false) else { unreachable!("a supported scheme") };
         let mut random_weight = |outputs, inputs, order| {
-            let layout = Layout { experts: EXPERTS, outputs, inputs, element, order };
+            let layout = PackedLayout { experts: EXPERTS, outputs, inputs, scheme, order };
             let mut codes = vec![0_u8; layout.codes_shape().iter().product()];
             random.fill(&mut codes);
             let groups = layout.scales_shape().iter().product();
@@ -61,8 +62,8 @@ impl Layer {
     }
 }
 
-fn view((layout, codes, scales): &(Layout, Vec<u8>, Vec<f16>)) -> Result<Weight<'_>> {
-    Weight::new(*layout, codes, Some(scales), None)
+fn view((layout, codes, scales): &(PackedLayout, Vec<u8>, Vec<f16>)) -> Result<PackedWeight<'_>> {
+    Ok(PackedWeight::new(*layout, codes, Some(scales), None)?)
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {

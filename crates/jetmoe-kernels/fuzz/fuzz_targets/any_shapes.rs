@@ -2,6 +2,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use half::f16;
+use jetmoe_format::{PackedLayout, PackedWeight, RowOrder};
 use jetmoe_kernels::*;
 
 #[derive(Debug, Arbitrary)]
@@ -98,29 +99,30 @@ const MAX_ELEMENTS: usize = 1 << 18;
 
 /// The tensors of a weight.
 struct Tensors {
-    layout: Layout,
+    layout: PackedLayout,
     codes: Vec<u8>,
     scales: Option<Vec<f16>>,
     zero_points: Option<Vec<u8>>,
 }
 
 impl Matrices {
-    /// Tensors about as long as the layout says; `None` for an unsupported element.
+    /// Tensors about as long as the layout says; `None` for an unsupported scheme.
     fn tensors(&self) -> Option<Tensors> {
         let group = |of| match of {
             GroupOf::Sixteen => 16,
             GroupOf::ThirtyTwo => 32,
             GroupOf::Many => 128,
         };
-        let element = match self.bits {
-            Bits::Four(of) => Element::new(4, group(of)),
-            Bits::Eight(of) => Element::new(8, group(of)),
-            Bits::Sixteen => Element::new(16, 0),
-            Bits::Any(bits, group_size) => Element::new(bits, group_size),
+        let (bits, group_size) = match self.bits {
+            Bits::Four(of) => (4, group(of)),
+            Bits::Eight(of) => (8, group(of)),
+            Bits::Sixteen => (16, 0),
+            Bits::Any(bits, group_size) => (bits, group_size),
         };
+        let scheme = PackedLayout::scheme(bits, group_size, self.zero_points.is_some());
         let order = if self.halves { RowOrder::Halves } else { RowOrder::AsStored };
         let (experts, outputs, inputs) = (self.experts.get(), self.outputs.get(), self.inputs.get());
-        let layout = Layout { experts, outputs, inputs, element: element.ok()?, order };
+        let layout = PackedLayout { experts, outputs, inputs, scheme: scheme.ok()?, order };
         // Only small tensors are allocated; in floats, because the products may overflow.
         let count = |sizes: [usize; 4]| sizes.iter().map(|size| *size as f64).product::<f64>();
         let small = [experts, outputs, inputs].iter().all(|size| *size <= MAX_ELEMENTS)
@@ -140,15 +142,15 @@ impl Matrices {
 }
 
 impl Tensors {
-    fn weight(&self) -> Option<Weight<'_>> {
-        let Layout { experts, outputs, inputs, element, .. } = self.layout;
+    fn weight(&self) -> Option<PackedWeight<'_>> {
+        let PackedLayout { experts, outputs, inputs, .. } = self.layout;
         let weight =
-            Weight::new(self.layout, &self.codes, self.scales.as_deref(), self.zero_points.as_deref());
+            PackedWeight::new(self.layout, &self.codes, self.scales.as_deref(), self.zero_points.as_deref());
         let empty = experts == 0 || outputs == 0 || inputs == 0;
         let elements = [experts, outputs, inputs].iter().map(|size| *size as f64).product::<f64>();
         // A 4-bit code is the smallest element.
         let enough = self.codes.len() as f64 * 2.0 >= elements;
-        let scales = element.group_size().is_some() == self.scales.is_some();
+        let scales = self.layout.group_size().is_some() == self.scales.as_ref().is_some_and(|scales| !scales.is_empty());
         assert!(weight.is_err() || !empty && enough && scales, "{:?} was accepted", self.layout);
         weight.ok()
     }
@@ -158,7 +160,7 @@ impl AnyShapes {
     pub(crate) fn test(&self) {
         let (Some(first), Some(second)) = (self.first.tensors(), self.second.tensors()) else { return };
         let (Some(weight), Some(down)) = (first.weight(), second.weight()) else { return };
-        let Layout { experts, outputs, inputs, order, .. } = first.layout;
+        let PackedLayout { experts, outputs, inputs, order, .. } = first.layout;
         let (chosen, k) = (self.experts.as_slice(), self.k.get());
         let assignments = chosen.len();
         let rows = assignments / k.max(1);

@@ -2,6 +2,7 @@
 //! numbers, infinities and NaN.
 
 use arbitrary::{Arbitrary, Unstructured};
+use jetmoe_format::{BLOCK_INPUTS, PackedLayout, RowOrder, Scheme, WeightFormat};
 use jetmoe_kernels::*;
 
 use crate::weights::{OwnedWeight, Random, activate, by_definition};
@@ -37,7 +38,7 @@ enum Operation {
     ExpertLinear,
     ExpertLinearSum,
     ExpertMlp {
-        #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.choose(Activation::NAMES).map(|(_, named)| *named))]
+        #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.choose(Activation::ALL).copied())]
         activation: Activation,
         down: WeightKind,
     },
@@ -46,22 +47,21 @@ enum Operation {
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
 struct WeightKind {
-    #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.choose(&ELEMENTS).copied())]
-    element: Element,
+    #[arbitrary(with = |bytes: &mut Unstructured<'_>| bytes.choose(&SCHEMES).copied())]
+    scheme: (i64, i64),
     zero_points: bool,
 }
 
-const ELEMENTS: [Element; 9] = [
-    Element::Int4(GroupSize::G16),
-    Element::Int4(GroupSize::G32),
-    Element::Int4(GroupSize::G64),
-    Element::Int4(GroupSize::G128),
-    Element::Int8(GroupSize::G16),
-    Element::Int8(GroupSize::G32),
-    Element::Int8(GroupSize::G64),
-    Element::Int8(GroupSize::G128),
-    Element::Bf16,
-];
+impl WeightKind {
+    fn scheme(self) -> Scheme {
+        let (bits, group_size) = self.scheme;
+        PackedLayout::scheme(bits, group_size, self.zero_points).unwrap()
+    }
+}
+
+/// Bits and group size.
+const SCHEMES: [(i64, i64); 9] =
+    [(4, 16), (4, 32), (4, 64), (4, 128), (8, 16), (8, 32), (8, 64), (8, 128), (16, 0)];
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum SpecialValue {
@@ -127,7 +127,7 @@ impl ValidCase {
             _ => RowOrder::AsStored,
         };
         let outputs = if order == RowOrder::Halves { 2 * self.outputs } else { self.outputs };
-        let layout = Layout { experts, outputs, inputs: self.inputs, element: self.weight.element, order };
+        let layout = PackedLayout { experts, outputs, inputs: self.inputs, scheme: self.weight.scheme(), order };
         let weight = OwnedWeight::random(layout, self.weight.zero_points, &mut random);
 
         let k = self.k.min(experts);
@@ -167,10 +167,10 @@ impl ValidCase {
                 });
             }
             Operation::ExpertMlp { activation, down } => {
-                let layout = Layout {
+                let layout = PackedLayout {
                     outputs: self.inputs,
                     inputs: self.outputs,
-                    element: down.element,
+                    scheme: down.scheme(),
                     order: RowOrder::AsStored,
                     ..layout
                 };
@@ -276,7 +276,7 @@ fn gated(up: &OwnedWeight, down: &OwnedWeight, activation: Activation, expert: u
         })
         .collect();
     // A gated value between two of its 255 steps may be rounded either way.
-    let step = if down.layout.element == Element::Bf16 { 0.0 } else { 0.01 };
+    let step = if down.layout.scheme.format == WeightFormat::Bf16 { 0.0 } else { 0.01 };
     let bounds: Vec<f64> = (0..intermediate)
         .map(|column| {
             let block = gated.chunks(BLOCK_INPUTS).nth(column / BLOCK_INPUTS).unwrap();

@@ -40,3 +40,11 @@ fn every_activation_is_its_formula() {
         }
     }
 }
+
+#[test]
+fn activations_have_the_names_that_released_graphs_contain() {
+    let names: Vec<&str> = Activation::ALL.iter().map(|activation| activation.name()).collect();
+    assert_eq!(names, ["silu", "gelu", "gelu_tanh", "relu"]);
+    assert_eq!(Activation::from_name("gelu_tanh"), Some(Activation::GeluTanh));
+    assert_eq!(Activation::from_name("tanh"), None);
+}

@@ -1,17 +1,17 @@
 //! Plain Rust for any processor: the definition of what the other instruction sets compute.
 
 use half::bf16;
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
 use super::{LANE_GROUP_BYTES, QuantizedPanel};
 use crate::Activation;
-use crate::layout::{BLOCK_INPUTS, PANEL_ROWS};
 use crate::packed_input::{ActivationRows, ActivationTileMut, groups_per_block};
 
 /// Sums `(code − zero point) · value` over the columns of each group, exactly, then multiplies by both scales.
 pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<'_>, products: &mut [f32]) {
     let QuantizedPanel { panel, layout, blocks_per_group } = *weight;
     products.fill(0.0);
-    let groups = groups_per_block(layout.element);
+    let groups = groups_per_block(layout);
     let columns = BLOCK_INPUTS / groups;
     let mut differences = [0_i32; BLOCK_INPUTS];
     for block in 0..layout.blocks() {
@@ -22,7 +22,7 @@ pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<
             for place in 0..PANEL_ROWS {
                 let zero_point = match panel.zero_points {
                     Some(zero_points) => zero_points[group * PANEL_ROWS + place],
-                    None => layout.element.middle(),
+                    None => layout.scheme.format.default_zero_point(),
                 };
                 let scale = scales[place].to_f32();
                 // Unpack one row's codes of the group, without their zero point.

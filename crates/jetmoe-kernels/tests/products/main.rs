@@ -2,6 +2,7 @@
 
 mod weights;
 
+use jetmoe_format::{PackedLayout, PackedWeight, RowOrder};
 use jetmoe_kernels::*;
 use proptest::prelude::*;
 
@@ -40,8 +41,8 @@ proptest! {
     ) {
         let mut random = Random::new(seed);
         let (bits, group_size) = ELEMENTS[element];
-        let element = Element::new(bits, group_size).unwrap();
-        let layout = Layout { experts, outputs, inputs, element, order: RowOrder::AsStored };
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        let layout = PackedLayout { experts, outputs, inputs, scheme, order: RowOrder::AsStored };
         let weight = OwnedWeight::random(layout, zero_points, &mut random);
         let x = random.floats(rows * inputs);
         let chosen: Vec<i64> = (0..rows).flat_map(|_| random.experts(experts, k)).collect();
@@ -82,14 +83,14 @@ proptest! {
         hidden in 1_usize..70,
         intermediate in 1_usize..90,
         rows in 0_usize..20,
-        activation in 0..Activation::NAMES.len(),
+        activation in 0..Activation::ALL.len(),
     ) {
         let mut random = Random::new(seed);
         let (bits, group_size) = ELEMENTS[element];
-        let element = Element::new(bits, group_size).unwrap();
-        let (_, activation) = Activation::NAMES[activation];
-        let up = Layout { experts, outputs: 2 * intermediate, inputs: hidden, element, order: RowOrder::Halves };
-        let down = Layout { experts, outputs: hidden, inputs: intermediate, element, order: RowOrder::AsStored };
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        let activation = Activation::ALL[activation];
+        let up = PackedLayout { experts, outputs: 2 * intermediate, inputs: hidden, scheme, order: RowOrder::Halves };
+        let down = PackedLayout { experts, outputs: hidden, inputs: intermediate, scheme, order: RowOrder::AsStored };
         let (up, down) = (OwnedWeight::random(up, false, &mut random), OwnedWeight::random(down, true, &mut random));
         let x = random.floats(rows * hidden);
         let chosen: Vec<i64> = (0..rows).flat_map(|_| random.experts(experts, 1)).collect();
@@ -121,8 +122,8 @@ fn instruction_sets_differ_by_the_order_of_additions_only() {
     println!("ISAS {}", Isa::available().iter().map(|isa| isa.to_string()).collect::<Vec<_>>().join(" "));
     let mut random = Random::new(7);
     for (bits, group_size) in ELEMENTS {
-        let element = Element::new(bits, group_size).unwrap();
-        let layout = Layout { experts: 3, outputs: 96, inputs: 320, element, order: RowOrder::AsStored };
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        let layout = PackedLayout { experts: 3, outputs: 96, inputs: 320, scheme, order: RowOrder::AsStored };
         let weight = OwnedWeight::random(layout, true, &mut random);
         for rows in [1, 2, 3, 4, 5, 16, 17, 130] {
             let x = random.floats(rows * 320);
@@ -145,8 +146,8 @@ fn instruction_sets_differ_by_the_order_of_additions_only() {
 #[test]
 fn one_expert_with_all_rows_and_the_others_with_none() {
     let mut random = Random::new(3);
-    let element = Element::Int4(GroupSize::G32);
-    let layout = Layout { experts: 8, outputs: 64, inputs: 64, element, order: RowOrder::AsStored };
+    let scheme = PackedLayout::scheme(4, 32, false).unwrap();
+    let layout = PackedLayout { experts: 8, outputs: 64, inputs: 64, scheme, order: RowOrder::AsStored };
     let weight = OwnedWeight::random(layout, false, &mut random);
     let x = random.floats(200 * 64);
     let chosen = vec![5; 200];
@@ -163,8 +164,8 @@ fn one_expert_with_all_rows_and_the_others_with_none() {
 fn infinity_and_nan_stay_in_their_row() {
     let mut random = Random::new(9);
     for (bits, group_size) in ELEMENTS {
-        let element = Element::new(bits, group_size).unwrap();
-        let layout = Layout { experts: 1, outputs: 40, inputs: 100, element, order: RowOrder::AsStored };
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        let layout = PackedLayout { experts: 1, outputs: 40, inputs: 100, scheme, order: RowOrder::AsStored };
         let weight = OwnedWeight::random(layout, true, &mut random);
         for special in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = random.floats(3 * 100);
@@ -184,8 +185,8 @@ fn infinity_and_nan_stay_in_their_row() {
 fn gathered_rows_are_the_weights_that_are_multiplied() {
     let mut random = Random::new(5);
     for (bits, group_size) in ELEMENTS {
-        let element = Element::new(bits, group_size).unwrap();
-        let layout = Layout { experts: 1, outputs: 70, inputs: 50, element, order: RowOrder::AsStored };
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        let layout = PackedLayout { experts: 1, outputs: 70, inputs: 50, scheme, order: RowOrder::AsStored };
         let weight = OwnedWeight::random(layout, true, &mut random);
         let mut rows = vec![0.0; 3 * 50];
         gather_rows(&[69, 0, 33], &weight.view(), &mut rows).unwrap();
@@ -199,8 +200,8 @@ fn gathered_rows_are_the_weights_that_are_multiplied() {
 #[test]
 fn mismatched_sizes_are_refused() {
     let mut random = Random::new(1);
-    let element = Element::Int4(GroupSize::G32);
-    let layout = Layout { experts: 2, outputs: 32, inputs: 32, element, order: RowOrder::AsStored };
+    let scheme = PackedLayout::scheme(4, 32, false).unwrap();
+    let layout = PackedLayout { experts: 2, outputs: 32, inputs: 32, scheme, order: RowOrder::AsStored };
     let weight = OwnedWeight::random(layout, false, &mut random);
     let context = ExecContext { isa: Isa::Generic, threads: &CallingThread };
     let mut y = vec![0.0; 32];
@@ -225,16 +226,17 @@ fn mismatched_sizes_are_refused() {
         let error = result.unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    let short = Weight::new(layout, &[0; 5], Some(&[]), None).unwrap_err();
+    let short = PackedWeight::new(layout, &[0; 5], Some(&[]), None).unwrap_err();
     assert_eq!(short.to_string(), "the weight has 5 elements and should have 1024");
     // Padded to whole blocks, these sizes would wrap around to small ones.
     for (experts, outputs) in [(1 << 60, 32), (1, 1 << 62), (1 << 32, 1 << 32)] {
-        let error = Weight::new(Layout { experts, outputs, ..layout }, &[], Some(&[]), None).unwrap_err();
+        let error =
+            PackedWeight::new(PackedLayout { experts, outputs, ..layout }, &[], Some(&[]), None).unwrap_err();
         assert!(error.to_string().ends_with("does not fit in memory"), "{error}");
     }
-    let halves = OwnedWeight::random(Layout { order: RowOrder::Halves, ..layout }, false, &mut random);
+    let halves = OwnedWeight::random(PackedLayout { order: RowOrder::Halves, ..layout }, false, &mut random);
     let error = expert_linear(context, &x, choose(&[0]), &halves.view(), &mut y).unwrap_err();
     assert_eq!(error.to_string(), "a weight whose halves are interleaved can only be the first of an MLP");
-    assert!(Element::new(3, 32).is_err() && Element::new(4, 20).is_err());
+    assert!(PackedLayout::scheme(3, 32, false).is_err() && PackedLayout::scheme(4, 20, false).is_err());
     assert!(Isa::from_name("sse").unwrap_err().to_string().contains("generic"));
 }

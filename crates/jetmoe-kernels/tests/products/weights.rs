@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use half::{bf16, f16};
-use jetmoe_kernels::{Activation, Element, Layout, PANEL_ROWS, Weight};
+use jetmoe_format::{PANEL_ROWS, PackedLayout, PackedWeight, WeightFormat};
+use jetmoe_kernels::Activation;
 
 /// Random numbers of a seed.
 pub(crate) struct Random(pub(crate) fastrand::Rng);
@@ -33,7 +34,7 @@ impl Random {
 
 /// A weight with its tensors.
 pub(crate) struct OwnedWeight {
-    pub(crate) layout: Layout,
+    pub(crate) layout: PackedLayout,
     codes: Vec<u8>,
     scales: Option<Vec<f16>>,
     zero_points: Option<Vec<u8>>,
@@ -43,13 +44,13 @@ pub(crate) struct OwnedWeight {
 
 impl OwnedWeight {
     /// Random elements, packed in this layout.
-    pub(crate) fn random(layout: Layout, with_zero_points: bool, random: &mut Random) -> Self {
-        let Layout { experts, outputs, inputs, element, .. } = layout;
+    pub(crate) fn random(layout: PackedLayout, with_zero_points: bool, random: &mut Random) -> Self {
+        let PackedLayout { experts, outputs, inputs, scheme, .. } = layout;
         let mut codes = vec![0; layout.codes_shape().iter().product()];
         let groups = layout.scales_shape().iter().product();
-        let group_size = element.group_size();
+        let group_size = layout.group_size();
         let mut scales = vec![f16::ZERO; groups];
-        let mut group_zero_points = vec![element.middle(); groups];
+        let mut group_zero_points = vec![scheme.format.default_zero_point(); groups];
         let mut elements = vec![0.0; experts * outputs * inputs];
         for (panel, bytes) in codes.chunks_exact_mut(layout.panel_bytes()).enumerate() {
             let (expert, within) = (panel / layout.panels(), panel % layout.panels());
@@ -58,16 +59,17 @@ impl OwnedWeight {
                 let elements = &mut elements[(expert * outputs + row) * inputs..][..inputs];
                 let Some(group_size) = group_size else {
                     let row: Vec<bf16> = (0..inputs).map(|_| bf16::from_f32(random.float())).collect();
-                    layout.put_elements(bytes, place, &row);
+                    let stored: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
+                    layout.pack_elements(bytes, place, &stored);
                     elements.iter_mut().zip(row).for_each(|(element, x)| *element = x.to_f32());
                     continue;
                 };
-                let max_code = if element.bits() == 4 { 15 } else { 255 };
+                let max_code = if scheme.format.bits() == 4 { 15 } else { 255 };
                 let row: Vec<u8> = (0..inputs).map(|_| random.0.u8(..=max_code)).collect();
-                layout.put_codes(bytes, place, &row);
+                layout.pack_codes(bytes, place, &row);
                 for (index, (element, code)) in elements.iter_mut().zip(row).enumerate() {
-                    let group = (panel * layout.groups() + index / group_size.weights()) * PANEL_ROWS + place;
-                    if index % group_size.weights() == 0 {
+                    let group = (panel * layout.groups() + index / group_size) * PANEL_ROWS + place;
+                    if index % group_size == 0 {
                         scales[group] = f16::from_f32(random.float());
                         if with_zero_points {
                             group_zero_points[group] = random.0.u8(..=max_code);
@@ -83,8 +85,9 @@ impl OwnedWeight {
         OwnedWeight { layout, codes, scales: quantized.then_some(scales), zero_points, elements }
     }
 
-    pub(crate) fn view(&self) -> Weight<'_> {
-        Weight::new(self.layout, &self.codes, self.scales.as_deref(), self.zero_points.as_deref()).unwrap()
+    pub(crate) fn view(&self) -> PackedWeight<'_> {
+        PackedWeight::new(self.layout, &self.codes, self.scales.as_deref(), self.zero_points.as_deref())
+            .unwrap()
     }
 
     /// `[outputs, inputs]`
@@ -109,7 +112,7 @@ fn quantize_and_dequantize(row: &[f32]) -> Vec<f64> {
 
 /// Products of exactly dequantized weights with rows that are quantized as the kernels quantize them.
 pub(crate) fn by_definition(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<f64> {
-    let row = if weight.layout.element == Element::Bf16 {
+    let row = if weight.layout.scheme.format == WeightFormat::Bf16 {
         row.iter().map(|x| f64::from(*x)).collect()
     } else {
         quantize_and_dequantize(row)

@@ -1,4 +1,4 @@
-//! The ends of what floating point holds, and what is refused.
+//! The limits of floating point, and refused weights.
 
 use half::f16;
 use jetmoe_format::{ElementType, Scheme, WeightFormat};
@@ -16,12 +16,12 @@ fn row_of(scheme: Scheme, size: f32) -> Vec<f32> {
 }
 
 #[test]
-fn zeros_come_back_as_zeros() {
+fn zeros_stay_zeros() {
     for scheme in every_scheme() {
         for rounding in ROUNDINGS {
             for zero in [0.0, -0.0] {
                 let quantized = Quantized::by(scheme, rounding, &vec![zero; 3 * scheme.group_size]).unwrap();
-                assert!(quantized.restored().iter().all(|weight| *weight == 0.0), "{quantized:?}");
+                assert!(quantized.dequantize().iter().all(|weight| *weight == 0.0), "{quantized:?}");
                 let usable = |scale: &f32| scale.is_finite() && *scale > 0.0;
                 assert!(quantized.scales.iter().all(usable), "{quantized:?}");
             }
@@ -35,10 +35,10 @@ fn a_zero_among_weights_stays_zero() {
         for rounding in ROUNDINGS {
             for size in [1.0, 3e-3, 700.0] {
                 let weights = row_of(scheme, size);
-                let restored = Quantized::by(scheme, rounding, &weights).unwrap().restored();
-                let zeros = weights.iter().zip(restored).filter(|(weight, _)| **weight == 0.0);
-                for (_, restored) in zeros {
-                    assert_eq!(restored, 0.0, "{scheme:?}");
+                let dequantized = Quantized::by(scheme, rounding, &weights).unwrap().dequantize();
+                let zeros = weights.iter().zip(dequantized).filter(|(weight, _)| **weight == 0.0);
+                for (_, dequantized) in zeros {
+                    assert_eq!(dequantized, 0.0, "{scheme:?}");
                 }
             }
         }
@@ -63,11 +63,11 @@ fn tiny_weights_have_a_scale_that_is_not_zero() {
             );
             let (low, high) = range(scheme);
             assert!(quantized.numbers().iter().all(|code| (low..=high).contains(code)), "{quantized:?}");
-            // no weight leaves the neighbourhood of 0
-            for restored in quantized.restored() {
+            // Every weight stays near 0.
+            for dequantized in quantized.dequantize() {
                 assert!(
-                    restored.abs() <= 1.5 * size.max(least),
-                    "{size} became {restored}: {scheme:?}, {rounding:?}"
+                    dequantized.abs() <= 1.5 * size.max(least),
+                    "{size} became {dequantized}: {scheme:?}, {rounding:?}"
                 );
             }
         }
@@ -83,10 +83,10 @@ fn float32_scales_hold_huge_weights() {
                 let quantized = Quantized::by(scheme, rounding, &weights).unwrap();
                 assert!(quantized.scales.iter().all(|scale| scale.is_finite()), "{quantized:?}");
                 let steps = quantized.scales.iter().copied().fold(0.0, f32::max);
-                for (weight, restored) in weights.iter().zip(quantized.restored()) {
+                for (weight, dequantized) in weights.iter().zip(quantized.dequantize()) {
                     assert!(
-                        (weight - restored).abs() <= steps,
-                        "{weight} became {restored}, steps of {steps}"
+                        (weight - dequantized).abs() <= steps,
+                        "{weight} became {dequantized}, steps of {steps}"
                     );
                 }
             }
@@ -94,7 +94,7 @@ fn float32_scales_hold_huge_weights() {
     }
 }
 
-/// What the scale is multiplied with may round beyond the largest number, but what is stored is sound.
+/// The product of a code and the scale may overflow, but codes and scale are valid.
 #[test]
 fn the_largest_weights_there_are_have_codes_and_a_finite_scale() {
     for scheme in every_scheme().into_iter().filter(|scheme| scheme.scales == ElementType::Float32) {
@@ -113,7 +113,7 @@ fn the_largest_weights_there_are_have_codes_and_a_finite_scale() {
 
 proptest! {
     #[test]
-    fn a_weight_that_is_no_number_is_refused_with_its_place(
+    fn a_weight_that_is_not_finite_is_refused_with_its_index(
         scheme in any_scheme(),
         length in 1_usize..500,
         place in any::<prop::sample::Index>(),
@@ -132,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn a_group_that_float16_cannot_restore_is_refused_with_its_largest_weight(
+    fn a_group_that_overflows_float16_is_refused_with_its_largest_weight(
         scheme in any_scheme(),
         length in 1_usize..500,
         place in any::<prop::sample::Index>(),
@@ -153,21 +153,21 @@ proptest! {
 }
 
 #[test]
-fn what_float16_scales_restore_float16_holds() {
+fn weights_dequantized_by_float16_scales_fit_in_float16() {
     for scheme in every_scheme().into_iter().filter(|scheme| scheme.scales == ElementType::Float16) {
         for (rounding, size) in
             ROUNDINGS.into_iter().flat_map(|rounding| [1.0, 6e4].map(|size| (rounding, size)))
         {
             let quantized = Quantized::by(scheme, rounding, &row_of(scheme, size)).unwrap();
-            for restored in quantized.restored() {
-                assert!(f16::from_f32(restored).is_finite(), "{restored}, {scheme:?}");
+            for dequantized in quantized.dequantize() {
+                assert!(f16::from_f32(dequantized).is_finite(), "{dequantized}, {scheme:?}");
             }
         }
     }
 }
 
 #[test]
-fn the_first_bad_weight_of_a_row_is_named() {
+fn the_first_bad_weight_of_a_row_is_reported() {
     let scheme = Scheme {
         format: WeightFormat::Int4,
         group_size: 16,
@@ -177,6 +177,6 @@ fn the_first_bad_weight_of_a_row_is_named() {
     let mut weights = vec![1.0; 64];
     (weights[40], weights[35], weights[60]) = (f32::INFINITY, f32::NAN, f32::NAN);
     let error = Quantized::by(scheme, Rounding::Nearest, &weights).unwrap_err();
-    assert_eq!(error.to_string(), "weight 35 of the row is NaN, which no scale reaches");
-    assert_eq!(error.behind(256).to_string(), "weight 291 of the row is NaN, which no scale reaches");
+    assert_eq!(error.to_string(), "weight 35 of the row is NaN, which cannot be quantized");
+    assert_eq!(error.offset_by(256).to_string(), "weight 291 of the row is NaN, which cannot be quantized");
 }

@@ -1,5 +1,5 @@
-//! The mathematics of quantizing, by definitions that are written here once more: what a code stands for, how
-//! far a weight may move, and what is refused. Nothing of the crate's own rounding is used to check it.
+//! The mathematics of quantization, compared with independent definitions: the values of codes, the largest error, and
+//! refused weights. Nothing of the crate's own rounding is used to check it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use jetmoe_format::{ElementType, Scheme, WeightFormat};
 use jetmoe_quantize::{Result, Rounding, quantize_row};
 use proptest::prelude::*;
 
-/// Every scheme that an export can ask for.
+/// Every scheme of an export.
 fn every_scheme() -> Vec<Scheme> {
     let mut schemes = Vec::new();
     for format in [WeightFormat::Int4, WeightFormat::Int8] {
@@ -51,7 +51,7 @@ fn row(longest: usize) -> impl Strategy<Value = Vec<f32>> {
     })
 }
 
-/// Numbers without an order that anybody would see, the same for every seed: Marsaglia's xorshift.
+/// Reproducible random numbers: Marsaglia's xorshift.
 struct Random(u64);
 
 impl Random {
@@ -80,7 +80,7 @@ struct Quantized {
 impl Quantized {
     fn by(scheme: Scheme, rounding: Rounding, weights: &[f32]) -> Result<Self> {
         let groups = weights.len().div_ceil(scheme.group_size);
-        // what was there before must not shine through
+        // Every element must be overwritten.
         let (mut codes, mut scales) = (vec![0xAA; weights.len()], vec![f32::NAN; groups]);
         let mut zero_points = vec![0xAA; groups];
         let result = quantize_row(&scheme, rounding, weights, &mut codes, &mut scales, &mut zero_points);
@@ -104,29 +104,29 @@ impl Quantized {
             .collect()
     }
 
-    /// The weights as exact as float64 can say them: `(code − zero point) · scale`.
+    /// The weights in float64: `(code − zero point) · scale`.
     fn exact(&self) -> Vec<f64> {
         let group = |index: usize| index / self.scheme.group_size;
         let zero = |index: usize| i32::from(self.zero_points[group(index)]);
-        let restore = |(index, number): (usize, &i32)| {
+        let dequantize = |(index, number): (usize, &i32)| {
             f64::from(number - zero(index)) * f64::from(self.scales[group(index)])
         };
-        self.numbers().iter().enumerate().map(restore).collect()
+        self.numbers().iter().enumerate().map(dequantize).collect()
     }
 
-    fn restored(&self) -> Vec<f32> {
+    fn dequantize(&self) -> Vec<f32> {
         let mut weights = vec![f32::NAN; self.codes.len()];
         self.scheme.dequantize_row(&self.codes, &self.scales, &self.zero_points, &mut weights);
         weights
     }
 
-    /// Σ (weight − restored)²
+    /// Σ (weight − dequantized)²
     fn error(&self, weights: &[f32]) -> f64 {
         weights.iter().zip(self.exact()).map(|(weight, exact)| (f64::from(*weight) - exact).powi(2)).sum()
     }
 }
 
-/// Least and greatest code, as ONNX's types hold them; 8-bit signed codes go to −127 only.
+/// Least and greatest code, as in ONNX's types; 8-bit signed codes go to −127 only.
 fn range(scheme: Scheme) -> (i32, i32) {
     match (scheme.format, scheme.zero_points) {
         (WeightFormat::Int4, false) => (-8, 7),
@@ -136,7 +136,7 @@ fn range(scheme: Scheme) -> (i32, i32) {
     }
 }
 
-/// Weights as trained ones are spread: a normal distribution, the same on every run.
+/// Normally distributed weights, as trained ones are; the same on every run.
 fn normal_weights(count: usize, seed: u64) -> Vec<f32> {
     let mut random = Random::new(seed);
     (0..count)
@@ -178,7 +178,7 @@ proptest! {
     }
 
     #[test]
-    fn a_restored_weight_is_code_minus_zero_point_times_scale(
+    fn a_dequantized_weight_is_code_minus_zero_point_times_scale(
         scheme in any_scheme(),
         codes in proptest::collection::vec(any::<u8>(), 1..300),
         scale in 0.001_f32..10.0,
@@ -195,14 +195,14 @@ proptest! {
             scales: (0..groups).map(|group| scale * (group + 1) as f32).collect(),
             zero_points: vec![zero as u8; groups],
         };
-        for (index, (restored, code)) in quantized.restored().iter().zip(&codes).enumerate() {
+        for (index, (dequantized, code)) in quantized.dequantize().iter().zip(&codes).enumerate() {
             let scale = scale * (index / scheme.group_size + 1) as f32;
-            prop_assert_eq!(*restored, (number(*code) - zero) as f32 * scale, "weight {}", index);
+            prop_assert_eq!(*dequantized, (number(*code) - zero) as f32 * scale, "weight {}", index);
         }
     }
 
     #[test]
-    fn groups_know_nothing_of_each_other(
+    fn groups_are_independent_of_each_other(
         scheme in any_scheme(),
         rounding in prop_oneof![Just(Rounding::Nearest), Just(Rounding::Search)],
         weights in row(400),

@@ -1,4 +1,4 @@
-//! Rounding to the nearest code of the scale that just reaches the largest weight.
+//! Rounding to the nearest code, with the scale that gives the largest weight the largest code.
 
 use half::f16;
 use jetmoe_format::{ElementType, Scheme, WeightFormat};
@@ -9,7 +9,7 @@ use crate::{Quantized, any_scheme, every_scheme, range, row};
 /// Half a step, and what float32 loses on the way to a code of up to 255 and back.
 const HALF: f64 = 0.5 + 1e-4;
 
-/// Rounds to the nearest whole number, from the middle to the even one.
+/// Rounds to the nearest integer, ties to even.
 fn to_even(number: f32) -> f32 {
     let below = number.floor();
     let above_is_nearer = number - below > 0.5;
@@ -17,8 +17,8 @@ fn to_even(number: f32) -> f32 {
     if above_is_nearer || (in_the_middle && below % 2.0 != 0.0) { below + 1.0 } else { below }
 }
 
-/// What a row becomes, one weight after the other and without any regard for speed.
-fn plainly(scheme: Scheme, weights: &[f32]) -> Quantized {
+/// Quantizes a row by the definition, one weight after the other.
+fn by_definition(scheme: Scheme, weights: &[f32]) -> Quantized {
     let (low, high) = range(scheme);
     let (mut codes, mut scales, mut zero_points) = (Vec::new(), Vec::new(), Vec::new());
     for group in weights.chunks(scheme.group_size) {
@@ -54,7 +54,7 @@ fn plainly(scheme: Scheme, weights: &[f32]) -> Quantized {
     Quantized { scheme, codes, scales, zero_points }
 }
 
-/// The scale that just reaches the largest weights, before it is stored.
+/// The scale that gives the largest weight the largest code, before it is rounded to its type.
 fn exact_scale(scheme: Scheme, group: &[f32]) -> f64 {
     let (least, greatest) =
         group.iter().fold((0.0_f64, 0.0_f64), |(l, g), w| (l.min(f64::from(*w)), g.max(f64::from(*w))));
@@ -68,29 +68,29 @@ proptest! {
     /// Rows as long as several vectors of any instruction set, with a rest that fills none.
     #[test]
     fn vector_code_gives_the_codes_of_a_plain_loop(scheme in any_scheme(), weights in row(700)) {
-        prop_assert_eq!(Quantized::nearest(scheme, &weights), plainly(scheme, &weights));
+        prop_assert_eq!(Quantized::nearest(scheme, &weights), by_definition(scheme, &weights));
     }
 
-    /// A weight that its scale does not quite reach, because the scale was rounded down, is off by that too.
+    /// If the scale was rounded down, the largest weights are clipped, which adds to their error.
     #[test]
-    fn no_weight_moves_further_than_half_a_step(scheme in any_scheme(), weights in row(400)) {
+    fn no_weight_changes_by_more_than_half_a_step(scheme in any_scheme(), weights in row(400)) {
         let quantized = Quantized::nearest(scheme, &weights);
         let span = f64::from(range(scheme).1);
         let groups = weights.chunks(scheme.group_size).zip(quantized.exact().chunks(scheme.group_size)
             .map(<[f64]>::to_vec).collect::<Vec<_>>()).zip(quantized.scales.clone());
-        for ((group, restored), scale) in groups {
+        for ((group, dequantized), scale) in groups {
             let scale = f64::from(scale);
             let short = (exact_scale(scheme, group) - scale).max(0.0);
-            for (weight, restored) in group.iter().zip(restored) {
-                let error = (f64::from(*weight) - restored).abs();
-                prop_assert!(error <= HALF * scale + span * short, "{} became {}, steps of {}", weight, restored, scale);
+            for (weight, dequantized) in group.iter().zip(dequantized) {
+                let error = (f64::from(*weight) - dequantized).abs();
+                prop_assert!(error <= HALF * scale + span * short, "{} became {}, steps of {}", weight, dequantized, scale);
             }
         }
     }
 
-    /// The stored scale is the nearest there is: half a unit in the last place of its type.
+    /// The stored scale is rounded to nearest: half a unit in the last place of its type.
     #[test]
-    fn the_scale_just_reaches_the_largest_weight(scheme in any_scheme(), weights in row(400)) {
+    fn the_scale_gives_the_largest_weight_the_largest_code(scheme in any_scheme(), weights in row(400)) {
         let quantized = Quantized::nearest(scheme, &weights);
         for (group, scale) in weights.chunks(scheme.group_size).zip(&quantized.scales) {
             let exact = exact_scale(scheme, group);
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn weights_on_the_steps_of_a_power_of_two_come_back_exactly(
+    fn weights_on_the_steps_of_a_power_of_two_are_exact(
         scheme in any_scheme(),
         picks in proptest::collection::vec(any::<u16>(), 1..300),
         zero in any::<u8>(),
@@ -128,7 +128,7 @@ proptest! {
         prop_assert_eq!(quantized.numbers(), codes);
         prop_assert!(quantized.scales.iter().all(|found| *found == scale), "{:?}", quantized);
         prop_assert!(quantized.zero_points.iter().all(|found| i32::from(*found) == zero), "{:?}", quantized);
-        prop_assert_eq!(quantized.restored(), weights);
+        prop_assert_eq!(quantized.dequantize(), weights);
     }
 
     #[test]
@@ -140,8 +140,8 @@ proptest! {
         let negated: Vec<f32> = weights.iter().map(|weight| -weight).collect();
         let (there, back) = (Quantized::nearest(scheme, &weights), Quantized::nearest(scheme, &negated));
         prop_assert_eq!(&there.scales, &back.scales);
-        // a scale so small that float16 rounds it coarsely leaves the largest weight out of reach, and −8
-        // lies beyond 7
+        // A subnormal float16 scale is rounded coarsely, so the largest weight may be clipped, and −8 has
+        // no positive counterpart.
         let is_coarse = scheme.scales == ElementType::Float16 && there.scales.iter().any(|scale| *scale < 1e-4);
         prop_assume!(!is_coarse);
         prop_assert_eq!(there.numbers(), back.numbers().iter().map(|code| -code).collect::<Vec<_>>());
@@ -179,7 +179,7 @@ fn weights_in_the_middle_of_two_steps_go_to_the_even_one() {
 }
 
 #[test]
-fn a_constant_group_comes_back_as_it_was() {
+fn a_constant_group_stays_as_it_was() {
     for scheme in every_scheme() {
         for constant in [1.0_f32, -1.0, 0.1, -0.3, 1e-3, 250.0] {
             let quantized = Quantized::nearest(scheme, &vec![constant; scheme.group_size + 3]);
@@ -187,14 +187,14 @@ fn a_constant_group_comes_back_as_it_was() {
                 ElementType::Float32 => 2.0_f32.powi(-22),
                 _ => 2.0_f32.powi(-10),
             };
-            for restored in quantized.restored() {
-                let error = (restored - constant).abs();
+            for dequantized in quantized.dequantize() {
+                let error = (dequantized - constant).abs();
                 // the scale of the smallest constant is below what float16 holds with all its digits
                 let coarse =
                     if scheme.scales == ElementType::Float16 { 255.0 * 2.0_f32.powi(-25) } else { 0.0 };
                 assert!(
                     error <= constant.abs() * precision + coarse,
-                    "{constant} became {restored}, {scheme:?}"
+                    "{constant} became {dequantized}, {scheme:?}"
                 );
             }
         }
@@ -214,9 +214,9 @@ fn an_outlier_coarsens_its_own_group_only() {
             assert_eq!(found.codes[codes.clone()], quiet.codes[codes], "group {group}, {scheme:?}");
             assert_eq!(found.scales[group], quiet.scales[group], "group {group}, {scheme:?}");
         }
-        let restored = &found.restored()[scheme.group_size..2 * scheme.group_size];
-        assert!((restored[5] - 1000.0).abs() <= 1.0, "{} for the outlier, {scheme:?}", restored[5]);
-        let others = restored.iter().enumerate().filter(|(place, _)| *place != 5);
-        assert!(others.into_iter().all(|(_, weight)| *weight == 0.0), "{restored:?}, {scheme:?}");
+        let dequantized = &found.dequantize()[scheme.group_size..2 * scheme.group_size];
+        assert!((dequantized[5] - 1000.0).abs() <= 1.0, "{} for the outlier, {scheme:?}", dequantized[5]);
+        let others = dequantized.iter().enumerate().filter(|(place, _)| *place != 5);
+        assert!(others.into_iter().all(|(_, weight)| *weight == 0.0), "{dequantized:?}, {scheme:?}");
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::{Quantized, any_scheme, every_scheme, normal_weights, range, row};
 
-/// What a group loses with a scale and a zero point when every weight gets its nearest code.
+/// The squared error of a group for a scale and a zero point, when every weight gets its nearest code.
 fn loss(scheme: Scheme, group: &[f32], scale: f64, zero: i32) -> f64 {
     let (low, high) = range(scheme);
     let error = |weight: &f32| {
@@ -16,8 +16,8 @@ fn loss(scheme: Scheme, group: &[f32], scale: f64, zero: i32) -> f64 {
     group.iter().map(error).map(|error| error * error).sum()
 }
 
-/// How much less the search loses than rounding does, over normal weights.
-fn share_of_the_loss(scheme: Scheme) -> f64 {
+/// The squared error of the search as a share of that of rounding to nearest, over normal weights.
+fn relative_loss(scheme: Scheme) -> f64 {
     let weights = normal_weights(4096, 7);
     Quantized::search(scheme, &weights).error(&weights) / Quantized::nearest(scheme, &weights).error(&weights)
 }
@@ -25,8 +25,8 @@ fn share_of_the_loss(scheme: Scheme) -> f64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Per group. A float16 scale is rounded after it was found, which moves every restored weight by its
-    /// 2048th part at most; where float16 has fewer digits, by more.
+    /// Per group. A float16 scale is rounded after the search, which changes every dequantized weight by at most 1/2048;
+    /// where float16 is subnormal, by more.
     #[test]
     fn the_search_never_loses_more_than_rounding(scheme in any_scheme(), weights in row(300)) {
         for group in weights.chunks(scheme.group_size) {
@@ -45,7 +45,7 @@ proptest! {
     }
 
     #[test]
-    fn every_code_is_the_nearest_one_of_the_scale_that_was_found(scheme in any_scheme(), weights in row(300)) {
+    fn every_code_is_the_nearest_one_for_the_chosen_scale(scheme in any_scheme(), weights in row(300)) {
         let quantized = Quantized::search(scheme, &weights);
         let (low, high) = range(scheme);
         for (index, code) in quantized.numbers().into_iter().enumerate() {
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn weights_that_codes_hold_exactly_stay_what_they_are(
+    fn weights_with_exact_codes_stay_as_they_are(
         scheme in any_scheme(),
         picks in proptest::collection::vec(any::<u16>(), 2..128),
         power in -5..4,
@@ -71,13 +71,13 @@ proptest! {
         weights.truncate(scheme.group_size);
         weights[0] = high as f32 * scale;
         weights[1] = low as f32 * scale;
-        for (restored, weight) in Quantized::search(scheme, &weights).restored().iter().zip(&weights) {
-            prop_assert!((restored - weight).abs() <= weight.abs() * 1e-6, "{} became {}", weight, restored);
+        for (dequantized, weight) in Quantized::search(scheme, &weights).dequantize().iter().zip(&weights) {
+            prop_assert!((dequantized - weight).abs() <= weight.abs() * 1e-6, "{} became {}", weight, dequantized);
         }
     }
 
     #[test]
-    fn a_power_of_two_moves_into_the_found_scale(
+    fn a_power_of_two_moves_into_the_chosen_scale(
         format in prop_oneof![Just(WeightFormat::Int4), Just(WeightFormat::Int8)],
         zero_points: bool,
         weights in row(200),
@@ -102,15 +102,15 @@ fn eight_bits_need_no_search() {
 #[test]
 fn with_four_bits_the_search_loses_less() {
     for scheme in every_scheme().into_iter().filter(|scheme| scheme.format == WeightFormat::Int4) {
-        let share = share_of_the_loss(scheme);
+        let share = relative_loss(scheme);
         println!("{scheme:?}: {share:.3}");
         assert!(share < 0.95, "{share} of the loss, {scheme:?}");
     }
 }
 
-/// Of hundreds of scales, with the zero point that the group has, none is much better.
+/// None of hundreds of scales, with the zero point of the group, is much better.
 #[test]
-fn the_scale_that_is_found_is_nearly_the_best() {
+fn the_chosen_scale_is_nearly_the_best() {
     for scheme in every_scheme() {
         if scheme.format == WeightFormat::Int8 || scheme.scales == ElementType::Float16 {
             continue;

@@ -3,7 +3,8 @@
 use jetmoe_checkpoint::GenerationConfig;
 
 use super::lookup::PromptLookup;
-use crate::{Error, Model, Result};
+use crate::error::{at_least_one, check};
+use crate::{Model, Result};
 
 /// How the next token is chosen from the logits.
 ///
@@ -117,7 +118,7 @@ impl GenerationOptions {
     /// # Errors
     /// [`Error::Option`] for the first invalid value.
     pub fn validate(&self) -> Result<()> {
-        check("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "at least 1")?;
+        at_least_one("max_new_tokens", self.max_new_tokens)?;
         let penalty = self.repetition_penalty;
         check(
             "repetition_penalty",
@@ -127,7 +128,7 @@ impl GenerationOptions {
         )?;
         let no_stop_is_empty = !self.stop.iter().any(String::is_empty);
         check("stop", "an empty text", no_stop_is_empty, "texts of at least one character")?;
-        check("prefill_chunk", self.prefill_chunk, self.prefill_chunk >= 1, "at least 1")?;
+        at_least_one("prefill_chunk", self.prefill_chunk)?;
         self.prompt_lookup.map_or(Ok(()), |lookup| lookup.validate())?;
         let Sampling::Multinomial { temperature, top_k, top_p, min_p } = self.sampling else { return Ok(()) };
         check(
@@ -147,16 +148,6 @@ impl GenerationOptions {
         }
         Ok(())
     }
-}
-
-/// Fails for an invalid value. NaN is invalid under every rule, because it fails every comparison.
-pub(super) fn check(
-    option: &'static str,
-    value: impl ToString,
-    is_valid: bool,
-    expected: &'static str,
-) -> Result<()> {
-    if is_valid { Ok(()) } else { Err(Error::Option { option, found: value.to_string(), expected }) }
 }
 
 #[cfg(test)]

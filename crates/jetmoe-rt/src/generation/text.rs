@@ -20,47 +20,25 @@ pub enum Prompt<'a> {
     Tokens(&'a [u32]),
 }
 
-impl<'a> From<&'a str> for Prompt<'a> {
-    fn from(text: &'a str) -> Self {
-        Prompt::Text(text)
-    }
+macro_rules! prompt_from {
+    ($($source:ty => $variant:ident),* $(,)?) => {$(
+        impl<'a> From<$source> for Prompt<'a> {
+            fn from(prompt: $source) -> Self {
+                Prompt::$variant(prompt)
+            }
+        }
+    )*};
 }
 
-impl<'a> From<&'a &'a str> for Prompt<'a> {
-    fn from(text: &'a &'a str) -> Self {
-        Prompt::Text(text)
-    }
-}
-
-impl<'a> From<&'a String> for Prompt<'a> {
-    fn from(text: &'a String) -> Self {
-        Prompt::Text(text)
-    }
-}
-
-impl<'a> From<&'a [ChatMessage]> for Prompt<'a> {
-    fn from(messages: &'a [ChatMessage]) -> Self {
-        Prompt::Chat(messages)
-    }
-}
-
-impl<'a> From<&'a Vec<ChatMessage>> for Prompt<'a> {
-    fn from(messages: &'a Vec<ChatMessage>) -> Self {
-        Prompt::Chat(messages)
-    }
-}
-
-impl<'a> From<&'a [u32]> for Prompt<'a> {
-    fn from(token_ids: &'a [u32]) -> Self {
-        Prompt::Tokens(token_ids)
-    }
-}
-
-impl<'a> From<&'a Vec<u32>> for Prompt<'a> {
-    fn from(token_ids: &'a Vec<u32>) -> Self {
-        Prompt::Tokens(token_ids)
-    }
-}
+prompt_from!(
+    &'a str => Text,
+    &'a &'a str => Text,
+    &'a String => Text,
+    &'a [ChatMessage] => Chat,
+    &'a Vec<ChatMessage> => Chat,
+    &'a [u32] => Tokens,
+    &'a Vec<u32> => Tokens,
+);
 
 /// The continuation of one prompt as text.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -59,9 +59,9 @@ fn two_cases_are_exported_with_every_storage() {
 fn a_folder_says_how_weights_are_stored() {
     for storage in &STORAGES {
         let mut said: Vec<String> = Vec::new();
-        let mut arguments = storage.arguments.iter();
+        let mut arguments = storage.arguments.split_whitespace();
         while let Some(argument) = arguments.next() {
-            said.push(match *argument {
+            said.push(match argument {
                 "--zero-points" => "zero-points".to_owned(),
                 _ => arguments.next().unwrap().replace(':', "-"),
             });

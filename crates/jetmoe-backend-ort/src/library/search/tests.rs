@@ -111,7 +111,7 @@ fn a_provider_takes_the_library_that_lies_beside_it_unless_one_is_named() {
     // the library without the provider that its folder promises, and those that promise none
     assert_eq!(found_with(&places, None, Some(ExecutionProvider::Cuda)), []);
     let why = places.candidates(None, Some(ExecutionProvider::Cuda)).next().unwrap().status.to_string();
-    assert_eq!(why, "no libonnxruntime_providers_cuda.so beside it");
+    assert_eq!(why, "no libonnxruntime_providers_cuda.so next to it");
     assert_eq!(found(&places, None)[0], (LibraryOrigin::Cache, plain));
 }
 

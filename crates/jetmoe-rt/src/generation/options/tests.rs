@@ -1,4 +1,5 @@
 use super::*;
+use crate::Error;
 
 fn refused(options: GenerationOptions) -> (&'static str, String) {
     match options.validate() {

@@ -1,4 +1,4 @@
-//! Quantized weights, restored by the definitions of the operators that read them: DequantizeLinear of
+//! Quantized weights, dequantized by the definitions of the operators that read them: DequantizeLinear of
 //! <https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html> with blocks, and MatMulNBits and
 //! GatherBlockQuantized of <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>.
 
@@ -9,7 +9,7 @@ use crate::Written;
 use crate::panels::matrices_of;
 use crate::shared::bytes;
 
-/// A matrix that an operator restores, as `[outputs, inputs]` of the checkpoint.
+/// A matrix that an operator dequantizes, as `[outputs, inputs]` of the checkpoint.
 pub(crate) struct Matrix {
     /// Name of the weight without `.T` and the part.
     pub(crate) weight: String,
@@ -19,7 +19,7 @@ pub(crate) struct Matrix {
     pub(crate) group_size: usize,
     pub(crate) outputs: usize,
     pub(crate) inputs: usize,
-    /// `[outputs, inputs]`, the code as it is stored and what it stands for.
+    /// `[outputs, inputs]`
     pub(crate) elements: Vec<Element>,
 }
 
@@ -27,13 +27,13 @@ pub(crate) struct Matrix {
 pub(crate) struct Element {
     /// The code minus its zero point.
     pub(crate) number: i32,
-    /// Least and greatest number that its zero point leaves.
+    /// Least and greatest value of the code minus its zero point.
     pub(crate) range: (i32, i32),
     pub(crate) scale: f32,
 }
 
 impl Element {
-    pub(crate) fn restored(self) -> f64 {
+    pub(crate) fn dequantized(self) -> f64 {
         f64::from(self.number) * f64::from(self.scale)
     }
 }
@@ -76,14 +76,14 @@ fn halves(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| [byte % 16, byte / 16]).collect()
 }
 
-/// Elements of a tensor of codes, by its ONNX type; the length that the shape asks for.
+/// Elements of a tensor of codes, by its ONNX type and shape.
 fn codes(tensor: &Tensor, data: &[u8]) -> Vec<i32> {
     let count: usize = dims(tensor).iter().product();
     let stored = bytes(tensor, data);
     let halves = || {
         assert_eq!(stored.len(), count.div_ceil(2), "{:?}", tensor.name);
         let mut halves = halves(stored);
-        // what fills the last byte is no element
+        // the padding of the last byte is not an element
         assert!(halves[count..].iter().all(|half| *half == 0), "{:?}", tensor.name);
         halves.truncate(count);
         halves
@@ -108,7 +108,7 @@ fn scales(tensor: &Tensor, data: &[u8]) -> Vec<f32> {
         bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
     };
     assert_eq!(scales.len(), count, "{:?}", tensor.name);
-    // some runtimes refuse others
+    // some runtimes reject others
     assert!(scales.iter().all(|scale| *scale > 0.0 && scale.is_finite()), "{:?}", tensor.name);
     scales
 }
@@ -208,7 +208,7 @@ fn by_rows(
         rows(zeros, row)
     });
     let middle = 1 << (bits - 1);
-    // what fills the last group of a row is restored as zero
+    // the padding of a row's last group is dequantized to zero
     for (output, row) in codes.iter().enumerate() {
         let zero =
             |input: usize| zeros.as_ref().map_or(middle, |zeros| i32::from(zeros[output][input / block]));

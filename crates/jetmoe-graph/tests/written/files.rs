@@ -1,4 +1,4 @@
-//! Where the parts of quantized weights lie.
+//! Locations of the tensors of quantized weights.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ fn parts_are_aligned_have_the_size_of_their_type_and_do_not_overlap() {
                 assert_eq!(offset % 64, 0, "{:?}, {way:?}", tensor.name);
                 assert_eq!(length, size(tensor), "{:?}, {way:?}", tensor.name);
                 assert!(offset >= end, "{:?} begins at {offset}, before {end}", tensor.name);
-                // what fills the space before it is less than a cache line
+                // the padding before it is less than a cache line
                 assert!(offset - end < 64 || length >= 1 << 20, "{:?}", tensor.name);
                 end = offset + length;
             }
@@ -50,18 +50,18 @@ fn parts_are_aligned_have_the_size_of_their_type_and_do_not_overlap() {
     }
 }
 
-/// What does not depend on the size of groups is looked at for one size.
+/// Properties that do not depend on the group size are checked for one size.
 fn ways_in_groups_of_32() -> impl Iterator<Item = Way> {
     every_way().into_iter().filter(|way| way.group_size == 32)
 }
 
 #[test]
-fn a_view_lies_on_the_codes_that_it_reads() {
+fn a_view_is_at_the_codes_that_it_reads() {
     let checkpoint = golden("tiny");
     for way in ways_in_groups_of_32() {
         let written = way.write(&checkpoint, &BY_DEFAULT).unwrap();
         let views: Vec<&Tensor> = written.external().filter(|tensor| is_view(tensor)).collect();
-        // the portable look-up reads zero points as bytes too
+        // the portable embedding reads zero points as bytes too
         let expected = match (way.profile, way.zero_points) {
             (Profile::Portable, true) => 2,
             (Profile::Portable, false) | (Profile::OnnxRuntime, _) => 1,
@@ -76,7 +76,7 @@ fn a_view_lies_on_the_codes_that_it_reads() {
                 assert_eq!(external(view, key), external(stored, key), "{key} of {of}, {way:?}");
             }
             assert_eq!(size(view), size(stored), "{of}, {way:?}");
-            // no runtime gathers elements of 4 bits
+            // no backend gathers 4-bit elements
             let kinds = [DataType::Int8 as i32, DataType::Uint8 as i32];
             assert!(kinds.contains(&view.data_type.unwrap()), "{of}");
         }
@@ -133,7 +133,7 @@ fn a_profile_imports_the_domains_of_its_operators_and_no_other() {
 }
 
 #[test]
-fn onnx_runtimes_own_operators_need_no_new_operator_set() {
+fn onnx_runtimes_contrib_operators_need_no_new_operator_set() {
     let checkpoint = golden("tiny");
     let options = Way::new(Precision::Q4, Profile::OnnxRuntime).options(Task::CausalLm);
     let options = GraphOptions { opset: Opset::MINIMUM, ..options };

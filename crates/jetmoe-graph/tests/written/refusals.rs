@@ -1,4 +1,4 @@
-//! What cannot be stored is refused, with the place where it stands.
+//! Weights that cannot be stored are rejected, with their position.
 
 use jetmoe_artifact::{Precision, Profile, Task};
 use jetmoe_graph::{Error, GraphOptions, Opset, Rounding, build};
@@ -9,7 +9,7 @@ use crate::{QUANTIZED, Way, golden, profiles_of};
 
 const SIZES: Sizes = Sizes { hidden: 300, intermediate: 24, experts: 3 };
 
-/// What writing says of a checkpoint whose weights are 1 but for one.
+/// The error of writing a checkpoint whose weights are 1 except for one.
 fn refusal(way: &Way, tensor: &str, place: usize, bad: f32) -> Option<Error> {
     let folder = tempfile::tempdir().unwrap();
     let value = |name: &str, _: usize, index: usize| if (name, index) == (tensor, place) { bad } else { 1.0 };
@@ -69,7 +69,7 @@ fn bfloat16_holds_every_weight_but_the_largest_float32() {
     assert!(matches!(error, Error::NotRepresentable { place, .. } if place == [0, 1, 2]));
 }
 
-/// A scale of float16 restores in float16.
+/// A weight with float16 scales is dequantized in float16.
 #[test]
 fn a_quantized_weight_beyond_float16_is_refused_where_scales_are_float16() {
     for way in [
@@ -88,7 +88,7 @@ fn a_quantized_weight_beyond_float16_is_refused_where_scales_are_float16() {
                 other => panic!("{other:?}"),
             }
         }
-        // what is not quantized is refused as in float16
+        // unquantized weights are rejected as in float16
         if way.precision == Precision::Q4F16 {
             let refused = refusal(&way, NORM, 3, 1e6);
             assert!(matches!(refused, Some(Error::NotRepresentable { place, .. }) if place == [3]));
@@ -112,7 +112,7 @@ fn an_infinite_weight_is_refused_by_tensor_and_row() {
                         Some(Error::Quantize { tensor: found, row: at, source }) => {
                             assert_eq!((found.as_str(), &at), (tensor, &row), "{precision}, {profile}");
                             let message =
-                                format!("weight {column} of the row is {bad}, which no scale reaches");
+                                format!("weight {column} of the row is {bad}, which cannot be quantized");
                             assert_eq!(source.to_string(), message, "{precision}, {profile}");
                         }
                         other => panic!("{other:?} for {tensor}, {precision}, {profile}"),

@@ -1,8 +1,4 @@
-//! Writing: the bytes of the weights, where they lie, and what a failed write leaves.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod shared;
+//! Writing: the bytes of the weights, their locations, and the state after a failed write.
 
 use std::path::Path;
 
@@ -13,7 +9,7 @@ use jetmoe_graph::{Error, GraphOptions, Rounding, build, read, write};
 use proptest::prelude::*;
 use safetensors::Dtype;
 
-use crate::shared::{Sizes, bytes, expected, external};
+use crate::shared::{self, Sizes, bytes, expected, external};
 
 /// A checkpoint of one layer whose every weight has its own value, in a type and with sizes of choice.
 fn checkpoint(folder: &Path, dtype: Dtype, hidden: usize, intermediate: usize, experts: usize) -> Checkpoint {

@@ -1,17 +1,17 @@
-//! Weights as they stand in the files: read back, restored by the definitions of the operators that read
-//! them, and compared with the checkpoint. How the writer goes about it is not used here.
+//! Weights in the files: read back, dequantized by the definitions of the operators that read them, and compared with the
+//! checkpoint. The writer's own code is not used.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod dequantized;
 mod files;
-mod known;
 mod panels;
+mod precomputed;
 mod refusals;
-mod restored;
-#[path = "../shared/mod.rs"]
 mod shared;
 mod stored;
 mod weights;
+mod writing;
 
 use jetmoe_artifact::{Precision, Profile, Scheme, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::Checkpoint;
@@ -19,7 +19,7 @@ use jetmoe_graph::onnx::{Graph, Model, Tensor};
 use jetmoe_graph::{GraphOptions, Quantizer, Result, Rounding, build, read, write};
 use jetmoe_testing::fixtures;
 
-use crate::restored::{Matrix, matrices};
+use crate::dequantized::{Matrix, matrices};
 
 /// A graph with its data, read back from the files.
 struct Written {
@@ -40,7 +40,7 @@ impl Written {
         self.model.graph.as_ref().unwrap()
     }
 
-    /// Every tensor that lies in the data file.
+    /// Every tensor in the data file.
     fn external(&self) -> impl Iterator<Item = &Tensor> {
         self.graph().initializer.iter().filter(|tensor| !tensor.external_data.is_empty())
     }
@@ -49,7 +49,7 @@ impl Written {
         self.external().find(|tensor| tensor.name.as_deref() == Some(name)).unwrap()
     }
 
-    /// Every weight that products or look-ups restore from codes.
+    /// Every weight that products or embeddings dequantize.
     fn matrices(&self) -> Vec<Matrix> {
         matrices(self)
     }
@@ -129,5 +129,5 @@ fn golden_language_models() -> Vec<(String, Checkpoint)> {
     names.into_iter().map(|name| (name.clone(), golden(&name))).collect()
 }
 
-/// How the exporter rounds unless somebody asks for something else.
+/// The exporter's default rounding.
 const BY_DEFAULT: Rounding = Rounding::Search;

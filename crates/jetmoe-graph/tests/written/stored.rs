@@ -1,4 +1,4 @@
-//! Weights that are stored one by one: rounded to their type, and nothing else.
+//! Weights in floating-point types: rounded to their type, and otherwise unchanged.
 
 use half::{bf16, f16};
 use jetmoe_artifact::{Precision, Profile};
@@ -8,8 +8,8 @@ use jetmoe_graph::onnx::{DataType, Tensor};
 use crate::shared::{bytes, expected, external};
 use crate::{BY_DEFAULT, QUANTIZED, Way, Written, golden, golden_language_models, profiles_of};
 
-/// The nearest number with so many binary digits after the first, from the middle to the even one. Below the
-/// exponent `least` there are fewer. (`half` does not do this well enough from float64.)
+/// The nearest number with `digits` binary digits after the first, ties to even. Below the exponent `least` there are fewer.
+/// (`half` does not round exactly from float64.)
 fn rounded(weight: f32, digits: i32, least: i32) -> f32 {
     if weight == 0.0 {
         return weight;
@@ -109,7 +109,7 @@ fn a_part_that_is_kept_is_stored_as_asked_for() {
         ("f32:lm_head", "lm_head", DataType::Float),
     ] {
         for profile in Profile::ALL {
-            // our own operators read bfloat16 in panels
+            // the custom operators read packed bfloat16
             if (*profile, kind) == (Profile::Native, DataType::Bfloat16) {
                 continue;
             }
@@ -143,7 +143,7 @@ fn a_part_may_have_groups_of_its_own_size_in_one_layer() {
         }
         assert_eq!(kept, 2 * checkpoint.config().num_local_experts);
     }
-    // and the bytes lie where the graph says, whatever their width
+    // and the bytes are at the graph's offsets, for every width
     let written = Way::new(Precision::Q4, Profile::Portable).write(&checkpoint, &BY_DEFAULT).unwrap();
     assert!(written.external().all(|tensor| external(tensor, "location") == "g.onnx_data"));
 }

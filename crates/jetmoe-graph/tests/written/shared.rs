@@ -69,7 +69,7 @@ pub(crate) fn bytes<'a>(tensor: &Tensor, data: &'a [u8]) -> &'a [u8] {
     &data[offset..offset + length]
 }
 
-/// The element that must stand at a place of a weight in the graph, taken from the checkpoint one by one.
+/// The expected element at a position of a weight in the graph, read from the checkpoint.
 /// `name` is the tensor's, with the number of an expert and `.T` where they apply.
 pub(crate) fn expected(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     let (stem, transposed) = match name.strip_suffix(".T") {

@@ -9,7 +9,7 @@ use jetmoe_kernels::Activation;
 use jetmoe_quantize::quantize_row;
 use safetensors::Dtype;
 
-use crate::restored::{self, Matrix};
+use crate::dequantized::{self, Matrix};
 use crate::shared::{Sizes, bytes, checkpoint, expected};
 use crate::{Way, Written, every_way, golden};
 
@@ -68,7 +68,7 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// The code at a column, which may lie behind the row.
+    /// The code at a column, which may be in the padding after the row.
     fn code(&self, expert: usize, row: usize, column: usize) -> i32 {
         let (panel, place) = self.place(row);
         let (block, column) = (column / SIDE, column % SIDE);
@@ -83,7 +83,7 @@ impl<'a> Panels<'a> {
         })
     }
 
-    /// Number of a group's scale.
+    /// Index of a group's scale.
     fn group(&self, expert: usize, row: usize, column: usize) -> usize {
         let (panel, place) = self.place(row);
         let size = self.layout.group_size().unwrap();
@@ -91,7 +91,7 @@ impl<'a> Panels<'a> {
         ((expert * self.layout.panels() + panel) * groups + column / size) * SIDE + place
     }
 
-    /// The code that stands for zero.
+    /// The code of zero.
     fn zero(&self, group: usize) -> i32 {
         let middle = 1 << (self.layout.scheme.format.bits() - 1);
         self.zero_points.map_or(middle, |points| i32::from(points[group]))
@@ -108,7 +108,7 @@ impl<'a> Panels<'a> {
             let scale = scales[group].to_f32();
             assert!(scale > 0.0 && scale.is_finite(), "{} [{output}, {input}]", self.name);
             let range = (-zero, (1 << bits) - 1 - zero);
-            restored::Element { number: code - zero, range, scale }
+            dequantized::Element { number: code - zero, range, scale }
         });
         Matrix {
             weight: self.matrix_name(expert),
@@ -121,8 +121,8 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// What the kernels read.
-    fn restored(&self, expert: usize) -> Vec<f32> {
+    /// The weights, dequantized by the kernels.
+    fn dequantized(&self, expert: usize) -> Vec<f32> {
         let weight =
             PackedWeight::new(self.layout, self.codes, self.scales.as_deref(), self.zero_points).unwrap();
         let mut elements = vec![0.0; self.layout.outputs * self.layout.inputs];
@@ -134,7 +134,7 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// The weights that a node of our own reads.
+/// The weights that a node of a custom operator reads.
 fn panels_of<'a>(written: &'a Written, node: &Node) -> Vec<Panels<'a>> {
     let integer = |name: &str| {
         let found = node.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name));
@@ -169,7 +169,7 @@ fn panels_of<'a>(written: &'a Written, node: &Node) -> Vec<Panels<'a>> {
     }
 }
 
-/// Every matrix of codes that a node of our own reads.
+/// Every matrix of codes that a node of a custom operator reads.
 pub(crate) fn matrices_of(written: &Written, node: &Node) -> Vec<Matrix> {
     let operator = node.op_type.as_deref().unwrap();
     let panels = panels_of(written, node).into_iter().filter(|panels| panels.scales.is_some());
@@ -180,7 +180,7 @@ pub(crate) fn matrices_of(written: &Written, node: &Node) -> Vec<Matrix> {
         .collect()
 }
 
-/// Every weight in panels.
+/// Every packed weight.
 fn all_panels(written: &Written) -> Vec<Panels<'_>> {
     let own = written.graph().node.iter().filter(|node| node.domain.as_deref() == Some("jetmoe"));
     own.flat_map(|node| panels_of(written, node)).collect()
@@ -191,24 +191,24 @@ fn native_ways() -> impl Iterator<Item = Way> {
     every_way().into_iter().filter(|way| way.profile == Profile::Native).chain([bf16])
 }
 
-/// What the weights of a matrix should be dequantized as.
+/// The expected dequantized weights of a matrix.
 fn rounded(layout: &PackedLayout, zero_points: bool, weights: &[f32]) -> Vec<f32> {
     if layout.group_size().is_none() {
         return weights.iter().map(|weight| bf16::from_f32(*weight).to_f32()).collect();
     }
     let scheme = Scheme { zero_points, ..layout.scheme };
     let groups = scheme.groups(layout.inputs);
-    let mut restored = vec![0.0; weights.len()];
-    for (weights, restored) in weights.chunks(layout.inputs).zip(restored.chunks_mut(layout.inputs)) {
+    let mut dequantized = vec![0.0; weights.len()];
+    for (weights, dequantized) in weights.chunks(layout.inputs).zip(dequantized.chunks_mut(layout.inputs)) {
         let (mut codes, mut scales, mut zeros) = (vec![0; weights.len()], vec![0.0; groups], vec![0; groups]);
         quantize_row(&scheme, Rounding::Search, weights, &mut codes, &mut scales, &mut zeros).unwrap();
-        scheme.dequantize_row(&codes, &scales, &zeros, restored);
+        scheme.dequantize_row(&codes, &scales, &zeros, dequantized);
     }
-    restored
+    dequantized
 }
 
 #[test]
-fn the_kernels_read_what_the_rounding_restores() {
+fn the_kernels_dequantize_as_the_scheme_does() {
     for name in ["tiny", "odd"] {
         let checkpoint = golden(name);
         for way in native_ways() {
@@ -218,7 +218,7 @@ fn the_kernels_read_what_the_rounding_restores() {
                 for expert in 0..panels.layout.experts {
                     let weights = expected(&checkpoint, &panels.matrix_name(expert));
                     let wanted = rounded(&panels.layout, way.zero_points, &weights);
-                    assert!(panels.restored(expert) == wanted, "{}, {way:?}", panels.matrix_name(expert));
+                    assert!(panels.dequantized(expert) == wanted, "{}, {way:?}", panels.matrix_name(expert));
                     matrices += 1;
                 }
             }
@@ -228,8 +228,7 @@ fn the_kernels_read_what_the_rounding_restores() {
     }
 }
 
-/// Sizes that fill the last panel and the last block up in every way, and a group that holds nothing but what is filled
-/// up.
+/// Sizes with every kind of padding in the last panel and block, and a group of padding alone.
 #[test]
 fn what_is_filled_up_stands_for_zero() {
     let folder = tempfile::tempdir().unwrap();

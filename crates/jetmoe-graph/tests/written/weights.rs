@@ -8,17 +8,17 @@ use jetmoe_graph::Rounding;
 use proptest::prelude::*;
 use safetensors::Dtype;
 
-use crate::restored::Matrix;
+use crate::dequantized::Matrix;
 use crate::shared::{Sizes, checkpoint, expected};
 use crate::{Way, every_way, golden, golden_language_models};
 
-/// Half a step, and what float32 loses on the way to a code of up to 255.
+/// Half a step, plus the rounding errors of float32 for codes of up to 255.
 const HALF: f64 = 0.5 + 1e-4;
 
 /// Checks every element of a matrix and returns the largest error in steps.
 ///
-/// A weight within reach of its scale is off by half a step at most. One beyond has the last code; with
-/// `Nearest` it lies beyond by no more than the scale lost when it was stored.
+/// A weight within the range of its scale has an error of at most half a step. A clipped weight has the last code; with
+/// `Nearest` it exceeds the range by no more than the rounding of the stored scale.
 fn largest_error(matrix: &Matrix, way: &Way, checkpoint: &Checkpoint, rounding: Rounding) -> f64 {
     let weights = expected(checkpoint, &matrix.weight);
     let width = weights.len() / matrix.outputs;
@@ -30,13 +30,13 @@ fn largest_error(matrix: &Matrix, way: &Way, checkpoint: &Checkpoint, rounding: 
             continue;
         }
         let weight = f64::from(weights[output * width + input]);
-        let error = (weight - element.restored()).abs() / f64::from(element.scale);
+        let error = (weight - element.dequantized()).abs() / f64::from(element.scale);
         largest = largest.max(error);
         let (low, high) = element.range;
-        // of 8-bit signed codes the last one, −128, is left out
+        // the signed 8-bit code −128 is not used
         let low = if !way.zero_points && (low, high) == (-128, 127) { -127 } else { low };
-        let is_clipped = (element.number == high && weight > element.restored())
-            || (element.number == low && weight < element.restored());
+        let is_clipped = (element.number == high && weight > element.dequantized())
+            || (element.number == low && weight < element.dequantized());
         let rounded_scale = f64::from(high - low) * 2.0_f64.powi(-11);
         let allowed = match rounding {
             Rounding::Nearest if is_clipped => HALF + rounded_scale,
@@ -123,7 +123,7 @@ fn every_golden_checkpoint_is_quantized_whole() {
     }
 }
 
-/// The backbone has no head, so its table is only looked up.
+/// The backbone has no head, so its table is only an embedding.
 #[test]
 fn the_table_of_a_graph_without_a_head_is_not_quantized() {
     for name in ["tiny", "odd"] {
@@ -140,9 +140,9 @@ fn the_table_of_a_graph_without_a_head_is_not_quantized() {
     }
 }
 
-/// With tied embeddings both operators read the same bytes, and restore the same weights.
+/// With tied embeddings both operators read the same bytes, and dequantize the same weights.
 #[test]
-fn the_look_up_and_the_head_restore_the_same_table() {
+fn the_embedding_and_the_head_dequantize_the_same_table() {
     let checkpoint = golden("tiny");
     for way in every_way().into_iter().filter(|way| way.profile == Profile::OnnxRuntime) {
         let written = way.write(&checkpoint, &Rounding::Search).unwrap();
@@ -156,7 +156,7 @@ fn the_look_up_and_the_head_restore_the_same_table() {
         for (place, element) in product.elements.iter().enumerate() {
             let (output, input) = (place / product.inputs, place % product.inputs);
             let other = looked_up.elements[output * looked_up.inputs + input];
-            assert_eq!(element.restored(), other.restored(), "[{output}, {input}], {way:?}");
+            assert_eq!(element.dequantized(), other.dequantized(), "[{output}, {input}], {way:?}");
         }
     }
 }
@@ -186,7 +186,7 @@ proptest! {
     }
 }
 
-/// Wider than a band of columns and longer than a chunk, with a rest in both directions.
+/// Wider than a band of columns and longer than a chunk, with a remainder in both directions.
 #[test]
 fn matrices_of_several_chunks_are_quantized_whole() {
     let folder = tempfile::tempdir().unwrap();
