@@ -164,7 +164,7 @@ const RUNS: [(&str, Profile, &[Precision]); 5] = [
     (
         "tract",
         Profile::Portable,
-        &[Precision::F32, Precision::F16, Precision::Int8, Precision::Q4, Precision::Q4F16],
+        &[Precision::F32, Precision::F16, Precision::Int8, Precision::Q4F16, Precision::Q4],
     ),
     ("tract", Profile::Native, &[Precision::Bf16, Precision::Int8, Precision::Q4]),
 ];

@@ -1,3 +1,5 @@
+//! An opened artifact.
+
 use std::path::{Path, PathBuf};
 
 use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig};

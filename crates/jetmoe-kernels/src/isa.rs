@@ -16,12 +16,12 @@ pub enum Isa {
     /// AVX2, FMA and F16C.
     #[non_exhaustive]
     Avx2,
-    /// AMX-INT8 for experts with many rows, AVX-512 with VNNI for the others.
-    #[non_exhaustive]
-    Amx,
     /// AVX-512 F, BW, VL and VNNI.
     #[non_exhaustive]
     Avx512Vnni,
+    /// AMX-INT8 for experts with many rows, AVX-512 with VNNI for the others.
+    #[non_exhaustive]
+    Amx,
     /// NEON with the dot product of ARMv8.2.
     #[non_exhaustive]
     Neon,
@@ -34,9 +34,8 @@ const VARIABLE: &str = "JETMOE_KERNELS";
 const GENERIC_ALIAS: &str = "plain";
 
 impl Isa {
-    /// From the slowest to the fastest. AVX-512 VNNI comes after AMX because it is faster from 16 rows on, and computes
-    /// fewer rows in both (`docs/kernels.md`).
-    const ALL: [Isa; 5] = [Isa::Generic, Isa::Avx2, Isa::Amx, Isa::Avx512Vnni, Isa::Neon];
+    /// From the slowest to the fastest, as measured in `docs/kernels.md`.
+    const ALL: [Isa; 5] = [Isa::Generic, Isa::Avx2, Isa::Avx512Vnni, Isa::Amx, Isa::Neon];
 
     /// Whether this processor, and the operating system, support it.
     fn is_supported(self) -> bool {

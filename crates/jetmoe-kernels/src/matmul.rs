@@ -78,6 +78,12 @@ const LANE_GROUP_BYTES: usize = 4 * PANEL_ROWS;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const LANE_GROUPS: usize = BLOCK_INPUTS / LANE_COLUMNS;
 
+/// Bytes of a block of a panel. Kernels compute them from a constant, so that the compiler unrolls the loops over a block.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const fn block_bytes(bits: usize) -> usize {
+    PANEL_ROWS * BLOCK_INPUTS * bits / 8
+}
+
 /// One panel of a quantized weight.
 #[derive(Debug, Clone, Copy)]
 struct QuantizedPanel<'a> {

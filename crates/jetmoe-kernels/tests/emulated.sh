@@ -99,5 +99,5 @@ trap 'kill $emulator 2> /dev/null || true' EXIT
 while kill -0 $emulator 2> /dev/null && ! grep -q 'THE END' serial 2> /dev/null; do sleep 2; done
 
 grep -aE 'ISAS|^test |THE END|panicked|Kernel panic' serial
-grep -aq 'ISAS .*amx.*avx512vnni' serial
+grep -aq 'ISAS .*avx512vnni.*amx' serial
 grep -aq 'THE END failed=0' serial

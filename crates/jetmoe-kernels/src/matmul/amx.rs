@@ -10,13 +10,14 @@ use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 use super::avx512vnni::{
     self, LANES, VECTORS, add_block, load_groups, load_integers, load_weights, prefetch_codes, store_bytes,
 };
-use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
+use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::packed_input::ActivationRows;
 
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
-/// The least number of rows that tiles are used for. For fewer, unpacking codes and storing sums is most of the work.
-const MIN_ROWS: usize = 8;
+/// The least number of rows that tiles are used for. For fewer, unpacking codes and storing sums is most of the work, and
+/// `avx512vnni` is faster (`docs/kernels.md`).
+const MIN_ROWS: usize = 16;
 /// Input rows that are multiplied with a block before the next block: their sums stay in the first-level cache.
 const ROWS: usize = 4 * TILE_ROWS;
 
@@ -47,7 +48,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.block_bytes();
+    let bytes_per_block = block_bytes(BITS);
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     let mut unpacked = Unpacked([0; PANEL_ROWS * BLOCK_INPUTS]);
@@ -55,7 +56,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     let tiles = Tiles::configure(BLOCK_INPUTS / GROUPS, products.len() % TILE_ROWS);
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
         let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
+        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
             let x = rows.tile(block);
             prefetch_codes::<GROUPS>(weight, block, codes);
             let codes = if BITS == 4 { unpack(codes, &mut unpacked) } else { codes };
@@ -63,7 +64,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
             let groups: [_; VECTORS] =
                 std::array::from_fn(|vector| load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector));
             let rows = x.values.chunks(TILE_ROWS).zip(x.scales.chunks(TILE_ROWS));
-            let rows = rows.zip(x.sums.chunks(TILE_ROWS * GROUPS));
+            let rows = rows.zip(x.sums.as_chunks::<GROUPS>().0.chunks(TILE_ROWS));
             for (((values, scales), sums), products) in rows.zip(products.chunks_mut(TILE_ROWS)) {
                 // The integer products of 16 rows, group by group.
                 for (group, totals) in totals.iter_mut().enumerate() {
@@ -71,7 +72,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
                 }
                 // Zero points and scales, as without tiles.
                 for (vector, groups) in groups.iter().enumerate() {
-                    let rows = scales.iter().zip(sums.chunks_exact(GROUPS)).zip(products.iter_mut());
+                    let rows = scales.iter().zip(sums).zip(products.iter_mut());
                     for (row, ((scale, sums), products)) in rows.enumerate() {
                         let row_totals =
                             std::array::from_fn(|group: usize| load_integers(&totals[group].0[vector][row]));

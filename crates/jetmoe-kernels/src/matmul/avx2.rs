@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
-use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
+use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
@@ -42,24 +42,25 @@ fn multiply_one_row<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: b
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.block_bytes();
+    let bytes_per_block = block_bytes(BITS);
     // The sums of the whole panel stay in registers.
     let mut sums = [_mm256_setzero_ps(); VECTORS];
-    for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
+    for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
         let x = rows.tile(block);
+        let (sums_of_rows, _) = x.sums.as_chunks::<GROUPS>();
         let values = broadcast(&x.values[0]);
         let group = block / weight.blocks_per_group * GROUPS * PANEL_ROWS;
-        let distance = PREFETCH_DISTANCE / block_bytes * PANEL_ROWS * GROUPS;
+        let distance = PREFETCH_DISTANCE / bytes_per_block * PANEL_ROWS * GROUPS;
         prefetch(weight.panel.scales.as_ptr().wrapping_add(group + distance));
         for (vector, sum) in sums.iter_mut().enumerate() {
             // Spread the prefetches of the block's cache lines over the vectors.
-            for line in (0..block_bytes / VECTORS).step_by(64) {
-                let address = codes.as_ptr().wrapping_add(vector * block_bytes / VECTORS + line);
+            for line in (0..bytes_per_block / VECTORS).step_by(64) {
+                let address = codes.as_ptr().wrapping_add(vector * bytes_per_block / VECTORS + line);
                 prefetch(address.wrapping_add(PREFETCH_DISTANCE));
             }
             let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
             let weights = load_weights::<BITS>(codes, vector);
-            let row = (&values, x.scales[0], x.sums);
+            let row = (&values, x.scales[0], &sums_of_rows[0]);
             *sum = add_block::<BITS, GROUPS, ZERO_POINTS>(&weights, &groups, row, *sum);
         }
     }
@@ -76,14 +77,14 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.block_bytes();
+    let bytes_per_block = block_bytes(BITS);
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     // A broadcast from memory occupies a vector unit, and every vector of the panel needs each of them.
     let mut broadcasts = [[_mm256_setzero_si256(); LANE_GROUPS]; ROWS];
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
         let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
+        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
             let x = rows.tile(block);
             for (broadcasts, values) in broadcasts.iter_mut().zip(x.values) {
                 *broadcasts = broadcast(values);
@@ -92,7 +93,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
                 let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
                 let weights = load_weights::<BITS>(codes, vector);
                 // The sums of all blocks but this one are in memory.
-                let rows = broadcasts.iter().zip(x.scales).zip(x.sums.chunks_exact(GROUPS));
+                let rows = broadcasts.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
                 for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
                     let products = &mut products[vector * LANES..];
                     let sum = load_floats(products);
@@ -123,13 +124,13 @@ fn broadcast(values: &[i8; BLOCK_INPUTS]) -> [__m256i; LANE_GROUPS] {
 fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
     weights: &[__m256i; LANE_GROUPS],
     groups: &Groups<GROUPS>,
-    (values, scale, row_sums): (&[__m256i; LANE_GROUPS], f32, &[i32]),
+    (values, scale, row_sums): (&[__m256i; LANE_GROUPS], f32, &[i32; GROUPS]),
     sum: __m256,
 ) -> __m256 {
     let lane_groups = LANE_GROUPS / GROUPS;
     let mut scaled = _mm256_setzero_ps();
     // The constant bound unrolls the loop. Chunks of the slices were not unrolled, which was four times slower.
-    for (group, row_sum) in row_sums.iter().enumerate().take(GROUPS) {
+    for (group, row_sum) in row_sums.iter().enumerate() {
         let (begin, end) = (group * lane_groups, (group + 1) * lane_groups);
         let mut total = dot::<BITS>(&weights[begin..end], &values[begin..end]);
         // Σ (code − zero point) · value = Σ code · value − zero point · Σ value

@@ -6,7 +6,7 @@ use half::f16;
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
 use super::avx2::{PREFETCH_DISTANCE, prefetch};
-use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
+use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
@@ -38,19 +38,19 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.block_bytes();
+    let bytes_per_block = block_bytes(BITS);
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
         let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
+        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
             let x = rows.tile(block);
             prefetch_codes::<GROUPS>(weight, block, codes);
             for vector in 0..VECTORS {
                 // Unpack once, then multiply with every row.
                 let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
                 let weights = load_weights::<BITS>(codes, vector);
-                let rows = x.values.iter().zip(x.scales).zip(x.sums.chunks_exact(GROUPS));
+                let rows = x.values.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
                 for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
                     let totals = dot::<GROUPS>(&weights, values);
                     let products = &mut products[vector * LANES..];
@@ -86,11 +86,11 @@ pub(super) fn add_block<const GROUPS: usize, const ZERO_POINTS: bool>(
     totals: [__m512i; GROUPS],
     groups: &Groups<GROUPS>,
     scale: f32,
-    row_sums: &[i32],
+    row_sums: &[i32; GROUPS],
     products: &mut [f32],
 ) {
     let mut scaled = _mm512_setzero_ps();
-    for (group, row_sum) in row_sums.iter().enumerate().take(GROUPS) {
+    for (group, row_sum) in row_sums.iter().enumerate() {
         // Σ (code − zero point) · value = Σ code · value − zero point · Σ value
         let row_sum = _mm512_set1_epi32(*row_sum);
         let total = if ZERO_POINTS {

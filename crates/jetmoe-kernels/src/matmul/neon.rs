@@ -6,7 +6,7 @@ use std::arch::asm;
 use half::f16;
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
-use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, dispatch_code_width};
+use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
@@ -37,18 +37,18 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
-    let block_bytes = weight.layout.block_bytes();
+    let bytes_per_block = block_bytes(BITS);
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
     for (index, products) in products.chunks_mut(ROWS).enumerate() {
         let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(block_bytes).enumerate() {
+        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
             let x = rows.tile(block);
             for vector in 0..VECTORS {
                 // Unpack once, then multiply with every row.
                 let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
                 let weights = load_weights::<BITS>(codes, vector);
-                let rows = x.values.iter().zip(x.scales).zip(x.sums.chunks_exact(GROUPS));
+                let rows = x.values.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
                 for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
                     let products = &mut products[vector * LANES..];
                     let sum = load_floats(products);
@@ -67,7 +67,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
 fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
     weights: &[int8x16_t; LANE_GROUPS],
     groups: &Groups<GROUPS>,
-    (values, scale, row_sums): (&[i8; BLOCK_INPUTS], f32, &[i32]),
+    (values, scale, row_sums): (&[i8; BLOCK_INPUTS], f32, &[i32; GROUPS]),
     sum: float32x4_t,
 ) -> float32x4_t {
     // Each half of the block has 16 columns: one register of values, four of codes.
@@ -79,7 +79,7 @@ fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
         *total = dot_columns(*total, weights, load_signed(values));
     }
     let mut scaled = vdupq_n_f32(0.0);
-    for (group, row_sum) in row_sums.iter().enumerate().take(GROUPS) {
+    for (group, row_sum) in row_sums.iter().enumerate() {
         // Σ (code − zero point) · value = Σ code · value − zero point · Σ value
         let total = if ZERO_POINTS {
             vmlsq_n_s32(totals[group], groups.zero_points[group], *row_sum)
