@@ -1,8 +1,9 @@
-//! One suite that holds every backend to the same answers.
+//! Compares every backend with the same expected results.
 //!
-//! An [`Expectation`] says what must come out, tensor by tensor: read from a golden file that transformers made, or
-//! computed by the Candle reference. [`compare`] runs a model in any backend against it and measures errors,
-//! agreement of tokens and routes, and the greedy continuation. [`evaluate`] measures quality on held-out text.
+//! An [`Expectation`] holds expected outputs, tensor by tensor: read from a golden file of transformers, or computed by the
+//! Candle reference. [`compare`] runs a model in any backend and measures errors, agreement of tokens and routers, and the
+//! greedy continuation, with the levels of [`Tolerance`]. [`Verifier`] does so for a graph of an artifact, and
+//! [`evaluate`] measures quality on held-out text. This crate prints nothing.
 
 mod backend;
 mod comparison;

@@ -1,4 +1,4 @@
-//! What the commands `jetmoe` and `jetmoe-export` share: exit status, errors and hints, logging, tables, progress bars
+//! Code shared by the commands `jetmoe` and `jetmoe-export`: exit status, errors and hints, logging, tables, progress bars
 //! and Ctrl-C.
 //!
 //! Results go to standard output; notes, warnings, errors and progress go to standard error. The libraries print

@@ -1,7 +1,7 @@
-//! Makes deployable artifacts from JetMoE checkpoints.
+//! Exports JetMoE checkpoints to artifacts.
 //!
-//! [`export`] is the whole pipeline: open and check the checkpoint, build the graph, stream the weights, and write the
-//! files that other clients need. The manifest is written last; a folder without one is not an artifact.
+//! [`export`] is the whole pipeline: check the checkpoint, build the graph, stream the weights, and write the files for
+//! other clients. The manifest is written last; a folder without one is not an artifact.
 
 mod calibrated;
 mod calibration;

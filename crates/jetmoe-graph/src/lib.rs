@@ -1,6 +1,6 @@
 //! JetMoE's computation graph, built operator by operator and written as ONNX.
 //!
-//! [`build`] makes a [`Graph`] from a configuration and [`GraphOptions`]; nothing else decides its content.
+//! [`build`] returns the [`Graph`] of a configuration and [`GraphOptions`]; nothing else decides its content.
 //! Weights are references into a checkpoint until [`write()`] streams them into the external data file, so memory does
 //! not grow with the model. [`text::render`] prints a graph for review. This crate knows no backend.
 

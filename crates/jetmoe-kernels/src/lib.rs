@@ -1,4 +1,4 @@
-//! Matrix products of rows with the experts that each row chose: the operation that takes nearly all of a JetMoE token's
+//! Matrix products of rows with the experts that each row selected: the operation that takes nearly all of a JetMoE token's
 //! time.
 //!
 //! A [`PackedWeight`](jetmoe_format::PackedWeight) holds one matrix per expert in a layout that every instruction set reads

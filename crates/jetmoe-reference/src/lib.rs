@@ -1,8 +1,7 @@
 //! JetMoE in Candle, in float32, written from the model's definition (transformers' `JetMoe`, v5.23). Every other backend
 //! is compared with it. It shares no code with the graph, so that both cannot have the same bug.
 //!
-//! It is written to be read: one file per part of the model, mirroring `jetmoe-graph`'s `model` folder, and a comment with
-//! the shape after every step.
+//! One file per part of the model, mirroring `jetmoe-graph/src/model/`, with the shape after every step.
 //!
 //! ```no_run
 //! use jetmoe_reference::{Cache, Inputs, Reference};
