@@ -167,7 +167,7 @@ fn a_cache_of_another_batch_is_refused() {
     });
     assert_eq!(
         error.to_string(),
-        "the cache holds 2 layers of [1, 4, 3, 16], expected 2 layers of [2, 4, 3, 16]; begin with an empty cache"
+        "the cache has 2 layers of [1, 4, 3, 16], expected 2 layers of [2, 4, 3, 16]; begin with an empty cache"
     );
 }
 
