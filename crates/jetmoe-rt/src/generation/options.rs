@@ -116,7 +116,7 @@ impl GenerationOptions {
     /// Checks every value. Generation calls this itself; call it earlier to reject options before a model is loaded.
     ///
     /// # Errors
-    /// [`Error::Option`] for the first invalid value.
+    /// [`Error::Option`](crate::Error::Option) for the first invalid value.
     pub fn validate(&self) -> Result<()> {
         at_least_one("max_new_tokens", self.max_new_tokens)?;
         let penalty = self.repetition_penalty;
