@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use jetmoe_artifact::names;
 use jetmoe_graph::onnx::{self, DataLocation, DataType};
 
 use crate::error::{Error, Result};
@@ -142,8 +143,8 @@ impl Written {
             key: Some(key.to_owned()),
             value: Some(value),
         };
-        // rten takes files with this ending only
-        let location = format!("{}.onnx_data", self.weights.len());
+        // rten takes files that are called like a graph's data file only
+        let location = names::data_file(&format!("{}.onnx", self.weights.len()));
         let length = bytes.len().to_string();
         self.initializers.push(onnx::Tensor {
             dims: dims.iter().map(|size| *size as i64).collect(),
