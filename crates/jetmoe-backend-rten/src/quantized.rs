@@ -1,5 +1,7 @@
 //! A quantized weight, as ONNX stores it and as rten multiplies with it.
 
+use crate::error::{Error, Result};
+
 /// The smallest group that rten's `MatMulNBits` takes; larger ones are powers of two.
 const MIN_GROUP_SIZE: usize = 16;
 
@@ -29,8 +31,8 @@ impl QuantizedWeight<'_> {
         self.inputs.div_ceil(self.group_size)
     }
 
-    /// Checks that all parts have the size that they need. Says what does not fit.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Checks that all parts have the size that they need. `name` is that of the codes.
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
         let bytes = |rows: usize| rows.checked_mul(self.outputs).map(|count| (count * self.bits).div_ceil(8));
         let groups = self.groups();
         let scales = groups.checked_mul(self.outputs);
@@ -39,10 +41,9 @@ impl QuantizedWeight<'_> {
             && self.zero_points.is_none_or(|points| bytes(groups) == Some(points.len()));
         let Self { inputs, outputs, group_size, .. } = self;
         if is_whole {
-            Ok(())
-        } else {
-            Err(format!("is no matrix {inputs} × {outputs} in groups of {group_size}"))
+            return Ok(());
         }
+        Err(Error::weight(name, format!("is no matrix {inputs} × {outputs} in groups of {group_size}")))
     }
 
     /// Whether rten can multiply with the codes.

@@ -199,7 +199,7 @@ impl Stored<'_> {
                 None => None,
             },
         };
-        weight.check().map_err(problem)?;
+        weight.check(codes)?;
         Ok(weight)
     }
 

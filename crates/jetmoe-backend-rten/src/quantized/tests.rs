@@ -33,7 +33,7 @@ fn codes_of_4_and_of_8_bits_are_dequantized_group_by_group() {
 fn zero_points_are_subtracted() {
     let (codes, zero_points) = ([0x54, 0x76, 0x98, 0xBA, 0x0C], [0x88; 3]);
     let weight = QuantizedWeight { signed: false, zero_points: Some(&zero_points), ..weight(&codes, 4) };
-    assert_eq!(weight.check(), Ok(()));
+    assert!(weight.check("w").is_ok());
     assert_eq!(floats(&weight.dequantize()), [-4.0, -3.0, -1.0, -1.0, 0.0, 0.5, 4.0, 3.0, 2.0]);
 }
 
@@ -48,7 +48,7 @@ fn codes_are_packed_output_by_output() {
         scales: vec![1.0, 2.0],
         ..weight(&codes, 4)
     };
-    assert!(weight.check().is_ok() && weight.fits_matmul_nbits());
+    assert!(weight.check("w").is_ok() && weight.fits_matmul_nbits());
     let packed = weight.pack();
     assert_eq!(packed[..8], [0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE]);
     assert_eq!(packed[8..], [0x88; 8]);
@@ -72,9 +72,10 @@ fn rten_multiplies_with_whole_groups_of_signed_4_bit_codes() {
 
 #[test]
 fn parts_of_another_size_are_refused() {
-    assert!(weight(&NIBBLES, 4).check().is_ok());
-    assert_eq!(weight(&NIBBLES[1..], 4).check(), Err("is no matrix 3 × 3 in groups of 2".to_owned()));
-    assert!(QuantizedWeight { scales: vec![1.0], ..weight(&NIBBLES, 4) }.check().is_err());
-    assert!(QuantizedWeight { zero_points: Some(&[0]), ..weight(&NIBBLES, 4) }.check().is_err());
-    assert!(QuantizedWeight { inputs: usize::MAX, ..weight(&NIBBLES, 4) }.check().is_err());
+    assert!(weight(&NIBBLES, 4).check("w").is_ok());
+    let error = weight(&NIBBLES[1..], 4).check("w").unwrap_err();
+    assert_eq!(error.to_string(), "the weight w is no matrix 3 × 3 in groups of 2");
+    assert!(QuantizedWeight { scales: vec![1.0], ..weight(&NIBBLES, 4) }.check("w").is_err());
+    assert!(QuantizedWeight { zero_points: Some(&[0]), ..weight(&NIBBLES, 4) }.check("w").is_err());
+    assert!(QuantizedWeight { inputs: usize::MAX, ..weight(&NIBBLES, 4) }.check("w").is_err());
 }
