@@ -10,6 +10,7 @@
 //! No public type names a type of `ort`, `tract` or another engine, so these can change.
 
 mod backend;
+mod cancellation;
 pub mod contract;
 mod device;
 mod error;
@@ -21,6 +22,7 @@ mod options;
 pub mod trace;
 
 pub use backend::{Backend, Support};
+pub use cancellation::{CancellationGuard, CancellationToken};
 pub use device::{
     CudaOptions, Device, ExecutionProvider, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision,
     ProviderOption, TensorRtOptions, TokenShape,
