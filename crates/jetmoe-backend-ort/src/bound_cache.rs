@@ -12,7 +12,7 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::IoBinding;
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType};
 
-use crate::graph::{Shared, int64_tensor, run_error, sizes, to_array};
+use crate::graph::{Shared, int64_tensor, run_error, run_options, sizes, step_error, to_array};
 
 /// A graph with the bindings of one session.
 #[derive(Debug)]
@@ -52,9 +52,10 @@ impl BoundGraph {
         for name in &others {
             self.binding.bind_output_to_device(name.to_string(), &host)?;
         }
+        let (options, _guard) = run_options(&inputs.cancellation)?;
         let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
-        let mut outputs = session.run_binding(&self.binding)?;
+        let mut outputs = session.run_binding_with_options(&self.binding, &options)?;
         let time = start.elapsed();
         let mut arrays = Vec::new();
         for name in others {
@@ -96,7 +97,7 @@ impl InPlaceGraph for BoundGraph {
     }
 
     fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<DynTensor>]) -> Result<RunOutput> {
-        self.call(inputs, buffers).map_err(run_error)
+        self.call(inputs, buffers).map_err(|error| step_error(error, &inputs.cancellation))
     }
 }
 

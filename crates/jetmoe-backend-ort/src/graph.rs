@@ -14,13 +14,14 @@ use jetmoe_artifact::{
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::{
-    BoxError, Error, GraphSession, LoadOptions, LoadedGraph, Result, StepInputs, TensorMap,
+    BoxError, CancellationGuard, CancellationToken, Error, GraphSession, LoadOptions, LoadedGraph, Result,
+    StepInputs, TensorMap,
 };
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
-use ort::session::{Session, SessionInputValue};
+use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{
     DynValue, PrimitiveTensorElementType, Shape, Tensor, TensorElementType, TensorValueTypeMarker, Value,
 };
@@ -178,7 +179,7 @@ struct OrtSession {
 
 impl GraphSession for OrtSession {
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
-        let (tensors, cache) = self.step(inputs).map_err(run_error)?;
+        let (tensors, cache) = self.step(inputs).map_err(|error| step_error(error, &inputs.cancellation))?;
         self.cache = cache;
         Ok(tensors)
     }
@@ -221,9 +222,10 @@ impl OrtSession {
             Ok((Cow::Owned(input.name.to_string()), value))
         });
         let values = values.collect::<ort::Result<Vec<(Cow<'_, str>, _)>>>()?;
+        let (options, _guard) = run_options(&inputs.cancellation)?;
         let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = Instant::now();
-        let outputs = session.run(values)?;
+        let outputs = session.run_with_options(values, &options)?;
         self.backend_time.set(Some(begun.elapsed()));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
@@ -295,6 +297,29 @@ pub(crate) fn to_array<Type: TensorValueTypeMarker + ?Sized>(
 /// The sizes of an existing tensor, none of which is negative.
 pub(crate) fn sizes(shape: &Shape) -> Vec<usize> {
     shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect()
+}
+
+/// Options of a run that ends when the token is cancelled, as long as the guard lives.
+pub(crate) fn run_options(
+    cancellation: &CancellationToken,
+) -> ort::Result<(Arc<RunOptions>, CancellationGuard)> {
+    let options = Arc::new(RunOptions::new()?);
+    let terminated = options.clone();
+    let guard = cancellation.on_cancel(move || {
+        if let Err(error) = terminated.terminate() {
+            tracing::warn!("ONNX Runtime does not stop a run: {error}");
+        }
+    });
+    Ok((options, guard))
+}
+
+/// The error of a step. ONNX Runtime has no error code for a terminated run, and its message may change.
+pub(crate) fn step_error(error: ort::Error, cancellation: &CancellationToken) -> Error {
+    if cancellation.is_cancelled() {
+        tracing::debug!("cancelled: {error}");
+        return Error::Cancelled { backend: NAME };
+    }
+    run_error(error)
 }
 
 pub(crate) fn run_error(error: ort::Error) -> Error {

@@ -143,12 +143,19 @@ struct RtenSession {
 
 impl GraphSession for RtenSession {
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        let cancelled = || match inputs.cancellation.is_cancelled() {
+            true => Err(BackendError::Cancelled { backend: NAME }),
+            false => Ok(()),
+        };
+        cancelled()?;
         let start = Instant::now();
         let result = catch_panics(|| self.step(inputs));
         if let Some(tracer) = &mut self.tracer {
             tracer.step(start);
         }
         let Outputs { tensors, cache, time } = result.map_err(run_error)?;
+        // rten has no way to stop a run
+        cancelled()?;
         self.cache = cache;
         self.backend_time = Some(time);
         Ok(tensors)

@@ -12,11 +12,14 @@ use jetmoe_artifact::{
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::trace::{StepTracer, Trace};
-use jetmoe_backend::{Error, GraphSession, LoadOptions, LoadedGraph, Result, StepInputs, TensorMap};
+use jetmoe_backend::{
+    CancellationToken, Error, GraphSession, LoadOptions, LoadedGraph, Result, StepInputs, TensorMap,
+};
 use ndarray::ArrayD;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
@@ -208,11 +211,22 @@ impl GraphSession for TractSession {
 }
 
 impl Shared {
-    /// Runs the graph and measures how long that took.
-    pub(crate) fn run(&self, values: TVec<TValue>) -> TractResult<(TVec<TValue>, Duration)> {
+    /// Runs the graph and measures how long that took. Reads the token before every node.
+    pub(crate) fn run(
+        &self,
+        values: TVec<TValue>,
+        cancellation: &CancellationToken,
+    ) -> TractResult<(TVec<TValue>, Duration)> {
         let start = Instant::now();
         let executor = Executor::MultiThread(self.pool.clone());
-        let outputs = multithread_tract_scope(executor, || self.plan.run(values))?;
+        let outputs = multithread_tract_scope(executor, || {
+            self.plan.spawn()?.run_plan_with_eval(values, |context, state, node, operands| {
+                if cancellation.is_cancelled() {
+                    return Err(TractError::new(Cancelled));
+                }
+                eval(context, state, node, operands)
+            })
+        })?;
         Ok((outputs, start.elapsed()))
     }
 }
@@ -230,7 +244,7 @@ impl TractSession {
             InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
         });
         let values = values.collect::<TractResult<TVec<TValue>>>()?;
-        let (outputs, time) = self.shared.run(values)?;
+        let (outputs, time) = self.shared.run(values, &inputs.cancellation)?;
         self.backend_time.set(Some(time));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
@@ -287,8 +301,16 @@ fn clear_upper_registers() {
     }
 }
 
+/// Marks the error of a cancelled run.
+#[derive(Debug, thiserror::Error)]
+#[error("cancelled")]
+struct Cancelled;
+
 pub(crate) fn run_error(source: TractError) -> Error {
-    Error::Run { backend: NAME, source: source.into() }
+    match source.is::<Cancelled>() {
+        true => Error::Cancelled { backend: NAME },
+        false => Error::Run { backend: NAME, source: source.into() },
+    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ fn call(
             }
         });
     }
-    let (outputs, time) = shared.run(values)?;
+    let (outputs, time) = shared.run(values, &inputs.cancellation)?;
     let mut others = Vec::new();
     for (name, value) in shared.outputs.iter().zip(outputs) {
         match buffers.iter_mut().find(|buffer| buffer.present == *name) {

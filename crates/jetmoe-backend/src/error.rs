@@ -32,6 +32,12 @@ pub enum Error {
         /// What it reported.
         source: BoxError,
     },
+    /// The step was cancelled by its [`CancellationToken`](crate::CancellationToken).
+    #[error("{backend} was cancelled")]
+    Cancelled {
+        /// The backend.
+        backend: &'static str,
+    },
     /// A graph has other inputs or outputs than its artifact says.
     #[error("the graph has {problem}, unlike what jetmoe.json and config.json say\n  export again")]
     Contract {

@@ -13,7 +13,7 @@ use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, s};
 
 use crate::contract::past_shape;
-use crate::{GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
+use crate::{CancellationToken, GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
 
 /// The operations that [`InPlaceSession`] requires from a backend.
 pub trait InPlaceGraph: fmt::Debug + Send {
@@ -50,7 +50,7 @@ pub trait InPlaceGraph: fmt::Debug + Send {
     /// Runs the graph, which updates the buffers.
     ///
     /// # Errors
-    /// An error of the backend.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if the call was stopped, or another error of the backend.
     fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Self::Buffer>]) -> Result<RunOutput>;
 }
 
@@ -79,6 +79,8 @@ pub struct PackedInputs {
     pub positions: Array2<i64>,
     /// The value of `logits_to_keep`.
     pub logits_to_keep: i64,
+    /// Stops the call.
+    pub cancellation: CancellationToken,
 }
 
 /// A batch of sequences.
@@ -192,7 +194,8 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
 
         let Some(cache) = &mut self.cache else { return Ok(Vec::new()) };
         let graph = &mut self.graph;
-        let packed = PackedInputs { ids, mask, positions, logits_to_keep };
+        let cancellation = inputs.cancellation.clone();
+        let packed = PackedInputs { ids, mask, positions, logits_to_keep, cancellation };
         let (outputs, time) = if count < cache.batch_size {
             let mut single = cache.copy_of_row(graph, call.rows.start)?;
             let result = graph.run(&packed, &mut single.buffers)?;

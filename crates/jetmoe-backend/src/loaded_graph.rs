@@ -7,7 +7,7 @@ use std::time::Duration;
 use jetmoe_artifact::{OutputName, Signature};
 use ndarray::{Array2, ArrayD};
 
-use crate::Result;
+use crate::{CancellationToken, Result};
 
 /// Output tensors by name.
 pub type TensorMap = BTreeMap<OutputName, ArrayD<f32>>;
@@ -40,8 +40,22 @@ pub trait LoadedGraph: fmt::Debug + Send + Sync {
 pub trait GraphSession: fmt::Debug + Send {
     /// Runs the graph once and appends to the cache. Returns every output except the cache.
     ///
+    /// A backend reads [`StepInputs::cancellation`] before it begins, and while it computes as often as its engine allows:
+    ///
+    /// | backend | stops |
+    /// | --- | --- |
+    /// | ONNX Runtime | after the running node of the graph |
+    /// | tract | after the running node of the graph |
+    /// | rten | after the whole step, whose results are dropped: it has no way to stop a run |
+    /// | Candle reference | after the running layer |
+    ///
+    /// A node is one operator. The largest one of a native graph computes the experts of one layer, the largest one of the
+    /// other graphs multiplies with one weight. The work of a node grows with the number of new tokens, so shorter steps
+    /// stop sooner.
+    ///
     /// # Errors
-    /// An error of the backend. The cache is then unchanged.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if the token was cancelled before the step was complete, or another
+    /// error of the backend. The cache is then unchanged.
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap>;
 
     /// How long the last [`GraphSession::run`] took in the engine itself, without preparing inputs and copying outputs.
@@ -66,7 +80,7 @@ pub trait GraphSession: fmt::Debug + Send {
 }
 
 /// Inputs of one step, already checked: rectangular, ids inside the vocabulary, positions inside the model's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StepInputs {
     /// `[batch, new tokens]`
     pub input_ids: Array2<i64>,
@@ -76,6 +90,8 @@ pub struct StepInputs {
     pub position_ids: Array2<i64>,
     /// Which next-token logits will be read.
     pub logits: LogitsToKeep,
+    /// Stops the step.
+    pub cancellation: CancellationToken,
 }
 
 /// Which next-token logits of a step will be read. A backend may compute all of them anyway, so callers count columns from

@@ -155,6 +155,7 @@ impl GraphSession for ReferenceSession {
     fn run(&mut self, inputs: &StepInputs) -> BackendResult<TensorMap> {
         let row_major = |array: &ndarray::Array2<i64>| array.iter().copied().collect::<Vec<_>>();
         let input_ids = row_major(&inputs.input_ids);
+        let cancellation = &inputs.cancellation;
         let inputs = Inputs {
             input_ids: &input_ids,
             attention_mask: &row_major(&inputs.attention_mask),
@@ -164,7 +165,11 @@ impl GraphSession for ReferenceSession {
         };
         // a task without a cache sees each batch alone
         let mut cache = if self.task.has_cache() { self.cache.clone() } else { Cache::new() };
-        let outputs = self.reference.forward(&inputs, &mut cache).map_err(failed)?;
+        let outputs = self.reference.forward_until(&inputs, &mut cache, || cancellation.is_cancelled());
+        let outputs = outputs.map_err(|error| match error {
+            jetmoe_reference::Error::Stopped { .. } => BackendError::Cancelled { backend: NAME },
+            error => failed(error),
+        })?;
         let mut tensors = TensorMap::new();
         let mut put = |name, tensor: &candle_core::Tensor| -> BackendResult<()> {
             tensors.insert(name, array(tensor)?);

@@ -26,6 +26,12 @@ pub enum Error {
         /// What Candle reported, with the shapes.
         source: candle_core::Error,
     },
+    /// The caller stopped the call, see [`Reference::forward_until`](crate::Reference::forward_until).
+    #[error("the reference was stopped before layer {layer}")]
+    Stopped {
+        /// The first layer that was not computed.
+        layer: usize,
+    },
     /// The batch is empty.
     #[error(
         "a batch of {batch_size} sequences of {sequence_length} tokens is empty; give at least one token"

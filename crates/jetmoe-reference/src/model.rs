@@ -85,6 +85,19 @@ impl Reference {
     /// # Errors
     /// Inputs that do not match the model, each other or the cache. The cache is then unchanged.
     pub fn forward(&self, inputs: &Inputs<'_>, cache: &mut Cache) -> Result<Outputs> {
+        self.forward_until(inputs, cache, || false)
+    }
+
+    /// As [`Reference::forward`], unless `stop`, which is called before each layer, returns true.
+    ///
+    /// # Errors
+    /// As [`Reference::forward`], and [`Error::Stopped`]. The cache is then unchanged.
+    pub fn forward_until(
+        &self,
+        inputs: &Inputs<'_>,
+        cache: &mut Cache,
+        stop: impl Fn() -> bool,
+    ) -> Result<Outputs> {
         let cached = cache.len();
         inputs.check(&self.config, cached)?;
         cache.check(&self.config, inputs.batch_size)?;
@@ -105,6 +118,9 @@ impl Reference {
         let mut mlp_router_logits = Vec::new();
         let mut layer_caches = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
+            if stop() {
+                return Err(Error::Stopped { layer: index });
+            }
             let output = layer
                 .forward(&x, &rotation, &bias, cache.layers().get(index), &mut ActivationHook::none())
                 .map_err(Error::at(format!("layer {index}")))?;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
+
 use candle_core::{D, Tensor};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Error, Inputs, Outputs, Reference};
@@ -96,6 +98,31 @@ fn a_token_does_not_see_what_follows_it() {
     let after =
         |states: &Tensor| states.narrow(1, 5, 3).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_ne!(after(&left), after(&right));
+}
+
+#[test]
+fn a_call_that_is_stopped_between_layers_leaves_the_cache_as_it_was() {
+    let reference = load("tiny");
+    let layers = reference.config().num_hidden_layers;
+    let mut cache = Cache::new();
+    read(&reference, &TEXT[..3], &mut cache);
+    let inputs = Inputs {
+        input_ids: &[42, 43],
+        attention_mask: &[1; 5],
+        position_ids: &[3, 4],
+        batch_size: 1,
+        sequence_length: 2,
+    };
+    for allowed in 0..layers {
+        let asked = Cell::new(0);
+        let stop = || asked.replace(asked.get() + 1) == allowed;
+        let error = reference.forward_until(&inputs, &mut cache, stop).unwrap_err();
+        assert!(matches!(error, Error::Stopped { layer } if layer == allowed), "{error}");
+        assert_eq!(cache.len(), 3);
+    }
+    let continued = read(&reference, &TEXT[3..], &mut cache).last_hidden_state;
+    let whole = read(&reference, &TEXT, &mut Cache::new()).last_hidden_state;
+    assert_same(&continued, &whole.narrow(1, 3, 5).unwrap());
 }
 
 /// The error for invalid inputs after three tokens; the cache must be unchanged.

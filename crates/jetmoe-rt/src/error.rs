@@ -82,6 +82,9 @@ pub enum Error {
         /// Which logits, and what is wrong with them.
         problem: String,
     },
+    /// The step was cancelled by the session's [`CancellationToken`](crate::CancellationToken).
+    #[error("the step was cancelled")]
+    Cancelled,
     /// A prompt holds no token.
     #[error("prompt {index} is empty; give at least one token")]
     EmptyPrompt {

@@ -37,9 +37,10 @@ pub use generation::{
 };
 pub use graph_choice::choose_graph;
 pub use jetmoe_backend::{
-    Backend, BoxError, CudaOptions, Device, Error as BackendError, ExecutionProvider, GraphSession,
-    LoadOptions, LoadedGraph, LogitsToKeep, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision,
-    ProviderOption, StepInputs, Support, TensorMap, TensorRtOptions, TokenShape, available_memory,
+    Backend, BoxError, CancellationGuard, CancellationToken, CudaOptions, Device, Error as BackendError,
+    ExecutionProvider, GraphSession, LoadOptions, LoadedGraph, LogitsToKeep, OpenVinoDevice, OpenVinoOptions,
+    OpenVinoPrecision, ProviderOption, StepInputs, Support, TensorMap, TensorRtOptions, TokenShape,
+    available_memory,
 };
 #[cfg(feature = "ort")]
 pub use jetmoe_backend_ort::{

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jetmoe_artifact::OutputName;
-use jetmoe_backend::{GraphSession, LogitsToKeep, StepInputs, TensorMap};
+use jetmoe_backend::{CancellationToken, GraphSession, LogitsToKeep, StepInputs, TensorMap};
 use jetmoe_checkpoint::ModelConfig;
 use ndarray::{
     Array2, ArrayD, ArrayView, ArrayView1, ArrayView2, ArrayView3, Axis, Dimension, concatenate, s,
@@ -21,19 +21,27 @@ pub struct Session {
     has_cache: bool,
     /// `[batch, tokens so far]`
     mask: Option<Array2<bool>>,
+    /// Stops steps.
+    cancellation: CancellationToken,
 }
 
 impl Session {
     pub(crate) fn new(graph: Box<dyn GraphSession>, config: ModelConfig, has_cache: bool) -> Self {
-        Session { graph, config, has_cache, mask: None }
+        Session { graph, config, has_cache, mask: None, cancellation: CancellationToken::new() }
+    }
+
+    /// Sets the token that stops the following steps. A step reads it before it begins, and while it computes as often as
+    /// the backend can, see [`GraphSession::run`]; [`Session::prefill`] also reads it between chunks.
+    pub fn set_cancellation(&mut self, token: CancellationToken) {
+        self.cancellation = token;
     }
 
     /// Runs the model over new tokens of every sequence and appends them to the cache. A task without a cache sees only
     /// the tokens of this step.
     ///
     /// # Errors
-    /// [`Error::TokenOutOfRange`], [`Error::TooLong`], [`Error::Shape`] for another batch size than before, or
-    /// an error of the backend. The session is then unchanged.
+    /// [`Error::TokenOutOfRange`], [`Error::TooLong`], [`Error::Shape`] for another batch size than before,
+    /// [`Error::Cancelled`], or an error of the backend. The session is then unchanged.
     pub fn step(&mut self, tokens: &TokenBatch) -> Result<StepOutput> {
         let mask = self.mask_with(tokens)?;
         self.run(tokens, 0..tokens.sequence_length(), &mask, LogitsToKeep::All)
@@ -147,6 +155,9 @@ impl Session {
         mask: &Array2<bool>,
         logits: LogitsToKeep,
     ) -> Result<StepOutput> {
+        if self.cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let before = mask.ncols() - tokens.sequence_length();
         let mask = mask.slice(s![.., ..before + columns.end]);
         let tensors = self.graph.run(&StepInputs {
@@ -154,6 +165,11 @@ impl Session {
             attention_mask: mask.mapv(i64::from),
             position_ids: positions(mask).slice(s![.., before + columns.start..]).to_owned(),
             logits,
+            cancellation: self.cancellation.clone(),
+        });
+        let tensors = tensors.map_err(|error| match error {
+            jetmoe_backend::Error::Cancelled { .. } => Error::Cancelled,
+            error => Error::Backend(error),
         })?;
         self.mask = Some(mask.to_owned());
         Ok(StepOutput { tensors })

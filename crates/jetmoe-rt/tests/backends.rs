@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{Artifact, OutputName};
 use jetmoe_rt::{
-    BACKEND_NAMES, Backend, BackendError, Error, GraphSession, LoadOptions, LogitsToKeep, Model, StepInputs,
-    TensorMap, TokenBatch, backend, backends,
+    BACKEND_NAMES, Backend, BackendError, CancellationToken, Error, GraphSession, LoadOptions, LogitsToKeep,
+    Model, StepInputs, TensorMap, TokenBatch, backend, backends,
 };
 use ndarray::{Array2, ArrayD, array, s};
 
@@ -154,6 +154,7 @@ fn inputs(input_ids: Array2<i64>, past: usize) -> StepInputs {
         position_ids: Array2::from_shape_fn((batch, tokens), |(_, token)| (past + token) as i64),
         input_ids,
         logits: LogitsToKeep::All,
+        cancellation: CancellationToken::new(),
     }
 }
 

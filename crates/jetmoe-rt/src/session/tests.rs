@@ -54,6 +54,33 @@ fn a_chunk_that_fails_takes_those_before_it_along() {
 }
 
 #[test]
+fn a_prompt_is_cancelled_between_its_chunks() {
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    let model = FakeModel::new(move |seen| {
+        // during the second chunk
+        if seen == [5, 6, 7] {
+            cancelled.cancel();
+        }
+        fake::hashed(seen, 50)
+    });
+    let steps = Arc::clone(&model.steps);
+    let mut session = model.load().session().unwrap();
+    session.step(&left_padded(&[&[1, 2]])).unwrap();
+    session.truncate(0).unwrap();
+    session.set_cancellation(token);
+    let error = session.prefill(&left_padded(&[PROMPTS[0]]), 2).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
+    assert_eq!((session.past_length(), steps.load(Ordering::Relaxed)), (0, 3));
+    let error = session.step(&left_padded(&[PROMPTS[0]])).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
+
+    session.set_cancellation(CancellationToken::new());
+    let output = session.prefill(&left_padded(&[PROMPTS[0]]), 2).unwrap();
+    assert_eq!(output.last_logits(0).unwrap().to_vec(), fake::hashed(PROMPTS[0], 50));
+}
+
+#[test]
 fn a_chunk_of_no_token_is_refused() {
     let mut session = hashed().load().session().unwrap();
     let error = session.prefill(&left_padded(&PROMPTS), 0).unwrap_err();
