@@ -1,5 +1,5 @@
-//! ONNX Runtime's contrib operators of graphs with an in-place cache, for tract: `com.microsoft.GroupQueryAttention` and
-//! `com.microsoft.RotaryEmbedding`, in float32 and in the form that `jetmoe-graph` writes.
+//! ONNX Runtime's contrib operators of graphs with an in-place cache, for tract: `com.microsoft.GroupQueryAttention`, whose
+//! cache is not an operand here, and `com.microsoft.RotaryEmbedding`, in float32 and in the form that `jetmoe-graph` writes.
 
 use jetmoe_kernels::exp;
 use multiversion::multiversion;
@@ -11,14 +11,22 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
+use crate::shared_cache::StepCache;
 use crate::threads::on_step_threads;
+
+/// Name of `GroupQueryAttention` in rewritten graphs: without the operands and results of the cache.
+pub(crate) const CACHED_ATTENTION: &str = "JetMoeCachedAttention";
+
+/// Attribute of [`CACHED_ATTENTION`]: the layer whose cache it updates.
+pub(crate) const LAYER: &str = "layer";
 
 /// Registers both operators.
 pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
-    register.insert("GroupQueryAttention", |_, node| {
+    register.insert(CACHED_ATTENTION, |_, node| {
         let size = |name: &str| Ok::<usize, TractError>(usize::try_from(node.get_attr::<i64>(name)?)?);
         let scale: f32 = node.get_attr("scale")?;
-        let operator = GroupQueryAttention {
+        let operator = CachedAttention {
+            layer: size(LAYER)?,
             heads: size("num_heads")?,
             kv_heads: size("kv_num_heads")?,
             scale_bits: scale.to_bits(),
@@ -40,9 +48,11 @@ fn rotary(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn Infe
     Ok((expand(RotaryEmbedding), Vec::new()))
 }
 
-/// Causal attention of groups of query heads that share a key head. The new keys and values are written into the cache.
+/// Causal attention of groups of query heads that share a key head. The new keys and values are written into the cache,
+/// behind the cached ones.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct GroupQueryAttention {
+struct CachedAttention {
+    layer: usize,
     heads: usize,
     kv_heads: usize,
     scale_bits: u32,
@@ -51,16 +61,13 @@ struct GroupQueryAttention {
 /// The data of a key head: results of its queries, its keys and its values.
 type HeadParts<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
 
-/// Operands of the operator.
-const OPERANDS: usize = 7;
+/// Operands of the operator: queries, keys and values of the new tokens, place of each sequence's last token, and the largest
+/// number of tokens.
+const OPERANDS: usize = 5;
 
-impl Expansion for GroupQueryAttention {
+impl Expansion for CachedAttention {
     fn name(&self) -> StaticName {
-        "GroupQueryAttention".into()
-    }
-
-    fn nboutputs(&self) -> TractResult<usize> {
-        Ok(3)
+        CACHED_ATTENTION.into()
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
@@ -70,12 +77,9 @@ impl Expansion for GroupQueryAttention {
         products: &'p [TensorProxy],
     ) -> InferenceResult {
         check_input_arity(operands, OPERANDS)?;
-        check_output_arity(products, 3)?;
-        for (product, operand) in [(0, 0), (1, 3), (2, 4)] {
-            solver.equals(&products[product].datum_type, &operands[operand].datum_type)?;
-            solver.equals(&products[product].shape, &operands[operand].shape)?;
-        }
-        Ok(())
+        check_output_arity(products, 1)?;
+        solver.equals(&products[0].datum_type, &operands[0].datum_type)?;
+        solver.equals(&products[0].shape, &operands[0].shape)
     }
 
     fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
@@ -83,34 +87,42 @@ impl Expansion for GroupQueryAttention {
     }
 }
 
-impl Op for GroupQueryAttention {
+impl Op for CachedAttention {
     fn name(&self) -> StaticName {
-        "GroupQueryAttention".into()
+        CACHED_ATTENTION.into()
     }
 
     op_as_typed_op!();
 }
 
-impl EvalOp for GroupQueryAttention {
-    op_out_of_plan!();
+impl EvalOp for CachedAttention {
+    not_out_of_plan!();
 
-    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let Ok([queries, keys, values, past_key, past_value, last_places, _longest]) =
+    fn eval(&self, context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Ok([queries, keys, values, last_places, _longest]) =
             <[TValue; OPERANDS]>::try_from(operands.into_vec())
         else {
-            bail!("GroupQueryAttention takes {OPERANDS} operands")
+            bail!("{CACHED_ATTENTION} takes {OPERANDS} operands")
         };
-        // there is no other reference, so this copies nothing
-        let (mut present_key, mut present_value) = (past_key.into_tensor(), past_value.into_tensor());
+        let (key_buffer, value_buffer) = StepCache::layer(context, self.layer)?;
+        let (mut key_buffer, mut value_buffer) = (key_buffer.lock(), value_buffer.lock());
         let [batch, sequence, width] = *queries.shape() else { bail!("queries are {:?}", queries.shape()) };
-        let [_, kv_heads, capacity, channels] = *present_key.shape() else {
-            bail!("a cache is {:?}", present_key.shape())
+        let [rows, kv_heads, capacity, channels] = *key_buffer.shape() else {
+            bail!("a cache is {:?}", key_buffer.shape())
         };
+        let new_shape = [batch, sequence, kv_heads * channels];
         ensure!(
-            kv_heads == self.kv_heads && width == self.heads * channels,
-            "queries {:?} do not fit a cache {:?}",
+            rows == batch
+                && kv_heads == self.kv_heads
+                && width == self.heads * channels
+                && keys.shape() == new_shape
+                && values.shape() == new_shape
+                && value_buffer.shape() == key_buffer.shape(),
+            "queries {:?}, keys {:?} and values {:?} do not fit a cache {:?}",
             queries.shape(),
-            present_key.shape()
+            keys.shape(),
+            values.shape(),
+            key_buffer.shape()
         );
         let mut result = Tensor::zero::<f32>(queries.shape())?;
         {
@@ -127,8 +139,8 @@ impl EvalOp for GroupQueryAttention {
                 "{totals:?} tokens in a cache for {capacity}"
             );
             ensure!(totals.len() == batch && !totals.contains(&0), "{totals:?} tokens of {batch} sequences");
-            let mut key_cache = present_key.try_as_plain_ram_mut()?;
-            let mut value_cache = present_value.try_as_plain_ram_mut()?;
+            let mut key_cache = key_buffer.try_as_plain_ram_mut()?;
+            let mut value_cache = value_buffer.try_as_plain_ram_mut()?;
             let (key_cache, value_cache) =
                 (key_cache.as_slice_mut::<f32>()?, value_cache.as_slice_mut::<f32>()?);
             let mut output = result.try_as_plain_ram_mut()?;
@@ -184,23 +196,23 @@ impl EvalOp for GroupQueryAttention {
                 output[to..to + group * channels].copy_from_slice(part);
             }
         }
-        Ok(tvec![result.into_tvalue(), present_key.into_tvalue(), present_value.into_tvalue()])
+        Ok(tvec![result.into_tvalue()])
     }
 }
 
-impl GroupQueryAttention {
+impl CachedAttention {
     fn scale(&self) -> f32 {
         f32::from_bits(self.scale_bits)
     }
 }
 
-impl TypedOp for GroupQueryAttention {
+impl TypedOp for CachedAttention {
     as_op!();
 
     fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        ensure!(operands.len() == OPERANDS, "GroupQueryAttention takes {OPERANDS} operands");
+        ensure!(operands.len() == OPERANDS, "{CACHED_ATTENTION} takes {OPERANDS} operands");
         ensure!(operands[0].datum_type == f32::datum_type(), "attends in float32 only");
-        Ok(tvec![operands[0].without_value(), operands[3].without_value(), operands[4].without_value()])
+        Ok(tvec![operands[0].without_value()])
     }
 }
 

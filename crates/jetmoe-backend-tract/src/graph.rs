@@ -23,7 +23,7 @@ use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
-use crate::moved_cache::MovedCacheGraph;
+use crate::shared_cache::{self, SharedCacheGraph, StepCache};
 use crate::{NAME, VERSION, attention, custom_ops, logits_to_keep, product, quantized};
 
 /// A graph in tract.
@@ -39,9 +39,9 @@ pub(crate) struct TractGraph {
 pub(crate) struct Shared {
     plan: Arc<TypedRunnableModel>,
     pub(crate) signature: Signature,
-    /// The inputs in the graph's order.
+    /// The inputs in the order of tract's graph, which has no cache that is updated in place.
     pub(crate) inputs: Vec<InputSpec>,
-    /// Names of the outputs in the graph's order.
+    /// Names of the outputs in the order of tract's graph.
     pub(crate) outputs: Vec<OutputName>,
     /// The threads that share the products.
     pool: Arc<ThreadPool>,
@@ -81,7 +81,7 @@ impl LoadedGraph for TractGraph {
                 Ok(Box::new(TractSession { shared, cache, backend_time, tracer }))
             }
             CacheUpdate::InPlace => {
-                let graph = MovedCacheGraph { shared, tracer };
+                let graph = SharedCacheGraph { shared, tracer };
                 Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
             }
         }
@@ -118,11 +118,16 @@ fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) 
     // Compare with the signature.
     let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
-    let outputs = check_names(&signature, &inputs, &outputs)?;
+    let mut outputs = check_names(&signature, &inputs, &outputs)?;
+    if signature.cache_update == CacheUpdate::InPlace {
+        shared_cache::detach(graph, &signature)?;
+        outputs.retain(|name| !name.is_cache());
+    }
     // tract treats the default of an optional input as a constant
     graph.initializer.retain(|tensor| !inputs.contains(&tensor.name));
     let known = || signature.inputs.iter().chain(&signature.optional_inputs);
-    let inputs = inputs.iter().filter_map(|name| known().find(|spec| spec.name.to_string() == *name));
+    let inputs =
+        graph.input.iter().filter_map(|input| known().find(|spec| spec.name.to_string() == input.name));
     let inputs: Vec<InputSpec> = inputs.cloned().collect();
     // Parse, give the inputs symbolic shapes, and type the model.
     let folder = path.parent().and_then(Path::to_str);
@@ -211,16 +216,22 @@ impl GraphSession for TractSession {
 }
 
 impl Shared {
-    /// Runs the graph and measures how long that took. Reads the token before every node.
+    /// Runs the graph and measures how long that took. Reads the token before every node. `cache` is for graphs that update
+    /// it in place.
     pub(crate) fn run(
         &self,
         values: TVec<TValue>,
+        cache: Option<StepCache>,
         cancellation: &CancellationToken,
     ) -> TractResult<(TVec<TValue>, Duration)> {
         let start = Instant::now();
         let executor = Executor::MultiThread(self.pool.clone());
         let outputs = multithread_tract_scope(executor, || {
-            self.plan.spawn()?.run_plan_with_eval(values, |context, state, node, operands| {
+            let mut state = self.plan.spawn()?;
+            if let Some(cache) = cache {
+                state.turn_state.shared.insert(cache);
+            }
+            state.run_plan_with_eval(values, |context, state, node, operands| {
                 if cancellation.is_cancelled() {
                     return Err(TractError::new(Cancelled));
                 }
@@ -244,7 +255,7 @@ impl TractSession {
             InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
         });
         let values = values.collect::<TractResult<TVec<TValue>>>()?;
-        let (outputs, time) = self.shared.run(values, &inputs.cancellation)?;
+        let (outputs, time) = self.shared.run(values, None, &inputs.cancellation)?;
         self.backend_time.set(Some(time));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();

@@ -7,9 +7,9 @@ mod custom_ops;
 mod graph;
 mod kernel;
 mod logits_to_keep;
-mod moved_cache;
 mod product;
 mod quantized;
+mod shared_cache;
 mod threads;
 
 use std::sync::Arc;

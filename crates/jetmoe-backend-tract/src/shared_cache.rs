@@ -1,0 +1,156 @@
+//! A cache that tract updates in place. The buffers belong to the session; for the time of a step the attention operators
+//! reach them through the resources of tract's run, so an error or a panic inside of the graph cannot lose them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
+use jetmoe_backend::Result;
+use jetmoe_backend::kv_cache::{CacheBuffer, InPlaceGraph, PackedInputs, RunOutput, copy_row};
+use jetmoe_backend::trace::StepTracer;
+use ndarray::ArrayD;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::{AttributeProto, GraphProto};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+
+use crate::attention::{CACHED_ATTENTION, LAYER};
+use crate::graph::{Shared, catch_panics, run_error, to_array, traced};
+
+/// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedBuffer(Arc<Mutex<Tensor>>);
+
+impl SharedBuffer {
+    /// The tensor. A step writes only behind the cached tokens, so one that a panic interrupted is as good as before.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Tensor> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The cache of the running step, as its operators find it.
+#[derive(Debug)]
+pub(crate) struct StepCache(HashMap<InputName, SharedBuffer>);
+
+impl StepCache {
+    /// Keys and values of a layer.
+    pub(crate) fn layer<'a>(
+        context: &EvalContext<'a>,
+        layer: usize,
+    ) -> TractResult<(&'a SharedBuffer, &'a SharedBuffer)> {
+        let cache = context.shared.and_then(|shared| shared.get::<StepCache>());
+        let buffer = |name| cache.and_then(|StepCache(buffers)| buffers.get(&name));
+        buffer(InputName::PastKey(layer))
+            .zip(buffer(InputName::PastValue(layer)))
+            .with_context(|| format!("the step has no cache of layer {layer}"))
+    }
+}
+
+/// Takes the cache out of a graph: removes it from inputs and outputs, and turns the operators that read and write it into
+/// [`CACHED_ATTENTION`] with the number of their layer.
+pub(crate) fn detach(graph: &mut GraphProto, signature: &Signature) -> TractResult<()> {
+    let mut cache = Vec::new();
+    for input in &signature.inputs {
+        if let InputName::PastKey(layer) = input.name {
+            let (past_key, past_value) = (input.name.to_string(), InputName::PastValue(layer).to_string());
+            let node = graph.node.iter_mut().find(|node| node.input.contains(&past_key));
+            let node = node.with_context(|| format!("nothing reads {past_key}"))?;
+            let present = [OutputName::PresentKey(layer), OutputName::PresentValue(layer)];
+            let present = present.map(|name| name.to_string());
+            ensure!(
+                node.op_type == "GroupQueryAttention"
+                    && node.input.get(3..5) == Some(&[past_key.clone(), past_value.clone()])
+                    && node.output.get(1..3) == Some(&present),
+                "{} does not update the cache of layer {layer} in place",
+                node.op_type
+            );
+            node.op_type = CACHED_ATTENTION.to_owned();
+            node.input.drain(3..5);
+            node.output.truncate(1);
+            node.attribute.push(AttributeProto {
+                name: LAYER.to_owned(),
+                i: i64::try_from(layer)?,
+                r#type: AttributeType::Int as i32,
+                ..AttributeProto::default()
+            });
+            cache.extend([past_key, past_value]);
+            cache.extend(present);
+        }
+    }
+    graph.input.retain(|input| !cache.contains(&input.name));
+    graph.output.retain(|output| !cache.contains(&output.name));
+    let mut operands = graph.node.iter().flat_map(|node| &node.input);
+    if let Some(operand) = operands.find(|operand| cache.contains(operand)) {
+        bail!("{operand} is read by another operator than attention");
+    }
+    Ok(())
+}
+
+/// A graph with the trace of one session.
+#[derive(Debug)]
+pub(crate) struct SharedCacheGraph {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tracer: Option<StepTracer>,
+}
+
+/// Runs the graph over buffers that it updates.
+fn call(
+    shared: &Shared,
+    inputs: &PackedInputs,
+    buffers: &[CacheBuffer<SharedBuffer>],
+) -> TractResult<RunOutput> {
+    let values = shared.inputs.iter().map(|input| match input.name {
+        InputName::InputIds => Ok(inputs.ids.clone().into_tvalue()),
+        InputName::AttentionMask => Ok(inputs.mask.clone().into_tvalue()),
+        InputName::PositionIds => Ok(inputs.positions.clone().into_tvalue()),
+        InputName::LogitsToKeep => Ok(tensor1(&[inputs.logits_to_keep]).into_tvalue()),
+        InputName::PastKey(_) | InputName::PastValue(_) => bail!("{} is still an input", input.name),
+    });
+    let values = values.collect::<TractResult<TVec<TValue>>>()?;
+    let cache = buffers.iter().map(|cached| (cached.past, cached.buffer.clone())).collect();
+    let (outputs, time) = shared.run(values, Some(StepCache(cache)), &inputs.cancellation)?;
+    let outputs = shared.outputs.iter().zip(outputs);
+    let outputs = outputs.map(|(name, value)| Ok((*name, to_array(value.into_tensor())?)));
+    Ok((outputs.collect::<TractResult<_>>()?, time))
+}
+
+impl InPlaceGraph for SharedCacheGraph {
+    type Buffer = SharedBuffer;
+
+    fn signature(&self) -> &Signature {
+        &self.shared.signature
+    }
+
+    fn allocate(&self, _element: ElementType, shape: &[usize]) -> Result<SharedBuffer> {
+        // graphs in float16 have no in-place cache in tract
+        let tensor = catch_panics(|| Tensor::zero::<f32>(shape)).map_err(run_error)?;
+        Ok(SharedBuffer(Arc::new(Mutex::new(tensor))))
+    }
+
+    fn read(&self, buffer: &SharedBuffer) -> Result<ArrayD<f32>> {
+        catch_panics(|| to_array(buffer.lock().clone())).map_err(run_error)
+    }
+
+    fn copy_row(
+        &self,
+        (to, to_row): (&mut SharedBuffer, usize),
+        (from, from_row): (&SharedBuffer, usize),
+        tokens: usize,
+    ) -> Result<()> {
+        let copied = catch_panics(|| {
+            let (mut to, from) = (to.lock(), from.lock());
+            let (to_shape, from_shape) = (to.shape().to_vec(), from.shape().to_vec());
+            let mut target = to.try_as_plain_ram_mut()?;
+            let source = from.try_as_plain_ram()?;
+            let (target, source) = (target.as_slice_mut::<f32>()?, source.as_slice::<f32>()?);
+            copy_row((target, &to_shape, to_row), (source, &from_shape, from_row), tokens);
+            Ok(())
+        });
+        copied.map_err(run_error)
+    }
+
+    fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<SharedBuffer>]) -> Result<RunOutput> {
+        let SharedCacheGraph { shared, tracer } = self;
+        traced(tracer, || call(shared, inputs, buffers))
+    }
+}
