@@ -32,6 +32,16 @@ pub enum Error {
         /// What it reported.
         source: BoxError,
     },
+    /// The inputs of a step do not continue the cache.
+    #[error("a step of {rows} sequences after {cached:?} tokens does not continue a cache of {cache:?}")]
+    Continuation {
+        /// Sequences of the step.
+        rows: usize,
+        /// Tokens of each before the step by the attention mask; `None` if the mask has fewer columns than the step has tokens.
+        cached: Option<usize>,
+        /// Sequences and tokens of the cache.
+        cache: [usize; 2],
+    },
     /// The step was cancelled by its [`CancellationToken`](crate::CancellationToken).
     #[error("{backend} was cancelled")]
     Cancelled {

@@ -13,7 +13,7 @@ use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, s};
 
 use crate::contract::past_shape;
-use crate::{CancellationToken, GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
+use crate::{CancellationToken, Error, GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
 
 /// The operations that [`InPlaceSession`] requires from a backend.
 pub trait InPlaceGraph: fmt::Debug + Send {
@@ -50,7 +50,8 @@ pub trait InPlaceGraph: fmt::Debug + Send {
     /// Runs the graph, which updates the buffers.
     ///
     /// # Errors
-    /// [`Error::Cancelled`](crate::Error::Cancelled) if the call was stopped, or another error of the backend.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if the call was stopped, or another error of the backend. The buffers
+    /// are still there, and changed only behind the cached tokens.
     fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Self::Buffer>]) -> Result<RunOutput>;
 }
 
@@ -136,6 +137,7 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
     }
 
     fn step(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
+        self.check_continuation(inputs)?;
         let rows = new_tokens_per_row(inputs);
         let needed = rows.iter().map(|row| row.cached + row.columns.len().max(1)).max().unwrap_or(1);
         self.reserve(rows.len(), needed)?;
@@ -163,6 +165,20 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
             }
         }
         Ok(results)
+    }
+
+    /// Rejects a step that would overwrite a cache of another batch, or attend to tokens that the cache does not have.
+    fn check_continuation(&self, inputs: &StepInputs) -> Result<()> {
+        let (rows, new) = inputs.input_ids.dim();
+        let cached = inputs.attention_mask.ncols().checked_sub(new);
+        let is_batch = self.mask.ncols() == 0 || self.mask.nrows() == rows;
+        let is_rectangular =
+            inputs.attention_mask.nrows() == rows && inputs.position_ids.dim() == (rows, new);
+        if is_batch && is_rectangular && cached == Some(self.mask.ncols()) {
+            return Ok(());
+        }
+        let (sequences, tokens) = self.mask.dim();
+        Err(Error::Continuation { rows, cached, cache: [sequences, tokens] })
     }
 
     /// Runs the graph for some of the sequences. The outputs are those of the gathered tokens, `[rows, new_tokens, ...]`, or
