@@ -80,9 +80,9 @@ impl Case {
         })
     }
 
-    /// The case exported, with a change to every graph file.
-    pub(crate) fn export_with_changed_graphs(&self, change: fn(&Artifact)) -> Arc<Export> {
-        EXPORTS.get(format!("{} with changed graphs", self.name), || Export {
+    /// The case exported, with a change to every graph file. `what` names the change.
+    pub(crate) fn export_with_changed_graphs(&self, what: &str, change: fn(&Artifact)) -> Arc<Export> {
+        EXPORTS.get(format!("{} with {what} in its graphs", self.name), || Export {
             after_export: Some(change),
             ..Export::new(self.checkpoint(), None)
         })

@@ -24,6 +24,7 @@
 mod calibration;
 mod closeness;
 mod configurations;
+mod failures;
 mod fixtures;
 mod generation;
 mod golden;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     for subject in Subject::all() {
         golden::add_tests(&mut suite, subject);
         sessions::add_tests(&mut suite, subject);
+        failures::add_tests(&mut suite, subject);
         generation::add_tests(&mut suite, subject);
         quality::add_tests(&mut suite, subject);
         sparsity::add_tests(&mut suite, subject);

@@ -163,7 +163,7 @@ fn another_greedy_token_is_named_with_its_place(subject: Subject) {
 /// cannot express the mistake, so the number is changed in the graph.
 fn the_configured_epsilon_in_the_norms_of_the_layers_is_found(subject: Subject) {
     for case in ["tiny", "odd", "jetmoe-mini"].map(Case::named) {
-        let changed = case.export_with_changed_graphs(change_epsilon);
+        let changed = case.export_with_changed_graphs("another epsilon", change_epsilon);
         let expectation = case.export().expectation(subject, case.golden());
         let comparison = subject.compare(&changed.load(subject), &expectation);
         assert!(!comparison.passed, "{comparison:#?}");
