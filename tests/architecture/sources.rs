@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::workspace::{Source, TESTING, packages, product_files, rust_files};
+use crate::workspace::{Source, TESTING, packages, product_files, rust_files, source_files};
 
 const CHECKPOINT_NAMES: &str = "crates/jetmoe-checkpoint/src/names.rs";
 const ARTIFACT_NAMES: &str = "crates/jetmoe-artifact/src/names.rs";
@@ -127,8 +127,21 @@ fn spells(line: &str, path: &str) -> bool {
     })
 }
 
+/// onnxruntime reads the variable that disables its telemetry when it is imported.
 #[test]
-fn unsafe_code_is_in_twelve_files() {
+fn python_disables_telemetry_before_it_imports_onnxruntime() {
+    let files = ["crates", "tests"].into_iter().flat_map(|folder| source_files(folder, "py"));
+    let imports: Vec<_> = files.filter(|file| file.text.contains("import onnxruntime")).collect();
+    assert!(imports.len() >= 6, "the Python files are not found");
+    for Source { path, text } in imports {
+        let before = text.split("import onnxruntime").next().unwrap();
+        let disables = ["import telemetry", "environ.setdefault(\"ORT_DISABLE_TELEMETRY\", \"1\")"];
+        assert!(disables.iter().any(|line| before.contains(line)), "{path}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_thirteen_files() {
     let files = product_files();
     let holds = files.iter().filter(|file| file.code().contains("unsafe {"));
     let holds: BTreeSet<&str> = holds.map(|file| file.path.as_str()).collect();
@@ -141,6 +154,7 @@ fn unsafe_code_is_in_twelve_files() {
         "crates/jetmoe-kernels/src/matmul/avx512vnni.rs",
         "crates/jetmoe-kernels/src/matmul/neon.rs",
         "crates/jetmoe-backend-ort/src/library/open.rs",
+        "crates/jetmoe-backend-ort/src/library/telemetry.rs",
         "crates/jetmoe-backend-ort/src/allocator.rs",
         "crates/jetmoe-backend-ort/src/pages.rs",
         "crates/jetmoe-backend-tract/src/graph.rs",

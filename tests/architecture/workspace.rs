@@ -101,18 +101,23 @@ impl Source {
 
 /// Every Rust file below a folder of the repository.
 pub(crate) fn rust_files(folder: &str) -> Vec<Source> {
+    source_files(folder, "rs")
+}
+
+/// Every file with an extension below a folder of the repository.
+pub(crate) fn source_files(folder: &str, extension: &str) -> Vec<Source> {
     let mut files = Vec::new();
-    collect(&root().join(folder), &mut files);
-    assert!(!files.is_empty(), "{folder} holds no Rust file");
+    collect(&root().join(folder), extension, &mut files);
+    assert!(!files.is_empty(), "{folder} holds no file .{extension}");
     files
 }
 
-fn collect(folder: &Path, files: &mut Vec<Source>) {
+fn collect(folder: &Path, extension: &str, files: &mut Vec<Source>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, extension, files);
+        } else if path.extension().is_some_and(|found| found == extension) {
             let text = fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
             files.push(Source { path, text });

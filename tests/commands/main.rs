@@ -23,4 +23,5 @@ mod models;
 #[cfg(target_os = "linux")]
 mod providers;
 mod run;
+mod telemetry;
 mod verify;

@@ -16,6 +16,7 @@ import sys
 
 import numpy
 import onnx
+import telemetry  # noqa: F401
 import onnxruntime
 from safetensors.numpy import load_file
 

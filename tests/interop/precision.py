@@ -9,6 +9,7 @@ import pathlib
 
 import numpy
 import onnx
+import telemetry  # noqa: F401
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 

@@ -7,6 +7,7 @@ import re
 
 import numpy
 import onnx
+import telemetry  # noqa: F401
 import onnxruntime
 
 from golden import Case

@@ -5,6 +5,7 @@
 
 mod open;
 mod search;
+mod telemetry;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,8 @@ impl OnnxRuntimeLibrary {
         SearchPaths::of_this_machine().candidates(explicit, Some(provider)).collect()
     }
 
-    /// Finds the library, opens it and keeps it for the life of the process.
+    /// Finds the library, opens it and keeps it for the life of the process. Disables its telemetry before: sets the
+    /// environment variable `ORT_DISABLE_TELEMETRY` to 1, unless it is set.
     ///
     /// In this order: `explicit`, the environment variable `ORT_DYLIB_PATH`, the project's cache, the system, a Python
     /// environment. A library in the last three that cannot be used, for instance because it is too old, is
@@ -156,6 +158,7 @@ fn find(explicit: Option<&Path>, provider: Option<ExecutionProvider>) -> Result<
             _ => Ok(library.clone()),
         };
     }
+    telemetry::disable();
     let library = first_usable(SearchPaths::of_this_machine().candidates(explicit, provider), provider)?;
     tracing::debug!(path = %library.path.display(), origin = %library.origin, version = library.version, "opened libonnxruntime");
     *opened = Some(library.clone());

@@ -14,6 +14,8 @@ import time
 
 import numpy as np
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported
+
 BASELINES = ["onnxruntime", "openvino", "transformers-bf16"]
 HIDDEN, INTERMEDIATE, EXPERTS, PER_TOKEN, GROUP = 2048, 5632, 8, 2, 32
 WEIGHTS = 3 * HIDDEN * INTERMEDIATE

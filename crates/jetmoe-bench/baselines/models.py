@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported
+
 BASELINES = ["transformers-bf16", "transformers-f32", "transformers-onnx", "openvino"]
 
 

@@ -56,6 +56,15 @@ impl TestContext {
         self.command(line).run()
     }
 
+    /// Checks that no command has left what ONNX Runtime's telemetry writes. The commands run without the variables by which
+    /// ONNX Runtime recognises a CI machine, where it writes nothing.
+    #[track_caller]
+    pub fn assert_no_telemetry(&self) {
+        let home = self.files("home");
+        let written: Vec<_> = home.iter().filter(|file| file.contains(TELEMETRY_FOLDER)).collect();
+        assert!(written.is_empty(), "telemetry of ONNX Runtime: {written:?}");
+    }
+
     /// Every file and folder below a path, sorted; none if it does not exist.
     pub fn files(&self, folder: &str) -> Vec<String> {
         files::list(&self.path(folder))
@@ -70,6 +79,9 @@ pub struct CommandLine<'c> {
     input: Option<String>,
     environment: Vec<(String, OsString)>,
 }
+
+/// Where ONNX Runtime writes what its telemetry needs, below the user's cache folder.
+const TELEMETRY_FOLDER: &str = "Microsoft/DeveloperTools";
 
 /// What a user's shell would pass on and the commands need.
 const INHERITED: [&str; 7] =
@@ -102,6 +114,7 @@ impl CommandLine<'_> {
             Some(input) => format!("printf {input:?} | {}", self.line),
             None => self.line.clone(),
         };
+        self.context.assert_no_telemetry();
         let (stdout, stderr) = (text(output.stdout), text(output.stderr));
         CommandOutput { line, status: output.status.code(), stdout, stderr }
     }

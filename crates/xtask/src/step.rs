@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
+/// Disables the telemetry of ONNX Runtime in every command, unless the user chose otherwise. The project's own commands set it
+/// themselves; Python packages do not.
+pub(crate) const TELEMETRY_VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
+
 /// A command line. Its `Display` is what a person would type in the repository's root.
 #[derive(Debug, Clone)]
 pub(crate) struct CommandLine {
@@ -81,6 +85,9 @@ impl CommandLine {
         let program =
             if program.components().count() > 1 { folder.join(program) } else { program.to_owned() };
         let mut command = Command::new(program);
+        if std::env::var_os(TELEMETRY_VARIABLE).is_none() {
+            command.env(TELEMETRY_VARIABLE, "1");
+        }
         command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
