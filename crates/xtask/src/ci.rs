@@ -1,12 +1,14 @@
 //! `ci`: everything that a change must pass.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::library::{GPU, OPENVINO};
-use crate::step::{CommandLine, Steps};
+use crate::library::{CPU, GPU, LIBRARY_VARIABLE, OPENVINO};
+use crate::step::{CommandLine, Steps, TELEMETRY_VARIABLE};
 use crate::workspace::Workspace;
 use crate::{demo, full_size, interop, python, sanitizer, setup};
 
@@ -140,15 +142,43 @@ impl Stage {
                 let artifacts =
                     models.into_iter().map(|model| Ok((model, demo::export(workspace, steps, model)?)));
                 let artifacts: BTreeMap<_, _> = artifacts.collect::<Result<_>>()?;
+                // as on a user's machine, where ONNX Runtime has telemetry unless the program disables it
+                let (home, library) = (empty_home(workspace)?, CPU.library()?);
+                let text = |path: &Path| path.to_string_lossy().into_owned();
                 for (name, model) in EXAMPLES {
                     let artifact = &artifacts[model];
-                    let example = CommandLine::new(workspace.example(name)).arg(artifact);
+                    let example = CommandLine::new(workspace.example(name))
+                        .arg(artifact)
+                        .env("CI", "false")
+                        .env("HOME", text(&home))
+                        .env("XDG_CACHE_HOME", text(&home))
+                        .env(LIBRARY_VARIABLE, text(&library))
+                        .env(TELEMETRY_VARIABLE, "");
                     steps.run(&format!("example {name}"), root, &example)?;
                 }
-                Ok(())
+                let what = format!("{} is empty", home.display());
+                steps.run_step("no telemetry of the examples", &what, || check_is_empty(&home))
             }
         }
     }
+}
+
+/// An empty folder to serve as a home folder.
+fn empty_home(workspace: &Workspace) -> Result<PathBuf> {
+    let home = workspace.root.join(&workspace.target).join("empty-home");
+    if home.exists() {
+        fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
+    }
+    fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+    Ok(home)
+}
+
+fn check_is_empty(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names = names.collect::<Result<Vec<_>>>()?;
+    ensure!(names.is_empty(), "{} holds {}", folder.display(), names.join(", "));
+    Ok(())
 }
 
 /// The tests of the commands that are ignored because they need another libonnxruntime, by their module.

@@ -59,7 +59,7 @@ pub(crate) const OPENVINO: Distribution = Distribution {
 };
 
 /// Path of the libonnxruntime to use. `jetmoe-rt` reads it too.
-const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
+pub(crate) const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 
 impl Distribution {
     /// pip's name of the platform, and the file name of libonnxruntime in its wheel. System and processor are named as in
@@ -88,6 +88,20 @@ impl Distribution {
             )
         })?;
         Ok(project.cache_dir().join("onnxruntime").join(format!("{}{}", self.version, self.suffix)))
+    }
+
+    /// Path of the library that the user named, or of the installed one.
+    pub(crate) fn library(&self) -> Result<PathBuf> {
+        if let Some(named) = std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
+            return Ok(PathBuf::from(named));
+        }
+        let (_, file_name) = self.wheel(std::env::consts::OS, std::env::consts::ARCH).with_context(|| {
+            format!(
+                "no wheel of {} is pinned for this system; name a library in {LIBRARY_VARIABLE}",
+                self.package
+            )
+        })?;
+        Ok(self.folder()?.join(file_name))
     }
 
     /// Fetches it, unless it is installed or the user named another.
