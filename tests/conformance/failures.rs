@@ -6,7 +6,8 @@ use std::time::Instant;
 use jetmoe::artifact::Artifact;
 use jetmoe::graph::onnx;
 use jetmoe::rt::{
-    CancellationToken, Error, GraphSession, LogitsToKeep, Model, Session, StepInputs, StepOutput, TokenBatch,
+    BackendError, CancellationToken, Error, GraphSession, LogitsToKeep, Model, Session, StepInputs,
+    StepOutput, TokenBatch,
 };
 use ndarray::Array2;
 use prost::Message;
@@ -72,6 +73,10 @@ fn a_cancelled_step_leaves_the_session_as_it_was(subject: Subject) {
         let what = format!("of {} on {subject}", case.name);
         let model = case.export().model(subject);
         let steps = Steps::of(&model, case.golden().batch);
+        let inputs = step_inputs(3, 2, 0);
+        inputs.cancellation.cancel();
+        let error = model.graph().start().unwrap().run(&inputs).unwrap_err();
+        assert!(matches!(error, BackendError::Cancelled { .. }), "{error} {what}");
         let mut cancelled_inside = 0;
         steps.check(&what, &model, |session, batch| {
             let token = CancellationToken::new();
