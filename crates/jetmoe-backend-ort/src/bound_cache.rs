@@ -1,6 +1,6 @@
 //! A cache that ONNX Runtime updates in place: past and present are bound to one buffer.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use half::f16;
@@ -12,7 +12,7 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::IoBinding;
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType};
 
-use crate::graph::{Shared, int64_tensor, run_error, run_options, sizes, step_error, to_array};
+use crate::graph::{Shared, cancelled, int64_tensor, run_error, run_options, sizes, step_error, to_array};
 
 /// A graph with the bindings of one session.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct BoundGraph {
 
 impl BoundGraph {
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
-        let session = shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = shared.session.wait_for_ever();
         let binding = session.create_binding().map_err(run_error)?;
         drop(session);
         Ok(BoundGraph { shared, binding })
@@ -53,7 +53,7 @@ impl BoundGraph {
             self.binding.bind_output_to_device(name.to_string(), &host)?;
         }
         let (options, _guard) = run_options(&inputs.cancellation)?;
-        let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut session = self.shared.session.wait(&inputs.cancellation).ok_or_else(cancelled)?;
         let start = Instant::now();
         let mut outputs = session.run_binding_with_options(&self.binding, &options)?;
         let time = start.elapsed();

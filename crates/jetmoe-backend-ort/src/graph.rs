@@ -29,6 +29,7 @@ use ort::value::{
 use crate::allocator::with_low_mmap_threshold;
 use crate::bound_cache::BoundGraph;
 use crate::library::{OnnxRuntimeLibrary, library_error};
+use crate::turns::Turns;
 use crate::{NAME, custom_ops, pages, providers};
 
 /// A graph in ONNX Runtime.
@@ -42,7 +43,7 @@ pub(crate) struct OrtGraph {
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// ONNX Runtime's own `Run` is not safe to call from two threads, so sessions take turns.
-    pub(crate) session: Mutex<Session>,
+    pub(crate) session: Turns<Session>,
     pub(crate) signature: Signature,
     /// Names of the outputs in the graph's order.
     pub(crate) outputs: Vec<OutputName>,
@@ -82,7 +83,7 @@ impl OrtGraph {
         inputs.extend(session.overridable_initializers().iter().map(|input| input.name().to_owned()));
         let outputs = check_names(&signature, &inputs, &outputs).map_err(|error| load_error(error.into()))?;
         let shared = Shared {
-            session: Mutex::new(session),
+            session: Turns::new(session),
             signature,
             outputs,
             version: options.device.describe(library.version()),
@@ -116,7 +117,7 @@ impl LoadedGraph for OrtGraph {
 
     fn finish_trace(&self) -> Result<()> {
         let Some(path) = &self.shared.trace else { return Ok(()) };
-        let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut session = self.shared.session.wait_for_ever();
         // ONNX Runtime appends date and time to the name
         let written = session.end_profiling().map_err(run_error)?;
         std::fs::rename(written, path).map_err(|source| Error::Trace { path: path.clone(), source })
@@ -223,7 +224,7 @@ impl OrtSession {
         });
         let values = values.collect::<ort::Result<Vec<(Cow<'_, str>, _)>>>()?;
         let (options, _guard) = run_options(&inputs.cancellation)?;
-        let mut session = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut session = self.shared.session.wait(&inputs.cancellation).ok_or_else(cancelled)?;
         let begun = Instant::now();
         let outputs = session.run_with_options(values, &options)?;
         self.backend_time.set(Some(begun.elapsed()));
@@ -311,6 +312,11 @@ pub(crate) fn run_options(
         }
     });
     Ok((options, guard))
+}
+
+/// The error of a step that is cancelled while it waits for its turn; [`step_error`] recognises it by the token.
+pub(crate) fn cancelled() -> ort::Error {
+    ort::Error::new("cancelled while another session runs")
 }
 
 /// The error of a step. ONNX Runtime has no error code for a terminated run, and its message may change.

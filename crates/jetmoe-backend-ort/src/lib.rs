@@ -11,6 +11,7 @@ mod library;
 mod pages;
 mod probe;
 mod providers;
+mod turns;
 
 use std::sync::Arc;
 

@@ -44,7 +44,7 @@ pub trait GraphSession: fmt::Debug + Send {
     ///
     /// | backend | stops |
     /// | --- | --- |
-    /// | ONNX Runtime | after the running node of the graph |
+    /// | ONNX Runtime | after the running node of the graph; at once while it waits for a step of another session |
     /// | tract | after the running node of the graph |
     /// | rten | after the whole step, whose results are dropped: it has no way to stop a run |
     /// | Candle reference | after the running layer |
