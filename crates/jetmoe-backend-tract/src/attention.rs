@@ -11,6 +11,7 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
+use crate::operator::{Kernel, ValueType, boxed};
 use crate::shared_cache::StepCache;
 use crate::threads::on_step_threads;
 
@@ -37,7 +38,7 @@ pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
             operator.heads,
             operator.kv_heads
         );
-        Ok((expand(operator), Vec::new()))
+        Ok((boxed(operator), Vec::new()))
     });
     register.insert("RotaryEmbedding", rotary);
 }
@@ -45,7 +46,7 @@ pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
 fn rotary(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let interleaved: i64 = node.get_attr_opt("interleaved")?.unwrap_or(0);
     ensure!(interleaved == 0, "pairs of neighbours are not rotated here, only halves");
-    Ok((expand(RotaryEmbedding), Vec::new()))
+    Ok((boxed(RotaryEmbedding), Vec::new()))
 }
 
 /// Causal attention of groups of query heads that share a key head. The new keys and values are written into the cache,
@@ -65,40 +66,18 @@ type HeadParts<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
 /// number of tokens.
 const OPERANDS: usize = 5;
 
-impl Expansion for CachedAttention {
+impl Kernel for CachedAttention {
     fn name(&self) -> StaticName {
         CACHED_ATTENTION.into()
     }
 
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        operands: &'p [TensorProxy],
-        products: &'p [TensorProxy],
-    ) -> InferenceResult {
-        check_input_arity(operands, OPERANDS)?;
-        check_output_arity(products, 1)?;
-        solver.equals(&products[0].datum_type, &operands[0].datum_type)?;
-        solver.equals(&products[0].shape, &operands[0].shape)
+    fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
+        ensure!(operands.len() == OPERANDS, "{CACHED_ATTENTION} takes {OPERANDS} operands");
+        ensure!(operands[0].0 == f32::datum_type(), "attends in float32 only");
+        Ok(tvec![operands[0].clone()])
     }
 
-    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(name, self.clone(), operands)
-    }
-}
-
-impl Op for CachedAttention {
-    fn name(&self) -> StaticName {
-        CACHED_ATTENTION.into()
-    }
-
-    op_as_typed_op!();
-}
-
-impl EvalOp for CachedAttention {
-    not_out_of_plan!();
-
-    fn eval(&self, context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn compute(&self, context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let Ok([queries, keys, values, last_places, _longest]) =
             <[TValue; OPERANDS]>::try_from(operands.into_vec())
         else {
@@ -206,16 +185,6 @@ impl CachedAttention {
     }
 }
 
-impl TypedOp for CachedAttention {
-    as_op!();
-
-    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        ensure!(operands.len() == OPERANDS, "{CACHED_ATTENTION} takes {OPERANDS} operands");
-        ensure!(operands[0].datum_type == f32::datum_type(), "attends in float32 only");
-        Ok(tvec![operands[0].without_value()])
-    }
-}
-
 /// Tokens of a prompt whose queries are multiplied with the keys in one product.
 const TILE: usize = 32;
 
@@ -310,40 +279,18 @@ fn softmax(scores: &mut [f32]) {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct RotaryEmbedding;
 
-impl Expansion for RotaryEmbedding {
+impl Kernel for RotaryEmbedding {
     fn name(&self) -> StaticName {
         "RotaryEmbedding".into()
     }
 
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        operands: &'p [TensorProxy],
-        products: &'p [TensorProxy],
-    ) -> InferenceResult {
-        check_input_arity(operands, 4)?;
-        solver.equals(&products[0].datum_type, &operands[0].datum_type)?;
-        solver.equals(&products[0].shape, &operands[0].shape)?;
-        Ok(())
+    fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
+        ensure!(operands.len() == 4, "RotaryEmbedding takes 4 operands");
+        ensure!(operands[0].0 == f32::datum_type(), "rotates float32 only");
+        Ok(tvec![operands[0].clone()])
     }
 
-    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(name, self.clone(), operands)
-    }
-}
-
-impl Op for RotaryEmbedding {
-    fn name(&self) -> StaticName {
-        "RotaryEmbedding".into()
-    }
-
-    op_as_typed_op!();
-}
-
-impl EvalOp for RotaryEmbedding {
-    op_out_of_plan!();
-
-    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn compute(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let Ok([heads, rows, cos, sin]) = <[TValue; 4]>::try_from(operands.into_vec()) else {
             bail!("RotaryEmbedding takes 4 operands")
         };
@@ -369,15 +316,5 @@ impl EvalOp for RotaryEmbedding {
             }
         }
         Ok(tvec![rotated.into_tvalue()])
-    }
-}
-
-impl TypedOp for RotaryEmbedding {
-    as_op!();
-
-    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        ensure!(operands.len() == 4, "RotaryEmbedding takes 4 operands");
-        ensure!(operands[0].datum_type == f32::datum_type(), "rotates float32 only");
-        Ok(tvec![operands[0].without_value()])
     }
 }

@@ -3,7 +3,6 @@
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
@@ -19,6 +18,8 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 use zerocopy::FromBytes;
 
+use crate::data_file::{DataFile, place};
+use crate::operator::{Kernel, KernelOp, ValueType, boxed};
 use crate::threads::StepThreads;
 
 /// Attribute of a node whose weights were removed: offset and length of each in the data file.
@@ -44,7 +45,7 @@ pub(crate) fn remove_weights(graph: &mut GraphProto) -> TractResult<()> {
             let tensor = graph.initializer.iter().find(|tensor| tensor.name == weight);
             let tensor =
                 tensor.ok_or_else(|| TractError::msg(format!("{weight} is not stored with the graph")))?;
-            external_data.extend(place(tensor).with_context(|| weight.clone())?);
+            external_data.extend(external_place(tensor).with_context(|| weight.clone())?);
             taken.push(weight);
         }
         node.attribute.push(AttributeProto {
@@ -61,26 +62,23 @@ pub(crate) fn remove_weights(graph: &mut GraphProto) -> TractResult<()> {
     Ok(())
 }
 
-/// Offset and length of a tensor in the data file.
-fn place(tensor: &TensorProto) -> TractResult<[i64; 2]> {
-    let entry = |key: &str| {
-        let entry = tensor.external_data.iter().find(|entry| entry.key == key);
-        let entry = entry.ok_or_else(|| TractError::msg(format!("has no {key} in a data file")))?;
-        entry.value.parse::<i64>().with_context(|| format!("{key} {:?}", entry.value))
-    };
+/// Offset and length of a weight in the data file.
+fn external_place(tensor: &TensorProto) -> TractResult<[i64; 2]> {
     let known = [DataType::Uint8, DataType::Float16].iter().any(|kind| *kind as i32 == tensor.data_type);
     ensure!(known, "has elements that no packed weight has");
-    Ok([entry("offset")?, entry("length")?])
+    let place = place(tensor)?;
+    Ok([i64::try_from(place.start)?, i64::try_from(place.len())?])
 }
 
 /// Maps the data file if the graph has custom operators.
-pub(crate) fn map_weights(model: &mut TypedModel, path: &Path) -> TractResult<()> {
-    let mut custom: Vec<&mut CustomOp> = model.nodes.iter_mut().filter_map(|node| node.op_as_mut()).collect();
+pub(crate) fn map_weights(model: &mut TypedModel, file: &DataFile) -> TractResult<()> {
+    let mut custom: Vec<&mut KernelOp<CustomOp>> =
+        model.nodes.iter_mut().filter_map(|node| node.op_as_mut()).collect();
     if custom.is_empty() {
         return Ok(());
     }
-    let data = Arc::new(MappedFile::open(path)?);
-    for node in &mut custom {
+    let data = file.mapped()?;
+    for KernelOp(node) in &mut custom {
         for place in &node.external_data {
             ensure!(place.end <= data.len(), "a weight ends at {} of {} bytes", place.end, data.len());
         }
@@ -141,56 +139,20 @@ fn parse(
         Ok(offset..offset + length)
     };
     let external_data = external_data.iter().map(place).collect::<TractResult<Vec<_>>>()?;
-    Ok((expand(CustomOp { operator, external_data, data: None }), Vec::new()))
+    Ok((boxed(CustomOp { operator, external_data, data: None }), Vec::new()))
 }
 
-impl CustomOp {
-    /// Shape of the result for operands of these shapes.
-    fn result_shape(&self, shapes: &[TVec<TDim>]) -> TractResult<TVec<TDim>> {
-        let shapes: Vec<&[TDim]> = shapes.iter().map(|shape| shape.as_slice()).collect();
-        Ok(self.operator.result_shape(&shapes)?.into())
-    }
-}
-
-impl Expansion for CustomOp {
+impl Kernel for CustomOp {
     fn name(&self) -> StaticName {
         self.operator.schema().operator.name().into()
     }
 
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        operands: &'p [TensorProxy],
-        products: &'p [TensorProxy],
-    ) -> InferenceResult {
-        solver.equals(&products[0].datum_type, f32::datum_type())?;
-        let shapes: Vec<_> = operands.iter().map(|operand| (&operand.shape).bex()).collect();
-        solver.given_all(shapes, move |solver, shapes| {
-            solver.equals(&products[0].shape, self.result_shape(&shapes)?)
-        })
+    fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
+        let shapes: Vec<&[TDim]> = operands.iter().map(|(_, shape)| shape.as_slice()).collect();
+        Ok(tvec![(f32::datum_type(), self.operator.result_shape(&shapes)?.into())])
     }
 
-    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(name, self.clone(), operands)
-    }
-}
-
-impl Op for CustomOp {
-    fn name(&self) -> StaticName {
-        self.operator.schema().operator.name().into()
-    }
-
-    fn info(&self) -> TractResult<Vec<String>> {
-        Ok(vec![format!("{:?}", self.operator)])
-    }
-
-    op_as_typed_op!();
-}
-
-impl EvalOp for CustomOp {
-    op_out_of_plan!();
-
-    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn compute(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let data = self.data.as_ref().ok_or_else(|| TractError::msg("has no weights yet"))?;
         let views = operands.iter().map(|value| value.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
         let mut inputs = Vec::new();
@@ -223,14 +185,5 @@ impl EvalOp for CustomOp {
         let exec_context = ExecContext { isa, threads: &threads };
         self.operator.compute(exec_context, &inputs, elements.as_slice_mut::<f32>()?)?;
         Ok(tvec![result.into_tvalue()])
-    }
-}
-
-impl TypedOp for CustomOp {
-    as_op!();
-
-    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let shapes: Vec<TVec<TDim>> = operands.iter().map(|fact| fact.shape.to_tvec()).collect();
-        Ok(tvec![f32::fact(self.result_shape(&shapes)?)])
     }
 }

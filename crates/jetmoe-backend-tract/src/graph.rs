@@ -23,6 +23,7 @@ use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
+use crate::data_file::DataFile;
 use crate::shared_cache::{self, SharedCacheGraph, StepCache};
 use crate::{NAME, VERSION, attention, custom_ops, logits_to_keep, product, quantized};
 
@@ -52,7 +53,7 @@ impl TractGraph {
     pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
-        let data = artifact.path(&record.data);
+        let data = DataFile::new(artifact.path(&record.data));
         let shared = catch_panics(|| load(&path, &data, signature, options.threads))
             .map_err(|source| Error::Load { backend: NAME, graph: path.clone(), source: source.into() })?;
         Ok(TractGraph {
@@ -101,7 +102,7 @@ pub(crate) fn catch_panics<T>(work: impl FnOnce() -> TractResult<T>) -> TractRes
     })
 }
 
-fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) -> TractResult<Shared> {
+fn load(path: &Path, data: &DataFile, signature: Signature, threads: Option<usize>) -> TractResult<Shared> {
     // Register what tract lacks. The shapes in value_info are ignored, as tract would take the names of their dimensions
     // for its own symbols.
     let mut tract = tract_onnx::onnx().with_ignore_value_info(true);
@@ -112,7 +113,7 @@ fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) 
     // Edit the ONNX message, before tract turns weights into tensors.
     let mut proto = tract.proto_model_for_path(path)?;
     let graph = proto.graph.as_mut().ok_or_else(|| TractError::msg("the file holds no graph"))?;
-    quantized::rewrite(graph)?;
+    let weights = quantized::rewrite(graph, data)?;
     custom_ops::remove_weights(graph)?;
     logits_to_keep::rewrite(graph);
     // Compare with the signature.
@@ -137,7 +138,8 @@ fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) 
         model.set_input_fact(index, fact)?;
     }
     let mut model = model.into_typed()?;
-    // Map the weights of the custom operators, then optimise.
+    // Give the operators their weights, then optimise.
+    product::attach_weights(&mut model, &weights)?;
     custom_ops::map_weights(&mut model, data)?;
     let plan = model.into_optimized()?.into_runnable()?;
     // rayon takes 0 for one thread per core

@@ -4,9 +4,10 @@
 
 mod attention;
 mod custom_ops;
+mod data_file;
 mod graph;
-mod kernel;
 mod logits_to_keep;
+mod operator;
 mod product;
 mod quantized;
 mod shared_cache;

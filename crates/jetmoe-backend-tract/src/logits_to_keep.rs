@@ -9,6 +9,8 @@ use tract_onnx::pb::{GraphProto, NodeProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
+use crate::operator::{Kernel, ValueType, boxed};
+
 /// Name of the operator in rewritten graphs.
 const OPERATOR: &str = "JetMoeLastTokens";
 
@@ -22,7 +24,7 @@ pub(crate) fn register(register: &mut OnnxOpRegister) {
 
 fn parse(context: &ParsingContext<'_>, _: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let length = context.template.symbols.sym(names::LOGITS_LENGTH);
-    Ok((expand(LastTokens { length }), Vec::new()))
+    Ok((boxed(LastTokens { length }), Vec::new()))
 }
 
 /// Replaces the `Slice` that starts at the negative of `logits_to_keep`, if there is one.
@@ -45,48 +47,22 @@ struct LastTokens {
     length: Symbol,
 }
 
-impl Expansion for LastTokens {
+impl Kernel for LastTokens {
     fn name(&self) -> StaticName {
         OPERATOR.into()
     }
 
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        operands: &'p [TensorProxy],
-        products: &'p [TensorProxy],
-    ) -> InferenceResult {
-        check_input_arity(operands, 2)?;
-        check_output_arity(products, 1)?;
-        solver.equals(&products[0].datum_type, &operands[0].datum_type)?;
-        solver.equals(&products[0].rank, &operands[0].rank)?;
-        solver.equals(&products[0].shape[0], &operands[0].shape[0])?;
-        solver.equals(&products[0].shape[TOKENS], self.length.to_dim())?;
-        solver.equals(&products[0].shape[2], &operands[0].shape[2])
+    fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
+        let [(element, shape), _] = operands else { bail!("{OPERATOR} takes 2 operands") };
+        let [batch, _, width] = shape.as_slice() else { bail!("tokens are {shape:?}") };
+        Ok(tvec![(*element, tvec![batch.clone(), self.length.to_dim(), width.clone()])])
     }
 
-    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(name, self.clone(), operands)
-    }
-}
-
-impl Op for LastTokens {
-    fn name(&self) -> StaticName {
-        OPERATOR.into()
-    }
-
-    /// The length is known only after a run.
-    fn mints_runtime_symbols(&self) -> bool {
+    fn has_runtime_dimensions(&self) -> bool {
         true
     }
 
-    op_as_typed_op!();
-}
-
-impl EvalOp for LastTokens {
-    op_out_of_plan!();
-
-    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn compute(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let Ok([tokens, count]) = <[TValue; 2]>::try_from(operands.into_vec()) else {
             bail!("{OPERATOR} takes 2 operands")
         };
@@ -100,19 +76,5 @@ impl EvalOp for LastTokens {
             count => count.min(there),
         };
         Ok(tvec![tokens.slice(TOKENS, there - kept, there)?.into_tvalue()])
-    }
-}
-
-impl TypedOp for LastTokens {
-    as_op!();
-
-    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        ensure!(
-            operands.len() == 2 && operands[0].rank() == 3,
-            "{OPERATOR} takes tokens [batch, sequence, width]"
-        );
-        let mut fact = operands[0].without_value();
-        fact.shape.set(TOKENS, self.length.to_dim());
-        Ok(tvec![fact])
     }
 }

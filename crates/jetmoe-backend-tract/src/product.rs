@@ -1,29 +1,122 @@
 //! The operator that multiplies with a quantized weight.
 
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use jetmoe_backend::operator;
+use jetmoe_format::{PANEL_ROWS, PackedLayout, PackedWeight};
+use jetmoe_kernels::{ExecContext, linear_float32};
+use rayon::prelude::*;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
+use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
-use crate::kernel::{CodeType, Scales, Weight, multiply};
-use crate::threads::on_step_threads;
+use crate::operator::{Kernel, KernelOp, ValueType, boxed};
+use crate::threads::StepThreads;
 
 /// Its name in the rewritten graph. No exporter writes it.
 pub(crate) const OPERATOR: &str = "JetmoeQuantizedMatMul";
 /// Its attributes.
+pub(crate) const WEIGHT: &str = "weight";
 pub(crate) const INPUTS: &str = "inputs";
 pub(crate) const OUTPUTS: &str = "outputs";
-pub(crate) const GROUP_SIZE: &str = "group_size";
-pub(crate) const BITS: &str = "bits";
-pub(crate) const SIGNED: &str = "signed";
 
-/// `x · w`. Takes `x` `[..., inputs]`, the codes as a list of bytes, the scales `[groups, outputs]` and optionally the
-/// zero points as a list of bytes; returns `[..., outputs]` of the type of `x`.
+/// A weight as it is stored for `DequantizeLinear`, along columns.
+pub(crate) struct StoredWeight<'a> {
+    /// `[inputs, outputs]`
+    pub(crate) codes: &'a [u8],
+    pub(crate) is_signed: bool,
+    /// `[groups, outputs]`
+    pub(crate) scales: Vec<f32>,
+    /// `[groups, outputs]`, one byte each, without a sign
+    pub(crate) zero_points: Option<Vec<u8>>,
+}
+
+/// A weight in panels.
+#[derive(Debug)]
+pub(crate) struct Panels {
+    layout: PackedLayout,
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    zero_points: Option<Vec<u8>>,
+}
+
+/// Panels that one task packs: their parts of a stored row share cache lines.
+const PANELS_PER_TASK: usize = 8;
+
+impl Panels {
+    /// Packs a weight.
+    pub(crate) fn pack(layout: PackedLayout, stored: StoredWeight<'_>) -> TractResult<Self> {
+        let mut codes = vec![0; layout.codes_shape().iter().product()];
+        let tasks = codes.par_chunks_mut(PANELS_PER_TASK * layout.panel_bytes()).enumerate();
+        tasks.try_for_each(|(task, panels)| {
+            layout.pack_transposed(panels, task * PANELS_PER_TASK, stored.codes, stored.is_signed)
+        })?;
+        Ok(Panels {
+            layout,
+            codes,
+            scales: by_panel(&layout, "the scales", &stored.scales)?,
+            zero_points: stored
+                .zero_points
+                .map(|points| by_panel(&layout, "the zero points", &points))
+                .transpose()?,
+        })
+    }
+
+    /// `x · weight` in float32: from `[rows, inputs]` to `[rows, outputs]`.
+    fn multiply(&self, x: &[f32], y: &mut [f32]) -> TractResult<()> {
+        let (scales, zero_points) = (Some(self.scales.as_slice()), self.zero_points.as_deref());
+        let weight = PackedWeight::new(self.layout, &self.codes, scales, zero_points)?;
+        let threads = StepThreads::current();
+        linear_float32(ExecContext { isa: operator::isa()?, threads: &threads }, x, &weight, y)?;
+        Ok(())
+    }
+}
+
+/// Scales or zero points `[groups, outputs]` as `[panels, groups, 32]`.
+fn by_panel<T: Copy + Default>(layout: &PackedLayout, tensor: &str, stored: &[T]) -> TractResult<Vec<T>> {
+    let groups = layout.inputs.div_ceil(layout.scheme.group_size);
+    let expected = groups * layout.outputs;
+    ensure!(stored.len() == expected, "{tensor} have {} elements, expected {expected}", stored.len());
+    // Panels have whole blocks, so with groups of 16 columns the last one may be padding.
+    let mut panels = vec![T::default(); layout.panels() * layout.groups() * PANEL_ROWS];
+    for (panel, values) in panels.chunks_exact_mut(layout.groups() * PANEL_ROWS).enumerate() {
+        let first = panel * PANEL_ROWS;
+        let width = PANEL_ROWS.min(layout.outputs - first);
+        for (values, stored) in values.chunks_exact_mut(PANEL_ROWS).zip(stored.chunks_exact(layout.outputs)) {
+            values[..width].copy_from_slice(&stored[first..][..width]);
+        }
+    }
+    Ok(panels)
+}
+
+/// `x · w`. Takes `x` `[..., inputs]` and returns `[..., outputs]` of the type of `x`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct QuantizedProduct {
+    /// Which of the graph's weights.
+    weight: usize,
     inputs: usize,
     outputs: usize,
-    group_size: usize,
-    code_type: CodeType,
+    panels: Option<SharedPanels>,
+}
+
+/// A weight; two are equal only if they are the same.
+#[derive(Debug, Clone)]
+struct SharedPanels(Arc<Panels>);
+
+impl PartialEq for SharedPanels {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SharedPanels {}
+
+impl Hash for SharedPanels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 /// The operator of a node that [`crate::quantized::rewrite`] added.
@@ -31,132 +124,62 @@ pub(crate) fn parse(
     _context: &ParsingContext<'_>,
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let code_type = match (node.get_attr(BITS)?, node.get_attr(SIGNED)?) {
-        (4i64, true) => CodeType::Int4,
-        (4, false) => CodeType::UInt4,
-        (_, true) => CodeType::Int8,
-        (_, false) => CodeType::UInt8,
-    };
     let product = QuantizedProduct {
+        weight: node.get_attr(WEIGHT)?,
         inputs: node.get_attr(INPUTS)?,
         outputs: node.get_attr(OUTPUTS)?,
-        group_size: node.get_attr(GROUP_SIZE)?,
-        code_type,
+        panels: None,
     };
-    ensure!(
-        product.inputs > 0 && product.group_size > 0,
-        "a quantized weight without rows or with groups of none"
-    );
-    Ok((expand(product), Vec::new()))
+    Ok((boxed(product), Vec::new()))
 }
 
-impl Expansion for QuantizedProduct {
+/// Gives each product its weight.
+pub(crate) fn attach_weights(model: &mut TypedModel, weights: &[Arc<Panels>]) -> TractResult<()> {
+    for node in &mut model.nodes {
+        if let Some(KernelOp(product)) = node.op_as_mut::<KernelOp<QuantizedProduct>>() {
+            let weight = weights.get(product.weight);
+            let weight =
+                weight.with_context(|| format!("there is no quantized weight {}", product.weight))?;
+            product.panels = Some(SharedPanels(weight.clone()));
+        }
+    }
+    Ok(())
+}
+
+impl Kernel for QuantizedProduct {
     fn name(&self) -> StaticName {
         OPERATOR.into()
     }
 
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        operands: &'p [TensorProxy],
-        products: &'p [TensorProxy],
-    ) -> InferenceResult {
-        solver.equals(&products[0].datum_type, &operands[0].datum_type)?;
-        solver.given(&operands[0].shape, move |solver, mut shape| {
-            if let Some(last) = shape.last_mut() {
-                *last = self.outputs.to_dim();
-            }
-            solver.equals(&products[0].shape, shape)
-        })
-    }
-
-    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(name, self.clone(), operands)
-    }
-}
-
-impl Op for QuantizedProduct {
-    fn name(&self) -> StaticName {
-        OPERATOR.into()
-    }
-
-    fn info(&self) -> TractResult<Vec<String>> {
-        let QuantizedProduct { inputs, outputs, group_size, code_type } = self;
-        Ok(vec![format!("{code_type:?} [{inputs}, {outputs}] in groups of {group_size}")])
-    }
-
-    op_as_typed_op!();
-}
-
-impl EvalOp for QuantizedProduct {
-    op_out_of_plan!();
-
-    fn eval(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let [x, codes, scales, zero_points @ ..] = &*operands else {
-            bail!("{} operands instead of three or four", operands.len())
-        };
-        let element = x.datum_type();
-        let mut shape: TVec<usize> = x.shape().into();
-        if let Some(last) = shape.last_mut() {
-            *last = self.outputs;
-        }
-        let (x, codes, scales) = (x.cast_to::<f32>()?, codes.try_as_plain_ram()?, scales.try_as_plain_ram()?);
-        let zero_points = zero_points.first().map(|points| points.try_as_plain_ram()).transpose()?;
-        let weight = Weight {
-            inputs: self.inputs,
-            outputs: self.outputs,
-            group_size: self.group_size,
-            code_type: self.code_type,
-            codes: codes.as_bytes(),
-            scales: match scales.datum_type() {
-                DatumType::F16 => Scales::Float16(scales.as_slice::<f16>()?),
-                _ => Scales::Float32(scales.as_slice::<f32>()?),
-            },
-            zero_points: zero_points.as_ref().map(|points| points.as_bytes()),
-        };
-        let mut product = Tensor::zero::<f32>(&shape)?;
-        let x = x.try_as_plain_ram()?;
-        let x = x.as_slice::<f32>()?;
-        let mut rows = product.try_as_plain_ram_mut()?;
-        let rows = rows.as_slice_mut::<f32>()?;
-        on_step_threads(|| multiply(x, &weight, rows));
-        if product.datum_type() != element {
-            product = product.cast_to_dt(element)?.into_owned();
-        }
-        Ok(tvec![product.into_tvalue()])
-    }
-}
-
-impl TypedOp for QuantizedProduct {
-    as_op!();
-
-    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let [x, codes, scales, zero_points @ ..] = operands else {
-            bail!("{} operands instead of three or four", operands.len())
-        };
-        ensure!(x.datum_type.is_float(), "multiplies {:?} with a quantized weight", x.datum_type);
+    fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
+        let [(element, shape)] = operands else { bail!("{} operands instead of one", operands.len()) };
+        ensure!(element.is_float(), "multiplies {element:?} with a quantized weight");
         ensure!(
-            x.shape.last() == Some(&self.inputs.to_dim()),
-            "multiplies {x:?} with a quantized weight of {} rows",
+            shape.last() == Some(&self.inputs.to_dim()),
+            "multiplies {shape:?} with a quantized weight of {} rows",
             self.inputs
         );
-        let scale_count = self.inputs.div_ceil(self.group_size) * self.outputs;
-        let has = |fact: &TypedFact, count: usize| fact.shape.volume() == count.to_dim();
-        ensure!(has(codes, self.code_type.bytes(self.inputs * self.outputs)), "codes {codes:?} of {self:?}");
-        ensure!(
-            has(scales, scale_count) && matches!(scales.datum_type, DatumType::F32 | DatumType::F16),
-            "scales {scales:?} of {self:?}"
-        );
-        for points in zero_points {
-            ensure!(has(points, self.code_type.bytes(scale_count)), "zero points {points:?} of {self:?}");
-        }
-        let mut shape = x.shape.clone();
-        shape.set(x.rank() - 1, self.outputs.to_dim());
-        Ok(tvec![x.datum_type.fact(shape)])
+        let mut shape = shape.clone();
+        shape.pop();
+        shape.push(self.outputs.to_dim());
+        Ok(tvec![(*element, shape)])
     }
 
-    fn cost(&self, operands: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
-        let rows: TDim = operands[0].shape.iter().rev().skip(1).product();
-        Ok(tvec![(Cost::FMA(f32::datum_type()), rows * self.inputs * self.outputs)])
+    fn compute(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let [x] = &*operands else { bail!("{} operands instead of one", operands.len()) };
+        let panels = self.panels.as_ref().context("the weight of a product was not loaded")?;
+        let element = x.datum_type();
+        let mut shape: TVec<usize> = x.shape().into();
+        shape.pop();
+        shape.push(self.outputs);
+        let x = x.cast_to::<f32>()?;
+        let x = x.try_as_plain_ram()?;
+        let mut y = Tensor::zero::<f32>(&shape)?;
+        let mut rows = y.try_as_plain_ram_mut()?;
+        panels.0.multiply(x.as_slice::<f32>()?, rows.as_slice_mut::<f32>()?)?;
+        if element != f32::datum_type() {
+            y = y.cast_to_dt(element)?.into_owned();
+        }
+        Ok(tvec![y.into_tvalue()])
     }
 }

@@ -1,44 +1,48 @@
-//! Rewrites products with quantized weights before tract parses a graph.
+//! Takes quantized weights out of a graph before tract parses it.
 //!
 //! tract supports neither 4-bit elements nor scales per group. Every `DequantizeLinear` of a grouped weight and the `MatMul`
-//! after it become one node of an operator of this crate (`product.rs`), and the codes become lists of bytes. The weights stay
-//! codes, in the file and in memory.
+//! after it become one node of an operator of this crate (`product.rs`), and the weight is packed in panels.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use jetmoe_format::{ElementType, PackedLayout, RowOrder};
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
-use tract_onnx::pb::{attribute_proto::AttributeType, tensor_proto::DataType};
 use tract_onnx::prelude::{TractError, TractResult};
 use tract_onnx::tract_hir::internal::{TractErrorContext, bail, ensure};
 
-use crate::kernel::CodeType;
-use crate::product;
+use crate::data_file::DataFile;
+use crate::product::{self, Panels, StoredWeight};
 
-/// A weight that a node dequantizes.
-struct DequantizedWeight {
-    /// Codes, scales and, optionally, zero points.
-    operands: Vec<String>,
-    attributes: Vec<AttributeProto>,
-}
-
-/// Rewrites every product with a quantized weight.
-pub(crate) fn rewrite(graph: &mut GraphProto) -> TractResult<()> {
+/// Rewrites every product with a quantized weight. Returns the weights, in the order of the attribute
+/// [`product::WEIGHT`].
+pub(crate) fn rewrite(graph: &mut GraphProto, data: &DataFile) -> TractResult<Vec<Arc<Panels>>> {
     let (dequantize_nodes, mut nodes): (Vec<_>, Vec<_>) = graph.node.drain(..).partition(is_block_dequantize);
+    let tensors: HashMap<&str, &TensorProto> =
+        graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let mut weights = Vec::new();
     let mut dequantized = HashMap::new();
-    for node in dequantize_nodes {
+    for node in &dequantize_nodes {
         let [output] = &*node.output else { bail!("a DequantizeLinear gives {} values", node.output.len()) };
-        let weight = codes_as_bytes(graph, &nodes, &node)
+        let (layout, panels) = pack(&tensors, data, node)
             .with_context(|| format!("the quantized weight {}", node.input.first().unwrap_or(output)))?;
-        dequantized.insert(output.clone(), weight);
+        let attributes = [
+            (product::WEIGHT, weights.len()),
+            (product::INPUTS, layout.inputs),
+            (product::OUTPUTS, layout.outputs),
+        ];
+        dequantized.insert(output.clone(), attributes);
+        weights.push(Arc::new(panels));
     }
     for node in &mut nodes {
         let is_product = node.op_type == "MatMul";
-        if let Some(weight) = node.input.get(1).filter(|_| is_product).and_then(|name| dequantized.get(name))
+        if let Some(attributes) =
+            node.input.get(1).filter(|_| is_product).and_then(|name| dequantized.get(name))
         {
             node.op_type = product::OPERATOR.to_owned();
             node.input.truncate(1);
-            node.input.extend(weight.operands.iter().cloned());
-            node.attribute = weight.attributes.clone();
+            node.attribute = attributes.iter().map(|(name, value)| integer_attribute(name, *value)).collect();
         }
         if let Some(name) = node.input.iter().find(|name| dequantized.contains_key(*name)) {
             bail!("{} takes the quantized weight {name}; only MatMul can, on its right side", node.op_type);
@@ -47,9 +51,13 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> TractResult<()> {
     if let Some(output) = graph.output.iter().find(|output| dequantized.contains_key(&output.name)) {
         bail!("the quantized weight {} is an output of the graph", output.name);
     }
+    // Keep what others read too: a table that the head shares with the embedding.
+    let read: HashSet<&String> = nodes.iter().flat_map(|node| &node.input).collect();
+    let packed: HashSet<&String> = dequantize_nodes.iter().flat_map(|node| &node.input).collect();
+    graph.initializer.retain(|tensor| read.contains(&tensor.name) || !packed.contains(&tensor.name));
     graph.node = nodes;
-    share_equal_places(graph);
-    refuse_4_bits(graph)
+    refuse_4_bits(graph)?;
+    Ok(weights)
 }
 
 fn is_block_dequantize(node: &NodeProto) -> bool {
@@ -61,110 +69,110 @@ fn integer(node: &NodeProto, name: &str) -> i64 {
     node.attribute.iter().find(|attribute| attribute.name == name).map_or(0, |attribute| attribute.i)
 }
 
-/// Declares the codes and zero points of a node as lists of bytes.
-fn codes_as_bytes(
-    graph: &mut GraphProto,
-    others: &[NodeProto],
-    node: &NodeProto,
-) -> TractResult<DequantizedWeight> {
-    let axis = node.attribute.iter().find(|attribute| attribute.name == "axis").map_or(1, |axis| axis.i);
-    let [codes, _scales, zero_points @ ..] = &*node.input else { bail!("has no scales") };
-    let tensor = initializer(graph, codes)?;
-    let code_type = code_type(tensor)?;
-    let [inputs, outputs] = *tensor.dims else {
-        bail!("has the shape {:?}; only matrices can be", tensor.dims)
-    };
-    ensure!(matches!(axis, 0 | -2), "has groups along axis {axis}; only 0 can be");
-    let zero_points: Vec<&String> = zero_points.iter().filter(|name| !name.is_empty()).collect();
-    for name in [codes].into_iter().chain(zero_points) {
-        if let Some(other) = others.iter().find(|other| other.input.contains(name)) {
-            bail!("{name} is also read by {}", other.op_type);
-        }
-        let tensor = initializer(graph, name)?;
-        flatten(tensor, code_type).with_context(|| name.clone())?;
-    }
-    let (bits, signed) = match code_type {
-        CodeType::Int4 => (4, 1),
-        CodeType::UInt4 => (4, 0),
-        CodeType::Int8 => (8, 1),
-        CodeType::UInt8 => (8, 0),
-    };
-    let attributes = [
-        (product::INPUTS, inputs),
-        (product::OUTPUTS, outputs),
-        (product::GROUP_SIZE, integer(node, "block_size")),
-        (product::BITS, bits),
-        (product::SIGNED, signed),
-    ];
-    let attributes = attributes.map(|(name, i)| AttributeProto {
+fn integer_attribute(name: &str, value: usize) -> AttributeProto {
+    AttributeProto {
         name: name.to_owned(),
-        i,
+        // sizes in memory fit
+        i: value as i64,
         r#type: AttributeType::Int as i32,
         ..AttributeProto::default()
-    });
-    let operands = node.input.iter().filter(|name| !name.is_empty()).cloned().collect();
-    Ok(DequantizedWeight { operands, attributes: attributes.to_vec() })
-}
-
-fn initializer<'a>(graph: &'a mut GraphProto, name: &str) -> TractResult<&'a mut TensorProto> {
-    let tensor = graph.initializer.iter_mut().find(|tensor| tensor.name == name);
-    tensor.ok_or_else(|| TractError::msg(format!("{name} is not stored with the graph")))
-}
-
-fn code_type(tensor: &TensorProto) -> TractResult<CodeType> {
-    Ok(match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Int4) => CodeType::Int4,
-        Ok(DataType::Uint4) => CodeType::UInt4,
-        Ok(DataType::Int8) => CodeType::Int8,
-        Ok(DataType::Uint8) => CodeType::UInt8,
-        Ok(other) => bail!("has elements of type {other:?}; only INT4, UINT4, INT8 and UINT8 can be"),
-        Err(_) => bail!("has elements of the unknown type {}", tensor.data_type),
-    })
-}
-
-/// Declares a tensor of codes as a list of bytes with two 4-bit codes each, or of 8-bit codes.
-fn flatten(tensor: &mut TensorProto, expected: CodeType) -> TractResult<()> {
-    let found = code_type(tensor)?;
-    ensure!(found == expected, "has the type {found:?}, and the codes have {expected:?}");
-    ensure!(tensor.int32_data.is_empty(), "is not stored as bytes");
-    let count = tensor.dims.iter().map(|size| usize::try_from(*size)).product::<Result<usize, _>>()?;
-    tensor.dims = vec![i64::try_from(expected.bytes(count))?];
-    if matches!(expected, CodeType::Int4 | CodeType::UInt4) {
-        tensor.data_type = DataType::Uint8 as i32;
     }
-    Ok(())
 }
 
-/// Merges tensors with the same location and type: an embedding table that shares its codes with the head would otherwise
-/// be loaded twice.
-fn share_equal_places(graph: &mut GraphProto) {
-    let mut first_at = HashMap::new();
-    let mut kept_as = HashMap::new();
-    graph.initializer.retain(|tensor| {
-        let mut place: Vec<_> =
-            tensor.external_data.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
-        place.sort();
-        if place.is_empty() {
-            return true;
+/// Packs the weight of a node.
+fn pack(
+    tensors: &HashMap<&str, &TensorProto>,
+    data: &DataFile,
+    node: &NodeProto,
+) -> TractResult<(PackedLayout, Panels)> {
+    let axis = node.attribute.iter().find(|attribute| attribute.name == "axis").map_or(1, |axis| axis.i);
+    let [codes, scales, zero_points @ ..] = &*node.input else { bail!("has no scales") };
+    let tensor = |name: &String| {
+        let tensor = tensors.get(name.as_str()).copied();
+        tensor.ok_or_else(|| TractError::msg(format!("{name} is not stored with the graph")))
+    };
+    let (codes, scales) = (tensor(codes)?, tensor(scales)?);
+    let zero_points = zero_points.first().filter(|name| !name.is_empty()).map(tensor).transpose()?;
+    let element = code_element(codes)?;
+    let [inputs, outputs] = *codes.dims else {
+        bail!("has the shape {:?}; only matrices can be", codes.dims)
+    };
+    ensure!(matches!(axis, 0 | -2), "has groups along axis {axis}; only 0 can be");
+    let bits = if is_4_bit(element) { 4 } else { 8 };
+    let layout = PackedLayout {
+        experts: 1,
+        outputs: usize::try_from(outputs)?,
+        inputs: usize::try_from(inputs)?,
+        scheme: PackedLayout::scheme(bits, integer(node, "block_size"), zero_points.is_some())?,
+        order: RowOrder::AsStored,
+    };
+    let group_count = layout.inputs.div_ceil(layout.scheme.group_size) * layout.outputs;
+    let zero_points = match zero_points {
+        Some(tensor) => {
+            Some(read_zero_points(tensor, data, element, group_count).with_context(|| tensor.name.clone())?)
         }
-        let first = first_at.entry((place, tensor.data_type, tensor.dims.clone()));
-        let first = first.or_insert_with(|| tensor.name.clone());
-        if *first != tensor.name {
-            kept_as.insert(tensor.name.clone(), first.clone());
+        // Codes with a sign count from half the range of panels, which is the default; the others from 0.
+        None => (!is_signed(element)).then(|| vec![0; group_count]),
+    };
+    let stored = StoredWeight {
+        codes: &data.bytes(codes)?,
+        is_signed: is_signed(element),
+        scales: read_scales(scales, data).with_context(|| scales.name.clone())?,
+        zero_points,
+    };
+    Ok((layout, Panels::pack(layout, stored)?))
+}
+
+/// The type of a tensor of codes.
+fn code_element(tensor: &TensorProto) -> TractResult<ElementType> {
+    match ElementType::from_onnx(tensor.data_type) {
+        Some(element) if is_4_bit(element) || matches!(element, ElementType::Int8 | ElementType::UInt8) => {
+            Ok(element)
         }
-        *first == tensor.name
-    });
-    for name in graph.node.iter_mut().flat_map(|node| &mut node.input) {
-        if let Some(kept) = kept_as.get(name) {
-            name.clone_from(kept);
-        }
+        Some(other) => bail!("has elements of type {other}; only int4, uint4, int8 and uint8 can be"),
+        None => bail!("has elements of the unknown type {}", tensor.data_type),
     }
+}
+
+fn is_4_bit(element: ElementType) -> bool {
+    matches!(element, ElementType::Int4 | ElementType::UInt4)
+}
+
+fn is_signed(element: ElementType) -> bool {
+    matches!(element, ElementType::Int4 | ElementType::Int8)
+}
+
+/// `count` zero points, one byte each, moved by half the range if they have a sign.
+fn read_zero_points(
+    tensor: &TensorProto,
+    data: &DataFile,
+    element: ElementType,
+    count: usize,
+) -> TractResult<Vec<u8>> {
+    let found = code_element(tensor)?;
+    ensure!(found == element, "has the type {found}, and the codes have {element}");
+    let mut codes = element.decode_codes(&data.bytes(tensor)?).context("holds no codes")?;
+    // an odd number of 4-bit codes leaves half a byte
+    codes.truncate(count.max(codes.len().saturating_sub(1)));
+    let half = match (is_signed(element), is_4_bit(element)) {
+        (false, _) => 0,
+        (true, true) => 8,
+        (true, false) => 128,
+    };
+    codes.into_iter().map(|code| Ok(u8::try_from(code + half)?)).collect()
+}
+
+fn read_scales(tensor: &TensorProto, data: &DataFile) -> TractResult<Vec<f32>> {
+    let bytes = data.bytes(tensor)?;
+    let scales = ElementType::from_onnx(tensor.data_type).and_then(|element| element.decode_floats(&bytes));
+    scales
+        .with_context(|| format!("has elements of type {}; only FLOAT and FLOAT16 can be", tensor.data_type))
 }
 
 /// Rejects remaining 4-bit tensors, whose use is not supported.
 fn refuse_4_bits(graph: &GraphProto) -> TractResult<()> {
-    let is_4_bits = |tensor: &&TensorProto| matches!(code_type(tensor), Ok(CodeType::Int4 | CodeType::UInt4));
-    match graph.initializer.iter().find(is_4_bits) {
+    let holds_4_bits = |tensor: &&TensorProto| code_element(tensor).is_ok_and(is_4_bit);
+    match graph.initializer.iter().find(holds_4_bits) {
         Some(tensor) => bail!(
             "{} holds 4-bit elements, which tract can only multiply with, as a weight in groups",
             tensor.name

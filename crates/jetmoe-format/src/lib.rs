@@ -26,7 +26,7 @@ pub use names::{Named, UnknownName};
 pub use operators::{
     Attribute, Attributes, CustomOperator, DOMAIN, Operand, OperatorNode, OperatorSchema, WeightSlot,
 };
-pub use packed::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel, RowOrder};
+pub use packed::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel, RowOrder, Scale};
 pub use scheme::Scheme;
 
 /// Compiles the program in the README.

@@ -7,6 +7,8 @@
 //! bfloat16 sixteen, of columns `2 i` and `2 i + 1`. So any 16, 32 or 64 bytes of a group are 4, 8 or 16 rows, each with
 //! the operand of one dot product instruction; matrix instructions take their right operand in this form too.
 
+use std::fmt;
+
 use half::{bf16, f16};
 
 use crate::{ElementType, Error, Result, Scheme, Tensors, WeightFormat};
@@ -27,6 +29,33 @@ pub enum RowOrder {
     Halves,
 }
 
+/// The type of a packed weight's scales: float16, or float32 where they must stay exact.
+pub trait Scale: Copy + Default + fmt::Debug + Send + Sync + 'static {
+    /// The type.
+    const ELEMENT: ElementType;
+
+    /// Its value.
+    fn to_f32(self) -> f32;
+}
+
+impl Scale for f16 {
+    const ELEMENT: ElementType = ElementType::Float16;
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+}
+
+impl Scale for f32 {
+    const ELEMENT: ElementType = ElementType::Float32;
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
 /// Sizes and scheme of a packed weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PackedLayout {
@@ -36,14 +65,14 @@ pub struct PackedLayout {
     pub outputs: usize,
     /// Columns of each.
     pub inputs: usize,
-    /// How the elements are stored. Scales are float16.
+    /// How the elements are stored.
     pub scheme: Scheme,
     /// Order of the rows.
     pub order: RowOrder,
 }
 
 impl PackedLayout {
-    /// The scheme of packed elements.
+    /// The scheme of packed elements, with float16 scales.
     ///
     /// # Errors
     /// A width or a group size without kernels. The group size is ignored for a format without groups.
@@ -131,6 +160,49 @@ impl PackedLayout {
         }
     }
 
+    /// Packs the codes of consecutive panels of a matrix that is stored transposed, `[inputs, outputs]`, as
+    /// `DequantizeLinear` reads it: in row order, two 4-bit codes per byte, the first in its low half. Signed codes are moved
+    /// by half their range. Columns and rows that the matrix does not have are left as they are.
+    ///
+    /// Several panels at once are faster: they take neighbouring bytes of the stored rows.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for stored codes of another size.
+    pub fn pack_transposed(
+        &self,
+        panels: &mut [u8],
+        first_panel: usize,
+        stored: &[u8],
+        is_signed: bool,
+    ) -> Result<()> {
+        let bits = self.scheme.format.bits();
+        length("the codes", stored.len(), (self.inputs * self.outputs * bits).div_ceil(8))?;
+        // Flipping the highest bit of a signed code adds half the range.
+        let sign_bits = match (is_signed, bits) {
+            (false, _) => 0,
+            (true, 4) => 0x88,
+            (true, _) => 0x80,
+        };
+        for block in 0..self.blocks() {
+            for (index, panel) in panels.chunks_exact_mut(self.panel_bytes()).enumerate() {
+                let first = (first_panel + index) * PANEL_ROWS;
+                let width = PANEL_ROWS.min(self.outputs.saturating_sub(first));
+                let mut codes = [[0; PANEL_ROWS]; BLOCK_INPUTS];
+                for (codes, input) in codes.iter_mut().zip(block * BLOCK_INPUTS..self.inputs) {
+                    let place = input * self.outputs + first;
+                    if bits == 4 {
+                        unpack_nibbles(stored, place, &mut codes[..width]);
+                    } else {
+                        codes[..width].copy_from_slice(&stored[place..][..width]);
+                    }
+                }
+                let bytes = self.block_bytes();
+                pack_block(&mut panel[block * bytes..][..bytes], &codes, bits, sign_bits);
+            }
+        }
+        Ok(())
+    }
+
     /// Packs the bytes of a row of bfloat16 elements at a position of a panel's bytes.
     pub fn pack_elements(&self, panel: &mut [u8], position: usize, elements: &[u8]) {
         for (block, elements) in
@@ -178,40 +250,86 @@ impl PackedLayout {
     }
 }
 
+/// Unpacks 4-bit codes from `first` on: the first of two codes is in the low half of a byte.
+fn unpack_nibbles(stored: &[u8], first: usize, codes: &mut [u8]) {
+    let mut codes = codes;
+    let mut stored = &stored[first / 2..];
+    if first % 2 == 1 && !codes.is_empty() {
+        // a row with an odd number of codes ends inside a byte
+        codes[0] = stored[0] >> 4;
+        (codes, stored) = (&mut codes[1..], &stored[1..]);
+    }
+    let (pairs, last) = codes.as_chunks_mut::<2>();
+    for ([low, high], byte) in pairs.iter_mut().zip(stored) {
+        (*low, *high) = (byte & 0x0F, byte >> 4);
+    }
+    if let [last] = last {
+        *last = stored[pairs.len()] & 0x0F;
+    }
+}
+
+/// Codes of a block, `[columns, rows]`, one byte each.
+type BlockCodes = [[u8; PANEL_ROWS]; BLOCK_INPUTS];
+
+/// Packs the codes of a block. `sign_bits` are flipped in every byte.
+fn pack_block(bytes: &mut [u8], codes: &BlockCodes, bits: usize, sign_bits: u8) {
+    let (lane_groups, _) = bytes.as_chunks_mut::<{ 4 * PANEL_ROWS }>();
+    if bits == 4 {
+        for (lanes, columns) in lane_groups.iter_mut().zip(codes.as_chunks::<8>().0) {
+            pack_lanes(lanes, sign_bits, |column, row| columns[column][row] | columns[4 + column][row] << 4);
+        }
+    } else {
+        for (lanes, columns) in lane_groups.iter_mut().zip(codes.as_chunks::<4>().0) {
+            pack_lanes(lanes, sign_bits, |column, row| columns[column][row]);
+        }
+    }
+}
+
+/// Packs one lane per row, each of four bytes.
+#[inline(always)]
+fn pack_lanes(lanes: &mut [u8; 4 * PANEL_ROWS], sign_bits: u8, byte: impl Fn(usize, usize) -> u8) {
+    for (row, lane) in lanes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        // A lane is one number, so that the compiler vectorizes the loop over the rows.
+        let byte = |column| u32::from(byte(column, row) ^ sign_bits);
+        *lane = (byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24).to_le_bytes();
+    }
+}
+
 /// A packed weight, borrowed from where its bytes are: mapped from a file, or in memory.
 #[derive(Debug, Clone, Copy)]
-pub struct PackedWeight<'a> {
+pub struct PackedWeight<'a, S = f16> {
     layout: PackedLayout,
     codes: &'a [u8],
-    scales: &'a [f16],
+    scales: &'a [S],
     zero_points: Option<&'a [u8]>,
 }
 
 /// One panel of a weight.
 #[derive(Debug, Clone, Copy)]
-pub struct Panel<'a> {
+pub struct Panel<'a, S = f16> {
     /// Consecutive blocks.
     pub codes: &'a [u8],
     /// `[groups, 32]`
-    pub scales: &'a [f16],
+    pub scales: &'a [S],
     /// `[groups, 32]`
     pub zero_points: Option<&'a [u8]>,
 }
 
-impl<'a> PackedWeight<'a> {
+impl<'a, S: Scale> PackedWeight<'a, S> {
     /// A weight of these sizes: its elements as bytes, `[experts, panels, blocks, bytes of a block]`, and scales and
-    /// perhaps zero points, `[experts, panels, groups, 32]`, where its format has them. Whether there are zero points
-    /// follows from the tensors, not from the layout.
+    /// perhaps zero points, `[experts, panels, groups, 32]`, where its format has them. Whether there are zero points, and
+    /// the type of the scales, follow from the tensors, not from the layout.
     ///
     /// # Errors
     /// Tensors of other sizes than the layout requires.
     pub fn new(
         mut layout: PackedLayout,
         codes: &'a [u8],
-        scales: Option<&'a [f16]>,
+        scales: Option<&'a [S]>,
         zero_points: Option<&'a [u8]>,
     ) -> Result<Self> {
         layout.scheme.zero_points = zero_points.is_some();
+        layout.scheme.scales = S::ELEMENT;
         layout.check()?;
         let scales = scales.unwrap_or_default();
         length("the weight", codes.len(), layout.codes_shape().iter().product())?;
@@ -230,7 +348,7 @@ impl<'a> PackedWeight<'a> {
     pub fn with_all_experts(
         layout: PackedLayout,
         codes: &'a [u8],
-        scales: Option<&'a [f16]>,
+        scales: Option<&'a [S]>,
         zero_points: Option<&'a [u8]>,
     ) -> Result<Self> {
         let one = PackedLayout { experts: 1, ..layout };
@@ -246,13 +364,13 @@ impl<'a> PackedWeight<'a> {
 
     /// Bytes of one expert's matrix, scales and zero points included.
     pub fn expert_bytes(&self) -> usize {
-        let all = self.codes.len() + 2 * self.scales.len() + self.zero_points.map_or(0, <[u8]>::len);
+        let all = self.codes.len() + size_of_val(self.scales) + self.zero_points.map_or(0, <[u8]>::len);
         all / self.layout.experts
     }
 
     /// A panel of an expert's matrix.
     #[inline]
-    pub fn panel(&self, expert: usize, panel: usize) -> Panel<'a> {
+    pub fn panel(&self, expert: usize, panel: usize) -> Panel<'a, S> {
         let index = expert * self.layout.panels() + panel;
         let (bytes, groups) = (self.layout.panel_bytes(), self.layout.groups() * PANEL_ROWS);
         Panel {

@@ -1,6 +1,6 @@
 //! Products of rows with the matrices of their experts.
 
-use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder};
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder, Scale};
 
 use crate::error::length;
 use crate::matmul::{multiply, quantize};
@@ -40,7 +40,7 @@ impl TopK<'_> {
 
 /// Rows that [`linear`] multiplies at once. A long prompt with a large vocabulary thus needs little more memory than its
 /// result.
-const MAX_ROWS_AT_ONCE: usize = 512;
+pub(crate) const MAX_ROWS_AT_ONCE: usize = 512;
 
 /// `x · Wᵀ` for a weight with one matrix: from `[rows, inputs]` to `[rows, outputs]`.
 ///
@@ -128,7 +128,7 @@ pub fn gather_rows(row_indices: &[i64], weight: &PackedWeight<'_>, y: &mut [f32]
 }
 
 /// Refuses a weight whose panels have their rows in another order than the result.
-pub(crate) fn require_stored_order(weight: &PackedWeight<'_>) -> Result<()> {
+pub(crate) fn require_stored_order<S: Scale>(weight: &PackedWeight<'_, S>) -> Result<()> {
     match weight.layout().order {
         RowOrder::AsStored => Ok(()),
         RowOrder::Halves => Err(Error::Interleaved),
@@ -237,7 +237,7 @@ fn copy_from_panels(products: &[f32], permutation: &TokenPermutation, position: 
 }
 
 /// Calls `work` for every row of a result, on all threads.
-fn for_each_row(
+pub(crate) fn for_each_row(
     context: ExecContext<'_>,
     y: &mut [f32],
     width: usize,

@@ -10,6 +10,7 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+mod float32;
 mod generic;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -67,6 +68,8 @@ macro_rules! dispatch_code_width {
 use dispatch_code_width;
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel};
 
+pub(crate) use self::float32::FloatRows;
+
 /// Columns that a lane holds: the operands of one dot product instruction.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const LANE_COLUMNS: usize = 4;
@@ -116,6 +119,17 @@ pub(crate) fn multiply(
             dispatch_isa!(isa, multiply_codes(&panel, &rows, products))
         }
     }
+}
+
+/// Computes the products of rows with consecutive panels of codes in float32, `[panels, rows, 32]`.
+pub(crate) fn multiply_float32(
+    isa: Isa,
+    panels: &[Panel<'_, f32>],
+    layout: &PackedLayout,
+    rows: &FloatRows,
+    products: &mut [f32],
+) {
+    dispatch_isa!(isa, multiply_float32(panels, layout, rows, products))
 }
 
 /// Quantizes one block of columns of all rows, `[rows, 32]`.

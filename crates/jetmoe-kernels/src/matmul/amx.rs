@@ -30,7 +30,7 @@ pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<
 }
 
 // bfloat16 weights take float32 input, which there are no tiles for.
-pub(super) use super::avx512vnni::{gate, multiply_bf16, quantize};
+pub(super) use super::avx512vnni::{gate, multiply_bf16, multiply_float32, quantize};
 
 /// The codes of a block, a byte each, in the layout of 8-bit weights.
 #[repr(align(64))]

@@ -3,8 +3,9 @@
 use std::arch::x86_64::*;
 
 use half::f16;
-use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, Panel};
 
+use super::float32::{self, FloatRows};
 use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
@@ -294,6 +295,16 @@ fn load_bf16_pair(bytes: &[u8; 32]) -> (__m256, __m256) {
     let bytes = load(bytes);
     let upper_halves = _mm256_and_si256(bytes, _mm256_set1_epi32(0xFFFF_0000_u32 as i32));
     (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(bytes)), _mm256_castsi256_ps(upper_halves))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn multiply_float32(
+    panels: &[Panel<'_, f32>],
+    layout: &PackedLayout,
+    rows: &FloatRows,
+    products: &mut [f32],
+) {
+    float32::multiply::<true>(panels, layout, rows, products);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

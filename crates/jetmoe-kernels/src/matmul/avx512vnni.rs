@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 
 use half::f16;
-use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, Panel};
 
 use super::avx2::{PREFETCH_DISTANCE, prefetch};
+use super::float32::{self, FloatRows};
 use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
@@ -200,6 +201,16 @@ fn multiply_bf16_tile<const ROWS: usize>(panel: &[u8], x: &[f32], columns: usize
             store(&mut products[vector * LANES..], sum);
         }
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn multiply_float32(
+    panels: &[Panel<'_, f32>],
+    layout: &PackedLayout,
+    rows: &FloatRows,
+    products: &mut [f32],
+) {
+    float32::multiply::<true>(panels, layout, rows, products);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]

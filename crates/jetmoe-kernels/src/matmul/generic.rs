@@ -1,8 +1,9 @@
 //! Plain Rust for any processor: the definition of what the other instruction sets compute.
 
 use half::bf16;
-use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, Panel};
 
+use super::float32::{self, FloatRows};
 use super::{LANE_GROUP_BYTES, QuantizedPanel};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut, groups_per_block};
@@ -55,6 +56,15 @@ pub(super) fn multiply_bf16(panel: &[u8], x: &[f32], columns: usize, products: &
             }
         }
     }
+}
+
+pub(super) fn multiply_float32(
+    panels: &[Panel<'_, f32>],
+    layout: &PackedLayout,
+    rows: &FloatRows,
+    products: &mut [f32],
+) {
+    float32::multiply::<false>(panels, layout, rows, products);
 }
 
 pub(super) fn quantize(x: &[f32], tile: &mut ActivationTileMut<'_>) {

@@ -4,8 +4,9 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use half::f16;
-use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
+use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, Panel};
 
+use super::float32::{self, FloatRows};
 use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
@@ -210,6 +211,16 @@ fn multiply_bf16_tile<const ROWS: usize>(panel: &[u8], x: &[f32], columns: usize
             }
         }
     }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn multiply_float32(
+    panels: &[Panel<'_, f32>],
+    layout: &PackedLayout,
+    rows: &FloatRows,
+    products: &mut [f32],
+) {
+    float32::multiply::<true>(panels, layout, rows, products);
 }
 
 #[target_feature(enable = "neon,dotprod")]

@@ -2,11 +2,12 @@
 
 mod weights;
 
+use half::f16;
 use jetmoe_format::{PackedLayout, PackedWeight, RowOrder};
 use jetmoe_kernels::*;
 use proptest::prelude::*;
 
-use self::weights::{OwnedWeight, Random, by_definition};
+use self::weights::{OwnedWeight, Random, by_definition, without_quantization};
 
 const ELEMENTS: [(i64, i64); 9] =
     [(4, 16), (4, 32), (4, 64), (4, 128), (8, 16), (8, 32), (8, 64), (8, 128), (16, 0)];
@@ -70,6 +71,32 @@ proptest! {
         for_every_isa(|context| {
             let mut y = vec![f32::NAN; rows * outputs];
             expert_linear_sum(context, &x, top_k, &gates, &weight.view(), &mut y).unwrap();
+            let difference = max_difference(&y, &expected);
+            assert!(difference < 1e-5, "{}: {difference}", context.isa);
+        });
+    }
+
+    #[test]
+    fn products_in_float32_are_those_of_the_dequantized_weight(
+        seed in any::<u64>(),
+        element in 0..ELEMENTS.len(),
+        zero_points in any::<bool>(),
+        outputs in 1_usize..300,
+        inputs in 1_usize..300,
+        rows in 0_usize..20,
+    ) {
+        let mut random = Random::new(seed);
+        let (bits, group_size) = ELEMENTS[element];
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        let layout = PackedLayout { experts: 1, outputs, inputs, scheme, order: RowOrder::AsStored };
+        let weight = OwnedWeight::random(layout, zero_points, &mut random);
+        let x = random.floats(rows * inputs);
+        let expected: Vec<f64> =
+            x.chunks_exact(inputs).flat_map(|row| without_quantization(&weight, row)).collect();
+        let scales = weight.float32_scales();
+        for_every_isa(|context| {
+            let mut y = vec![f32::NAN; rows * outputs];
+            linear_float32(context, &x, &weight.view_with(&scales), &mut y).unwrap();
             let difference = max_difference(&y, &expected);
             assert!(difference < 1e-5, "{}: {difference}", context.isa);
         });
@@ -226,12 +253,13 @@ fn mismatched_sizes_are_refused() {
         let error = result.unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    let short = PackedWeight::new(layout, &[0; 5], Some(&[]), None).unwrap_err();
+    let short = PackedWeight::<f16>::new(layout, &[0; 5], Some(&[]), None).unwrap_err();
     assert_eq!(short.to_string(), "the weight has 5 elements and should have 1024");
     // Padded to whole blocks, these sizes would wrap around to small ones.
     for (experts, outputs) in [(1 << 60, 32), (1, 1 << 62), (1 << 32, 1 << 32)] {
         let error =
-            PackedWeight::new(PackedLayout { experts, outputs, ..layout }, &[], Some(&[]), None).unwrap_err();
+            PackedWeight::<f16>::new(PackedLayout { experts, outputs, ..layout }, &[], Some(&[]), None)
+                .unwrap_err();
         assert!(error.to_string().ends_with("does not fit in memory"), "{error}");
     }
     let halves = OwnedWeight::random(PackedLayout { order: RowOrder::Halves, ..layout }, false, &mut random);

@@ -90,6 +90,16 @@ impl OwnedWeight {
             .unwrap()
     }
 
+    /// The same scales in float32.
+    pub(crate) fn float32_scales(&self) -> Vec<f32> {
+        self.scales.iter().flatten().map(|scale| scale.to_f32()).collect()
+    }
+
+    /// The same weight with its scales in float32.
+    pub(crate) fn view_with<'a>(&'a self, scales: &'a [f32]) -> PackedWeight<'a, f32> {
+        PackedWeight::new(self.layout, &self.codes, Some(scales), self.zero_points.as_deref()).unwrap()
+    }
+
     /// `[outputs, inputs]`
     pub(crate) fn matrix(&self, expert: usize) -> &[f32] {
         let size = self.layout.outputs * self.layout.inputs;
@@ -121,6 +131,14 @@ pub(crate) fn by_definition(weight: &OwnedWeight, expert: usize, row: &[f32]) ->
     matrix
         .chunks_exact(weight.layout.inputs)
         .map(|weights| weights.iter().zip(&row).map(|(w, x)| f64::from(*w) * x).sum())
+        .collect()
+}
+
+/// Products of exactly dequantized weights with a row.
+pub(crate) fn without_quantization(weight: &OwnedWeight, row: &[f32]) -> Vec<f64> {
+    let products = weight.matrix(0).chunks_exact(weight.layout.inputs);
+    products
+        .map(|weights| weights.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum())
         .collect()
 }
 

@@ -1,0 +1,98 @@
+//! What tract asks of an operator, written once for all operators of this crate.
+
+use std::fmt;
+use std::hash::Hash;
+
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+
+/// Element type and shape of a value.
+pub(crate) type ValueType = (DatumType, TVec<TDim>);
+
+/// An operator of this crate. [`boxed`] makes an operator of tract of it.
+pub(crate) trait Kernel: fmt::Debug + Clone + Eq + Hash + Send + Sync + 'static {
+    /// Its name.
+    fn name(&self) -> StaticName;
+
+    /// Types of its results for operands of these types. Refuses operands that it cannot take.
+    fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>>;
+
+    /// Computes the results.
+    fn compute(&self, context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>>;
+
+    /// Whether a dimension of a result is known only after a run.
+    fn has_runtime_dimensions(&self) -> bool {
+        false
+    }
+}
+
+/// The kernel as an operator that tract's parser of ONNX can return.
+pub(crate) fn boxed(kernel: impl Kernel) -> Box<dyn InferenceOp> {
+    expand(KernelOp(kernel))
+}
+
+/// A kernel as an operator of tract.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct KernelOp<K>(pub(crate) K);
+
+impl<K: Kernel> Expansion for KernelOp<K> {
+    fn name(&self) -> StaticName {
+        self.0.name()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        operands: &'p [TensorProxy],
+        results: &'p [TensorProxy],
+    ) -> InferenceResult {
+        let types: Vec<_> = operands.iter().map(|operand| (&operand.datum_type).bex()).collect();
+        solver.given_all(types, move |solver, types| {
+            let shapes: Vec<_> = operands.iter().map(|operand| (&operand.shape).bex()).collect();
+            solver.given_all(shapes, move |solver, shapes| {
+                let operands: Vec<ValueType> = types.iter().copied().zip(shapes).collect();
+                for (result, (element, shape)) in results.iter().zip(self.0.result_types(&operands)?) {
+                    solver.equals(&result.datum_type, element)?;
+                    solver.equals(&result.shape, shape)?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    fn wire(&self, name: &str, model: &mut TypedModel, operands: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(name, self.clone(), operands)
+    }
+}
+
+impl<K: Kernel> Op for KernelOp<K> {
+    fn name(&self) -> StaticName {
+        self.0.name()
+    }
+
+    fn mints_runtime_symbols(&self) -> bool {
+        self.0.has_runtime_dimensions()
+    }
+
+    op_as_typed_op!();
+}
+
+impl<K: Kernel> EvalOp for KernelOp<K> {
+    // Weights and caches belong to a plan and its sessions.
+    not_out_of_plan!();
+
+    fn eval(&self, context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        self.0.compute(context, operands)
+    }
+}
+
+impl<K: Kernel> TypedOp for KernelOp<K> {
+    as_op!();
+
+    fn output_facts(&self, operands: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let operands: Vec<ValueType> =
+            operands.iter().map(|fact| (fact.datum_type, fact.shape.to_tvec())).collect();
+        let types = self.0.result_types(&operands)?;
+        Ok(types.into_iter().map(|(element, shape)| element.fact(shape)).collect())
+    }
+}
