@@ -67,7 +67,7 @@ impl ChatTemplate {
     /// result contains the special tokens as text, so encode it without adding any.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] if the template raises an error, for example for two consecutive turns of one role.
+    /// [`Error::Conversation`] if the template raises an error, for example for two consecutive turns of one role.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
         self.environment
             .get_template(TEMPLATE)
@@ -80,7 +80,7 @@ impl ChatTemplate {
                     ..minijinja::Value::from_serialize(&self.special_tokens)
                 })
             })
-            .map_err(|source| Error::ChatTemplate { source })
+            .map_err(|source| Error::Conversation { source })
     }
 }
 

@@ -24,7 +24,7 @@ pub enum Error {
         /// The checkpoint's folder.
         folder: PathBuf,
     },
-    /// `tokenizer.json` cannot be loaded, or it cannot encode or decode its input.
+    /// `tokenizer.json` cannot be loaded, or it cannot decode token ids.
     #[error("{} cannot be used as a tokenizer: {source}\n  download or copy it again, or save it again with transformers", path.display())]
     Tokenizer {
         /// The file.
@@ -32,10 +32,24 @@ pub enum Error {
         /// What the tokenizer reported.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The chat template cannot be parsed or rendered.
+    /// A text cannot be encoded.
+    #[error("the text cannot be encoded by {}: {source}", path.display())]
+    Encode {
+        /// `tokenizer.json`.
+        path: PathBuf,
+        /// What the tokenizer reported.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The chat template cannot be parsed.
     #[error("chat template: {source}")]
     ChatTemplate {
         /// What the template engine reported, with the line.
+        source: minijinja::Error,
+    },
+    /// The chat template rejects a conversation, or fails while it renders one.
+    #[error("chat template: {source}")]
+    Conversation {
+        /// What the template raised or the template engine reported, with the line.
         source: minijinja::Error,
     },
     /// The model has no chat template.

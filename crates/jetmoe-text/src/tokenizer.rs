@@ -43,12 +43,12 @@ impl Tokenizer {
     /// Token ids of a text. `add_special_tokens` prepends the begin-of-sequence token, as in training.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the tokenizer cannot encode the text.
+    /// [`Error::Encode`] if the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         self.inner
             .encode(text, add_special_tokens)
             .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(failed(&self.path))
+            .map_err(|source| Error::Encode { path: self.path.clone(), source })
     }
 
     /// Text of token ids, without special tokens.
