@@ -1,6 +1,7 @@
 //! Incremental decoding: token ids in, text out, one token at a time.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 
 use crate::{Result, Tokenizer};
 
@@ -13,9 +14,11 @@ const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 /// strip the leading space of the next token, and the *pending* tokens. Text is pending while it may still change: after
 /// a replacement character, because the missing bytes may follow, and during a run of byte tokens, because the
 /// byte-fallback decoder turns a run into text if all of it is valid UTF-8 and into replacement characters if not.
+///
+/// `T` is a reference to the tokenizer: `&Tokenizer`, or `Arc<Tokenizer>` for a value without a lifetime.
 #[derive(Debug)]
-pub struct Detokenizer<'t> {
-    tokenizer: &'t Tokenizer,
+pub struct Detokenizer<T> {
+    tokenizer: T,
     byte_tokens: BTreeSet<u32>,
     /// The context, followed by the pending tokens.
     window: Vec<u32>,
@@ -24,12 +27,12 @@ pub struct Detokenizer<'t> {
     in_byte_run: bool,
 }
 
-impl<'t> Detokenizer<'t> {
+impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
     /// Continues a prompt, whose own text is not returned again.
     ///
     /// # Errors
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) if the prompt cannot be decoded.
-    pub fn new(tokenizer: &'t Tokenizer, prompt: &[u32]) -> Result<Self> {
+    pub fn new(tokenizer: T, prompt: &[u32]) -> Result<Self> {
         let byte_tokens: BTreeSet<u32> =
             (0..=u8::MAX).filter_map(|byte| tokenizer.token_id(&format!("<0x{byte:02X}>"))).collect();
         // start at the last token that is text by itself: earlier tokens cannot change the text that follows

@@ -1,5 +1,7 @@
 //! The text of a continuation while its tokens are generated.
 
+use std::ops::Deref;
+
 use crate::{Detokenizer, Result, StopMatcher, Tokenizer};
 
 /// Text of a continuation while its tokens are generated.
@@ -8,6 +10,8 @@ use crate::{Detokenizer, Result, StopMatcher, Tokenizer};
 /// prompt's text; bytes that are not valid UTF-8 become U+FFFD once no other byte can complete them. Text that may be
 /// the start of a stop string is held back until that is decided. Output ends before the stop string that ends first;
 /// of several that end at the same character the longest counts.
+///
+/// `T` is a reference to the tokenizer: `&Tokenizer`, or `Arc<Tokenizer>` for a value without a lifetime.
 ///
 /// ```no_run
 /// # fn example(tokenizer: &jetmoe_text::Tokenizer, tokens: &[u32]) -> jetmoe_text::Result<()> {
@@ -24,18 +28,18 @@ use crate::{Detokenizer, Result, StopMatcher, Tokenizer};
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct TextStream<'t> {
-    detokenizer: Detokenizer<'t>,
+pub struct TextStream<T> {
+    detokenizer: Detokenizer<T>,
     stop: StopMatcher,
 }
 
-impl<'t> TextStream<'t> {
+impl<T: Deref<Target = Tokenizer>> TextStream<T> {
     /// Continues a prompt. The text of the first new token depends on the prompt's ids: a space that begins a text is
     /// dropped, one that continues it is kept.
     ///
     /// # Errors
     /// [`Error::EmptyStopString`](crate::Error::EmptyStopString), or a prompt that cannot be decoded.
-    pub fn new(tokenizer: &'t Tokenizer, prompt: &[u32], stop: &[String]) -> Result<Self> {
+    pub fn new(tokenizer: T, prompt: &[u32], stop: &[String]) -> Result<Self> {
         Ok(TextStream { detokenizer: Detokenizer::new(tokenizer, prompt)?, stop: StopMatcher::new(stop)? })
     }
 

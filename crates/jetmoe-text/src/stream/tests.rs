@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fixtures;
 
-fn text(stream: &mut TextStream<'_>, ids: &[u32]) -> String {
+fn text(stream: &mut TextStream<&Tokenizer>, ids: &[u32]) -> String {
     let mut text: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
     text += &stream.finish().unwrap();
     text
