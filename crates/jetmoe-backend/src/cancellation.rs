@@ -53,6 +53,11 @@ impl CancellationToken {
         self.state.is_cancelled.load(Ordering::Acquire)
     }
 
+    /// A guard that cancels the token when it is dropped: as part of a response it ends the work when the client leaves.
+    pub fn drop_guard(&self) -> DropGuard {
+        DropGuard { token: self.clone() }
+    }
+
     /// Registers a function that [`CancellationToken::cancel`] calls once, in its thread. If the token is cancelled already,
     /// calls it at once, in this thread. Dropping the guard deregisters the function.
     ///
@@ -69,6 +74,19 @@ impl CancellationToken {
         callbacks.next_id += 1;
         callbacks.registered.insert(id, Box::new(callback));
         CancellationGuard { registration: Some((self.state.clone(), id)) }
+    }
+}
+
+/// Cancels its token when it is dropped, see [`CancellationToken::drop_guard`].
+#[derive(Debug)]
+#[must_use = "dropping the guard cancels the token"]
+pub struct DropGuard {
+    token: CancellationToken,
+}
+
+impl Drop for DropGuard {
+    fn drop(&mut self) {
+        self.token.cancel();
     }
 }
 

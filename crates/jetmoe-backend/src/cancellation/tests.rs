@@ -95,3 +95,12 @@ fn cancelling_and_deregistering_at_the_same_time_call_each_callback_at_most_once
         assert!(token.state.lock().registered.is_empty());
     }
 }
+
+#[test]
+fn a_drop_guard_cancels_when_it_is_dropped() {
+    let token = CancellationToken::new();
+    let guard = token.drop_guard();
+    assert!(!token.is_cancelled());
+    drop(guard);
+    assert!(token.is_cancelled());
+}
