@@ -28,6 +28,8 @@ pub use device::{
     ProviderOption, TensorRtOptions, TokenShape,
 };
 pub use error::{BoxError, Error, Result};
+pub use jetmoe_format::Error as FormatError;
+pub use jetmoe_kernels::Error as KernelsError;
 pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
 pub use memory::{BASE_MEMORY, available_memory};
 pub use options::LoadOptions;

@@ -1,6 +1,6 @@
 //! Classification of texts.
 
-use jetmoe_artifact::Task;
+use jetmoe_artifact::{OutputName, Task};
 use ndarray::ArrayView1;
 
 use crate::error::at_least_one;
@@ -72,7 +72,7 @@ impl TextClassifier {
     /// * [`Error::TooLong`]: a text with more tokens than the model has positions, after truncation.
     /// * [`Error::Text`]: a text that the tokenizer cannot encode.
     /// * [`Error::Backend`]: the backend failed. [`Error::Logits`]: the logits are not finite.
-    /// * [`Error::Shape`]: the graph has another number of classes than the configuration.
+    /// * [`Error::OutputShape`]: the graph has another number of classes than the configuration.
     pub fn classify<S: AsRef<str>>(
         &self,
         texts: &[S],
@@ -96,8 +96,8 @@ impl TextClassifier {
             let logits = output.class_logits()?; // [batch, labels]
             let expected = [indices.len(), config.num_labels()];
             if logits.shape() != expected {
-                return Err(Error::Shape {
-                    tensor: "logits".to_owned(),
+                return Err(Error::OutputShape {
+                    name: OutputName::Logits,
                     expected: expected.to_vec(),
                     found: logits.shape().to_vec(),
                 });

@@ -9,7 +9,7 @@ use crate::built_in_names;
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a model could not be loaded or run.
+/// Why a model could not be loaded or run. [`Error::kind`] says whose fault it is.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -134,11 +134,21 @@ pub enum Error {
     /// The model's task keeps no cache.
     #[error("the model keeps no cache, so there is nothing to truncate; every step sees its own tokens only")]
     NoCache,
-    /// A tensor has another shape than it must have.
+    /// An input has another shape than it must have.
     #[error("{tensor} has shape {found:?}, expected {expected:?}")]
     Shape {
         /// Its name.
         tensor: String,
+        /// What it must be.
+        expected: Vec<usize>,
+        /// What it is.
+        found: Vec<usize>,
+    },
+    /// An output of the graph has another shape than the configuration requires.
+    #[error("the output {name} has shape {found:?}, expected {expected:?}\n  export again")]
+    OutputShape {
+        /// Its name.
+        name: OutputName,
         /// What it must be.
         expected: Vec<usize>,
         /// What it is.

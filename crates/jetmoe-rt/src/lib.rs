@@ -19,6 +19,7 @@
 mod batch;
 mod classification;
 mod error;
+mod error_kind;
 #[cfg(test)]
 mod fake;
 mod fallback;
@@ -31,6 +32,7 @@ mod session;
 pub use batch::TokenBatch;
 pub use classification::{Classification, ClassificationOptions, TextClassifier};
 pub use error::{Error, Result};
+pub use error_kind::ErrorKind;
 pub use generation::{
     FinishReason, GeneratedText, Generation, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
     PromptLookup, Sampling, TextGenerator, TokenEvent, TokenGenerator,

@@ -238,7 +238,7 @@ impl StepOutput {
     /// Next-token logits of a sequence's last token, `[vocab_size]`.
     ///
     /// # Errors
-    /// As [`StepOutput::logits`].
+    /// As [`StepOutput::logits`], and [`Error::NoSequence`] for a row beyond the batch.
     pub fn last_logits(&self, row: usize) -> Result<ArrayView1<'_, f32>> {
         self.logits_before_last(row, 0)
     }
@@ -247,8 +247,11 @@ impl StepOutput {
     pub(crate) fn logits_before_last(&self, row: usize, distance: usize) -> Result<ArrayView1<'_, f32>> {
         let logits = self.logits()?;
         let (batch_size, tokens, vocab_size) = logits.dim();
-        let column = tokens.checked_sub(distance + 1).ok_or_else(|| Error::Shape {
-            tensor: OutputName::Logits.to_string(),
+        if row >= batch_size {
+            return Err(Error::NoSequence { sequence: row, sequences: batch_size });
+        }
+        let column = tokens.checked_sub(distance + 1).ok_or_else(|| Error::OutputShape {
+            name: OutputName::Logits,
             expected: vec![batch_size, distance + 1, vocab_size],
             found: logits.shape().to_vec(),
         })?;

@@ -98,7 +98,7 @@ fn nan_logits_are_an_error() {
 fn another_number_of_classes_than_the_configuration_names_is_an_error() {
     let model = FakeModel::classifier(|_| vec![0.0, 1.0, 2.0]);
     let error = classify(model, &["a"], &ClassificationOptions::default()).unwrap_err();
-    assert!(matches!(error, Error::Shape { .. }));
+    assert!(matches!(error, Error::OutputShape { .. }));
 }
 
 #[test]
