@@ -38,18 +38,30 @@ pub use generation::{
     PromptLookup, Sampling, TextGenerator, TokenEvent, TokenGenerator,
 };
 pub use graph_choice::choose_graph;
+pub use jetmoe_artifact::{
+    Artifact, ArtifactFile, Axis, CacheUpdate, CalibrationRecord, CheckpointRecord, ElementType,
+    Error as ArtifactError, GraphRecord, InputName, InputSpec, Manifest, ModelPart, OptionalOutput,
+    OutputName, OutputSpec, OverrideError, Precision, Profile, Scheme, Signature, StorageOverride, Task,
+    TensorRecord, UnknownName, VerificationRecord, WeightFormat, WeightPlan,
+};
 pub use jetmoe_backend::{
-    Backend, BoxError, CancellationGuard, CancellationToken, CudaOptions, Device, Error as BackendError,
-    ExecutionProvider, GraphSession, LoadOptions, LoadedGraph, LogitsToKeep, OpenVinoDevice, OpenVinoOptions,
-    OpenVinoPrecision, ProviderOption, StepInputs, Support, TensorMap, TensorRtOptions, TokenShape,
-    available_memory,
+    Backend, BoxError, CancellationGuard, CancellationToken, CudaOptions, Device, DropGuard,
+    Error as BackendError, ExecutionProvider, FormatError, GraphSession, KernelsError, LoadOptions,
+    LoadedGraph, LogitsToKeep, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision, ProviderOption,
+    StepInputs, Support, TensorMap, TensorRtOptions, TokenShape, available_memory,
 };
 #[cfg(feature = "ort")]
 pub use jetmoe_backend_ort::{
     LIBRARY_PATH_VARIABLE, LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, cache_folder,
     try_device,
 };
-pub use jetmoe_text::{ChatMessage, TextStream, Tokenizer};
+pub use jetmoe_checkpoint::{
+    Activation, Architecture, ConfigProblem, Digest, Error as CheckpointError, GenerationConfig, ModelConfig,
+    RopeParameters, RopeScaling, WeightProblem,
+};
+pub use jetmoe_text::{ChatMessage, ChatTemplate, Error as TextError, TextStream, Tokenizer};
 pub use model::Model;
+/// The arrays of [`TokenBatch`] and [`StepOutput`].
+pub use ndarray;
 pub use registry::{BACKEND_NAMES, backend, backends, built_in_names};
 pub use session::{Session, StepOutput};
