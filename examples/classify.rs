@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "an example shows what it computed")]
 
 use anyhow::Context;
-use jetmoe_rt::{ClassificationOptions, Error, LoadOptions, Model, TextClassifier};
+use jetmoe_rt::{ClassificationOptions, ErrorKind, LoadOptions, Model, TextClassifier};
 
 fn main() -> anyhow::Result<()> {
     let artifact = std::env::args_os().nth(1).context("usage: classify ARTIFACT")?;
@@ -15,8 +15,7 @@ fn main() -> anyhow::Result<()> {
 
     // The beginning of a long text is enough to classify it. Without the limit, a text longer than the model's
     // positions is an error.
-    let max_tokens = Some(model.config().max_position_embeddings);
-    let options = ClassificationOptions { max_tokens, ..ClassificationOptions::default() };
+    let options = ClassificationOptions::default().with_max_tokens(model.config().max_position_embeddings);
 
     let requests: [&[&str]; 2] = [
         &[
@@ -32,9 +31,13 @@ fn main() -> anyhow::Result<()> {
                     println!("{}, {:.1} %: {text}", result.label, result.probability * 100.0);
                 }
             }
-            // HTTP 400: this request cannot be answered, the next one can
-            Err(error @ (Error::EmptyPrompt { .. } | Error::TooLong { .. })) => println!("refused: {error}"),
-            Err(error) => return Err(error.into()), // HTTP 500
+            Err(error) => match error.kind() {
+                // this request cannot be answered, the next one can
+                kind @ (ErrorKind::InvalidInput | ErrorKind::TooLong) => {
+                    println!("HTTP {}: {error}", kind.http_status());
+                }
+                _ => return Err(error.into()),
+            },
         }
     }
     Ok(())

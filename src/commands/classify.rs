@@ -50,7 +50,9 @@ struct Output<'a> {
 
 impl Classify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
-        let options = ClassificationOptions { max_tokens: self.max_tokens, batch_size: self.batch_size };
+        let options = ClassificationOptions::default()
+            .with_max_tokens(self.max_tokens)
+            .with_batch_size(self.batch_size);
         options.validate().map_err(super::as_cli_error)?;
         let opened = self.model.open()?;
         self.model.require_task(&opened, Task::SequenceClassification)?;

@@ -205,7 +205,7 @@ impl ModelArguments {
 
     /// The load options, without quantization of activations.
     pub(crate) fn exact_load_options(&self) -> anyhow::Result<LoadOptions> {
-        Ok(LoadOptions { int8_activations: false, ..self.load_options()? })
+        Ok(self.load_options()?.with_int8_activations(false))
     }
 
     /// The value of `--threads`.
@@ -244,19 +244,18 @@ impl ModelArguments {
 
     /// The load options, without a backend.
     pub(crate) fn load_options(&self) -> anyhow::Result<LoadOptions> {
-        Ok(LoadOptions {
-            device: self.device()?,
-            precision: self.precision,
-            profile: self.profile,
-            threads: self.threads,
-            max_sequence_length: self.max_sequence_length,
-            int8_activations: !self.exact,
-            low_memory: self.low_memory,
-            check_memory: !self.no_memory_check,
-            onnxruntime_library: self.onnxruntime.clone(),
-            trace: self.trace.clone(),
-            ..LoadOptions::default()
-        })
+        let mut options = LoadOptions::default()
+            .with_device(self.device()?)
+            .with_precision(self.precision)
+            .with_profile(self.profile)
+            .with_threads(self.threads)
+            .with_max_sequence_length(self.max_sequence_length)
+            .with_int8_activations(!self.exact)
+            .with_low_memory(self.low_memory)
+            .with_check_memory(!self.no_memory_check);
+        options.onnxruntime_library.clone_from(&self.onnxruntime);
+        options.trace.clone_from(&self.trace);
+        Ok(options)
     }
 }
 

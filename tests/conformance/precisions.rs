@@ -58,7 +58,7 @@ fn plans() -> [WeightPlan; 2] {
 /// Products that do not round activations where the backend leaves the choice: then a graph must meet the tolerance of
 /// its own arithmetic.
 pub(crate) fn exact_options(subject: Subject) -> LoadOptions {
-    LoadOptions { int8_activations: false, ..subject.load_options() }
+    subject.load_options().with_int8_activations(false)
 }
 
 /// Every precision of a profile.

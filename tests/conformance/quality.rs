@@ -211,7 +211,7 @@ fn classes_are_those_of_transformers_alone_and_in_batches(subject: Subject) {
     let passages = passages();
     let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
     let max_tokens = Some(EvaluationOptions::default().max_tokens);
-    let options = ClassificationOptions { max_tokens, batch_size: 16 };
+    let options = ClassificationOptions::default().with_max_tokens(max_tokens);
     let batched = TextClassifier::new(&model).unwrap().classify(&texts, &options).unwrap();
     let error = largest_difference(&batched, &passages);
     measured(&format!("{subject}: {error:.1e} in batches"));

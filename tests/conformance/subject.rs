@@ -98,17 +98,15 @@ impl Subject {
 
     /// How the subject is loaded.
     pub(crate) fn load_options(self) -> LoadOptions {
-        LoadOptions {
-            device: self.device(),
-            profile: Some(self.profile),
-            precision: Some(self.precision),
-            ..LoadOptions::default()
-        }
+        LoadOptions::default()
+            .with_device(self.device())
+            .with_profile(self.profile)
+            .with_precision(self.precision)
     }
 
     /// As [`Subject::load_options`], for a model that computes in the thread that asks.
     pub(crate) fn single_threaded_options(self) -> LoadOptions {
-        LoadOptions { threads: Some(1), ..self.load_options() }
+        self.load_options().with_threads(1)
     }
 
     /// Compares what a model computed on this backend, with the tolerance of float32 arithmetic.

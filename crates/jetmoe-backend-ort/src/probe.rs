@@ -16,7 +16,7 @@ use crate::providers;
 pub fn try_device(library: &OnnxRuntimeLibrary, device: Device) -> Result<()> {
     let builder =
         Session::builder(&environment(library)?).map_err(|error| library_error(library.path(), error))?;
-    let options = LoadOptions { device, ..LoadOptions::default() };
+    let options = LoadOptions::default().with_device(device);
     let nothing = Signature {
         inputs: Vec::new(),
         optional_inputs: Vec::new(),

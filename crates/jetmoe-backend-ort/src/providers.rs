@@ -40,7 +40,7 @@ pub(crate) fn register(
         Device::Cuda(cuda_options) => vec![cuda(cuda_options)?],
         Device::TensorRt(tensorrt_options) => {
             // CUDA computes the nodes that TensorRT does not support
-            let rest = CudaOptions { device_id: tensorrt_options.device_id, ..CudaOptions::default() };
+            let rest = CudaOptions::default().with_device_id(tensorrt_options.device_id);
             vec![tensorrt(tensorrt_options, signature)?, cuda(&rest)?]
         }
         Device::OpenVino(openvino_options) => vec![openvino(openvino_options, options)?],

@@ -7,7 +7,16 @@ use jetmoe_artifact::{Precision, Profile};
 use crate::{Backend, Device};
 
 /// Options for loading a model. `jetmoe-rt` selects backend and graph; a backend reads the other options.
+///
+/// ```
+/// use jetmoe_artifact::{Precision, Profile};
+/// use jetmoe_backend::LoadOptions;
+///
+/// let options = LoadOptions::default().with_precision(Precision::Q4).with_profile(Profile::Native).with_threads(8);
+/// assert_eq!(options.threads, Some(8));
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LoadOptions {
     /// The backend. `None`, the default, selects the first usable one on this machine, in the order of
     /// `jetmoe_rt::backends`.
@@ -57,5 +66,84 @@ impl Default for LoadOptions {
             onnxruntime_library: None,
             trace: None,
         }
+    }
+}
+
+impl LoadOptions {
+    /// Sets [`LoadOptions::backend`].
+    #[must_use]
+    pub fn with_backend(mut self, backend: impl Into<Option<&'static dyn Backend>>) -> Self {
+        self.backend = backend.into();
+        self
+    }
+
+    /// Sets [`LoadOptions::device`].
+    #[must_use]
+    pub fn with_device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Sets [`LoadOptions::precision`].
+    #[must_use]
+    pub fn with_precision(mut self, precision: impl Into<Option<Precision>>) -> Self {
+        self.precision = precision.into();
+        self
+    }
+
+    /// Sets [`LoadOptions::profile`].
+    #[must_use]
+    pub fn with_profile(mut self, profile: impl Into<Option<Profile>>) -> Self {
+        self.profile = profile.into();
+        self
+    }
+
+    /// Sets [`LoadOptions::threads`].
+    #[must_use]
+    pub fn with_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        self.threads = threads.into();
+        self
+    }
+
+    /// Sets [`LoadOptions::int8_activations`].
+    #[must_use]
+    pub fn with_int8_activations(mut self, int8_activations: bool) -> Self {
+        self.int8_activations = int8_activations;
+        self
+    }
+
+    /// Sets [`LoadOptions::low_memory`].
+    #[must_use]
+    pub fn with_low_memory(mut self, low_memory: bool) -> Self {
+        self.low_memory = low_memory;
+        self
+    }
+
+    /// Sets [`LoadOptions::max_sequence_length`].
+    #[must_use]
+    pub fn with_max_sequence_length(mut self, max_sequence_length: impl Into<Option<usize>>) -> Self {
+        self.max_sequence_length = max_sequence_length.into();
+        self
+    }
+
+    /// Sets [`LoadOptions::check_memory`].
+    #[must_use]
+    pub fn with_check_memory(mut self, check_memory: bool) -> Self {
+        self.check_memory = check_memory;
+        self
+    }
+
+    /// Sets [`LoadOptions::onnxruntime_library`].
+    #[must_use]
+    pub fn with_onnxruntime_library(mut self, onnxruntime_library: impl Into<PathBuf>) -> Self {
+        self.onnxruntime_library = Some(onnxruntime_library.into());
+        self
+    }
+
+    /// Sets [`LoadOptions::trace`].
+    #[must_use]
+    pub fn with_trace(mut self, trace: impl Into<PathBuf>) -> Self {
+        self.trace = Some(trace.into());
+        self
     }
 }

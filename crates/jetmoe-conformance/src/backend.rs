@@ -53,7 +53,7 @@ pub fn load(
         let checkpoint = checkpoint.ok_or_else(|| Error::NoCheckpoint { source_name: Some(source()) })?;
         return Ok(Model::load_into(&ReferenceBackend::new(checkpoint), artifact, options)?);
     }
-    let options = LoadOptions { backend: Some(name.backend()?), ..options.clone() };
+    let options = options.clone().with_backend(name.backend()?);
     Ok(Model::load_artifact(artifact, &options)?)
 }
 

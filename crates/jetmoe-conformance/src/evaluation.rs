@@ -207,7 +207,7 @@ fn evaluate_classifier(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<ClassificationQuality> {
     let classifier = TextClassifier::new(model)?;
-    let options = ClassificationOptions { max_tokens: Some(options.max_tokens), batch_size: 1 };
+    let options = ClassificationOptions::default().with_max_tokens(options.max_tokens).with_batch_size(1);
     let (mut passages, mut correct) = (0_usize, 0_usize);
     let mut max_logit_error: Option<f64> = None;
     for (done, (number, line)) in lines.iter().enumerate() {

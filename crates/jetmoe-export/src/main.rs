@@ -181,12 +181,10 @@ fn verify(checkpoint: &Checkpoint, exported: &Exported) -> anyhow::Result<Verifi
     artifact.check_digests()?;
     let record = &exported.record;
     let spinner = spinner("verifying");
-    let options = LoadOptions {
-        precision: Some(record.precision),
-        profile: Some(record.profile),
-        int8_activations: false,
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions::default()
+        .with_precision(record.precision)
+        .with_profile(record.profile)
+        .with_int8_activations(false);
     let mut verifier = Verifier::new(&artifact, Some(checkpoint), options.clone(), None);
     let comparisons = backends()
         .iter()

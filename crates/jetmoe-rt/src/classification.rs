@@ -8,6 +8,7 @@ use crate::{Error, Model, Result, TokenBatch};
 
 /// Options of a classification.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClassificationOptions {
     /// Truncates every text to this many tokens, including special ones; at least 1. `None`, the default, does not
     /// truncate: a text with more tokens than the model has positions is an error.
@@ -24,6 +25,20 @@ impl Default for ClassificationOptions {
 }
 
 impl ClassificationOptions {
+    /// Sets [`ClassificationOptions::max_tokens`].
+    #[must_use]
+    pub fn with_max_tokens(mut self, max_tokens: impl Into<Option<usize>>) -> Self {
+        self.max_tokens = max_tokens.into();
+        self
+    }
+
+    /// Sets [`ClassificationOptions::batch_size`].
+    #[must_use]
+    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+
     /// Checks every value.
     ///
     /// # Errors
@@ -36,6 +51,7 @@ impl ClassificationOptions {
 
 /// The class of one text.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Classification {
     /// Name of the most probable class; the first of equally probable ones.
     pub label: String,

@@ -29,7 +29,7 @@ fn load_on_first_device<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Re
     for device in Device::auto_order().into_iter().filter(|device| *device != Device::Cpu) {
         let Some(backend) = candidates.iter().find(|backend| backend.has_device(&device)) else { continue };
         let name = device.to_string();
-        match load_into(*backend, artifact, &LoadOptions { device, ..options.clone() }) {
+        match load_into(*backend, artifact, &options.clone().with_device(device)) {
             Ok(loaded) => {
                 tracing::warn!("device auto takes {name}{passed_over}");
                 return Ok(loaded);
@@ -44,7 +44,7 @@ fn load_on_first_device<'a>(artifact: &'a Artifact, options: &LoadOptions) -> Re
             }
         }
     }
-    let loaded = load_on_device(artifact, &LoadOptions { device: Device::Cpu, ..options.clone() })?;
+    let loaded = load_on_device(artifact, &options.clone().with_device(Device::Cpu))?;
     if !passed_over.is_empty() {
         tracing::warn!("device auto takes {}{passed_over}", Device::Cpu);
     }

@@ -20,7 +20,7 @@ fn toy() -> PathBuf {
 }
 
 fn load(folder: &Path, backend: &'static dyn Backend) -> Result<Model, Error> {
-    Model::load(folder, &LoadOptions { backend: Some(backend), ..LoadOptions::default() })
+    Model::load(folder, &LoadOptions::default().with_backend(backend))
 }
 
 fn toy_model(backend: &'static dyn Backend) -> Model {
@@ -286,10 +286,10 @@ fn a_graph_that_is_not_what_the_configuration_says_is_refused() {
 #[test]
 fn no_thread_is_too_few() {
     for &backend in backends() {
-        let options = LoadOptions { backend: Some(backend), threads: Some(0), ..LoadOptions::default() };
+        let options = LoadOptions::default().with_backend(backend).with_threads(0);
         let error = Model::load(toy(), &options).unwrap_err();
         assert_eq!(error.to_string(), "threads is 0, expected at least 1");
-        let options = LoadOptions { threads: Some(1), ..options };
+        let options = options.with_threads(1);
         Model::load(toy(), &options).unwrap().session().unwrap().step(&prompt()).unwrap();
     }
 }

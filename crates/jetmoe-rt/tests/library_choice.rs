@@ -134,8 +134,7 @@ fn without_a_library_every_place_is_named_and_tract_serves() {
 fn a_library_that_the_caller_names_is_taken_or_refused() {
     let missing = Path::new("/nowhere/libonnxruntime.so");
     for backend in [None, Some(backend("ort").unwrap())] {
-        let options =
-            LoadOptions { backend, onnxruntime_library: Some(missing.to_owned()), ..LoadOptions::default() };
+        let options = LoadOptions::default().with_backend(backend).with_onnxruntime_library(missing);
         match Model::load(toy(), &options).unwrap_err() {
             Error::Backend(BackendError::Library { path, .. }) => assert_eq!(path, missing),
             other => panic!("{other:?}"),

@@ -109,7 +109,7 @@ impl Bench {
     }
 
     fn load_options(&self, backend: &'static dyn Backend) -> anyhow::Result<LoadOptions> {
-        Ok(LoadOptions { backend: Some(backend), ..self.model.load_options()? })
+        Ok(self.model.load_options()?.with_backend(backend))
     }
 
     fn measure(

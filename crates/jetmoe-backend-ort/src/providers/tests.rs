@@ -28,7 +28,7 @@ fn a_message_is_told_without_the_place_in_onnx_runtimes_source() {
 
 #[test]
 fn openvino_rounds_activations_only_where_it_may() {
-    let exact = LoadOptions { int8_activations: false, ..LoadOptions::default() };
+    let exact = LoadOptions::default().with_int8_activations(false);
     let options = OpenVinoOptions::default();
     assert_eq!(
         properties(&options, &exact),

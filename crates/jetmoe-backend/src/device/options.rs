@@ -35,6 +35,7 @@ impl FromStr for ProviderOption {
 
 /// Options of [`Device::Cuda`](super::Device::Cuda).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct CudaOptions {
     /// Which GPU, as CUDA counts them from 0; 0 by default.
     pub device_id: u32,
@@ -48,6 +49,7 @@ pub struct CudaOptions {
 
 /// Options of [`Device::TensorRt`](super::Device::TensorRt).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct TensorRtOptions {
     /// Which GPU, as CUDA counts them from 0; 0 by default.
     pub device_id: u32,
@@ -70,6 +72,7 @@ pub struct TensorRtOptions {
 
 /// Options of [`Device::OpenVino`](super::Device::OpenVino).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct OpenVinoOptions {
     /// Which of OpenVINO's devices; the CPU by default.
     pub device: OpenVinoDevice,
@@ -81,6 +84,96 @@ pub struct OpenVinoOptions {
     /// Threads, at least 1. `None`, the default, is [`LoadOptions::threads`](crate::LoadOptions::threads), and without
     /// that OpenVINO's own choice.
     pub threads: Option<usize>,
+}
+
+impl CudaOptions {
+    /// Sets [`CudaOptions::device_id`].
+    #[must_use]
+    pub fn with_device_id(mut self, device_id: u32) -> Self {
+        self.device_id = device_id;
+        self
+    }
+
+    /// Sets [`CudaOptions::memory_limit`].
+    #[must_use]
+    pub fn with_memory_limit(mut self, memory_limit: impl Into<Option<u64>>) -> Self {
+        self.memory_limit = memory_limit.into();
+        self
+    }
+
+    /// Sets [`CudaOptions::tf32`].
+    #[must_use]
+    pub fn with_tf32(mut self, tf32: bool) -> Self {
+        self.tf32 = tf32;
+        self
+    }
+}
+
+impl TensorRtOptions {
+    /// Sets [`TensorRtOptions::device_id`].
+    #[must_use]
+    pub fn with_device_id(mut self, device_id: u32) -> Self {
+        self.device_id = device_id;
+        self
+    }
+
+    /// Sets [`TensorRtOptions::fp16`].
+    #[must_use]
+    pub fn with_fp16(mut self, fp16: bool) -> Self {
+        self.fp16 = fp16;
+        self
+    }
+
+    /// Sets [`TensorRtOptions::engine_cache`].
+    #[must_use]
+    pub fn with_engine_cache(mut self, engine_cache: impl Into<PathBuf>) -> Self {
+        self.engine_cache = Some(engine_cache.into());
+        self
+    }
+
+    /// Sets [`TensorRtOptions::timing_cache`].
+    #[must_use]
+    pub fn with_timing_cache(mut self, timing_cache: impl Into<PathBuf>) -> Self {
+        self.timing_cache = Some(timing_cache.into());
+        self
+    }
+
+    /// Sets [`TensorRtOptions::shapes_min`], [`TensorRtOptions::shapes_opt`] and [`TensorRtOptions::shapes_max`].
+    #[must_use]
+    pub fn with_shapes(mut self, min: TokenShape, opt: TokenShape, max: TokenShape) -> Self {
+        (self.shapes_min, self.shapes_opt, self.shapes_max) = (Some(min), Some(opt), Some(max));
+        self
+    }
+}
+
+impl OpenVinoOptions {
+    /// Sets [`OpenVinoOptions::device`].
+    #[must_use]
+    pub fn with_device(mut self, device: OpenVinoDevice) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Sets [`OpenVinoOptions::precision`].
+    #[must_use]
+    pub fn with_precision(mut self, precision: OpenVinoPrecision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Sets [`OpenVinoOptions::cache`].
+    #[must_use]
+    pub fn with_cache(mut self, cache: impl Into<PathBuf>) -> Self {
+        self.cache = Some(cache.into());
+        self
+    }
+
+    /// Sets [`OpenVinoOptions::threads`].
+    #[must_use]
+    pub fn with_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        self.threads = threads.into();
+        self
+    }
 }
 
 /// A device of OpenVINO.

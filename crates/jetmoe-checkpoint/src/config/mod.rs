@@ -28,6 +28,7 @@ pub enum Architecture {
 
 /// A validated JetMoE configuration.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ModelConfig {
     /// What the checkpoint was trained as.
     pub architecture: Architecture,
