@@ -5,36 +5,40 @@
 //! ARTIFACT is a folder written by `jetmoe-export CHECKPOINT --output ARTIFACT`.
 
 use std::io::{self, Write};
-use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
-use jetmoe_rt::{GenerationOptions, LoadOptions, Model, TextGenerator};
+use jetmoe_rt::{CancellationToken, GenerationOptions, Generator, LoadOptions, Model, Request};
 
 fn main() -> anyhow::Result<()> {
     let artifact = std::env::args_os().nth(1).context("usage: stream ARTIFACT")?;
     let model = Model::load(artifact, &LoadOptions::default())?;
-    let generator = TextGenerator::new(&model)?;
-    let options = GenerationOptions { max_new_tokens: 80, ..GenerationOptions::for_model(&model) };
+    let generator = Generator::new(&model)?;
+    let options = GenerationOptions::for_model(&model).with_max_new_tokens(80);
 
     let prompt = "And it came to pass in those days,";
     let mut client = io::stdout().lock();
     client.write_all(prompt.as_bytes())?;
 
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let mut sent = Ok(());
-    let answer = generator.stream(prompt, &options, |piece| {
-        // A piece never splits a character, so it can be sent at once.
-        sent = client.write_all(piece.as_bytes()).and_then(|()| client.flush());
-        // Cancel generation if the client is gone or the deadline has passed.
-        if sent.is_err() || Instant::now() > deadline {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    })?;
-    sent.context("the client disconnected")?;
+    // Any thread can cancel, at any moment: also while a long prompt is computed.
+    let token = CancellationToken::new();
+    let deadline = token.clone();
+    thread::spawn(move || {
+        thread::sleep(Duration::from_secs(30));
+        deadline.cancel();
+    });
 
-    writeln!(client, "\n({} new tokens, ended by {})", answer.token_ids.len(), answer.finish_reason)?;
+    let mut stream =
+        generator.stream(Request::new(prompt).with_options(options).with_cancellation(&token))?;
+    for event in &mut stream {
+        // A piece of text never splits a character, so it can be sent at once. An error ends the loop: the client is gone,
+        // and dropping the stream ends the generation.
+        client.write_all(event?.text.as_bytes()).context("the client disconnected")?;
+        client.flush().context("the client disconnected")?;
+    }
+    for answer in stream.finish()? {
+        writeln!(client, "\n({} new tokens, ended by {})", answer.token_ids.len(), answer.finish_reason)?;
+    }
     Ok(())
 }

@@ -8,9 +8,10 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
 use jetmoe_conformance::BackendName;
-use jetmoe_console::{finish_on_interrupt, is_interrupted};
+use jetmoe_console::finish_on_interrupt;
 use jetmoe_rt::{
-    ChatMessage, FinishReason, GenerationOptions, Model, Prompt, PromptLookup, Sampling, TextGenerator,
+    CancellationToken, ChatMessage, FinishReason, GenerationOptions, Generator, Model, Multinomial, Prompt,
+    PromptLookup, Request, Sampling,
 };
 use serde::Serialize;
 
@@ -124,29 +125,27 @@ impl Run {
         self.request_trace(&opened)?;
         let prompt = self.read_prompt()?;
         let model = self.model.load(&opened, self.backend)?;
-        let generator = TextGenerator::new(&model)?;
+        let generator = Generator::new(&model)?;
         let options = self.options(GenerationOptions::for_model(&model));
         options.validate().context("the checkpoint's generation_config.json cannot be followed")?;
 
         let conversation = self.conversation(&prompt);
         let shown = self.rendered(&model, &conversation)?.unwrap_or_else(|| prompt.clone());
-        let prompt = if self.chat { Prompt::Chat(&conversation) } else { Prompt::Text(&prompt) };
+        let prompt = if self.chat { Prompt::Chat(conversation) } else { Prompt::Text(prompt) };
         // printed before the next piece of text
         let mut before = if self.echo { shown.as_str() } else { "" };
         let mut printed = Ok(());
-        finish_on_interrupt();
-        let generated = generator.stream(prompt, &options, |piece| {
-            if self.stream {
-                printed = print(&format!("{}{piece}", std::mem::take(&mut before)));
+        let token = CancellationToken::new();
+        let request = Request::new(prompt).with_options(options).with_cancellation(&token);
+        finish_on_interrupt(move || token.cancel());
+        let generated = generator.for_each(request, |event| {
+            if self.stream && !event.text.is_empty() {
+                printed = print(&format!("{}{}", std::mem::take(&mut before), event.text));
             }
-            if printed.is_err() || is_interrupted() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if printed.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         model.finish_trace()?;
-        let generated = generated?;
+        let generated = generated?.pop().context("the prompt has no continuation")?;
         printed?;
         match self.format {
             Some(Format::Json) => print_json(&Output {
@@ -222,10 +221,8 @@ impl Run {
     }
 
     fn conversation(&self, prompt: &str) -> Vec<ChatMessage> {
-        let turn =
-            |role: &str, content: &str| ChatMessage { role: role.to_owned(), content: content.to_owned() };
-        let system = self.system.as_deref().map(|content| turn("system", content));
-        system.into_iter().chain([turn("user", prompt)]).collect()
+        let system = self.system.as_deref().map(ChatMessage::system);
+        system.into_iter().chain([ChatMessage::user(prompt)]).collect()
     }
 
     /// The conversation as the chat template renders it, with --chat.
@@ -237,8 +234,11 @@ impl Run {
 
     fn prompt_lookup(&self) -> Option<PromptLookup> {
         let draft_tokens = self.speculate.filter(|tokens| *tokens > 0)?;
-        let defaults = PromptLookup::default();
-        Some(PromptLookup { draft_tokens, ngram_tokens: self.ngram_tokens.unwrap_or(defaults.ngram_tokens) })
+        let lookup = PromptLookup::default().with_draft_tokens(draft_tokens);
+        Some(match self.ngram_tokens {
+            Some(tokens) => lookup.with_ngram_tokens(tokens),
+            None => lookup,
+        })
     }
 
     /// Options, overridden by the arguments.
@@ -260,18 +260,15 @@ impl Run {
         if self.temperature == Some(0.0) {
             options.sampling = Sampling::Greedy;
         } else if samples {
-            let (temperature, top_k, top_p, min_p) = match options.sampling {
-                Sampling::Greedy => (1.0, None, None, None),
-                Sampling::Multinomial { temperature, top_k, top_p, min_p } => {
-                    (temperature, top_k, top_p, min_p)
-                }
+            let mut sampling = match options.sampling {
+                Sampling::Multinomial(multinomial) => multinomial,
+                _ => Multinomial::default(),
             };
-            options.sampling = Sampling::Multinomial {
-                temperature: self.temperature.unwrap_or(temperature),
-                top_k: self.top_k.map_or(top_k, |k| Some(k).filter(|k| *k > 0)),
-                top_p: self.top_p.or(top_p),
-                min_p: self.min_p.or(min_p),
-            };
+            sampling.temperature = self.temperature.unwrap_or(sampling.temperature);
+            sampling.top_k = self.top_k.map_or(sampling.top_k, |k| Some(k).filter(|k| *k > 0));
+            sampling.top_p = self.top_p.or(sampling.top_p);
+            sampling.min_p = self.min_p.or(sampling.min_p);
+            options.sampling = sampling.into();
         }
         options
     }

@@ -4,10 +4,9 @@ use std::ops::ControlFlow;
 
 use jetmoe::conformance::{EvaluationOptions, Quality, Tolerance, evaluate};
 use jetmoe::rt::{
-    Classification, ClassificationOptions, FinishReason, GenerationOptions, Model, TextClassifier,
-    TextGenerator,
+    ChatMessage, Classification, ClassificationOptions, FinishReason, GenerationOptions, Generator, Model,
+    Request, TextClassifier,
 };
-use jetmoe::text::ChatMessage;
 use serde::Deserialize;
 
 use crate::fixtures::Case;
@@ -122,23 +121,26 @@ fn perplexity_is_that_of_transformers(subject: Subject) {
 fn texts_are_those_of_transformers(subject: Subject) {
     let expected = expected().greedy;
     assert_eq!(expected.len(), 5);
-    let generator = TextGenerator::new(&load_mini(subject)).unwrap();
+    let generator = Generator::new(&load_mini(subject)).unwrap();
     for Continuation { prompt, prompt_ids, generated_ids, text } in &expected {
-        let options =
-            GenerationOptions { max_new_tokens: generated_ids.len(), ..GenerationOptions::default() };
+        let options = GenerationOptions::default().with_max_new_tokens(generated_ids.len());
+        let request = Request::new(prompt).with_options(options);
         assert_eq!(generator.encode(prompt).unwrap(), *prompt_ids, "{prompt:?}");
-        let generated = generator.generate(prompt, &options).unwrap();
+        let generated = generator.run(request.clone()).unwrap();
         assert_eq!(generated.token_ids, *generated_ids, "{prompt:?} on {subject}");
         assert_eq!(format!("{prompt}{}", generated.text), *text, "on {subject}");
         assert_eq!(generated.prompt_tokens, prompt_ids.len());
         assert_eq!(generated.finish_reason, FinishReason::Length);
 
         let mut pieces = Vec::new();
-        let streamed = generator.stream(prompt, &options, |piece| {
-            pieces.push(piece.to_owned());
+        let streamed = generator.for_each(request, |event| {
+            pieces.extend(Some(event.text).filter(|text| !text.is_empty()));
             ControlFlow::Continue(())
         });
-        assert_eq!(streamed.unwrap(), generated, "streamed on {subject}");
+        let streamed = streamed.unwrap().remove(0);
+        assert_eq!(streamed.token_ids, generated.token_ids, "streamed on {subject}");
+        assert_eq!(streamed.text, generated.text, "streamed on {subject}");
+        assert_eq!(streamed.finish_reason, generated.finish_reason, "streamed on {subject}");
         assert_eq!(pieces.concat(), generated.text, "streamed on {subject}");
         assert!(pieces.len() > 1, "the text came in one piece on {subject}");
     }
@@ -150,9 +152,9 @@ fn a_left_padded_batch_of_prompts_gets_the_same_texts(subject: Subject) {
     assert!(lengths.iter().any(|length| *length != lengths[0]), "nothing would be padded");
     let prompts = expected.iter().map(|continuation| &continuation.prompt);
     let max_new_tokens = expected[0].generated_ids.len();
-    let options = GenerationOptions { max_new_tokens, ..GenerationOptions::default() };
-    let generator = TextGenerator::new(&load_mini(subject)).unwrap();
-    let generated = generator.generate_batch(prompts.clone(), &options).unwrap();
+    let options = GenerationOptions::default().with_max_new_tokens(max_new_tokens);
+    let generator = Generator::new(&load_mini(subject)).unwrap();
+    let generated = generator.run_batch(Request::batch(prompts).with_options(options)).unwrap();
     assert_eq!(generated.len(), expected.len());
     for (generated, expected) in generated.iter().zip(&expected) {
         assert_eq!(generated.token_ids, expected.generated_ids, "{:?} on {subject}", expected.prompt);
@@ -164,19 +166,22 @@ fn the_chat_template_renders_what_transformers_renders_and_is_answered_as_by_the
     let chat = expected().chat_template;
     let messages = chat.messages.into_iter();
     let messages: Vec<ChatMessage> =
-        messages.map(|message| ChatMessage { role: message.role, content: message.content }).collect();
-    let options = GenerationOptions { max_new_tokens: 24, ..GenerationOptions::default() };
+        messages.map(|message| ChatMessage::new(message.role, message.content)).collect();
+    let options = GenerationOptions::default().with_max_new_tokens(24);
     let [answer, expected] = [subject, Subject::REFERENCE].map(|subject| {
         let model = load_mini(subject);
         let tokenizer = model.tokenizer().unwrap();
         let rendered = tokenizer.chat_template().unwrap().render(&messages, true).unwrap();
         assert_eq!(rendered, chat.rendered);
-        let generator = TextGenerator::new(&model).unwrap();
+        let generator = Generator::new(&model).unwrap();
         // the template writes the special tokens itself
         assert_eq!(generator.encode(&messages).unwrap(), tokenizer.encode(&rendered, false).unwrap());
-        generator.generate(&messages, &options).unwrap()
+        generator.run(Request::new(&messages).with_options(options.clone())).unwrap()
     });
-    assert_eq!(answer, expected);
+    assert_eq!(answer.token_ids, expected.token_ids);
+    assert_eq!(answer.text, expected.text);
+    assert_eq!(answer.finish_reason, expected.finish_reason);
+    assert_eq!(answer.prompt_tokens, expected.prompt_tokens);
 }
 
 fn passages() -> Vec<Passage> {

@@ -2,7 +2,7 @@
 
 use jetmoe::artifact::OutputName;
 use jetmoe::rt::TensorMap;
-use jetmoe::rt::{Error, GenerationOptions, Model, Session, StepOutput, TokenBatch, TokenGenerator};
+use jetmoe::rt::{Error, GenerationOptions, Generator, Model, Request, Session, StepOutput, TokenBatch};
 use ndarray::{Array2, ArrayD, Slice, concatenate, s};
 
 use crate::closeness::{assert_all_close, assert_logits_close, sequence_of, token_axis};
@@ -285,11 +285,12 @@ fn sessions_of_one_model_do_not_disturb_each_other(subject: Subject) {
 fn a_model_is_shared_by_threads(subject: Subject) {
     for Loaded { what, model, batch } in &load_cases(subject) {
         let prompts: Vec<Vec<u32>> = (0..batch.batch_size()).map(|row| sequence(batch, row)).collect();
-        let options = GenerationOptions { max_new_tokens: 6, ..GenerationOptions::default() };
+        let options = GenerationOptions::default().with_max_new_tokens(6);
         let generate = |row: usize| {
-            let generator = TokenGenerator::new(model).unwrap();
+            let generator = Generator::new(model).unwrap();
             let logits = model.session().unwrap().step(batch).unwrap();
-            (generator.generate(&[&prompts[row]], &options).unwrap(), logits)
+            let request = Request::new(&prompts[row]).with_options(options.clone());
+            (generator.run(request).unwrap().token_ids, logits)
         };
         let expected: Vec<_> = (0..prompts.len()).map(generate).collect();
         std::thread::scope(|scope| {

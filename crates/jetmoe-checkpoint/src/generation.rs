@@ -11,6 +11,7 @@ use crate::{Result, names, read_json};
 /// Defaults for generation that come with a checkpoint. A field that is `None` is left to the caller.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct GenerationConfig {
     /// Token that begins a sequence.
     pub bos_token_id: Option<u32>,

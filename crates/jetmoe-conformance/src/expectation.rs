@@ -1,7 +1,7 @@
 //! Inputs with the results that every backend must compute.
 
 use jetmoe_checkpoint::ModelConfig;
-use jetmoe_rt::{GenerationOptions, Model, TensorMap, TokenBatch, TokenGenerator};
+use jetmoe_rt::{GenerationOptions, Generator, Model, Request, TensorMap, TokenBatch};
 use ndarray::{Array2, ArrayD};
 
 use crate::Result;
@@ -65,8 +65,8 @@ pub(crate) fn greedy(model: &Model, batch: &TokenBatch, tokens: usize) -> Result
         .zip(batch.mask().rows())
         .map(|(ids, mask)| ids.iter().zip(mask).filter(|(_, counts)| **counts).map(|(id, _)| *id).collect())
         .collect();
-    let options = GenerationOptions { max_new_tokens: tokens, ..GenerationOptions::default() };
-    let generated = TokenGenerator::new(model)?.generate(&prompts, &options)?;
+    let options = GenerationOptions::default().with_max_new_tokens(tokens);
+    let generated = Generator::new(model)?.run_batch(Request::batch(prompts).with_options(options))?;
     Ok(generated.into_iter().map(|continuation| continuation.token_ids).collect())
 }
 

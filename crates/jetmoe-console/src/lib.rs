@@ -16,7 +16,7 @@ mod verification;
 
 pub use exit::{ExitStatus, run};
 pub use hints::{Hint, hint, setup_command};
-pub use interrupt::{finish_on_interrupt, is_interrupted};
+pub use interrupt::finish_on_interrupt;
 pub use output::{CellAlignment, HumanBytes, Table, new_table, note, print, print_json, print_table};
 pub use progress::{DownloadBar, ProgressBar, StageBars, byte_bar, spinner, step_bar};
 pub use report::causes;

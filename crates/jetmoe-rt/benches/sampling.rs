@@ -12,8 +12,8 @@ use criterion::Criterion;
 use jetmoe_artifact::{OutputName, Precision, Profile, Signature, Task};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig, jetmoe_8b_config};
 use jetmoe_rt::{
-    BackendError, GenerationOptions, GraphSession, LoadedGraph, Model, Result, Sampling, StepInputs,
-    TensorMap, TokenBatch, TokenGenerator,
+    BackendError, GenerationOptions, Generator, GraphSession, LoadedGraph, Model, Multinomial, Request,
+    Result, Sampling, StepInputs, TensorMap, TokenBatch,
 };
 use ndarray::Array3;
 
@@ -23,10 +23,12 @@ const TOKENS: u32 = 256;
 fn main() -> Result<()> {
     let mut criterion = Criterion::default().configure_from_args();
     let model = model();
-    let generator = TokenGenerator::new(&model)?;
+    let generator = Generator::new(&model)?;
     // every step applies the repetition penalty to these tokens
     let prompt: Vec<u32> = (0..512).map(|index| index * 61).collect();
-    let random = |top_k, top_p| Sampling::Multinomial { temperature: 1.0, top_k, top_p, min_p: None };
+    let random = |top_k: Option<usize>, top_p: Option<f32>| {
+        Sampling::from(Multinomial::default().with_top_k(top_k).with_top_p(top_p))
+    };
 
     per_token(&mut criterion, "a step alone", || {
         let mut session = model.session()?;
@@ -40,15 +42,14 @@ fn main() -> Result<()> {
         ("top-p of 0.95", random(None, Some(0.95)), 1.0),
         ("top-k, top-p, repetition penalty", random(Some(50), Some(0.95)), 1.1),
     ] {
-        let options = GenerationOptions {
-            max_new_tokens: TOKENS as usize,
-            sampling,
-            repetition_penalty,
-            eos_token_ids: Some(Vec::new()),
-            seed: Some(7),
-            ..GenerationOptions::default()
-        };
-        per_token(&mut criterion, name, || generator.generate(&[&prompt], &options).map(drop))?;
+        let options = GenerationOptions::default()
+            .with_max_new_tokens(TOKENS as usize)
+            .with_sampling(sampling)
+            .with_repetition_penalty(repetition_penalty)
+            .with_eos_token_ids(Vec::new())
+            .with_seed(7);
+        let request = Request::new(&prompt).with_options(options);
+        per_token(&mut criterion, name, || generator.run(request.clone()).map(drop))?;
     }
     criterion.final_summary();
     Ok(())

@@ -1,6 +1,8 @@
 //! The tokens of one step.
 
-use ndarray::Array2;
+use std::ops::Range;
+
+use ndarray::{Array2, s};
 
 use crate::{Error, Result};
 
@@ -60,6 +62,14 @@ impl TokenBatch {
             return Err(Error::EmptyPrompt { index: 0 });
         }
         Ok(TokenBatch { ids, mask })
+    }
+
+    /// Some columns of every sequence.
+    pub(crate) fn columns(&self, columns: Range<usize>) -> Self {
+        TokenBatch {
+            ids: self.ids.slice(s![.., columns.clone()]).to_owned(),
+            mask: self.mask.slice(s![.., columns]).to_owned(),
+        }
     }
 
     /// Token ids, `[batch, tokens]`.

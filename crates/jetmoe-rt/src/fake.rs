@@ -32,6 +32,8 @@ pub(crate) struct FakeModel {
     pub(crate) computed: Arc<AtomicUsize>,
     /// A step that reads this token fails.
     pub(crate) fails_at: Option<u32>,
+    /// A step that is cancelled while it computes fails and leaves the session as it was, instead of ending.
+    pub(crate) stops_in_step: bool,
 }
 
 impl FakeModel {
@@ -57,6 +59,7 @@ impl FakeModel {
             steps: Arc::default(),
             computed: Arc::default(),
             fails_at: None,
+            stops_in_step: false,
         }
     }
 
@@ -86,6 +89,7 @@ impl FakeModel {
             steps: self.steps,
             computed: self.computed,
             fails_at: self.fails_at,
+            stops_in_step: self.stops_in_step,
         };
         Model::from_graph(Arc::new(graph), self.config, self.task, self.tokenizer, self.generation_config)
     }
@@ -126,6 +130,7 @@ struct FakeGraph {
     steps: Arc<AtomicUsize>,
     computed: Arc<AtomicUsize>,
     fails_at: Option<u32>,
+    stops_in_step: bool,
 }
 
 impl fmt::Debug for FakeGraph {
@@ -151,6 +156,7 @@ impl LoadedGraph for FakeGraph {
             steps: Arc::clone(&self.steps),
             computed: Arc::clone(&self.computed),
             fails_at: self.fails_at,
+            stops_in_step: self.stops_in_step,
             ids: None,
         }))
     }
@@ -163,6 +169,7 @@ struct FakeSession {
     steps: Arc<AtomicUsize>,
     computed: Arc<AtomicUsize>,
     fails_at: Option<u32>,
+    stops_in_step: bool,
     /// `[batch, tokens so far]`
     ids: Option<Array2<i64>>,
 }
@@ -233,6 +240,7 @@ impl GraphSession for FakeSession {
         }
         self.steps.fetch_add(1, Ordering::Relaxed);
         self.computed.fetch_add(inputs.input_ids.len(), Ordering::Relaxed);
+        let before = self.ids.clone();
         let logits = match self.task {
             Task::CausalLm => self.next_token_scores(inputs).into_dyn(),
             Task::SequenceClassification => self.class_scores(inputs).into_dyn(),
@@ -240,6 +248,10 @@ impl GraphSession for FakeSession {
                 return Err(Error::Run { backend: "fake", source: "no backbone".into() });
             }
         };
+        if self.stops_in_step && inputs.cancellation.is_cancelled() {
+            self.ids = before;
+            return Err(Error::Cancelled { backend: "fake" });
+        }
         Ok(TensorMap::from([(OutputName::Logits, logits)]))
     }
 

@@ -4,14 +4,22 @@
 //! [`Session`] holds the cache of one batch of sequences, and [`StepOutput`] what one step computed.
 //!
 //! ```no_run
-//! use jetmoe_rt::{GenerationOptions, LoadOptions, Model, TextGenerator};
+//! use jetmoe_rt::{Generator, LoadOptions, Model, Precision, Request};
 //!
-//! let model = Model::load("path/to/artifact", &LoadOptions::default())?;
-//! let generator = TextGenerator::new(&model)?;
-//! let answer = generator.generate("In the beginning", &GenerationOptions::default())?;
-//! println!("{}", answer.text);
+//! let model = Model::load("path/to/artifact", &LoadOptions::default().with_precision(Precision::Q4))?;
+//! let generator = Generator::new(&model)?;
+//! println!("{}", generator.run(Request::new("In the beginning"))?.text);
 //! # Ok::<(), jetmoe_rt::Error>(())
 //! ```
+//!
+//! [`Generator`] and [`TextClassifier`] are what most services need; [`Session`] is the layer below them. [`Error::kind`] tells
+//! the caller's mistakes from failures of the model.
+//!
+//! Every type is `Send`. [`Model`], [`Generator`], [`TextClassifier`], [`Tokenizer`], [`Request`], [`PrefixCache`],
+//! [`CancellationToken`], [`Error`] and all options and results are `Sync` as well; a [`Session`] and a [`Stream`] are used by
+//! one thread at a time.
+//!
+//! Types that may grow are `#[non_exhaustive]`. Options are made by `default()`, or a constructor, and `with_` methods.
 //!
 //! A [`Backend`] loads and runs graphs; [`backends`] are those of this build, chosen by cargo features. No public type
 //! names a type of an engine, so the engines can change.
@@ -34,8 +42,9 @@ pub use classification::{Classification, ClassificationOptions, TextClassifier};
 pub use error::{Error, Result};
 pub use error_kind::ErrorKind;
 pub use generation::{
-    FinishReason, GeneratedText, Generation, GenerationOptions, GenerationStatistics, PrefixCache, Prompt,
-    PromptLookup, Sampling, TextGenerator, TokenEvent, TokenGenerator,
+    Completion, Event, FinishReason, GenerationOptions, GenerationStatistics, Generator, LogProbabilities,
+    Multinomial, PrefixCache, Prompt, PromptLookup, Request, Sampling, Stream, Timings, TokenEvent,
+    TokenLogProbability,
 };
 pub use graph_choice::choose_graph;
 pub use jetmoe_artifact::{

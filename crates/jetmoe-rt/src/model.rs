@@ -115,6 +115,10 @@ impl Model {
         self.tokenizer.as_deref()
     }
 
+    pub(crate) fn shared_tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.tokenizer.as_ref()
+    }
+
     /// Defaults for generation that came with the checkpoint.
     pub fn generation_config(&self) -> &GenerationConfig {
         &self.generation_config

@@ -24,21 +24,12 @@ fn every_default_of_sampling_is_read_and_other_keys_are_passed_over() {
              "transformers_version": "5.23.0", "_from_model_config": true }"#,
     )
     .unwrap();
-    assert_eq!(
-        config,
-        GenerationConfig {
-            bos_token_id: Some(1),
-            eos_token_ids: vec![],
-            pad_token_id: Some(0),
-            do_sample: Some(true),
-            temperature: Some(0.7),
-            top_k: Some(40),
-            top_p: Some(0.9),
-            min_p: Some(0.05),
-            repetition_penalty: Some(1.1),
-            max_new_tokens: Some(64),
-        }
-    );
+    let mut expected = GenerationConfig::default();
+    (expected.bos_token_id, expected.pad_token_id) = (Some(1), Some(0));
+    (expected.do_sample, expected.temperature) = (Some(true), Some(0.7));
+    (expected.top_k, expected.top_p, expected.min_p) = (Some(40), Some(0.9), Some(0.05));
+    (expected.repetition_penalty, expected.max_new_tokens) = (Some(1.1), Some(64));
+    assert_eq!(config, expected);
 }
 
 #[test]

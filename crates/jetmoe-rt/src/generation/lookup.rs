@@ -13,6 +13,7 @@ use crate::error::at_least_one;
 /// It is faster for text that repeats: summaries, code, answers that quote. A rejected draft costs the time of a longer
 /// step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PromptLookup {
     /// Most drafts per step, at least 1; 10 by default. Limited by the remaining positions and `max_new_tokens`.
     pub draft_tokens: usize,
@@ -28,6 +29,20 @@ impl Default for PromptLookup {
 }
 
 impl PromptLookup {
+    /// Sets [`PromptLookup::draft_tokens`].
+    #[must_use]
+    pub fn with_draft_tokens(mut self, draft_tokens: usize) -> Self {
+        self.draft_tokens = draft_tokens;
+        self
+    }
+
+    /// Sets [`PromptLookup::ngram_tokens`].
+    #[must_use]
+    pub fn with_ngram_tokens(mut self, ngram_tokens: usize) -> Self {
+        self.ngram_tokens = ngram_tokens;
+        self
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         at_least_one("draft_tokens", self.draft_tokens)?;
         at_least_one("ngram_tokens", self.ngram_tokens)

@@ -1,18 +1,27 @@
-//! Generation: prompts in, tokens or text out, one step with a key/value cache per token.
+//! Generation: prompts in, tokens and text out, one step with a key/value cache per token.
 //!
-//! [`TokenGenerator`] works on token ids: batches, finish reasons, limits. [`TextGenerator`] adds a tokenizer: text and
-//! chat prompts, stop strings, streamed text. [`PromptLookup`] is speculative decoding with drafts from the sequence
-//! itself. [`PrefixCache`] reuses the key/value cache for a prompt that begins like the previous one.
+//! A [`Request`] holds prompts and options, a [`Generator`] checks and runs it, a [`Stream`] is the loop, and an [`Event`] or a
+//! [`Completion`] the result. [`PromptLookup`] is speculative decoding with drafts from the sequence itself. [`PrefixCache`]
+//! reuses the key/value cache for a prompt that begins like the previous one.
 
+mod completion;
+mod generator;
+mod log_probabilities;
 mod lookup;
 mod options;
 mod prefix;
+mod request;
 mod sampling;
-mod text;
-mod tokens;
+mod sequence;
+mod stream;
+#[cfg(test)]
+mod tests;
 
+pub use completion::{Completion, Event, FinishReason, GenerationStatistics, Timings, TokenEvent};
+pub use generator::Generator;
+pub use log_probabilities::{LogProbabilities, TokenLogProbability};
 pub use lookup::PromptLookup;
-pub use options::{GenerationOptions, Sampling};
+pub use options::{GenerationOptions, Multinomial, Sampling};
 pub use prefix::PrefixCache;
-pub use text::{GeneratedText, Prompt, TextGenerator};
-pub use tokens::{FinishReason, Generation, GenerationStatistics, TokenEvent, TokenGenerator};
+pub use request::{Prompt, Request};
+pub use stream::Stream;

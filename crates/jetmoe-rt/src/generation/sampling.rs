@@ -10,7 +10,7 @@ use ndarray::ArrayView1;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::{GenerationOptions, Sampling};
+use super::{GenerationOptions, Multinomial, Sampling};
 
 /// Samples next tokens from logits. All sequences of a batch share its buffers.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Sampler {
         let (best, best_score) = argmax(&self.scores)?;
         let chosen = match self.sampling {
             Sampling::Greedy => best,
-            Sampling::Multinomial { temperature, top_k, top_p, min_p } => {
+            Sampling::Multinomial(Multinomial { temperature, top_k, top_p, min_p }) => {
                 self.fill_candidates(best_score, temperature, top_k);
                 self.filter_candidates(top_p, min_p);
                 draw(&self.candidates, &mut state.random)?

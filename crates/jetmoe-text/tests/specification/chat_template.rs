@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::fixtures;
 
 fn message(role: &str, content: &str) -> ChatMessage {
-    ChatMessage { role: role.to_owned(), content: content.to_owned() }
+    ChatMessage::new(role, content)
 }
 
 fn render(template: &str, content: &str) -> Result<String, String> {

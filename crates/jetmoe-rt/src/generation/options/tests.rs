@@ -15,7 +15,7 @@ fn multinomial(
     min_p: Option<f32>,
 ) -> GenerationOptions {
     GenerationOptions {
-        sampling: Sampling::Multinomial { temperature, top_k, top_p, min_p },
+        sampling: Multinomial { temperature, top_k, top_p, min_p }.into(),
         ..GenerationOptions::default()
     }
 }
@@ -59,13 +59,9 @@ fn an_invalid_value_is_rejected_by_name() {
 
 #[test]
 fn a_checkpoint_without_do_sample_is_greedy_whatever_else_it_says() {
-    let config = GenerationConfig {
-        temperature: Some(0.6),
-        top_p: Some(0.9),
-        repetition_penalty: Some(1.2),
-        max_new_tokens: Some(9),
-        ..GenerationConfig::default()
-    };
+    let mut config = GenerationConfig::default();
+    (config.temperature, config.top_p) = (Some(0.6), Some(0.9));
+    (config.repetition_penalty, config.max_new_tokens) = (Some(1.2), Some(9));
     let options = GenerationOptions::from_config(&config);
     assert_eq!(options.sampling, Sampling::Greedy);
     assert_eq!(options.repetition_penalty, 1.2);
@@ -74,21 +70,16 @@ fn a_checkpoint_without_do_sample_is_greedy_whatever_else_it_says() {
 
 #[test]
 fn a_sampling_checkpoint_fills_in_transformers_defaults() {
-    let config = GenerationConfig { do_sample: Some(true), ..GenerationConfig::default() };
+    let mut config = GenerationConfig::default();
+    config.do_sample = Some(true);
     assert_eq!(
         GenerationOptions::from_config(&config).sampling,
-        Sampling::Multinomial { temperature: 1.0, top_k: Some(50), top_p: None, min_p: None }
+        Sampling::from(Multinomial::default().with_top_k(50))
     );
-    let config = GenerationConfig {
-        do_sample: Some(true),
-        temperature: Some(0.7),
-        top_k: Some(0),
-        top_p: Some(0.9),
-        min_p: Some(0.05),
-        ..GenerationConfig::default()
-    };
+    (config.temperature, config.top_k) = (Some(0.7), Some(0));
+    (config.top_p, config.min_p) = (Some(0.9), Some(0.05));
     assert_eq!(
         GenerationOptions::from_config(&config).sampling,
-        Sampling::Multinomial { temperature: 0.7, top_k: None, top_p: Some(0.9), min_p: Some(0.05) }
+        Sampling::from(Multinomial::new(0.7).with_top_p(0.9).with_min_p(0.05))
     );
 }

@@ -10,7 +10,7 @@ fn multinomial(
     min_p: Option<f32>,
 ) -> GenerationOptions {
     GenerationOptions {
-        sampling: Sampling::Multinomial { temperature, top_k, top_p, min_p },
+        sampling: Multinomial { temperature, top_k, top_p, min_p }.into(),
         ..GenerationOptions::default()
     }
 }

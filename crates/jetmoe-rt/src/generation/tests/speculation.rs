@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::PromptLookup;
 
 fn with_lookup(draft_tokens: usize, ngram_tokens: usize, options: &GenerationOptions) -> GenerationOptions {
     GenerationOptions { prompt_lookup: Some(PromptLookup { draft_tokens, ngram_tokens }), ..options.clone() }
@@ -27,7 +26,7 @@ fn right_drafts_spare_a_step_each() {
     let model = FakeModel::scripted(5, vec![8, 9, 5, 6, 40]);
     let steps = Arc::clone(&model.steps);
     let options = with_lookup(3, 1, &at_most(5));
-    let generated = &generator(model).generate(&[[7, 8, 9, 5, 7]], &options).unwrap()[0];
+    let generated = &run_batch(&generator(model), [[7, 8, 9, 5, 7]], &options).unwrap()[0];
     // 7 was followed by 8 9 5: the prompt gives 8; 8 is drafted to go on with 9 5 7, of which 9 5 is right, and the
     // step's own token is 6; 6 occurred nowhere
     assert_eq!(generated.token_ids, [8, 9, 5, 6, 40]);
@@ -39,7 +38,7 @@ fn right_drafts_spare_a_step_each() {
 fn a_text_that_does_not_repeat_takes_the_steps_it_takes_without_drafts() {
     let model = FakeModel::scripted(1, vec![9, 8, 7, 6]);
     let steps = Arc::clone(&model.steps);
-    let generated = &generator(model).generate(&[[5]], &with_lookup(4, 2, &at_most(4))).unwrap()[0];
+    let generated = &run_batch(&generator(model), [[5]], &with_lookup(4, 2, &at_most(4))).unwrap()[0];
     assert_eq!(generated.statistics, GenerationStatistics::default());
     assert_eq!(steps.load(Ordering::Relaxed), 4);
 }
@@ -48,7 +47,7 @@ fn a_text_that_does_not_repeat_takes_the_steps_it_takes_without_drafts() {
 fn an_eos_token_among_the_drafts_ends_the_text() {
     let model = FakeModel::scripted(4, vec![9, EOS, 7]);
     let options = with_lookup(3, 1, &at_most(10));
-    let generated = &generator(model).generate(&[[9, EOS, 7, 5]], &options).unwrap()[0];
+    let generated = &run_batch(&generator(model), [[9, EOS, 7, 5]], &options).unwrap()[0];
     assert_eq!(generated.token_ids, [9, EOS]);
     assert_eq!(generated.finish_reason, FinishReason::Eos);
 }
@@ -58,7 +57,7 @@ fn cancelling_amid_drafts_keeps_what_was_reported() {
     let model = FakeModel::scripted(4, vec![9, 8, 7, 5]);
     let mut count = 0;
     let generated = generator(model)
-        .generate_with(&[[9, 8, 7, 5]], &with_lookup(3, 1, &at_most(10)), |_| {
+        .for_each(request([[9, 8, 7, 5]], &with_lookup(3, 1, &at_most(10))), |_| {
             count += 1;
             if count == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -69,7 +68,7 @@ fn cancelling_amid_drafts_keeps_what_was_reported() {
 
 #[test]
 fn a_batch_is_refused() {
-    let error = generator(hashed()).generate(&PROMPTS, &with_lookup(3, 1, &at_most(3))).unwrap_err();
+    let error = run_batch(&generator(hashed()), PROMPTS, &with_lookup(3, 1, &at_most(3))).unwrap_err();
     assert_eq!(
         error.to_string(),
         "prompt_lookup is set for a batch of 6 prompts, expected one prompt at a time; leave it out, or continue the \
@@ -100,12 +99,12 @@ proptest! {
         options.repetition_penalty = repetition_penalty;
         options.eos_token_ids = (!has_end).then(Vec::new);
         let (plain, plain_steps) = generator();
-        let plain = plain.generate(&[&prompt], &options).unwrap().remove(0);
+        let plain = run_batch(&plain, [&prompt], &options).unwrap().remove(0);
         let (drafting, steps) = generator();
         let mut events = Vec::new();
         let options = with_lookup(draft_tokens, ngram_tokens, &options);
-        let drafted = drafting.generate_with(&[&prompt], &options, |event| {
-            events.push(event.token_id);
+        let drafted = drafting.for_each(request([&prompt], &options), |event| {
+            events.extend(event.token.map(|token| token.token_id));
             ControlFlow::Continue(())
         });
         let drafted = drafted.unwrap().remove(0);

@@ -3,11 +3,10 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::PromptLookup;
 
 /// Generates with a cache, and counts the tokens that were computed.
 struct Counted {
-    generator: TokenGenerator,
+    generator: Generator,
     computed: Arc<AtomicUsize>,
     cache: PrefixCache,
 }
@@ -19,14 +18,15 @@ impl Counted {
         Counted { generator: generator(model), computed, cache: PrefixCache::new() }
     }
 
+    fn cached(&self, prompt: &[u32], options: &GenerationOptions) -> Request {
+        request([prompt], options).with_prefix_cache(&self.cache)
+    }
+
     /// The continuation, after it was compared with that of a fresh session, and the tokens it took to compute it.
-    fn generate(&mut self, prompt: &[u32], options: &GenerationOptions) -> (Generation, usize) {
-        let fresh = self.generator.generate(&[prompt], options).unwrap().remove(0);
+    fn generate(&self, prompt: &[u32], options: &GenerationOptions) -> (Completion, usize) {
+        let fresh = self.generator.run(request([prompt], options)).unwrap();
         let before = self.computed.load(Ordering::Relaxed);
-        let cached = self
-            .generator
-            .generate_cached(prompt, options, &mut self.cache, |_| ControlFlow::Continue(()))
-            .unwrap();
+        let cached = self.generator.run(self.cached(prompt, options)).unwrap();
         assert_eq!(cached.token_ids, fresh.token_ids);
         assert_eq!(cached.finish_reason, fresh.finish_reason);
         (cached, self.computed.load(Ordering::Relaxed) - before)
@@ -39,7 +39,7 @@ fn without_end(max_new_tokens: usize) -> GenerationOptions {
 
 #[test]
 fn the_next_turn_computes_only_what_is_new() {
-    let mut counted = Counted::new(hashed());
+    let counted = Counted::new(hashed());
     let options = without_end(4);
     let (first, computed) = counted.generate(&[5, 6, 7, 8], &options);
     assert_eq!((first.statistics.reused_tokens, computed), (0, 4 + 3));
@@ -52,7 +52,7 @@ fn the_next_turn_computes_only_what_is_new() {
 
 #[test]
 fn a_prompt_that_begins_otherwise_is_computed_from_where_it_differs() {
-    let mut counted = Counted::new(hashed());
+    let counted = Counted::new(hashed());
     let options = without_end(2);
     counted.generate(&[5, 6, 7, 8], &options);
     let (other, computed) = counted.generate(&[5, 6, 3, 4, 1], &options);
@@ -63,7 +63,7 @@ fn a_prompt_that_begins_otherwise_is_computed_from_where_it_differs() {
 
 #[test]
 fn the_same_prompt_again_reads_its_last_token() {
-    let mut counted = Counted::new(hashed());
+    let counted = Counted::new(hashed());
     let options = without_end(2);
     counted.generate(&[5, 6, 7, 8], &options);
     let (again, computed) = counted.generate(&[5, 6, 7, 8], &options);
@@ -74,37 +74,45 @@ fn the_same_prompt_again_reads_its_last_token() {
 
 #[test]
 fn drafts_that_were_wrong_are_not_kept() {
-    let mut counted = Counted::new(hashed());
+    let counted = Counted::new(hashed());
     let lookup = PromptLookup { draft_tokens: 5, ngram_tokens: 1 };
     let options = GenerationOptions { prompt_lookup: Some(lookup), ..without_end(12) };
     let mut prompt = vec![5, 6, 5, 6];
     for _ in 0..4 {
         let (generated, _) = counted.generate(&prompt, &options);
         let known = [prompt, generated.token_ids].concat();
-        assert_eq!(counted.cache.token_ids(), &known[..known.len() - 1]);
+        assert_eq!(counted.cache.token_ids(), known[..known.len() - 1]);
         prompt = [&known[..], &[5, 6]].concat();
     }
 }
 
 #[test]
 fn cancelling_keeps_what_was_read() {
-    let mut counted = Counted::new(hashed());
-    let cancelled = counted
-        .generator
-        .generate_cached(&[5, 6, 7], &without_end(9), &mut counted.cache, |event| {
-            if event.index == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .unwrap();
+    let counted = Counted::new(hashed());
+    let request = counted.cached(&[5, 6, 7], &without_end(9));
+    let mut count = 0;
+    let cancelled = counted.generator.for_each(request.clone(), |_| {
+        count += 1;
+        if count == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let cancelled = cancelled.unwrap().remove(0);
     assert_eq!(counted.cache.token_ids(), [5, 6, 7, cancelled.token_ids[0]]);
+    counted.generate(&[5, 6, 7, cancelled.token_ids[0], 3], &without_end(3));
+
+    let mut dropped = counted.generator.stream(request).unwrap();
+    dropped.next().unwrap().unwrap();
+    assert!(counted.cache.token_ids().is_empty(), "a generation has the session");
+    drop(dropped);
+    assert_eq!(counted.cache.token_ids(), [5, 6, 7]);
     counted.generate(&[5, 6, 7, cancelled.token_ids[0], 3], &without_end(3));
 }
 
 #[test]
 fn another_model_does_not_take_what_it_did_not_compute() {
-    let mut counted = Counted::new(hashed());
+    let counted = Counted::new(hashed());
     counted.generate(&[5, 6, 7], &without_end(2));
     let mut other = Counted::new(FakeModel::new(|seen| fake::hashed(&[seen, &[1]].concat(), 50)));
-    other.cache = std::mem::take(&mut counted.cache);
+    other.cache = counted.cache.clone();
     let (generated, _) = other.generate(&[5, 6, 7], &without_end(2));
     assert_eq!(generated.statistics.reused_tokens, 0);
 }
@@ -113,11 +121,9 @@ fn another_model_does_not_take_what_it_did_not_compute() {
 fn after_an_error_nothing_is_kept() {
     let mut model = hashed();
     model.fails_at = Some(30);
-    let mut counted = Counted::new(model);
+    let counted = Counted::new(model);
     counted.generate(&[5, 6, 7], &without_end(1));
-    let (generator, cache) = (&counted.generator, &mut counted.cache);
-    let result =
-        generator.generate_cached(&[5, 6, 30], &without_end(1), cache, |_| ControlFlow::Continue(()));
+    let result = counted.generator.run(counted.cached(&[5, 6, 30], &without_end(1)));
     assert!(matches!(result, Err(Error::Backend(_))), "{result:?}");
     assert!(counted.cache.token_ids().is_empty());
     counted.generate(&[5, 6, 7], &without_end(1));

@@ -1,0 +1,227 @@
+//! The generator: checks requests and runs them.
+
+use std::ops::ControlFlow;
+
+use jetmoe_artifact::Task;
+
+use super::stream::Stream;
+use super::{Completion, Event, GenerationOptions, Prompt, Request};
+use crate::{Error, Model, Result};
+
+/// Continues texts, conversations and token ids.
+///
+/// There is one way to run a [`Request`]: [`Generator::stream`], an iterator over its [events](Event).
+/// [`Generator::for_each`] calls a closure for each of them, and [`Generator::run`] and [`Generator::run_batch`] return the
+/// completions alone.
+///
+/// ```no_run
+/// use jetmoe_rt::{ChatMessage, Generator, LoadOptions, Model, Request};
+///
+/// let model = Model::load("path/to/artifact", &LoadOptions::default())?;
+/// let generator = Generator::new(&model)?;
+///
+/// let mut stream = generator.stream(Request::new([ChatMessage::user("Who made the heaven?")]))?;
+/// for event in &mut stream {
+///     print!("{}", event?.text);
+/// }
+/// for answer in stream.finish()? {
+///     println!("\n{} tokens, ended by {}", answer.token_ids.len(), answer.finish_reason);
+/// }
+/// # Ok::<(), jetmoe_rt::Error>(())
+/// ```
+///
+/// Cloning shares the weights. A generator is `Send` and `Sync`: any number of threads can use it, and their steps take
+/// turns where the backend computes one at a time.
+#[derive(Debug, Clone)]
+pub struct Generator {
+    model: Model,
+    eos_token_ids: Vec<u32>,
+    pad_token_id: u32,
+}
+
+/// A request that has been checked: token ids, and the options that hold.
+#[derive(Debug)]
+pub(super) struct CheckedRequest {
+    pub(super) prompts: Vec<Vec<u32>>,
+    pub(super) options: GenerationOptions,
+}
+
+impl Generator {
+    /// A generator for a model; the weights are shared. A model without a tokenizer takes token ids only.
+    ///
+    /// # Errors
+    /// [`Error::WrongTask`] for a model that does not predict tokens.
+    pub fn new(model: &Model) -> Result<Self> {
+        model.require_task(Task::CausalLm)?;
+        let (generation, config) = (model.generation_config(), model.config());
+        let eos_token_ids = match generation.eos_token_ids.as_slice() {
+            [] => config.eos_token_ids.clone(),
+            ids => ids.to_vec(),
+        };
+        // padding is masked, so any id of the vocabulary is right
+        let pad_token_id = [generation.pad_token_id, config.pad_token_id, eos_token_ids.first().copied()]
+            .into_iter()
+            .flatten()
+            .find(|id| (*id as usize) < config.vocab_size)
+            .unwrap_or(0);
+        Ok(Generator { model: model.clone(), eos_token_ids, pad_token_id })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// End-of-sequence tokens, unless [`GenerationOptions::eos_token_ids`] replaces them.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.eos_token_ids
+    }
+
+    /// The id that pads batches.
+    pub(super) fn pad_token_id(&self) -> u32 {
+        self.pad_token_id
+    }
+
+    /// Continues a single prompt and returns when it is complete.
+    ///
+    /// # Errors
+    /// As [`Generator::stream`] and its events. [`Error::Option`] for a request with several prompts or none.
+    pub fn run(&self, request: Request) -> Result<Completion> {
+        let prompts = request.prompts.len();
+        let mut completions = match prompts {
+            1 => self.run_batch(request)?,
+            _ => Vec::new(),
+        };
+        completions.pop().ok_or_else(|| Error::Option {
+            option: "prompts",
+            found: prompts.to_string(),
+            expected: "1; a batch has several results",
+        })
+    }
+
+    /// Continues every prompt and returns when all are complete, in the order of the prompts. Prompts may differ in length.
+    ///
+    /// # Errors
+    /// As [`Generator::stream`] and its events.
+    pub fn run_batch(&self, request: Request) -> Result<Vec<Completion>> {
+        self.for_each(request, |_| ControlFlow::Continue(()))
+    }
+
+    /// Calls `on_event` with every event, and returns the completions. [`ControlFlow::Break`] ends the generation: sequences
+    /// without a finish reason are then [cancelled](super::FinishReason::Cancelled).
+    ///
+    /// # Errors
+    /// As [`Generator::stream`] and its events.
+    pub fn for_each(
+        &self,
+        request: Request,
+        mut on_event: impl FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Vec<Completion>> {
+        let mut stream = self.stream(request)?;
+        for event in &mut stream {
+            if on_event(event?).is_break() {
+                break;
+            }
+        }
+        stream.finish()
+    }
+
+    /// Starts a request. Nothing is computed before the first call of [`Stream::next`](Iterator::next).
+    ///
+    /// # Errors
+    /// Those of [`Generator::check`].
+    pub fn stream(&self, request: Request) -> Result<Stream> {
+        let checked = self.encode_request(&request)?;
+        Stream::new(self, checked, request)
+    }
+
+    /// Rejects a request that cannot run, before anything is computed: a service can answer at once instead of queueing it.
+    ///
+    /// # Errors
+    /// * [`Error::Option`]: an invalid value in the options, stop strings for a model without a tokenizer, or a prefix cache
+    ///   or a prompt lookup for several prompts.
+    /// * [`Error::EmptyPrompt`]: no text, no message or no token. A text of spaces is not empty.
+    /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that is too long or has an invalid id. A continuation that
+    ///   fills all positions is not an error but [`FinishReason::ContextFull`](super::FinishReason::ContextFull).
+    /// * [`Error::Text`]: the tokenizer or the chat template rejects the prompt, or there is no chat template.
+    /// * [`Error::NoTokenizer`]: a text or a conversation for a model without a tokenizer.
+    pub fn check(&self, request: &Request) -> Result<()> {
+        self.encode_request(request).map(drop)
+    }
+
+    /// Token ids of a prompt.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`], [`Error::NoTokenizer`] or [`Error::Text`], as [`Generator::check`].
+    pub fn encode(&self, prompt: impl Into<Prompt>) -> Result<Vec<u32>> {
+        self.encode_prompt(0, &prompt.into())
+    }
+
+    fn encode_request(&self, request: &Request) -> Result<CheckedRequest> {
+        let options = match &request.options {
+            Some(options) => options.clone(),
+            None => GenerationOptions::for_model(&self.model),
+        };
+        options.validate()?;
+        self.check_options(&options, request)?;
+        let prompts = request.prompts.iter().enumerate();
+        let prompts = prompts
+            .map(|(index, prompt)| {
+                let ids = self.encode_prompt(index, prompt)?;
+                self.check_prompt(index, &ids)?;
+                Ok(ids)
+            })
+            .collect::<Result<_>>()?;
+        Ok(CheckedRequest { prompts, options })
+    }
+
+    fn check_options(&self, options: &GenerationOptions, request: &Request) -> Result<()> {
+        let rejected = |option, found, expected| Err(Error::Option { option, found, expected });
+        if !options.stop.is_empty() && self.model.tokenizer().is_none() {
+            return rejected("stop", format!("{:?}", options.stop), "none, as the model has no tokenizer");
+        }
+        if request.prompts.len() > 1 {
+            let found = format!("set for a batch of {} prompts", request.prompts.len());
+            let expected = "one prompt at a time; leave it out, or continue the prompts separately";
+            if options.prompt_lookup.is_some() {
+                return rejected("prompt_lookup", found, expected);
+            }
+            if request.prefix_cache.is_some() {
+                return rejected("prefix_cache", found, expected);
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_prompt(&self, index: usize, prompt: &Prompt) -> Result<Vec<u32>> {
+        let ids = match prompt {
+            Prompt::Text(text) if !text.is_empty() => self.model.require_tokenizer()?.encode(text, true)?,
+            Prompt::Chat(messages) if !messages.is_empty() => {
+                let tokenizer = self.model.require_tokenizer()?;
+                let template = tokenizer.chat_template().ok_or(jetmoe_text::Error::NoChatTemplate)?;
+                tokenizer.encode(&template.render(messages, true)?, false)?
+            }
+            Prompt::Tokens(ids) => ids.clone(),
+            // the begin-of-sequence token alone would be a valid prompt, but an empty text is a mistake
+            Prompt::Text(_) | Prompt::Chat(_) => Vec::new(),
+        };
+        if ids.is_empty() { Err(Error::EmptyPrompt { index }) } else { Ok(ids) }
+    }
+
+    fn check_prompt(&self, index: usize, ids: &[u32]) -> Result<()> {
+        let config = self.model.config();
+        if ids.len() > config.max_position_embeddings {
+            return Err(Error::TooLong { tokens: ids.len(), limit: config.max_position_embeddings });
+        }
+        // the session checks this too, but its column counts the padding
+        match ids.iter().position(|id| *id as usize >= config.vocab_size) {
+            None => Ok(()),
+            Some(column) => Err(Error::TokenOutOfRange {
+                id: ids[column],
+                row: index,
+                column,
+                vocab_size: config.vocab_size,
+            }),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Prompts, and the request that holds them.
+
+use jetmoe_backend::CancellationToken;
+use jetmoe_text::ChatMessage;
+
+use super::{GenerationOptions, PrefixCache};
+
+/// A prompt. Texts, conversations and token ids convert into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Prompt {
+    /// A text, encoded with special tokens.
+    Text(String),
+    /// A conversation, rendered by the checkpoint's chat template up to where the answer begins. It is encoded without
+    /// adding special tokens, because the template contains them.
+    Chat(Vec<ChatMessage>),
+    /// Token ids, unchanged.
+    Tokens(Vec<u32>),
+}
+
+macro_rules! prompt_from {
+    ($($(const $size:ident,)? $source:ty => $variant:ident($convert:expr),)*) => {$(
+        impl$(<const $size: usize>)? From<$source> for Prompt {
+            fn from(prompt: $source) -> Self {
+                Prompt::$variant($convert(prompt))
+            }
+        }
+    )*};
+}
+
+prompt_from! {
+    String => Text(std::convert::identity),
+    &String => Text(String::clone),
+    &str => Text(str::to_owned),
+    &&str => Text(|prompt: &&str| (*prompt).to_owned()),
+    Vec<ChatMessage> => Chat(std::convert::identity),
+    &Vec<ChatMessage> => Chat(Vec::clone),
+    &[ChatMessage] => Chat(<[ChatMessage]>::to_vec),
+    const N, [ChatMessage; N] => Chat(Vec::from),
+    const N, &[ChatMessage; N] => Chat(Vec::from),
+    Vec<u32> => Tokens(std::convert::identity),
+    &Vec<u32> => Tokens(Vec::clone),
+    &[u32] => Tokens(<[u32]>::to_vec),
+    &&[u32] => Tokens(|prompt: &&[u32]| prompt.to_vec()),
+    const N, [u32; N] => Tokens(Vec::from),
+    const N, &[u32; N] => Tokens(Vec::from),
+}
+
+/// What to generate: one or several prompts, with the options that hold for all of them.
+///
+/// ```
+/// use jetmoe_rt::{ChatMessage, GenerationOptions, Request};
+///
+/// let text = Request::new("In the beginning");
+/// let chat = Request::new([ChatMessage::user("Who made the heaven?")]);
+/// let token_ids = Request::new(vec![1, 503, 261]);
+/// let several = Request::batch(["In the beginning", "Blessed are"])
+///     .with_options(GenerationOptions::default().with_max_new_tokens(40));
+/// # let _ = (text, chat, token_ids, several);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub(super) prompts: Vec<Prompt>,
+    pub(super) options: Option<GenerationOptions>,
+    pub(super) prefix_cache: Option<PrefixCache>,
+    pub(super) cancellation: CancellationToken,
+}
+
+impl Request {
+    /// A request with one prompt.
+    pub fn new(prompt: impl Into<Prompt>) -> Self {
+        Self::batch([prompt])
+    }
+
+    /// A request with any number of prompts, which share every step. Results are in the order of the prompts. With
+    /// [`Sampling::Multinomial`](super::Sampling::Multinomial) a repeated prompt gets several continuations.
+    pub fn batch<P: Into<Prompt>>(prompts: impl IntoIterator<Item = P>) -> Self {
+        let prompts = prompts.into_iter().map(Into::into).collect();
+        Request { prompts, options: None, prefix_cache: None, cancellation: CancellationToken::new() }
+    }
+
+    /// Sets the options. Without them [`GenerationOptions::for_model`] holds.
+    #[must_use]
+    pub fn with_options(mut self, options: GenerationOptions) -> Self {
+        self.options = Some(options);
+        self
+    }
+
+    /// Computes only the tokens of the prompt that are not in `cache`, and keeps prompt and continuation there for the next
+    /// request. For a single prompt: [`PrefixCache`] holds one sequence.
+    #[must_use]
+    pub fn with_prefix_cache(mut self, cache: &PrefixCache) -> Self {
+        self.prefix_cache = Some(cache.clone());
+        self
+    }
+
+    /// Ends the generation when `token` is cancelled, from any thread: before a step, in the middle of one if the backend can
+    /// be told, and between two tokens. It is not an error: the result is what was generated, with
+    /// [`FinishReason::Cancelled`](super::FinishReason::Cancelled).
+    #[must_use]
+    pub fn with_cancellation(mut self, token: &CancellationToken) -> Self {
+        self.cancellation = token.clone();
+        self
+    }
+
+    /// The prompts.
+    pub fn prompts(&self) -> &[Prompt] {
+        &self.prompts
+    }
+}
