@@ -16,7 +16,7 @@ mod turns;
 use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, GraphRecord, Profile, WeightFormat};
-use jetmoe_backend::{BASE_MEMORY, Backend, Device, LoadOptions, LoadedGraph, Result, Support};
+use jetmoe_backend::{Backend, Device, LoadOptions, LoadedGraph, Result, Support, estimate_memory};
 
 pub use self::library::{
     LIBRARY_PATH_VARIABLE, LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, cache_folder,
@@ -54,10 +54,7 @@ impl Backend for OrtBackend {
     }
 
     fn estimate_memory(&self, graph: &GraphRecord, options: &LoadOptions) -> u64 {
-        let weights = graph.stored.iter().map(|(format, bytes)| {
-            (*bytes as f64 * memory_per_byte(*format, graph.profile, options.low_memory)) as u64
-        });
-        BASE_MEMORY + weights.sum::<u64>()
+        estimate_memory(graph, |format| memory_per_byte(format, graph.profile, options.low_memory))
     }
 
     fn load(
@@ -75,7 +72,7 @@ fn memory_per_byte(format: WeightFormat, profile: Profile, low_memory: bool) -> 
     match (format.bits(), profile) {
         // copied into the layout of the products
         (32, _) => 1.05,
-        // the custom operators read the mapped file; the measured memory is less than BASE_MEMORY
+        // the custom operators read the mapped file; the measured memory is less than that of every process
         (_, Profile::Native) => 0.0,
         // converted to float32 once, or in each step with low_memory
         (16, _) if low_memory => 0.1,

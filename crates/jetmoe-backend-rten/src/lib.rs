@@ -11,7 +11,7 @@ mod rewrite;
 use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, GraphRecord, Profile, WeightFormat};
-use jetmoe_backend::{BASE_MEMORY, Backend, LoadOptions, LoadedGraph, Result, Support};
+use jetmoe_backend::{Backend, LoadOptions, LoadedGraph, Result, Support, estimate_memory};
 
 use self::graph::RtenGraph;
 
@@ -43,9 +43,7 @@ impl Backend for RtenBackend {
     }
 
     fn estimate_memory(&self, graph: &GraphRecord, _options: &LoadOptions) -> u64 {
-        let weights =
-            graph.stored.iter().map(|(storage, bytes)| (*bytes as f64 * memory_per_byte(*storage)) as u64);
-        BASE_MEMORY + weights.sum::<u64>()
+        estimate_memory(graph, memory_per_byte)
     }
 
     fn load(

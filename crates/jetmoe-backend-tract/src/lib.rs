@@ -16,7 +16,7 @@ mod threads;
 use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, WeightFormat};
-use jetmoe_backend::{BASE_MEMORY, Backend, LoadOptions, LoadedGraph, Result, Support};
+use jetmoe_backend::{Backend, LoadOptions, LoadedGraph, Result, Support, estimate_memory};
 
 use self::graph::TractGraph;
 
@@ -52,11 +52,7 @@ impl Backend for TractBackend {
     }
 
     fn estimate_memory(&self, graph: &GraphRecord, _options: &LoadOptions) -> u64 {
-        let weights = graph
-            .stored
-            .iter()
-            .map(|(format, bytes)| (*bytes as f64 * memory_per_byte(*format, graph.profile)) as u64);
-        BASE_MEMORY + weights.sum::<u64>()
+        estimate_memory(graph, |format| memory_per_byte(format, graph.profile))
     }
 
     fn load(
@@ -73,7 +69,7 @@ impl Backend for TractBackend {
 fn memory_per_byte(format: WeightFormat, profile: Profile) -> f64 {
     match format.bits() {
         32 => 1.25,
-        // the custom operators read the mapped file; the measured memory is less than BASE_MEMORY
+        // the custom operators read the mapped file; the measured memory is less than that of every process
         _ if profile == Profile::Native => 0.0,
         16 => 1.9,
         _ => 1.15,

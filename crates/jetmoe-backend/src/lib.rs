@@ -31,7 +31,7 @@ pub use error::{BoxError, Error, Result};
 pub use jetmoe_format::Error as FormatError;
 pub use jetmoe_kernels::Error as KernelsError;
 pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
-pub use memory::{BASE_MEMORY, available_memory};
+pub use memory::{available_memory, estimate_memory};
 pub use options::LoadOptions;
 
 /// Compiles the program in the guide for backends.

@@ -1,10 +1,18 @@
 //! Required and available memory.
 
+use jetmoe_artifact::{GraphRecord, WeightFormat};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// Memory of a process in addition to the weights, in bytes: libraries, tokenizer, the graph, activations of a short
 /// prompt.
-pub const BASE_MEMORY: u64 = 200 << 20;
+const BASE_MEMORY: u64 = 200 << 20;
+
+/// Memory that a loaded graph takes, in bytes. `per_byte` is what a backend takes for each byte of weights of a format in
+/// the data file.
+pub fn estimate_memory(graph: &GraphRecord, per_byte: impl Fn(WeightFormat) -> f64) -> u64 {
+    let weights = graph.stored.iter().map(|(format, bytes)| (*bytes as f64 * per_byte(*format)) as u64);
+    BASE_MEMORY + weights.sum::<u64>()
+}
 
 /// Available memory in bytes: of the machine, or of the control group of this process. `None` if unknown.
 pub fn available_memory() -> Option<u64> {
