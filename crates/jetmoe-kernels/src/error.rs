@@ -13,6 +13,9 @@ pub enum Error {
     /// A weight with interleaved halves, where the rows must be in their stored order.
     #[error("a weight whose halves are interleaved can only be the first of an MLP")]
     Interleaved,
+    /// A weight without codes, where codes are dequantized.
+    #[error("a weight without codes is multiplied in float32 by `linear`")]
+    NotQuantized,
     /// A tensor whose length does not match the sizes of the product.
     #[error("{tensor} has {found} elements and should have {expected}")]
     Length {

@@ -5,13 +5,13 @@
 //! sequentially: codes of 4 or 8 bits with a scale per group, or bfloat16. It borrows its bytes, so a weight in a mapped
 //! file is never copied.
 //!
-//! * [`linear`] is `x · Wᵀ`, for a weight with one matrix.
+//! * [`linear`] is `x · Wᵀ`, for a weight with one matrix; [`linear_float32`] is the same without quantized activations.
 //! * [`expert_linear`] multiplies each row with the matrices of its experts; [`expert_linear_sum`] sums the results of a
 //!   row's experts, each times its gate.
 //! * [`expert_mlp`] is a whole mixture of gated MLPs.
 //! * [`gather_rows`] dequantizes rows, for an embedding that shares its table with the head.
 //!
-//! For integer weights, activations are dynamically quantized to 8 bits, 32 columns at a time with a scale of their own.
+//! For integer weights, activations of all products but `linear_float32` are dynamically quantized to 8 bits, 32 columns at a time with a scale of their own.
 //! Integer products are exact, so the results of two instruction sets ([`Isa`]) differ by the order of float32 additions
 //! only. A row that contains infinity or NaN yields NaN in that row only.
 //!

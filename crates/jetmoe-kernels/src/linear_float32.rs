@@ -6,7 +6,7 @@ use crate::error::length;
 use crate::linear::{MAX_ROWS_AT_ONCE, for_each_row, require_stored_order};
 use crate::matmul::{FloatRows, multiply_float32};
 use crate::parallel::parallel_for_each;
-use crate::{ExecContext, Result};
+use crate::{Error, ExecContext, Result};
 
 /// Panels of a task. What they dequantize of the weight stays in the second-level cache, and each load of a row serves
 /// all of them.
@@ -16,7 +16,7 @@ const PANELS: usize = 4;
 /// are float32. For graphs whose results must not depend on the quantization of activations.
 ///
 /// # Errors
-/// Mismatched sizes.
+/// Mismatched sizes, or a bfloat16 weight, which `linear` multiplies in float32.
 pub fn linear_float32(
     context: ExecContext<'_>,
     x: &[f32],
@@ -25,6 +25,9 @@ pub fn linear_float32(
 ) -> Result<()> {
     require_stored_order(weight)?;
     let layout = weight.layout();
+    if !layout.scheme.format.is_quantized() {
+        return Err(Error::NotQuantized);
+    }
     let (inputs, outputs) = (layout.inputs, layout.outputs);
     let rows = x.len() / inputs;
     length("x", x.len(), rows * inputs)?;
