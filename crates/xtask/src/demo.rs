@@ -9,7 +9,7 @@ use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
 
 /// Folder of the trained checkpoints, relative to the root.
-const MODELS: &str = "tests/fixtures/models";
+pub(crate) const MODELS: &str = "tests/fixtures/models";
 
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     setup::onnxruntime_library(workspace, steps)?;

@@ -13,6 +13,7 @@ mod library;
 mod python;
 mod regenerate;
 mod sanitizer;
+mod services;
 mod setup;
 mod step;
 mod test;
