@@ -8,10 +8,11 @@ use anyhow::Context;
 use clap::Args;
 use directories::ProjectDirs;
 use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
-use jetmoe_checkpoint::{Checkpoint, Digest, HubOptions, ModelSource};
+use jetmoe_checkpoint::{Checkpoint, Digest};
 use jetmoe_conformance::{BackendName, load, reference_model};
 use jetmoe_console::{DownloadBar, StageBars, byte_bar};
 use jetmoe_export::{ExportOptions, export_with_progress};
+use jetmoe_hub::{HubOptions, ModelSource};
 use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption, backends};
 
 use super::note;

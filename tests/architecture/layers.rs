@@ -7,6 +7,7 @@ use crate::workspace::{DependencyKind, Package, TESTING, cargo, packages};
 /// Every crate of the workspace with the workspace crates that it depends on, lowest layer first.
 const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("jetmoe-checkpoint", &[]),
+    ("jetmoe-hub", &["jetmoe-checkpoint"]),
     ("jetmoe-text", &["jetmoe-checkpoint"]),
     ("jetmoe-format", &[]),
     ("jetmoe-artifact", &["jetmoe-checkpoint", "jetmoe-format"]),
@@ -48,14 +49,12 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-reference",
         ],
     ),
-    (
-        "jetmoe-console",
-        &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"],
-    ),
+    ("jetmoe-console", &["jetmoe-hub", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"]),
     (
         "jetmoe-export",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-hub",
             "jetmoe-format",
             "jetmoe-text",
             "jetmoe-artifact",
@@ -71,6 +70,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
         "jetmoe",
         &[
             "jetmoe-checkpoint",
+            "jetmoe-hub",
             "jetmoe-text",
             "jetmoe-artifact",
             "jetmoe-kernels",
@@ -102,7 +102,7 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("tokenizers", &["jetmoe-text"]),
     ("minijinja", &["jetmoe-text"]),
     ("memmap2", &["jetmoe-checkpoint"]),
-    ("hf-hub", &["jetmoe-checkpoint"]),
+    ("hf-hub", &["jetmoe-hub"]),
     ("anyhow", &["jetmoe", "jetmoe-bench", "jetmoe-console", "jetmoe-export", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-bench", "jetmoe-export", "xtask"]),
     ("comfy-table", &["jetmoe-console"]),
@@ -156,7 +156,9 @@ fn a_program_that_embeds_the_runtime_gets_no_exporter_no_reference_and_no_downlo
     for needed in ["jetmoe-artifact", "jetmoe-checkpoint", "ort", "tract-onnx"] {
         assert!(embedded.contains(needed), "{needed} is not in {embedded:?}");
     }
-    for above in ["jetmoe-graph", "jetmoe-reference", "jetmoe-conformance", "candle-core", "clap"] {
+    for above in
+        ["jetmoe-graph", "jetmoe-hub", "jetmoe-reference", "jetmoe-conformance", "candle-core", "clap"]
+    {
         assert!(!embedded.contains(above), "jetmoe-rt brings {above}");
     }
     for download in ["hf-hub", "tokio", "reqwest", "rustls", "aws-lc-rs", "indicatif"] {

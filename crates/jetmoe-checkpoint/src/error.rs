@@ -121,18 +121,6 @@ pub enum Error {
         /// Every mismatch.
         problems: Vec<WeightProblem>,
     },
-    /// A model could not be downloaded from the hub.
-    #[error("cannot download {id} from the hub: {message}\n  {advice}")]
-    Hub {
-        /// `owner/name`.
-        id: String,
-        /// What went wrong.
-        message: String,
-        /// How to fix it.
-        advice: String,
-        /// The underlying error, if there is more to it than the message says.
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    },
     /// A text is not a digest.
     #[error("{text:?} is not a SHA-256 digest of 64 hexadecimal digits")]
     InvalidDigest {

@@ -7,14 +7,17 @@ use crate::{Error, Result, read_json};
 
 /// `model.safetensors.index.json`: which file holds which tensor.
 #[derive(Debug)]
-pub(crate) struct WeightsIndex {
+pub struct WeightsIndex {
     path: PathBuf,
     weight_map: BTreeMap<String, String>,
 }
 
 impl WeightsIndex {
     /// Reads an index. It may only name files in its own folder.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Json`], or [`Error::ShardOutside`] for a file in another folder.
+    pub fn read(path: &Path) -> Result<Self> {
         #[derive(serde::Deserialize)]
         struct File {
             weight_map: BTreeMap<String, String>,
@@ -36,8 +39,7 @@ impl WeightsIndex {
     }
 
     /// Names of the shard files, each once, sorted.
-    #[cfg(feature = "hub")]
-    pub(crate) fn shards(&self) -> impl Iterator<Item = &str> {
+    pub fn shards(&self) -> impl Iterator<Item = &str> {
         self.weight_map.values().map(String::as_str).collect::<std::collections::BTreeSet<_>>().into_iter()
     }
 

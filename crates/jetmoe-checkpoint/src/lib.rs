@@ -1,8 +1,8 @@
 //! Hugging Face JetMoE checkpoints, read without PyTorch.
 //!
 //! A [`Checkpoint`] is a folder with `config.json` and safetensors files, opened, validated as a whole and memory-mapped:
-//! no tensor is read before its bytes are used. [`GenerationConfig`] holds the defaults for generation. With the feature
-//! `hub`, [`ModelSource`] downloads a model by its hub id. The tokenizer is read by the crate `jetmoe-text`.
+//! no tensor is read before its bytes are used. [`GenerationConfig`] holds the defaults for generation. The
+//! tokenizer is read by the crate `jetmoe-text`; `jetmoe-hub` downloads a checkpoint.
 //!
 //! ```no_run
 //! let checkpoint = jetmoe_checkpoint::Checkpoint::open("path/to/jetmoe-8b")?;
@@ -18,12 +18,9 @@ mod dtype;
 mod error;
 mod files;
 mod generation;
-#[cfg(feature = "hub")]
-mod hub;
 mod index;
 mod mapped_file;
 pub mod names;
-mod source;
 mod synthetic;
 mod tensors;
 mod weights;
@@ -35,7 +32,7 @@ pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
 pub use files::{AtomicFile, read_json, read_text};
 pub use generation::GenerationConfig;
+pub use index::WeightsIndex;
 pub use mapped_file::MappedFile;
-pub use source::{DownloadObserver, DownloadProgress, HubOptions, ModelSource};
 pub use synthetic::{SyntheticOptions, jetmoe_8b_config, write_synthetic};
 pub use tensors::{TensorView, Tensors, convert_to_f32};

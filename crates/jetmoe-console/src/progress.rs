@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use indicatif::ProgressBar;
 use indicatif::{ProgressFinish, ProgressStyle};
-use jetmoe_checkpoint::{DownloadObserver, DownloadProgress};
+use jetmoe_hub::{DownloadObserver, DownloadProgress};
 
 /// A bar in bytes, with rate and time left.
 pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {

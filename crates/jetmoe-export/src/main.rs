@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, StorageOverride, Task, WeightPlan};
-use jetmoe_checkpoint::{Checkpoint, HubOptions, ModelSource};
+use jetmoe_checkpoint::Checkpoint;
 use jetmoe_conformance::{Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
     DownloadBar, ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar,
@@ -20,6 +20,7 @@ use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,
 };
 use jetmoe_graph::{Opset, Rounding};
+use jetmoe_hub::{HubOptions, ModelSource};
 use jetmoe_rt::{LoadOptions, backends};
 
 const QUANTIZATION: &str = "Quantization";

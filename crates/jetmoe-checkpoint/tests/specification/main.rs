@@ -1,4 +1,4 @@
-//! Behaviour of `jetmoe-checkpoint`, one file per subject. (The hub's tests use private settings: `src/hub/tests.rs`.)
+//! Behaviour of `jetmoe-checkpoint`, one file per subject.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -7,5 +7,4 @@ mod digest;
 mod fixtures;
 mod generation;
 mod rope;
-mod source;
 mod weights;

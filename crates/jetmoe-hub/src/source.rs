@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// What a model argument refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl ModelSource {
     /// A folder that exists, else a hub id of the form `owner/name`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for anything else.
+    /// [`jetmoe_checkpoint::Error::NotFound`] for anything else.
     pub fn parse(argument: &str) -> Result<Self> {
         let path = Path::new(argument);
         if path.exists() {
@@ -57,7 +57,7 @@ impl ModelSource {
         } else if is_hub_id(argument) {
             Ok(ModelSource::Hub(argument.to_owned()))
         } else {
-            Err(Error::NotFound { path: path.to_owned() })
+            Err(jetmoe_checkpoint::Error::NotFound { path: path.to_owned() }.into())
         }
     }
 
@@ -74,7 +74,8 @@ impl ModelSource {
     /// The folder with the model's files, downloaded first if necessary. Files in the cache are not downloaded again.
     ///
     /// # Errors
-    /// [`Error::Hub`] if the download fails, or if this build has no download (cargo feature `hub`).
+    /// [`Error::Download`](crate::Error::Download) if the download fails, or if this build has no download (cargo feature `download`);
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if the downloaded index of the shards is not valid.
     pub fn resolve(&self, options: &HubOptions) -> Result<PathBuf> {
         match self {
             ModelSource::Folder(folder) => Ok(folder.clone()),
@@ -93,17 +94,17 @@ fn is_hub_id(argument: &str) -> bool {
     argument.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name))
 }
 
-#[cfg(feature = "hub")]
+#[cfg(feature = "download")]
 fn download(id: &str, options: &HubOptions) -> Result<PathBuf> {
-    crate::hub::download(id, options)
+    crate::download::download(id, options)
 }
 
-#[cfg(not(feature = "hub"))]
+#[cfg(not(feature = "download"))]
 fn download(id: &str, _options: &HubOptions) -> Result<PathBuf> {
-    Err(Error::Hub {
+    Err(crate::Error::Download {
         id: id.to_owned(),
         message: "this build cannot download".to_owned(),
-        advice: "build with the cargo feature `hub`, or give a folder".to_owned(),
+        advice: "give a folder, or build with the default features".to_owned(),
         source: None,
     })
 }

@@ -13,7 +13,7 @@ pub(super) enum Failure {
     /// The hub responded, but the repository cannot be used.
     Refused { message: String, advice: String },
     /// A downloaded file is not valid.
-    Files(Error),
+    Files(jetmoe_checkpoint::Error),
 }
 
 impl From<HFError> for Failure {
@@ -44,7 +44,7 @@ impl Failure {
 
     pub(super) fn explain(self, request: &Request<'_>) -> Error {
         let ((message, advice), source) = match self {
-            Failure::Files(error) => return error,
+            Failure::Files(error) => return error.into(),
             Failure::Refused { message, advice } => ((message, advice), None),
             Failure::Hub(error) => match response(&error) {
                 // the message says all that the response does
@@ -52,7 +52,7 @@ impl Failure {
                 None => (explain_error(&error, request), Some(error.into())),
             },
         };
-        Error::Hub { id: request.id.to_owned(), message, advice, source }
+        Error::Download { id: request.id.to_owned(), message, advice, source }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hf_hub::progress::{DownloadEvent, FileProgress, FileStatus, ProgressHandler};
+use jetmoe_checkpoint::names;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -11,7 +12,7 @@ use super::mock::{COMMIT, Contents, ID, MockHub};
 use super::progress::ProgressTracker;
 use super::settings::Settings;
 use super::{RepoFile, Request};
-use crate::{DownloadObserver, DownloadProgress, Error, HubOptions, names};
+use crate::{DownloadObserver, DownloadProgress, Error, HubOptions};
 
 const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
 
@@ -85,7 +86,7 @@ fn refused(contents: Contents, adjust: impl FnOnce(&mut Settings)) -> String {
     let mut settings = settings(&hub.endpoint, &cache);
     adjust(&mut settings);
     let error = fetch(&settings).unwrap_err();
-    assert!(matches!(error, Error::Hub { .. }), "{error:?}");
+    assert!(matches!(error, Error::Download { .. }), "{error:?}");
     error.to_string().replace(&hub.endpoint, "HUB").replace(&cache.path().display().to_string(), "CACHE")
 }
 

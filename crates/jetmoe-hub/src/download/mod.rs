@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use hf_hub::progress::Progress;
 use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
+use jetmoe_checkpoint::{WeightsIndex, names};
 
 use self::cache::Cache;
 use self::failure::Failure;
 use self::progress::ProgressTracker;
 use self::settings::Settings;
-use crate::index::WeightsIndex;
-use crate::{Error, HubOptions, Result, names};
+use crate::{Error, HubOptions, Result};
 
 const DEFAULT_REVISION: &str = "main";
 
@@ -200,8 +200,8 @@ impl Request<'_> {
         }
     }
 
-    fn not_cached(&self, missing: Error) -> Error {
-        Error::Hub {
+    fn not_cached(&self, missing: jetmoe_checkpoint::Error) -> Error {
+        Error::Download {
             id: self.id.to_owned(),
             message: format!("HF_HUB_OFFLINE is set, and the cache has no complete copy: {missing}"),
             advice:

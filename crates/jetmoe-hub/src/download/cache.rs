@@ -4,8 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::index::WeightsIndex;
-use crate::{Error, Result, names, read_text};
+use jetmoe_checkpoint::{Error, Result, WeightsIndex, names, read_text};
 
 /// The folder of one model in the cache.
 pub(super) struct Cache {

@@ -1,0 +1,25 @@
+//! The error type of this crate.
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a model could not be found or downloaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A model could not be downloaded from the hub.
+    #[error("cannot download {id} from the hub: {message}\n  {advice}")]
+    Download {
+        /// `owner/name`.
+        id: String,
+        /// What went wrong.
+        message: String,
+        /// How to fix it.
+        advice: String,
+        /// The underlying error, if there is more to it than the message says.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// There is no such folder, or a downloaded file is not valid.
+    #[error(transparent)]
+    Checkpoint(#[from] jetmoe_checkpoint::Error),
+}
