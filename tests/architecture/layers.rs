@@ -107,7 +107,7 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("clap", &["jetmoe", "jetmoe-bench", "jetmoe-export", "xtask"]),
     ("comfy-table", &["jetmoe-console"]),
     ("ctrlc", &["jetmoe-console"]),
-    ("tracing-subscriber", &["jetmoe-console"]),
+    ("tracing-subscriber", &["jetmoe-console", "jetmoe-testing"]),
 ];
 
 #[test]
@@ -182,4 +182,35 @@ fn a_backend_that_is_switched_off_is_not_built() {
     for backend in ["ort", "libloading", "tract-onnx", "tract-core", "rten"] {
         assert!(!neither.contains(backend), "{backend} is built without its feature");
     }
+}
+
+/// Name, version and features of every crate that a build of the commands needs. One that is built for the target and for
+/// build scripts has a line for each.
+fn built_crates(features: &[&str]) -> BTreeSet<String> {
+    let tree = [
+        "tree",
+        "--workspace",
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--no-dedupe",
+        "--format",
+        "{p} {f}",
+    ];
+    let lines = cargo(&[&tree, features].concat());
+    // a path follows the version of a crate of the workspace
+    lines.lines().filter(|line| !line.contains(" (/")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_demo_leaves_no_dependency_to_build_again() {
+    let (all, demo) = (built_crates(&[]), built_crates(&["--no-default-features", "--features", "demo"]));
+    assert!(all.len() > demo.len() + 50, "the demo builds the download too");
+    let other: Vec<_> = demo.difference(&all).collect();
+    assert!(
+        other.is_empty(),
+        "the download enables other features of these; jetmoe-testing's Cargo.toml says how to enable them in every \
+         build: {other:#?}"
+    );
 }

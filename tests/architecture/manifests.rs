@@ -38,7 +38,8 @@ fn every_dependency_of_the_version_table_is_used() {
     let used: BTreeSet<&str> = packages
         .iter()
         .flat_map(|package| {
-            [package.dependencies(DependencyKind::Normal), package.dependencies(DependencyKind::Dev)]
+            [DependencyKind::Normal, DependencyKind::Dev, DependencyKind::Build]
+                .map(|kind| package.dependencies(kind))
         })
         .flatten()
         .collect();

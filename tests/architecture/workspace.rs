@@ -31,6 +31,8 @@ pub(crate) enum DependencyKind {
     Normal,
     /// `dev-dependencies`: what its tests, benchmarks and examples need.
     Dev,
+    /// `build-dependencies`: without build scripts, they only enable features.
+    Build,
 }
 
 impl Package {
@@ -39,6 +41,7 @@ impl Package {
         let kind = match kind {
             DependencyKind::Normal => None,
             DependencyKind::Dev => Some("dev"),
+            DependencyKind::Build => Some("build"),
         };
         let dependencies = self.dependencies.iter().filter(|dependency| dependency.kind.as_deref() == kind);
         dependencies.map(|dependency| dependency.name.as_str()).collect()
