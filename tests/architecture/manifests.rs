@@ -84,6 +84,20 @@ fn every_crate_takes_versions_and_lints_from_the_workspace() {
 }
 
 #[test]
+fn the_demo_only_leaves_out_optimization_of_the_tests() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let optimized = table(&manifest, "profile.dev.package");
+    let demo = std::fs::read_to_string(root().join(".cargo/demo.toml")).unwrap();
+    let lowered = table(&demo, "profile.dev.package");
+    assert!(!lowered.is_empty());
+    for line in lowered {
+        let name = line.strip_suffix(".opt-level = 0").unwrap_or_else(|| panic!("{line}"));
+        let is_optimized = optimized.iter().any(|line| line.starts_with(&format!("{name} = ")));
+        assert!(is_optimized, "{name} is not optimized for the tests; both can share it");
+    }
+}
+
+#[test]
 fn no_crate_has_a_build_script() {
     for package in packages() {
         let script = package.manifest_path.with_file_name("build.rs");

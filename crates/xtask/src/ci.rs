@@ -44,7 +44,7 @@ enum Stage {
     Interop,
     /// One layer of JetMoE-8B's widths is exported and run within the memory limits
     FullWidth,
-    /// `cargo xtask demo`
+    /// The steps of `cargo xtask demo`, with the build of the tests
     Demo,
     /// The programs under examples/ run
     Examples,
@@ -137,7 +137,11 @@ impl Stage {
             }
             Stage::Interop => interop::run(workspace, steps),
             Stage::FullWidth => full_size::small(workspace, steps),
-            Stage::Demo => demo::run(workspace, steps),
+            Stage::Demo => {
+                // the build of `cargo test`: the demo's own would build tract again
+                demo::build_commands(workspace, steps)?;
+                demo::with_commands(workspace, steps)
+            }
             Stage::Examples => {
                 demo::build_commands(workspace, steps)?;
                 // the build of `cargo test`, because of `--workspace`; a person types `cargo run --example`

@@ -130,6 +130,14 @@ fn quoted(word: &str) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     rows: Vec<Row>,
+    plan: Option<Plan>,
+}
+
+/// The number of steps that a task announced, and how many of them began.
+#[derive(Debug)]
+struct Plan {
+    begun: usize,
+    total: usize,
 }
 
 #[derive(Debug)]
@@ -140,6 +148,22 @@ struct Row {
 }
 
 impl Steps {
+    /// Numbers the following steps up to `total`.
+    pub(crate) fn announce(&mut self, total: usize) {
+        self.plan = Some(Plan { begun: 0, total });
+    }
+
+    /// `2/5 title` in a task that announced its steps, else the title.
+    fn headline(&mut self, title: &str) -> String {
+        match &mut self.plan {
+            Some(plan) if plan.begun < plan.total => {
+                plan.begun += 1;
+                format!("{}/{} {title}", plan.begun, plan.total)
+            }
+            _ => title.to_owned(),
+        }
+    }
+
     /// Runs a command in `folder`.
     ///
     /// # Errors
@@ -159,7 +183,7 @@ impl Steps {
         what: &str,
         action: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        println!("\n==> {title}\n    {what}");
+        println!("\n==> {}\n    {what}", self.headline(title));
         let start = Instant::now();
         let result = action();
         let took = start.elapsed();

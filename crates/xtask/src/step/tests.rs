@@ -50,6 +50,15 @@ fn the_summary_has_a_row_per_step_and_the_total() {
 }
 
 #[test]
+fn announced_steps_are_numbered() {
+    let mut steps = Steps::default();
+    assert_eq!(steps.headline("fetch"), "fetch");
+    steps.announce(2);
+    assert_eq!([steps.headline("build"), steps.headline("run")], ["1/2 build", "2/2 run"]);
+    assert_eq!(steps.headline("not announced"), "not announced");
+}
+
+#[test]
 fn durations_have_a_unit_to_match() {
     assert_eq!(duration(Duration::from_millis(640)), "0.6 s");
     assert_eq!(duration(Duration::from_millis(59_960)), "1 min 00 s");
