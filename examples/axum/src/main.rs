@@ -39,7 +39,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let kind = self.0.kind();
         let message = match kind {
-            ErrorKind::InvalidInput | ErrorKind::TooLong | ErrorKind::Unsupported => self.0.to_string(),
+            ErrorKind::InvalidInput | ErrorKind::TooLong => self.0.to_string(),
             _ => kind.to_string(), // the rest is for a log, not for the client
         };
         let status = StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
