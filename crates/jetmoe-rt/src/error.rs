@@ -86,7 +86,7 @@ pub enum Error {
     #[error("the step was cancelled")]
     Cancelled,
     /// A prompt holds no token.
-    #[error("prompt {index} is empty; give at least one token")]
+    #[error("text or prompt {index} is empty; give at least one token")]
     EmptyPrompt {
         /// Which prompt of the batch, from 0.
         index: usize,
@@ -112,13 +112,11 @@ pub enum Error {
         vocab_size: usize,
     },
     /// More tokens than the model has positions.
-    #[error(
-        "{tokens} tokens are more than the {limit} positions of the model; shorten the prompt or ask for fewer new tokens"
-    )]
+    #[error("{tokens} tokens are more than the {limit} positions of the model; shorten the text")]
     TooLong {
         /// Prompt and continuation so far.
         tokens: usize,
-        /// `max_position_embeddings` of the configuration.
+        /// `max_position_embeddings` of the configuration, or `LoadOptions::max_sequence_length` if that is less.
         limit: usize,
     },
     /// A cache that is to keep more tokens than it has.
