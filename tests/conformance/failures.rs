@@ -17,15 +17,13 @@ use crate::subject::{Subject, has_device};
 use crate::suite::{Suite, measured, named};
 
 pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
-    suite.add_group(
-        subject,
-        "failures",
-        named![
-            a_cancelled_step_leaves_the_session_as_it_was,
-            inputs_that_do_not_fit_leave_the_session_as_it_was,
-        ],
-    );
-    // the reference runs no graph, and another device may compute something for the index that is out of range
+    suite.add_group(subject, "failures", named![a_cancelled_step_leaves_the_session_as_it_was]);
+    // An execution provider may not recover from a failed run: after one with wrong shapes, subgraphs of OpenVINO 2025.4 fail
+    // with right ones too.
+    if !has_device() {
+        suite.add_group(subject, "failures", named![inputs_that_do_not_fit_leave_the_session_as_it_was]);
+    }
+    // the reference runs no graph
     if !subject.is_reference() && !has_device() {
         suite.add_group(
             subject,

@@ -12,7 +12,7 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::IoBinding;
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorElementType};
 
-use crate::graph::{Shared, cancelled, int64_tensor, run_error, run_options, sizes, step_error, to_array};
+use crate::graph::{Shared, cancelled, int64_tensor, run_error, sizes, step_error, to_array};
 
 /// A graph with the bindings of one session.
 #[derive(Debug)]
@@ -52,11 +52,12 @@ impl BoundGraph {
         for name in &others {
             self.binding.bind_output_to_device(name.to_string(), &host)?;
         }
-        let (options, _guard) = run_options(&inputs.cancellation)?;
+        let (options, _guard) = self.shared.run_options(&inputs.cancellation)?;
         let mut session = self.shared.session.wait(&inputs.cancellation).ok_or_else(cancelled)?;
         let start = Instant::now();
         let mut outputs = session.run_binding_with_options(&self.binding, &options)?;
         let time = start.elapsed();
+        self.shared.check_cancelled(&inputs.cancellation)?;
         let mut arrays = Vec::new();
         for name in others {
             if let Some(value) = outputs.remove(name.to_string()) {

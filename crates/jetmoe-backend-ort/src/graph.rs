@@ -14,8 +14,8 @@ use jetmoe_artifact::{
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::{
-    BoxError, CancellationGuard, CancellationToken, Error, GraphSession, LoadOptions, LoadedGraph, Result,
-    StepInputs, TensorMap,
+    BoxError, CancellationGuard, CancellationToken, Device, Error, GraphSession, LoadOptions, LoadedGraph,
+    Result, StepInputs, TensorMap,
 };
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
 use ort::environment::Environment;
@@ -50,6 +50,9 @@ pub(crate) struct Shared {
     version: String,
     /// File of the requested trace, if any.
     trace: Option<PathBuf>,
+    /// Whether a run can be terminated and the session used afterwards. In ONNX Runtime 1.24.1 the subgraphs of OpenVINO fail
+    /// in all later runs.
+    can_terminate: bool,
 }
 
 impl OrtGraph {
@@ -88,6 +91,7 @@ impl OrtGraph {
             outputs,
             version: options.device.describe(library.version()),
             trace: options.trace.clone(),
+            can_terminate: !matches!(options.device, Device::OpenVino(_)),
         };
         Ok(OrtGraph { shared: Arc::new(shared), max_sequence_length: options.max_sequence_length })
     }
@@ -223,10 +227,11 @@ impl OrtSession {
             Ok((Cow::Owned(input.name.to_string()), value))
         });
         let values = values.collect::<ort::Result<Vec<(Cow<'_, str>, _)>>>()?;
-        let (options, _guard) = run_options(&inputs.cancellation)?;
+        let (options, _guard) = self.shared.run_options(&inputs.cancellation)?;
         let mut session = self.shared.session.wait(&inputs.cancellation).ok_or_else(cancelled)?;
         let begun = Instant::now();
         let outputs = session.run_with_options(values, &options)?;
+        self.shared.check_cancelled(&inputs.cancellation)?;
         self.backend_time.set(Some(begun.elapsed()));
         let mut tensors = TensorMap::new();
         let mut cache = Vec::new();
@@ -300,23 +305,33 @@ pub(crate) fn sizes(shape: &Shape) -> Vec<usize> {
     shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect()
 }
 
-/// Options of a run that ends when the token is cancelled, as long as the guard lives.
-pub(crate) fn run_options(
-    cancellation: &CancellationToken,
-) -> ort::Result<(Arc<RunOptions>, CancellationGuard)> {
-    let options = Arc::new(RunOptions::new()?);
-    let terminated = options.clone();
-    let guard = cancellation.on_cancel(move || {
-        if let Err(error) = terminated.terminate() {
-            tracing::warn!("ONNX Runtime does not stop a run: {error}");
-        }
-    });
-    Ok((options, guard))
+impl Shared {
+    /// Options of a run that ends when the token is cancelled, as long as the guard lives.
+    pub(crate) fn run_options(
+        &self,
+        cancellation: &CancellationToken,
+    ) -> ort::Result<(Arc<RunOptions>, Option<CancellationGuard>)> {
+        let options = Arc::new(RunOptions::new()?);
+        let terminated = options.clone();
+        let guard = self.can_terminate.then(|| {
+            cancellation.on_cancel(move || {
+                if let Err(error) = terminated.terminate() {
+                    tracing::warn!("ONNX Runtime does not stop a run: {error}");
+                }
+            })
+        });
+        Ok((options, guard))
+    }
+
+    /// Drops the results of a run that was cancelled but could not be terminated.
+    pub(crate) fn check_cancelled(&self, cancellation: &CancellationToken) -> ort::Result<()> {
+        if !self.can_terminate && cancellation.is_cancelled() { Err(cancelled()) } else { Ok(()) }
+    }
 }
 
-/// The error of a step that is cancelled while it waits for its turn; [`step_error`] recognises it by the token.
+/// The error of a step that is cancelled while it waits for its turn, or that could not be terminated; [`step_error`] recognises it by the token.
 pub(crate) fn cancelled() -> ort::Error {
-    ort::Error::new("cancelled while another session runs")
+    ort::Error::new("cancelled")
 }
 
 /// The error of a step. ONNX Runtime has no error code for a terminated run, and its message may change.

@@ -45,6 +45,7 @@ pub trait GraphSession: fmt::Debug + Send {
     /// | backend | stops |
     /// | --- | --- |
     /// | ONNX Runtime | after the running node of the graph; at once while it waits for a step of another session |
+    /// | OpenVINO in ONNX Runtime | after the whole step, whose results are dropped: a run that is terminated leaves its subgraphs unusable |
     /// | tract | after the running node of the graph |
     /// | rten | after the whole step, whose results are dropped: it has no way to stop a run |
     /// | Candle reference | after the running layer |
