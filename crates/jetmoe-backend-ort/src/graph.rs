@@ -329,7 +329,8 @@ impl Shared {
     }
 }
 
-/// The error of a step that is cancelled while it waits for its turn, or that could not be terminated; [`step_error`] recognises it by the token.
+/// The error of a step that is cancelled while it waits for its turn, or that could not be terminated; [`step_error`]
+/// recognises it by the token.
 pub(crate) fn cancelled() -> ort::Error {
     ort::Error::new("cancelled")
 }
