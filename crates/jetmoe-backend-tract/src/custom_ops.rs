@@ -1,9 +1,7 @@
 //! The custom operators in tract. Their weights are removed from the graph before tract parses it; the operators read them
 //! from the mapped data file.
 
-use std::hash::{Hash, Hasher};
 use std::ops::Range;
-use std::sync::Arc;
 
 use half::f16;
 use jetmoe_backend::operator::{self, Elements, OperandValue, Operator, shapes};
@@ -18,8 +16,8 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 use zerocopy::FromBytes;
 
-use crate::data_file::{DataFile, place};
-use crate::operator::{Kernel, KernelOp, ValueType, boxed};
+use crate::data_file::{DataFile, Initializers, place};
+use crate::operator::{ByAddress, Kernel, KernelOp, ValueType, boxed};
 use crate::threads::StepThreads;
 
 /// Attribute of a node whose weights were removed: offset and length of each in the data file.
@@ -34,6 +32,7 @@ pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
 
 /// Removes the weights of the custom operators from a graph, and adds their locations in the data file to each node.
 pub(crate) fn remove_weights(graph: &mut GraphProto) -> TractResult<()> {
+    let tensors = Initializers::of(&graph.initializer);
     let mut taken = Vec::new();
     for node in graph.node.iter_mut().filter(|node| node.domain == DOMAIN) {
         let schema = OperatorSchema::named(&node.op_type)?;
@@ -42,10 +41,7 @@ pub(crate) fn remove_weights(graph: &mut GraphProto) -> TractResult<()> {
         let first = schema.operands.iter().take_while(|operand| operand.tensor().is_none()).count();
         let mut external_data = Vec::new();
         for weight in node.input.drain(first..) {
-            let tensor = graph.initializer.iter().find(|tensor| tensor.name == weight);
-            let tensor =
-                tensor.ok_or_else(|| TractError::msg(format!("{weight} is not stored with the graph")))?;
-            external_data.extend(external_place(tensor).with_context(|| weight.clone())?);
+            external_data.extend(external_place(tensors.get(&weight)?).with_context(|| weight.clone())?);
             taken.push(weight);
         }
         node.attribute.push(AttributeProto {
@@ -82,7 +78,7 @@ pub(crate) fn map_weights(model: &mut TypedModel, file: &DataFile) -> TractResul
         for place in &node.external_data {
             ensure!(place.end <= data.len(), "a weight ends at {} of {} bytes", place.end, data.len());
         }
-        node.data = Some(Data(data.clone()));
+        node.data = Some(ByAddress(data.clone()));
     }
     Ok(())
 }
@@ -93,25 +89,8 @@ struct CustomOp {
     operator: Operator,
     /// The bytes of each weight in the data file.
     external_data: Vec<Range<usize>>,
-    data: Option<Data>,
-}
-
-/// The data file; two are equal only if they are the same mapping.
-#[derive(Debug, Clone)]
-struct Data(Arc<MappedFile>);
-
-impl PartialEq for Data {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for Data {}
-
-impl Hash for Data {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
-    }
+    /// The mapped data file.
+    data: Option<ByAddress<MappedFile>>,
 }
 
 struct NodeAttributes<'a>(&'a NodeProto);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -49,6 +50,19 @@ impl DataFile {
         file.seek(SeekFrom::Start(place.start as u64))?;
         file.read_exact(&mut bytes).with_context(|| format!("read {}", self.path.display()))?;
         Ok(Cow::Owned(bytes))
+    }
+}
+
+/// The tensors that are stored with a graph, by name.
+pub(crate) struct Initializers<'a>(HashMap<&'a str, &'a TensorProto>);
+
+impl<'a> Initializers<'a> {
+    pub(crate) fn of(tensors: &'a [TensorProto]) -> Self {
+        Initializers(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> TractResult<&'a TensorProto> {
+        self.0.get(name).copied().with_context(|| format!("{name} is not stored with the graph"))
     }
 }
 

@@ -1,8 +1,11 @@
 //! What tract asks of an operator, written once for all operators of this crate.
 
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
+use tract_onnx::pb::AttributeProto;
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
@@ -94,5 +97,39 @@ impl<K: Kernel> TypedOp for KernelOp<K> {
             operands.iter().map(|fact| (fact.datum_type, fact.shape.to_tvec())).collect();
         let types = self.0.result_types(&operands)?;
         Ok(types.into_iter().map(|(element, shape)| element.fact(shape)).collect())
+    }
+}
+
+/// An attribute of a node that this crate adds to a graph.
+pub(crate) fn integer_attribute(name: &str, value: usize) -> TractResult<AttributeProto> {
+    Ok(AttributeProto {
+        name: name.to_owned(),
+        i: i64::try_from(value)?,
+        r#type: AttributeType::Int as i32,
+        ..AttributeProto::default()
+    })
+}
+
+/// What an operator shares with others, such as its weights; two are equal only if they are the same.
+#[derive(Debug)]
+pub(crate) struct ByAddress<T>(pub(crate) Arc<T>);
+
+impl<T> Clone for ByAddress<T> {
+    fn clone(&self) -> Self {
+        ByAddress(self.0.clone())
+    }
+}
+
+impl<T> PartialEq for ByAddress<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for ByAddress<T> {}
+
+impl<T> Hash for ByAddress<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
     }
 }

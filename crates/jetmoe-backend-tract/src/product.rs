@@ -1,6 +1,5 @@
 //! The operator that multiplies with a quantized weight.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use jetmoe_backend::operator;
@@ -12,7 +11,7 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
-use crate::operator::{Kernel, KernelOp, ValueType, boxed};
+use crate::operator::{ByAddress, Kernel, KernelOp, ValueType, boxed};
 use crate::threads::StepThreads;
 
 /// Its name in the rewritten graph. No exporter writes it.
@@ -76,8 +75,7 @@ impl Panels {
 
 /// Scales or zero points `[groups, outputs]` as `[panels, groups, 32]`.
 fn by_panel<T: Copy + Default>(layout: &PackedLayout, tensor: &str, stored: &[T]) -> TractResult<Vec<T>> {
-    let groups = layout.inputs.div_ceil(layout.scheme.group_size);
-    let expected = groups * layout.outputs;
+    let expected = layout.scheme.groups(layout.inputs) * layout.outputs;
     ensure!(stored.len() == expected, "{tensor} have {} elements, expected {expected}", stored.len());
     // Panels have whole blocks, so with groups of 16 columns the last one may be padding.
     let mut panels = vec![T::default(); layout.panels() * layout.groups() * PANEL_ROWS];
@@ -98,25 +96,7 @@ struct QuantizedProduct {
     weight: usize,
     inputs: usize,
     outputs: usize,
-    panels: Option<SharedPanels>,
-}
-
-/// A weight; two are equal only if they are the same.
-#[derive(Debug, Clone)]
-struct SharedPanels(Arc<Panels>);
-
-impl PartialEq for SharedPanels {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for SharedPanels {}
-
-impl Hash for SharedPanels {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
-    }
+    panels: Option<ByAddress<Panels>>,
 }
 
 /// The operator of a node that [`crate::quantized::rewrite`] added.
@@ -140,7 +120,7 @@ pub(crate) fn attach_weights(model: &mut TypedModel, weights: &[Arc<Panels>]) ->
             let weight = weights.get(product.weight);
             let weight =
                 weight.with_context(|| format!("there is no quantized weight {}", product.weight))?;
-            product.panels = Some(SharedPanels(weight.clone()));
+            product.panels = Some(ByAddress(weight.clone()));
         }
     }
     Ok(())

@@ -7,30 +7,29 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jetmoe_format::{ElementType, PackedLayout, RowOrder};
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
-use tract_onnx::prelude::{TractError, TractResult};
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+use tract_onnx::prelude::TractResult;
 use tract_onnx::tract_hir::internal::{TractErrorContext, bail, ensure};
 
-use crate::data_file::DataFile;
+use crate::data_file::{DataFile, Initializers};
+use crate::operator::integer_attribute;
 use crate::product::{self, Panels, StoredWeight};
 
 /// Rewrites every product with a quantized weight. Returns the weights, in the order of the attribute
 /// [`product::WEIGHT`].
 pub(crate) fn rewrite(graph: &mut GraphProto, data: &DataFile) -> TractResult<Vec<Arc<Panels>>> {
     let (dequantize_nodes, mut nodes): (Vec<_>, Vec<_>) = graph.node.drain(..).partition(is_block_dequantize);
-    let tensors: HashMap<&str, &TensorProto> =
-        graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let tensors = Initializers::of(&graph.initializer);
     let mut weights = Vec::new();
     let mut dequantized = HashMap::new();
     for node in &dequantize_nodes {
         let [output] = &*node.output else { bail!("a DequantizeLinear gives {} values", node.output.len()) };
         let (layout, panels) = pack(&tensors, data, node)
             .with_context(|| format!("the quantized weight {}", node.input.first().unwrap_or(output)))?;
-        let attributes = [
-            (product::WEIGHT, weights.len()),
-            (product::INPUTS, layout.inputs),
-            (product::OUTPUTS, layout.outputs),
+        let attributes = vec![
+            integer_attribute(product::WEIGHT, weights.len())?,
+            integer_attribute(product::INPUTS, layout.inputs)?,
+            integer_attribute(product::OUTPUTS, layout.outputs)?,
         ];
         dequantized.insert(output.clone(), attributes);
         weights.push(Arc::new(panels));
@@ -42,7 +41,7 @@ pub(crate) fn rewrite(graph: &mut GraphProto, data: &DataFile) -> TractResult<Ve
         {
             node.op_type = product::OPERATOR.to_owned();
             node.input.truncate(1);
-            node.attribute = attributes.iter().map(|(name, value)| integer_attribute(name, *value)).collect();
+            node.attribute = attributes.clone();
         }
         if let Some(name) = node.input.iter().find(|name| dequantized.contains_key(*name)) {
             bail!("{} takes the quantized weight {name}; only MatMul can, on its right side", node.op_type);
@@ -69,30 +68,17 @@ fn integer(node: &NodeProto, name: &str) -> i64 {
     node.attribute.iter().find(|attribute| attribute.name == name).map_or(0, |attribute| attribute.i)
 }
 
-fn integer_attribute(name: &str, value: usize) -> AttributeProto {
-    AttributeProto {
-        name: name.to_owned(),
-        // sizes in memory fit
-        i: value as i64,
-        r#type: AttributeType::Int as i32,
-        ..AttributeProto::default()
-    }
-}
-
 /// Packs the weight of a node.
 fn pack(
-    tensors: &HashMap<&str, &TensorProto>,
+    tensors: &Initializers<'_>,
     data: &DataFile,
     node: &NodeProto,
 ) -> TractResult<(PackedLayout, Panels)> {
     let axis = node.attribute.iter().find(|attribute| attribute.name == "axis").map_or(1, |axis| axis.i);
     let [codes, scales, zero_points @ ..] = &*node.input else { bail!("has no scales") };
-    let tensor = |name: &String| {
-        let tensor = tensors.get(name.as_str()).copied();
-        tensor.ok_or_else(|| TractError::msg(format!("{name} is not stored with the graph")))
-    };
-    let (codes, scales) = (tensor(codes)?, tensor(scales)?);
-    let zero_points = zero_points.first().filter(|name| !name.is_empty()).map(tensor).transpose()?;
+    let (codes, scales) = (tensors.get(codes)?, tensors.get(scales)?);
+    let zero_points = zero_points.first().filter(|name| !name.is_empty());
+    let zero_points = zero_points.map(|name| tensors.get(name)).transpose()?;
     let element = code_element(codes)?;
     let [inputs, outputs] = *codes.dims else {
         bail!("has the shape {:?}; only matrices can be", codes.dims)
@@ -106,19 +92,11 @@ fn pack(
         scheme: PackedLayout::scheme(bits, integer(node, "block_size"), zero_points.is_some())?,
         order: RowOrder::AsStored,
     };
-    let group_count = layout.inputs.div_ceil(layout.scheme.group_size) * layout.outputs;
-    let zero_points = match zero_points {
-        Some(tensor) => {
-            Some(read_zero_points(tensor, data, element, group_count).with_context(|| tensor.name.clone())?)
-        }
-        // Codes with a sign count from half the range of panels, which is the default; the others from 0.
-        None => (!is_signed(element)).then(|| vec![0; group_count]),
-    };
     let stored = StoredWeight {
         codes: &data.bytes(codes)?,
         is_signed: is_signed(element),
         scales: read_scales(scales, data).with_context(|| scales.name.clone())?,
-        zero_points,
+        zero_points: read_zero_points(zero_points, data, element, &layout)?,
     };
     Ok((layout, Panels::pack(layout, stored)?))
 }
@@ -142,24 +120,26 @@ fn is_signed(element: ElementType) -> bool {
     matches!(element, ElementType::Int4 | ElementType::Int8)
 }
 
-/// `count` zero points, one byte each, moved by half the range if they have a sign.
+/// The zero points of a weight, one byte each, moved by half the range if they have a sign. Without a tensor, codes with a
+/// sign count from half the range of panels, which is the default there, and the others from 0.
 fn read_zero_points(
-    tensor: &TensorProto,
+    tensor: Option<&TensorProto>,
     data: &DataFile,
     element: ElementType,
-    count: usize,
-) -> TractResult<Vec<u8>> {
-    let found = code_element(tensor)?;
-    ensure!(found == element, "has the type {found}, and the codes have {element}");
-    let mut codes = element.decode_codes(&data.bytes(tensor)?).context("holds no codes")?;
-    // an odd number of 4-bit codes leaves half a byte
-    codes.truncate(count.max(codes.len().saturating_sub(1)));
-    let half = match (is_signed(element), is_4_bit(element)) {
-        (false, _) => 0,
-        (true, true) => 8,
-        (true, false) => 128,
+    layout: &PackedLayout,
+) -> TractResult<Option<Vec<u8>>> {
+    let count = layout.scheme.groups(layout.inputs) * layout.outputs;
+    let Some(tensor) = tensor else { return Ok((!is_signed(element)).then(|| vec![0; count])) };
+    let half = if is_signed(element) { layout.scheme.format.default_zero_point() } else { 0 };
+    let read = || {
+        let found = code_element(tensor)?;
+        ensure!(found == element, "has the type {found}, and the codes have {element}");
+        let mut codes = element.decode_codes(&data.bytes(tensor)?).context("holds no codes")?;
+        // an odd number of 4-bit codes leaves half a byte
+        codes.truncate(count.max(codes.len().saturating_sub(1)));
+        codes.into_iter().map(|code| Ok(u8::try_from(code + i16::from(half))?)).collect()
     };
-    codes.into_iter().map(|code| Ok(u8::try_from(code + half)?)).collect()
+    read().map(Some).with_context(|| tensor.name.clone())
 }
 
 fn read_scales(tensor: &TensorProto, data: &DataFile) -> TractResult<Vec<f32>> {

@@ -9,13 +9,13 @@ use jetmoe_backend::Result;
 use jetmoe_backend::kv_cache::{CacheBuffer, InPlaceGraph, PackedInputs, RunOutput, copy_row};
 use jetmoe_backend::trace::StepTracer;
 use ndarray::ArrayD;
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::{AttributeProto, GraphProto};
+use tract_onnx::pb::GraphProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
 use crate::attention::{CACHED_ATTENTION, LAYER};
 use crate::graph::{Shared, catch_panics, run_error, to_array, traced};
+use crate::operator::integer_attribute;
 
 /// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`.
 #[derive(Debug, Clone)]
@@ -67,12 +67,7 @@ pub(crate) fn detach(graph: &mut GraphProto, signature: &Signature) -> TractResu
             node.op_type = CACHED_ATTENTION.to_owned();
             node.input.drain(3..5);
             node.output.truncate(1);
-            node.attribute.push(AttributeProto {
-                name: LAYER.to_owned(),
-                i: i64::try_from(layer)?,
-                r#type: AttributeType::Int as i32,
-                ..AttributeProto::default()
-            });
+            node.attribute.push(integer_attribute(LAYER, layer)?);
             cache.extend([past_key, past_value]);
             cache.extend(present);
         }

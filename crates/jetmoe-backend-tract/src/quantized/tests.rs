@@ -1,5 +1,6 @@
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{ModelProto, StringStringEntryProto, ValueInfoProto};
+use tract_onnx::pb::{AttributeProto, ModelProto, StringStringEntryProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::ToDim;
 
