@@ -47,17 +47,14 @@ pub(crate) const MAX_ROWS_AT_ONCE: usize = 512;
 /// # Errors
 /// Mismatched sizes.
 pub fn linear(context: ExecContext<'_>, x: &[f32], weight: &PackedWeight<'_>, y: &mut [f32]) -> Result<()> {
-    require_stored_order(weight)?;
+    check_linear(x, weight, y)?;
     let (inputs, outputs) = (weight.layout().inputs, weight.layout().outputs);
-    let rows = x.len() / inputs;
-    length("x", x.len(), rows * inputs)?;
-    length("y", y.len(), rows * outputs)?;
-    length("the matrices of a weight for all rows", weight.layout().experts, 1)?;
     for (x, y) in x.chunks(MAX_ROWS_AT_ONCE * inputs).zip(y.chunks_mut(MAX_ROWS_AT_ONCE * outputs)) {
-        let permutation = TokenPermutation::identity(y.len() / outputs);
+        let rows = y.len() / outputs;
+        let permutation = TokenPermutation::identity(rows);
         let input = pack_input(context, x, inputs, permutation.assignments(), 1, weight);
         let products = multiply_panels(context, &input, &permutation, weight);
-        for_each_row(context, y, outputs, |row, y| copy_from_panels(&products, &permutation, row, y));
+        for_each_row(context, y, outputs, |row, y| copy_from_panels(&products, rows, row, y));
     }
     Ok(())
 }
@@ -80,9 +77,9 @@ pub fn expert_linear(
     let permutation = top_k.permutation(weight)?;
     let input = pack_input(context, x, inputs, permutation.assignments(), top_k.k, weight);
     let products = multiply_panels(context, &input, &permutation, weight);
-    let positions = permutation.inverse_permutation();
+    let (positions, assignments) = (permutation.inverse_permutation(), permutation.assignments().len());
     for_each_row(context, y, outputs, |assignment, y| {
-        copy_from_panels(&products, &permutation, positions[assignment], y);
+        copy_from_panels(&products, assignments, positions[assignment], y);
     });
     Ok(())
 }
@@ -125,6 +122,16 @@ pub fn gather_rows(row_indices: &[i64], weight: &PackedWeight<'_>, y: &mut [f32]
         weight.dequantize_row(0, row / PANEL_ROWS, row % PANEL_ROWS, y);
     }
     Ok(())
+}
+
+/// Checks the sizes of a product of all rows with one matrix.
+pub(crate) fn check_linear<S: Scale>(x: &[f32], weight: &PackedWeight<'_, S>, y: &[f32]) -> Result<()> {
+    require_stored_order(weight)?;
+    let layout = weight.layout();
+    let rows = x.len() / layout.inputs;
+    length("x", x.len(), rows * layout.inputs)?;
+    length("y", y.len(), rows * layout.outputs)?;
+    length("the matrices of a weight for all rows", layout.experts, 1)
 }
 
 /// Refuses a weight whose panels have their rows in another order than the result.
@@ -228,9 +235,8 @@ pub(crate) fn multiply_and_sum(
     });
 }
 
-/// Copies the products of the assignment at a position to a row of the result.
-fn copy_from_panels(products: &[f32], permutation: &TokenPermutation, position: usize, y: &mut [f32]) {
-    let assignments = permutation.assignments().len();
+/// Copies the products of the assignment at a position from `[panels, assignments, 32]` to a row of the result.
+pub(crate) fn copy_from_panels(products: &[f32], assignments: usize, position: usize, y: &mut [f32]) {
     for (panel, y) in y.chunks_mut(PANEL_ROWS).enumerate() {
         y.copy_from_slice(&products[(panel * assignments + position) * PANEL_ROWS..][..y.len()]);
     }

@@ -2,8 +2,7 @@
 
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, Panel};
 
-use crate::error::length;
-use crate::linear::{MAX_ROWS_AT_ONCE, for_each_row, require_stored_order};
+use crate::linear::{MAX_ROWS_AT_ONCE, check_linear, copy_from_panels, for_each_row};
 use crate::matmul::{FloatRows, multiply_float32};
 use crate::parallel::parallel_for_each;
 use crate::{Error, ExecContext, Result};
@@ -23,16 +22,12 @@ pub fn linear_float32(
     weight: &PackedWeight<'_, f32>,
     y: &mut [f32],
 ) -> Result<()> {
-    require_stored_order(weight)?;
-    let layout = weight.layout();
-    if !layout.scheme.format.is_quantized() {
+    if !weight.layout().scheme.format.is_quantized() {
         return Err(Error::NotQuantized);
     }
+    check_linear(x, weight, y)?;
+    let layout = weight.layout();
     let (inputs, outputs) = (layout.inputs, layout.outputs);
-    let rows = x.len() / inputs;
-    length("x", x.len(), rows * inputs)?;
-    length("y", y.len(), rows * outputs)?;
-    length("the matrices of a weight for all rows", layout.experts, 1)?;
     let columns = layout.blocks() * BLOCK_INPUTS;
     let panels: Vec<Panel<'_, f32>> = (0..layout.panels()).map(|panel| weight.panel(0, panel)).collect();
     for (x, y) in x.chunks(MAX_ROWS_AT_ONCE * inputs).zip(y.chunks_mut(MAX_ROWS_AT_ONCE * outputs)) {
@@ -44,11 +39,7 @@ pub fn linear_float32(
         parallel_for_each(context.threads, tasks, |(panels, products)| {
             multiply_float32(context.isa, panels, layout, &input, products);
         });
-        for_each_row(context, y, outputs, |row, y| {
-            for (panel, y) in y.chunks_mut(PANEL_ROWS).enumerate() {
-                y.copy_from_slice(&products[(panel * rows + row) * PANEL_ROWS..][..y.len()]);
-            }
-        });
+        for_each_row(context, y, outputs, |row, y| copy_from_panels(&products, rows, row, y));
     }
     Ok(())
 }
