@@ -5,8 +5,7 @@ mod difference;
 use std::path::Path;
 
 use jetmoe_artifact::Task;
-use jetmoe_rt::{ClassificationOptions, Model, TextClassifier, TokenBatch};
-use ndarray::ArrayView1;
+use jetmoe_rt::{ClassificationOptions, Model, TextClassifier, TokenBatch, log_sum_exp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -190,13 +189,6 @@ fn evaluate_language_model(
         predicted_tokens: predicted,
         difference: baseline.map(|baseline| differences.finish(baseline.backend())),
     })
-}
-
-/// ln Σ exp(scores) in float64.
-fn log_sum_exp(scores: ArrayView1<'_, f32>) -> f64 {
-    let largest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = scores.iter().map(|score| (f64::from(*score) - largest).exp()).sum();
-    largest + sum.ln()
 }
 
 fn evaluate_classifier(

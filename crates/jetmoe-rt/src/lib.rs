@@ -44,7 +44,7 @@ pub use error_kind::ErrorKind;
 pub use generation::{
     Completion, Event, FinishReason, GenerationOptions, GenerationStatistics, Generator, LogProbabilities,
     Multinomial, PrefixCache, Prompt, PromptLookup, Request, Sampling, Stream, Timings, TokenEvent,
-    TokenLogProbability,
+    TokenLogProbability, log_sum_exp,
 };
 pub use graph_choice::choose_graph;
 pub use jetmoe_artifact::{

@@ -1,11 +1,10 @@
 //! Difference between the predictions of two language models on the same text.
 
 use jetmoe_artifact::OutputName;
-use jetmoe_rt::StepOutput;
+use jetmoe_rt::{StepOutput, log_sum_exp};
 use ndarray::{ArrayView1, Ix3};
 use serde::Serialize;
 
-use super::log_sum_exp;
 use crate::comparison::chosen_experts;
 use crate::expectation::best;
 use crate::{Error, Result};

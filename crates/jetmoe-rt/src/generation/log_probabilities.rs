@@ -34,10 +34,7 @@ impl LogProbabilities {
     /// Of a token chosen from logits `[vocab_size]` without NaN and with a finite maximum, with the `count` most probable
     /// ones. `None` if the logits have no such token.
     pub(super) fn of(logits: ArrayView1<'_, f32>, chosen: u32, count: usize) -> Option<Self> {
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        // in f64, because tens of thousands of small terms are added
-        let sum: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
-        let normalizer = f64::from(highest) + sum.ln();
+        let normalizer = log_sum_exp(logits);
         let log_probability = |logit: f32| (f64::from(logit) - normalizer).min(0.0) as f32;
         let best = most_probable(logits, count).into_iter();
         Some(LogProbabilities {
@@ -50,6 +47,14 @@ impl LogProbabilities {
                 .collect(),
         })
     }
+}
+
+/// ln Σ exp(logits), for logits without NaN and with a finite maximum: what a logit exceeds its log-probability by. In float64,
+/// because tens of thousands of small terms are added.
+pub fn log_sum_exp(logits: ArrayView1<'_, f32>) -> f64 {
+    let highest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - highest).exp()).sum();
+    highest + sum.ln()
 }
 
 /// The ids and logits of the `count` highest logits, in order.

@@ -19,7 +19,7 @@ mod tests;
 
 pub use completion::{Completion, Event, FinishReason, GenerationStatistics, Timings, TokenEvent};
 pub use generator::Generator;
-pub use log_probabilities::{LogProbabilities, TokenLogProbability};
+pub use log_probabilities::{LogProbabilities, TokenLogProbability, log_sum_exp};
 pub use lookup::PromptLookup;
 pub use options::{GenerationOptions, Multinomial, Sampling};
 pub use prefix::PrefixCache;
