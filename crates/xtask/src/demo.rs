@@ -9,7 +9,7 @@ use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
 
 /// Folder of the trained checkpoints, relative to the root.
-pub(crate) const MODELS: &str = "tests/fixtures/models";
+const MODELS: &str = "tests/fixtures/models";
 
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     println!(
@@ -55,13 +55,22 @@ const FAST_BUILD: [&str; 5] = ["--no-default-features", "--features", "demo", "-
 /// Exports one of the trained checkpoints. Returns the artifact, relative to the root.
 pub(crate) fn export(workspace: &Workspace, steps: &mut Steps, model: &str) -> Result<PathBuf> {
     let artifact = workspace.target.join("demo").join(model);
-    let export = CommandLine::new(workspace.binary("jetmoe-export"))
-        .arg(Path::new(MODELS).join(model))
-        .arg("--output")
-        .arg(&artifact)
-        .args(["--outputs", "hidden-states,router-logits", "--verify", "--force"]);
+    let export = export_command(workspace, model, &artifact).args([
+        "--outputs",
+        "hidden-states,router-logits",
+        "--verify",
+    ]);
     steps.run(&format!("export {model}"), &workspace.root, &export)?;
     Ok(artifact)
+}
+
+/// Exports one of the trained checkpoints to a folder, in place of what is there.
+pub(crate) fn export_command(workspace: &Workspace, model: &str, artifact: &Path) -> CommandLine {
+    CommandLine::new(workspace.binary("jetmoe-export"))
+        .arg(Path::new(MODELS).join(model))
+        .arg("--output")
+        .arg(artifact)
+        .arg("--force")
 }
 
 /// Builds the commands. `--workspace`, because with another selection of packages cargo builds the dependencies again

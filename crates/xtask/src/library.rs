@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 
 use crate::python;
 use crate::step::{CommandLine, Steps};
@@ -61,6 +61,11 @@ pub(crate) const OPENVINO: Distribution = Distribution {
 /// Path of the libonnxruntime to use. `jetmoe-rt` reads it too.
 pub(crate) const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 
+/// The library that the user named.
+fn named_library() -> Option<PathBuf> {
+    std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 impl Distribution {
     /// pip's name of the platform, and the file name of libonnxruntime in its wheel. System and processor are named as in
     /// [`std::env::consts`].
@@ -92,23 +97,29 @@ impl Distribution {
 
     /// Path of the library that the user named, or of the installed one.
     pub(crate) fn library(&self) -> Result<PathBuf> {
-        if let Some(named) = std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
-            return Ok(PathBuf::from(named));
+        match named_library() {
+            Some(named) => Ok(named),
+            None => Ok(self.folder()?.join(self.wheel_here()?.1)),
         }
-        let (_, file_name) = self.wheel(std::env::consts::OS, std::env::consts::ARCH).with_context(|| {
+    }
+
+    /// [`Distribution::wheel`] of this machine.
+    fn wheel_here(&self) -> Result<(&'static str, String)> {
+        let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
+        let (package, version) = (self.package, self.version);
+        self.wheel(system, processor).with_context(|| {
             format!(
-                "no wheel of {} is pinned for this system; name a library in {LIBRARY_VARIABLE}",
-                self.package
+                "no wheel of {package} {version} is pinned for {system} on {processor}; `pip install {package}`, or build \
+                 one and name it in {LIBRARY_VARIABLE}"
             )
-        })?;
-        Ok(self.folder()?.join(file_name))
+        })
     }
 
     /// Fetches it, unless it is installed or the user named another.
     pub(crate) fn fetch_unless_named(&self, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-        match std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
+        match named_library() {
             Some(chosen) => {
-                println!("libonnxruntime: {} by {LIBRARY_VARIABLE}", chosen.to_string_lossy());
+                println!("libonnxruntime: {} by {LIBRARY_VARIABLE}", chosen.display());
                 Ok(())
             }
             None => self.fetch(workspace, steps),
@@ -117,14 +128,8 @@ impl Distribution {
 
     /// Installs it in the cache, unless it is there.
     pub(crate) fn fetch(&self, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-        let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
         let (package, version) = (self.package, self.version);
-        let Some((platform, file_name)) = self.wheel(system, processor) else {
-            bail!(
-                "no wheel of {package} {version} is pinned for {system} on {processor}; `pip install {package}`, or build \
-                 one and name it in {LIBRARY_VARIABLE}"
-            );
-        };
+        let (platform, file_name) = self.wheel_here()?;
         let folder = self.folder()?;
         let library = folder.join(&file_name);
         if library.is_file() {

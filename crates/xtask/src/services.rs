@@ -1,7 +1,6 @@
 //! The programs under `examples/` that are outside the workspace and depend on `jetmoe-rt` as a service does.
 
 use std::env::consts::EXE_SUFFIX;
-use std::path::Path;
 
 use anyhow::Result;
 
@@ -23,11 +22,12 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     demo::build_commands(workspace, steps)?;
     let folder = workspace.root.join(&workspace.target).join("services");
     let artifact = folder.join("jetmoe-mini");
-    let export = CommandLine::new(workspace.binary("jetmoe-export"))
-        .arg(Path::new(demo::MODELS).join("jetmoe-mini"))
-        .arg("--output")
-        .arg(&artifact)
-        .args(["--precision", "q4", "--profile", "native", "--force"]);
+    let export = demo::export_command(workspace, "jetmoe-mini", &artifact).args([
+        "--precision",
+        "q4",
+        "--profile",
+        "native",
+    ]);
     steps.run("export jetmoe-mini for the services", &workspace.root, &export)?;
 
     // all packages in every step, as another selection has other features and builds the dependencies again
