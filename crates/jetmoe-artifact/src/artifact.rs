@@ -79,12 +79,12 @@ impl Artifact {
         graph.signature(&self.config)
     }
 
-    /// The generation defaults.
+    /// The settings for generation, see [`GenerationConfig::open`].
     ///
     /// # Errors
-    /// A file that cannot be read or is not valid.
+    /// A file that cannot be read, or settings that cannot be followed.
     pub fn generation_config(&self) -> Result<GenerationConfig> {
-        Ok(GenerationConfig::open(&self.folder)?)
+        Ok(GenerationConfig::open(&self.folder, &self.config)?)
     }
 
     /// Full path of a file of the artifact.

@@ -75,12 +75,12 @@ impl Checkpoint {
         })
     }
 
-    /// The generation defaults of the folder; empty if it has none.
+    /// The settings for generation, see [`GenerationConfig::open`].
     ///
     /// # Errors
-    /// A file that cannot be read or is not valid.
+    /// A file that cannot be read, or settings that cannot be followed.
     pub fn generation_config(&self) -> Result<GenerationConfig> {
-        GenerationConfig::open(&self.folder)
+        GenerationConfig::open(&self.folder, &self.config)
     }
 
     /// Digest of everything that the graph depends on: the configuration and every tensor. It reads all weights;

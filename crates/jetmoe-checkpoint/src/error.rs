@@ -8,7 +8,7 @@ use crate::Dtype;
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// One thing that is wrong with a `config.json`.
+/// One thing that is wrong with a `config.json` or a `generation_config.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
     /// The key, dotted where it is nested.
@@ -64,6 +64,14 @@ pub enum Error {
     /// The configuration is not valid; every problem is listed.
     #[error("{} is not a valid JetMoE configuration:{}", path.display(), list(problems))]
     Config {
+        /// The file.
+        path: PathBuf,
+        /// Every problem.
+        problems: Vec<ConfigProblem>,
+    },
+    /// Settings for generation cannot be followed; every problem is listed.
+    #[error("{} holds settings for generation that cannot be followed:{}\n  correct them, or remove them from the file", path.display(), list(problems))]
+    GenerationConfig {
         /// The file.
         path: PathBuf,
         /// Every problem.

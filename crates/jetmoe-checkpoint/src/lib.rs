@@ -31,7 +31,7 @@ pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
 pub use files::{AtomicFile, read_json, read_text};
-pub use generation::GenerationConfig;
+pub use generation::{GenerationConfig, SettingNotApplied};
 pub use index::WeightsIndex;
 pub use mapped_file::MappedFile;
 pub use synthetic::{SyntheticOptions, jetmoe_8b_config, write_synthetic};

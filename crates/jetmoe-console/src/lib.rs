@@ -12,6 +12,7 @@ mod logging;
 mod output;
 mod progress;
 mod report;
+mod settings;
 mod verification;
 
 pub use exit::{ExitStatus, run};
@@ -20,4 +21,5 @@ pub use interrupt::finish_on_interrupt;
 pub use output::{CellAlignment, HumanBytes, Table, new_table, note, print, print_json, print_table};
 pub use progress::{DownloadBar, ProgressBar, StageBars, byte_bar, spinner, step_bar};
 pub use report::causes;
+pub use settings::note_settings;
 pub use verification::verification_table;

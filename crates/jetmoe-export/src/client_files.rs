@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jetmoe_artifact::{CacheUpdate, GraphRecord, Task, names as artifact_names};
-use jetmoe_checkpoint::{Checkpoint, ModelConfig, names, read_json, read_text};
+use jetmoe_checkpoint::{Checkpoint, GenerationConfig, ModelConfig, names, read_json, read_text};
 use jetmoe_text::Tokenizer;
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 /// A file to write.
 pub(crate) struct ClientFile {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) content: Vec<u8>,
 }
 
@@ -19,22 +19,27 @@ pub(crate) struct ClientFile {
 const COPIED: &[&str] = &[
     names::TOKENIZER,
     names::CHAT_TEMPLATE,
-    "special_tokens_map.json",
-    "added_tokens.json",
+    names::CHAT_TEMPLATE_JSON,
+    names::SPECIAL_TOKENS_MAP,
+    names::ADDED_TOKENS,
     names::SENTENCEPIECE_TOKENIZER,
 ];
 
 /// All client files of an artifact. A client that reads only one graph gets the first one that it can run.
-pub(crate) fn client_files(checkpoint: &Checkpoint, graphs: &[GraphRecord]) -> Result<Vec<ClientFile>> {
+pub(crate) fn client_files(
+    checkpoint: &Checkpoint,
+    settings: &GenerationConfig,
+    graphs: &[GraphRecord],
+) -> Result<Vec<ClientFile>> {
     let folder = checkpoint.folder();
     let config = checkpoint.config();
     let tokenizer = Tokenizer::open(folder)?;
     let mut files = vec![
         json_file(names::CONFIG, &transformers_config(read_object(folder, names::CONFIG)?, config)),
-        json_file(names::GENERATION_CONFIG, &generation_config(folder, config)?),
+        json_file(names::GENERATION_CONFIG, &generation_config(folder, settings)?),
     ];
-    for name in COPIED {
-        let path = folder.join(name);
+    for name in COPIED.iter().map(|name| (*name).to_owned()).chain(additional_templates(folder)) {
+        let path = folder.join(&name);
         if path.is_file() {
             let content =
                 std::fs::read(&path).map_err(|source| Error::Io { action: "read", path, source })?;
@@ -46,14 +51,28 @@ pub(crate) fn client_files(checkpoint: &Checkpoint, graphs: &[GraphRecord]) -> R
         let for_others = graphs.iter().filter(|graph| graph.profile.is_for_other_clients());
         let default = for_others.min_by_key(|graph| (graph.precision, graph.profile));
         if let Some(default) = default.filter(|graph| graph.task == Task::CausalLm) {
-            files.push(json_file(artifact_names::GENAI_CONFIG, &genai_config(config, default)));
+            files.push(json_file(artifact_names::GENAI_CONFIG, &genai_config(config, settings, default)));
         }
     }
     Ok(files)
 }
 
-fn json_file(name: &'static str, value: &Value) -> ClientFile {
-    ClientFile { name, content: format!("{value:#}\n").into_bytes() }
+/// The further chat templates, sorted by name.
+fn additional_templates(folder: &Path) -> Vec<String> {
+    let folder = folder.join(names::ADDITIONAL_CHAT_TEMPLATES);
+    // a folder that cannot be read has no templates
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = files
+        .filter_map(|file| file.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".jinja"))
+        .map(|name| format!("{}/{name}", names::ADDITIONAL_CHAT_TEMPLATES))
+        .collect();
+    names.sort();
+    names
+}
+
+fn json_file(name: &str, value: &Value) -> ClientFile {
+    ClientFile { name: name.to_owned(), content: format!("{value:#}\n").into_bytes() }
 }
 
 fn read_object(folder: &Path, name: &str) -> Result<Map<String, Value>> {
@@ -103,17 +122,20 @@ fn transformers_config(mut object: Map<String, Value>, config: &ModelConfig) -> 
     Value::Object(object)
 }
 
-/// The checkpoint's generation settings, or the special tokens of its configuration.
-fn generation_config(folder: &Path, config: &ModelConfig) -> Result<Value> {
-    let object = read_object(folder, names::GENERATION_CONFIG)?;
-    if !object.is_empty() {
-        return Ok(Value::Object(object));
+/// The checkpoint's generation settings; without the file, the same settings from its configuration.
+fn generation_config(folder: &Path, settings: &GenerationConfig) -> Result<Value> {
+    if folder.join(names::GENERATION_CONFIG).is_file() {
+        return Ok(Value::Object(read_object(folder, names::GENERATION_CONFIG)?));
     }
-    Ok(json!({
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_ids,
-        "pad_token_id": config.pad_token_id,
-    }))
+    let config = read_object(folder, names::CONFIG)?;
+    let mut object: Map<String, Value> = GenerationConfig::keys_of_model_config(&config)
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    object.insert("bos_token_id".to_owned(), json!(settings.bos_token_id));
+    object.insert("eos_token_id".to_owned(), json!(settings.eos_token_ids));
+    object.insert("pad_token_id".to_owned(), json!(settings.pad_token_id));
+    Ok(Value::Object(object))
 }
 
 /// The tokenizer's settings with the fields that other clients require: a known class, whether a begin token is added, a
@@ -125,6 +147,13 @@ fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) 
     let first = tokenizer.encode("", true)?.first().copied();
     let adds_bos = first.is_some() && first == config.bos_token_id;
     object.insert("add_bos_token".to_owned(), json!(adds_bos));
+    // what special_tokens_map.json says, which other clients do not read
+    for (name, token) in tokenizer.special_tokens() {
+        let known = object.get(name).map(|known| known.get("content").unwrap_or(known));
+        if known.and_then(Value::as_str) != Some(token) {
+            object.insert(name.clone(), json!(token));
+        }
+    }
     if !object.contains_key("pad_token") {
         let padding = config.pad_token_id.and_then(|id| tokenizer.token(id)).map(|token| json!(token));
         if let Some(padding) = padding.or_else(|| object.get("eos_token").cloned()) {
@@ -134,22 +163,26 @@ fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) 
     let template = folder.join(names::CHAT_TEMPLATE);
     if template.is_file() {
         object.insert("chat_template".to_owned(), json!(read_text(&template)?));
+    } else if !object.contains_key("chat_template") {
+        let old = read_object(folder, names::CHAT_TEMPLATE_JSON)?;
+        object.extend(old.into_iter().filter(|(key, _)| key == "chat_template"));
     }
     Ok(Value::Object(object))
 }
 
 /// Settings of onnxruntime-genai. It rejects unknown keys, and its default names of inputs and outputs are those of the artifact.
-fn genai_config(config: &ModelConfig, graph: &GraphRecord) -> Value {
-    let eos = match config.eos_token_ids.as_slice() {
+fn genai_config(config: &ModelConfig, settings: &GenerationConfig, graph: &GraphRecord) -> Value {
+    let padding = settings.pad_token_id.or(settings.eos_token_ids.first().copied()).unwrap_or(0);
+    let eos = match settings.eos_token_ids.as_slice() {
+        // it would take the padding token anyway
+        [] => json!(padding),
         [single] => json!(single),
         several => json!(several),
     };
-    let cache_update = graph.signature(config).cache_update;
-    let padding = config.pad_token_id.or(config.eos_token_ids.first().copied()).unwrap_or(0);
     json!({
         "model": {
             "type": "decoder",
-            "bos_token_id": config.bos_token_id.unwrap_or(padding),
+            "bos_token_id": settings.bos_token_id.unwrap_or(padding),
             "eos_token_id": eos,
             "pad_token_id": padding,
             "context_length": config.max_position_embeddings,
@@ -163,9 +196,36 @@ fn genai_config(config: &ModelConfig, graph: &GraphRecord) -> Value {
                 "hidden_size": config.hidden_size,
             },
         },
-        "search": {
-            "max_length": config.max_position_embeddings,
-            "past_present_share_buffer": cache_update == CacheUpdate::InPlace,
-        },
+        "search": genai_search(config, settings, graph),
     })
+}
+
+/// The settings that onnxruntime-genai can follow, with the defaults of transformers.
+fn genai_search(config: &ModelConfig, settings: &GenerationConfig, graph: &GraphRecord) -> Value {
+    let cache_update = graph.signature(config).cache_update;
+    let positions = config.max_position_embeddings;
+    let mut search = json!({
+        "do_sample": settings.do_sample == Some(true),
+        "max_length": settings.max_length.map_or(positions, |length| length.min(positions)),
+        "past_present_share_buffer": cache_update == CacheUpdate::InPlace,
+    });
+    let optional = [
+        ("temperature", settings.temperature.map(number)),
+        ("top_k", settings.top_k.map(|top_k| json!(top_k))),
+        ("top_p", settings.top_p.map(number)),
+        ("repetition_penalty", settings.repetition_penalty.map(number)),
+        ("min_length", settings.min_length.map(|length| json!(length))),
+        ("no_repeat_ngram_size", settings.no_repeat_ngram_size.map(|size| json!(size))),
+    ];
+    for (key, value) in optional {
+        if let Some(value) = value {
+            search[key] = value;
+        }
+    }
+    search
+}
+
+/// A number as it was written, without the digits that float64 would add.
+fn number(value: f32) -> Value {
+    value.to_string().parse::<f64>().map_or_else(|_| json!(value), |value| json!(value))
 }

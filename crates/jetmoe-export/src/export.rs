@@ -9,7 +9,7 @@ use jetmoe_artifact::{
     ArtifactFile, CalibrationRecord, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest,
     OptionalOutput, Precision, Profile, Task, VerificationRecord, WeightPlan, names,
 };
-use jetmoe_checkpoint::{Architecture, Checkpoint, Digest, ModelConfig};
+use jetmoe_checkpoint::{Architecture, Checkpoint, Digest, GenerationConfig, ModelConfig};
 use jetmoe_graph::{Graph, GraphOptions, Opset, Quantizer, Rounding, WrittenGraph};
 
 use crate::calibrated::{Calibrated, check_precision};
@@ -77,8 +77,8 @@ pub struct Exported {
 /// Exports a checkpoint.
 ///
 /// # Errors
-/// The checkpoint has no head for the task, the calibration text is unusable, the output folder holds something else, or
-/// the file system refuses. A failed export leaves the folder as it was; if it failed while replacing files, the folder
+/// The checkpoint has no head for the task, its settings for generation cannot be followed, the calibration text is unusable, the
+/// output folder holds something else, or the file system refuses. A failed export leaves the folder as it was; if it failed while replacing files, the folder
 /// holds no manifest and so no artifact.
 pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Exported> {
     export_with_progress(checkpoint, options, &|_| ())
@@ -107,6 +107,11 @@ pub fn export_with_progress(
     };
     let graph = jetmoe_graph::build(config, &graph_options)?;
     graph.check_weights(checkpoint)?;
+    let settings = match task {
+        Task::CausalLm => checkpoint.generation_config()?,
+        // they do not matter to other tasks
+        _ => GenerationConfig::from_model_config(config),
+    };
 
     let text = match &options.calibration {
         None => None,
@@ -121,7 +126,8 @@ pub fn export_with_progress(
 
     OutputFolder::prepare(&options.output, digest, task, options.force)
         .and_then(|output| {
-            write_artifact(checkpoint, options, &graph, text.as_ref(), digest, output, on_progress)
+            let source = Source { checkpoint, settings: &settings, digest };
+            write_artifact(source, options, &graph, text.as_ref(), output, on_progress)
         })
         .map_err(|error| error.or_no_space(&options.output, graph.weight_bytes()))
 }
@@ -144,15 +150,23 @@ pub fn record_verification(
     Ok(manifest.write(folder)?)
 }
 
+/// What an artifact is made from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    checkpoint: &'a Checkpoint,
+    settings: &'a GenerationConfig,
+    digest: Digest,
+}
+
 fn write_artifact(
-    checkpoint: &Checkpoint,
+    source: Source<'_>,
     options: &ExportOptions,
     graph: &Graph,
     text: Option<&CalibrationText>,
-    digest: Digest,
     mut output: OutputFolder,
     on_progress: OnProgress<'_>,
 ) -> Result<Exported> {
+    let Source { checkpoint, settings, digest } = source;
     let graph_file = names::graph_file(graph.profile, graph.precision);
     let data_file = names::data_file(&graph_file);
     // created before the graph, which refers to it
@@ -191,7 +205,7 @@ fn write_artifact(
         files: Vec::new(),
         graphs,
     };
-    let files = client_files(checkpoint, &manifest.graphs)?;
+    let files = client_files(checkpoint, settings, &manifest.graphs)?;
     manifest.files =
         files.iter().map(|file| write_client_file(&mut output, file)).collect::<Result<Vec<_>>>()?;
     output.commit(&manifest)?;
@@ -222,12 +236,12 @@ fn graph_record(
 }
 
 fn write_client_file(output: &mut OutputFolder, file: &ClientFile) -> Result<ArtifactFile> {
-    let path = output.file(file.name)?;
+    let path = output.file(&file.name)?;
     File::create(&path)
         .and_then(|mut target| target.write_all(&file.content).and_then(|()| target.sync_all()))
         .map_err(|source| Error::Io { action: "write", path, source })?;
     Ok(ArtifactFile {
-        path: file.name.to_owned(),
+        path: file.name.clone(),
         size: file.content.len() as u64,
         sha256: Digest::of_bytes(&file.content),
     })

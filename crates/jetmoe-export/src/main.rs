@@ -13,7 +13,7 @@ use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, StorageOverr
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_conformance::{Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
-    DownloadBar, ExitStatus, StageBars, byte_bar, note, print, print_table, spinner, step_bar,
+    DownloadBar, ExitStatus, StageBars, byte_bar, note, note_settings, print, print_table, spinner, step_bar,
     verification_table,
 };
 use jetmoe_export::{
@@ -165,6 +165,9 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
              use more text, or more varied text",
             calibration.uncalibrated.join(", ")
         ));
+    }
+    if record.task == Task::CausalLm {
+        note_settings(&checkpoint.generation_config()?, checkpoint.config());
     }
     if !arguments.verify {
         return Ok(ExitStatus::Success);

@@ -10,6 +10,7 @@ use jetmoe_artifact::{Artifact, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, GenerationConfig};
 use jetmoe_export::{ExportOptions, export};
 use jetmoe_graph::{Opset, Rounding};
+use jetmoe_testing::files::edit_json;
 use jetmoe_testing::fixtures;
 use jetmoe_text::Tokenizer;
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ fn the_configuration_means_what_that_of_the_checkpoint_does() {
         let folder = exported(&fixtures::checkpoint(name), None);
         assert_eq!(Artifact::open(folder.path()).unwrap().config(), checkpoint.config(), "{name}");
         assert_eq!(
-            GenerationConfig::open(folder.path()).unwrap().eos_token_ids,
+            GenerationConfig::open(folder.path(), checkpoint.config()).unwrap().eos_token_ids,
             checkpoint.config().eos_token_ids,
             "{name}"
         );
@@ -152,4 +153,76 @@ fn generation_defaults_are_made_from_the_configuration_where_there_are_none() {
     let folder = exported(copy.path(), None);
     let expected = json!({ "bos_token_id": 1, "eos_token_id": [2], "pad_token_id": null });
     assert_eq!(read(&folder, "generation_config.json"), expected);
+}
+
+/// A copy of a checkpoint with other settings for generation; `None` removes the file.
+fn with_settings(name: &str, settings: Option<Value>) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fixtures::checkpoint(name).read_dir().unwrap().map(|entry| entry.unwrap().path()) {
+        fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let file = copy.path().join("generation_config.json");
+    match settings {
+        Some(settings) => fs::write(file, settings.to_string()).unwrap(),
+        None => fs::remove_file(file).unwrap(),
+    }
+    copy
+}
+
+#[test]
+fn onnxruntime_genai_gets_the_settings_of_generation_config() {
+    let settings = json!({
+        "bos_token_id": 5, "eos_token_id": [2, 30], "pad_token_id": -1, "do_sample": true, "temperature": 0.7, "top_k": 40,
+        "top_p": 0.9, "repetition_penalty": 1.1, "max_length": 100, "min_length": 8, "no_repeat_ngram_size": 3
+    });
+    let folder = exported(with_settings("jetmoe-mini", Some(settings)).path(), None);
+    let config = read(&folder, "genai_config.json");
+    let model = &config["model"];
+    assert_eq!((&model["bos_token_id"], &model["eos_token_id"]), (&json!(5), &json!([2, 30])));
+    assert_eq!(model["pad_token_id"], 2);
+    assert_eq!(
+        config["search"],
+        json!({
+            "do_sample": true, "max_length": 100, "past_present_share_buffer": false, "temperature": 0.7, "top_k": 40,
+            "top_p": 0.9, "repetition_penalty": 1.1, "min_length": 8, "no_repeat_ngram_size": 3
+        })
+    );
+    let folder = exported(with_settings("jetmoe-mini", Some(json!({ "eos_token_id": null }))).path(), None);
+    let config = read(&folder, "genai_config.json");
+    let expected = json!({ "do_sample": false, "max_length": 512, "past_present_share_buffer": false });
+    assert_eq!(config["search"], expected);
+}
+
+/// Releases of transformers before 4.26 wrote them there, and it still reads them.
+#[test]
+fn settings_in_the_configuration_are_kept_where_there_is_no_other_file() {
+    let copy = with_settings("jetmoe-mini", None);
+    let config = copy.path().join("config.json");
+    edit_json(&config, |config| {
+        config["do_sample"] = json!(true);
+        config["temperature"] = json!(0.5);
+        config["eos_token_id"] = json!([2, 3]);
+    });
+    let folder = exported(copy.path(), None);
+    let checkpoint = Checkpoint::open(copy.path()).unwrap();
+    let settings = checkpoint.generation_config().unwrap();
+    assert_eq!((settings.do_sample, settings.temperature), (Some(true), Some(0.5)));
+    assert_eq!(settings.eos_token_ids, [2, 3]);
+    assert_eq!(Artifact::open(folder.path()).unwrap().generation_config().unwrap(), settings);
+}
+
+#[test]
+fn settings_that_cannot_be_followed_are_refused_before_anything_is_written() {
+    let copy =
+        with_settings("jetmoe-mini", Some(json!({ "do_sample": true, "temperature": 0.0, "top_k": "many" })));
+    let folder = tempfile::tempdir().unwrap();
+    let options = ExportOptions::new("mini", folder.path());
+    let error = export(&Checkpoint::open(copy.path()).unwrap(), &options).unwrap_err().to_string();
+    for part in ["generation_config.json holds settings", "temperature: is 0.0", "top_k: is \"many\""] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    // a backbone generates nothing
+    export(&Checkpoint::open(copy.path()).unwrap(), &ExportOptions { task: Some(Task::Backbone), ..options })
+        .unwrap();
 }

@@ -83,7 +83,8 @@ fn model() -> Model {
     let signature = Signature::new(&config, task, Precision::F32, Profile::Portable, &BTreeSet::new());
     let outputs = TensorMap::from([(OutputName::Logits, logits.into_dyn())]);
     let graph = Arc::new(ConstantGraph { signature, outputs });
-    Model::from_graph(graph, config, task, None, GenerationConfig::default())
+    let generation_config = GenerationConfig::from_model_config(&config);
+    Model::from_graph(graph, config, task, None, generation_config)
 }
 
 /// Returns the same logits in every step.

@@ -50,9 +50,10 @@ impl FakeModel {
     }
 
     fn of(name: &str, task: Task, scores: impl Fn(&[u32]) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        let config = ModelConfig::read(&fixture(name).join("config.json")).unwrap();
         FakeModel {
-            config: ModelConfig::read(&fixture(name).join("config.json")).unwrap(),
-            generation_config: GenerationConfig::default(),
+            generation_config: GenerationConfig::from_model_config(&config),
+            config,
             tokenizer: Tokenizer::open(&fixture(name)).unwrap(),
             task,
             scores: Arc::new(scores),

@@ -66,9 +66,9 @@ pub use jetmoe_backend_ort::{
 };
 pub use jetmoe_checkpoint::{
     Activation, Architecture, ConfigProblem, Digest, Error as CheckpointError, GenerationConfig, ModelConfig,
-    RopeParameters, RopeScaling, WeightProblem,
+    RopeParameters, RopeScaling, SettingNotApplied, WeightProblem,
 };
-pub use jetmoe_text::{ChatMessage, ChatTemplate, Error as TextError, TextStream, Tokenizer};
+pub use jetmoe_text::{ChatMessage, ChatOptions, ChatTemplate, Error as TextError, TextStream, Tokenizer};
 pub use model::Model;
 /// The arrays of [`TokenBatch`] and [`StepOutput`].
 pub use ndarray;

@@ -54,7 +54,11 @@ impl Model {
         options: &LoadOptions,
     ) -> Result<Self> {
         let tokenizer = Tokenizer::open(artifact.folder())?;
-        let generation_config = artifact.generation_config()?;
+        // the settings do not matter to other tasks
+        let generation_config = match task {
+            Task::CausalLm => artifact.generation_config()?,
+            _ => GenerationConfig::from_model_config(artifact.config()),
+        };
         let mut config = artifact.config().clone();
         if let Some(limit) = options.max_sequence_length {
             config.max_position_embeddings = config.max_position_embeddings.min(limit);
@@ -62,7 +66,8 @@ impl Model {
         Ok(Self::from_graph(graph, config, task, tokenizer, generation_config))
     }
 
-    /// Wraps a graph that is loaded already.
+    /// Wraps a graph that is loaded already. End-of-sequence tokens are those of `generation_config`; without a file take
+    /// [`GenerationConfig::from_model_config`].
     pub fn from_graph(
         graph: Arc<dyn LoadedGraph>,
         config: ModelConfig,
@@ -119,7 +124,7 @@ impl Model {
         self.tokenizer.as_ref()
     }
 
-    /// Defaults for generation that came with the checkpoint.
+    /// Settings for generation that came with the checkpoint, and the list of those that are not applied.
     pub fn generation_config(&self) -> &GenerationConfig {
         &self.generation_config
     }
