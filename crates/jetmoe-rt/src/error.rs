@@ -119,6 +119,26 @@ pub enum Error {
         /// `max_position_embeddings` of the configuration, or `LoadOptions::max_sequence_length` if that is less.
         limit: usize,
     },
+    /// A prompt that leaves no token for the continuation.
+    #[error(
+        "the prompt has {tokens} tokens, and max_length, which counts prompt and continuation, is {limit}\n  set \
+         max_new_tokens instead, or shorten the text"
+    )]
+    MaxLength {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// `max_length` of the options or of `generation_config.json`.
+        limit: usize,
+    },
+    /// The options exclude every token.
+    #[error(
+        "the rules for logits exclude every token that could follow in sequence {sequence}\n  allow more tokens in \
+         suppress_tokens, bad_words_ids, sequence_bias or no_repeat_ngram_size"
+    )]
+    NoTokenLeft {
+        /// Which prompt of the batch, from 0.
+        sequence: usize,
+    },
     /// A cache that is to keep more tokens than it has.
     #[error(
         "cannot keep {tokens} tokens of a cache of {cached}; Session::past_length says how many there are"

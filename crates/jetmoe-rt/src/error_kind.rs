@@ -84,10 +84,11 @@ impl Error {
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Logits { .. } => ErrorKind::Backend,
             Error::OutputShape { .. } => ErrorKind::InvalidModel,
-            Error::TooLong { .. } => ErrorKind::TooLong,
+            Error::TooLong { .. } | Error::MaxLength { .. } => ErrorKind::TooLong,
             Error::EmptyPrompt { .. }
             | Error::NoSequence { .. }
             | Error::TokenOutOfRange { .. }
+            | Error::NoTokenLeft { .. }
             | Error::Truncation { .. }
             | Error::Shape { .. }
             | Error::Option { .. } => ErrorKind::InvalidInput,
@@ -119,9 +120,10 @@ fn of_checkpoint(error: &CheckpointError) -> ErrorKind {
 fn of_text(error: &TextError) -> ErrorKind {
     match error {
         TextError::File(error) => of_checkpoint(error),
-        TextError::Encode { .. } | TextError::Conversation { .. } | TextError::EmptyStopString => {
-            ErrorKind::InvalidInput
-        }
+        TextError::Encode { .. }
+        | TextError::Conversation { .. }
+        | TextError::ChatTemplateName { .. }
+        | TextError::EmptyStopString => ErrorKind::InvalidInput,
         TextError::NoChatTemplate => ErrorKind::Unsupported,
         _ => ErrorKind::InvalidModel,
     }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use jetmoe_artifact::Task;
+use jetmoe_text::ChatOptions;
 
 use super::stream::Stream;
 use super::{Completion, Event, GenerationOptions, Prompt, Request};
@@ -54,10 +55,7 @@ impl Generator {
     pub fn new(model: &Model) -> Result<Self> {
         model.require_task(Task::CausalLm)?;
         let (generation, config) = (model.generation_config(), model.config());
-        let eos_token_ids = match generation.eos_token_ids.as_slice() {
-            [] => config.eos_token_ids.clone(),
-            ids => ids.to_vec(),
-        };
+        let eos_token_ids = generation.eos_token_ids.clone();
         // padding is masked, so any id of the vocabulary is right
         let pad_token_id = [generation.pad_token_id, config.pad_token_id, eos_token_ids.first().copied()]
             .into_iter()
@@ -72,7 +70,8 @@ impl Generator {
         &self.model
     }
 
-    /// End-of-sequence tokens, unless [`GenerationOptions::eos_token_ids`] replaces them.
+    /// End-of-sequence tokens of the model's [`GenerationConfig`](crate::GenerationConfig), unless
+    /// [`GenerationOptions::eos_token_ids`] replaces them.
     pub fn eos_token_ids(&self) -> &[u32] {
         &self.eos_token_ids
     }
@@ -141,6 +140,7 @@ impl Generator {
     /// * [`Error::Option`]: an invalid value in the options, stop strings for a model without a tokenizer, or a prefix cache
     ///   or a prompt lookup for several prompts.
     /// * [`Error::EmptyPrompt`]: no text, no message or no token. A text of spaces is not empty.
+    /// * [`Error::MaxLength`]: a prompt of [`GenerationOptions::max_length`] tokens or more.
     /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that is too long or has an invalid id. A continuation that
     ///   fills all positions is not an error but [`FinishReason::ContextFull`](super::FinishReason::ContextFull).
     /// * [`Error::Text`]: the tokenizer or the chat template rejects the prompt, or there is no chat template.
@@ -154,7 +154,7 @@ impl Generator {
     /// # Errors
     /// [`Error::EmptyPrompt`], [`Error::NoTokenizer`] or [`Error::Text`], as [`Generator::check`].
     pub fn encode(&self, prompt: impl Into<Prompt>) -> Result<Vec<u32>> {
-        self.encode_prompt(0, &prompt.into())
+        self.encode_prompt(0, &prompt.into(), &ChatOptions::default())
     }
 
     fn encode_request(&self, request: &Request) -> Result<CheckedRequest> {
@@ -167,8 +167,9 @@ impl Generator {
         let prompts = request.prompts.iter().enumerate();
         let prompts = prompts
             .map(|(index, prompt)| {
-                let ids = self.encode_prompt(index, prompt)?;
+                let ids = self.encode_prompt(index, prompt, &request.chat_options)?;
                 self.check_prompt(index, &ids)?;
+                check_length(&ids, &options)?;
                 Ok(ids)
             })
             .collect::<Result<_>>()?;
@@ -193,13 +194,12 @@ impl Generator {
         Ok(())
     }
 
-    fn encode_prompt(&self, index: usize, prompt: &Prompt) -> Result<Vec<u32>> {
+    fn encode_prompt(&self, index: usize, prompt: &Prompt, chat: &ChatOptions) -> Result<Vec<u32>> {
         let ids = match prompt {
             Prompt::Text(text) if !text.is_empty() => self.model.require_tokenizer()?.encode(text, true)?,
             Prompt::Chat(messages) if !messages.is_empty() => {
                 let tokenizer = self.model.require_tokenizer()?;
-                let template = tokenizer.chat_template().ok_or(jetmoe_text::Error::NoChatTemplate)?;
-                tokenizer.encode(&template.render(messages, true)?, false)?
+                tokenizer.encode(&tokenizer.render_chat(messages, chat)?, false)?
             }
             Prompt::Tokens(ids) => ids.clone(),
             // the begin-of-sequence token alone would be a valid prompt, but an empty text is a mistake
@@ -223,5 +223,12 @@ impl Generator {
                 vocab_size: config.vocab_size,
             }),
         }
+    }
+}
+
+fn check_length(prompt: &[u32], options: &GenerationOptions) -> Result<()> {
+    match options.max_length {
+        Some(limit) if prompt.len() >= limit => Err(Error::MaxLength { tokens: prompt.len(), limit }),
+        _ => Ok(()),
     }
 }

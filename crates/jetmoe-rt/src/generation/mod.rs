@@ -5,12 +5,14 @@
 //! reuses the key/value cache for a prompt that begins like the previous one.
 
 mod completion;
+mod filters;
 mod generator;
 mod log_probabilities;
 mod lookup;
 mod options;
 mod prefix;
 mod request;
+mod rules;
 mod sampling;
 mod sequence;
 mod stream;

@@ -1,7 +1,7 @@
 //! Prompts, and the request that holds them.
 
 use jetmoe_backend::CancellationToken;
-use jetmoe_text::ChatMessage;
+use jetmoe_text::{ChatMessage, ChatOptions};
 
 use super::{GenerationOptions, PrefixCache};
 
@@ -11,8 +11,9 @@ use super::{GenerationOptions, PrefixCache};
 pub enum Prompt {
     /// A text, encoded with special tokens.
     Text(String),
-    /// A conversation, rendered by the checkpoint's chat template up to where the answer begins. It is encoded without
-    /// adding special tokens, because the template contains them.
+    /// A conversation, rendered by the checkpoint's chat template up to where the answer begins, unless
+    /// [`Request::with_chat_options`] says otherwise. It is encoded without adding special tokens, because the template contains
+    /// them.
     Chat(Vec<ChatMessage>),
     /// Token ids, unchanged.
     Tokens(Vec<u32>),
@@ -62,6 +63,7 @@ prompt_from! {
 pub struct Request {
     pub(super) prompts: Vec<Prompt>,
     pub(super) options: Option<GenerationOptions>,
+    pub(super) chat_options: ChatOptions,
     pub(super) prefix_cache: Option<PrefixCache>,
     pub(super) cancellation: CancellationToken,
 }
@@ -76,13 +78,26 @@ impl Request {
     /// [`Sampling::Multinomial`](super::Sampling::Multinomial) a repeated prompt gets several continuations.
     pub fn batch<P: Into<Prompt>>(prompts: impl IntoIterator<Item = P>) -> Self {
         let prompts = prompts.into_iter().map(Into::into).collect();
-        Request { prompts, options: None, prefix_cache: None, cancellation: CancellationToken::new() }
+        Request {
+            prompts,
+            options: None,
+            chat_options: ChatOptions::default(),
+            prefix_cache: None,
+            cancellation: CancellationToken::new(),
+        }
     }
 
     /// Sets the options. Without them [`GenerationOptions::for_model`] holds.
     #[must_use]
     pub fn with_options(mut self, options: GenerationOptions) -> Self {
         self.options = Some(options);
+        self
+    }
+
+    /// Sets how conversations are rendered: the template's name, its variables such as `tools`, and whether the answer begins.
+    #[must_use]
+    pub fn with_chat_options(mut self, chat_options: ChatOptions) -> Self {
+        self.chat_options = chat_options;
         self
     }
 

@@ -1,144 +1,80 @@
-//! Sampling of the next token from logits.
-//!
-//! The steps and their order are those of transformers 5 (`generation/utils.py`, `_get_logits_processor`): repetition
-//! penalty, temperature, `top_k`, `top_p`, `min_p`, softmax, draw.
-
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
+//! Choice of the next token: [rules](super::rules), then the maximum or a draw from what the [filters](super::filters) leave.
 
 use ndarray::ArrayView1;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::{GenerationOptions, Multinomial, Sampling};
+use super::filters::Candidates;
+use super::rules::{Rules, SequenceLimits, Tokens};
+use super::{GenerationOptions, Sampling};
 
-/// Samples next tokens from logits. All sequences of a batch share its buffers.
+/// Chooses next tokens from logits. All sequences of a batch share its buffers.
 #[derive(Debug)]
 pub(super) struct Sampler {
-    sampling: Sampling,
-    repetition_penalty: f32,
+    options: GenerationOptions,
     scores: Vec<f32>,
-    candidates: Vec<Candidate>,
+    candidates: Candidates,
 }
 
 /// Sampling state of one sequence.
 #[derive(Debug)]
 pub(super) struct SequenceState {
     random: ChaCha8Rng,
-    /// Tokens of prompt and continuation; empty without a repetition penalty.
-    seen: BTreeSet<u32>,
+    rules: Rules,
 }
 
-/// A token that may be drawn.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    id: u32,
-    /// Logit / temperature, minus that of the most probable token: at most 0.
-    score: f32,
-    /// Probability relative to the most probable token: at most 1.
-    weight: f32,
-}
-
-impl Candidate {
-    /// Most probable first, ties by id, so that the result does not depend on the sorting algorithm.
-    fn order(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(self.id.cmp(&other.id))
-    }
+/// Why no token can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoChoice {
+    /// A logit is NaN, or their maximum is not finite.
+    Logits,
+    /// The rules exclude every token.
+    Excluded,
 }
 
 impl Sampler {
     /// A sampler for validated options.
     pub(super) fn new(options: &GenerationOptions) -> Self {
-        Sampler {
-            sampling: options.sampling,
-            repetition_penalty: options.repetition_penalty,
-            scores: Vec::new(),
-            candidates: Vec::new(),
-        }
+        Sampler { options: options.clone(), scores: Vec::new(), candidates: Candidates::default() }
     }
 
     /// State of the sequence with index `sequence` in the batch. Every sequence has its own random stream, so it does not
     /// depend on the other sequences.
-    pub(super) fn start_sequence(&self, seed: u64, sequence: usize, prompt: &[u32]) -> SequenceState {
+    pub(super) fn start_sequence(
+        &self,
+        seed: u64,
+        sequence: usize,
+        limits: SequenceLimits<'_>,
+    ) -> SequenceState {
         // not `seed_from_u64`, whose expansion may change between releases
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         let mut random = ChaCha8Rng::from_seed(key);
         random.set_stream(sequence as u64);
-        let seen = if self.has_penalty() { prompt.iter().copied().collect() } else { BTreeSet::new() };
-        SequenceState { random, seen }
+        SequenceState { random, rules: Rules::new(&self.options, limits) }
     }
 
-    /// The next token for logits `[vocab_size]`; `None` if one of them is NaN or their maximum is not finite.
-    pub(super) fn sample(&mut self, logits: ArrayView1<'_, f32>, state: &mut SequenceState) -> Option<u32> {
+    /// The token after `tokens`, for logits `[vocab_size]`.
+    pub(super) fn sample(
+        &mut self,
+        logits: ArrayView1<'_, f32>,
+        tokens: Tokens<'_>,
+        state: &mut SequenceState,
+    ) -> Result<u32, NoChoice> {
         self.scores.clear();
         self.scores.extend(logits.iter());
-        for id in &state.seen {
-            if let Some(score) = self.scores.get_mut(*id as usize) {
-                *score = if *score < 0.0 {
-                    *score * self.repetition_penalty
-                } else {
-                    *score / self.repetition_penalty
-                };
-            }
-        }
-        let (best, best_score) = argmax(&self.scores)?;
-        let chosen = match self.sampling {
-            Sampling::Greedy => best,
-            Sampling::Multinomial(Multinomial { temperature, top_k, top_p, min_p }) => {
-                self.fill_candidates(best_score, temperature, top_k);
-                self.filter_candidates(top_p, min_p);
-                draw(&self.candidates, &mut state.random)?
-            }
+        state.rules.apply(tokens, &mut self.scores);
+        let Some((best, highest)) = argmax(&self.scores) else {
+            let has_choice = || argmax(&logits.to_vec()).is_some();
+            let is_excluded = !state.rules.is_empty() && has_choice();
+            return Err(if is_excluded { NoChoice::Excluded } else { NoChoice::Logits });
         };
-        if self.has_penalty() {
-            state.seen.insert(chosen);
-        }
-        Some(chosen)
-    }
-
-    fn has_penalty(&self) -> bool {
-        self.repetition_penalty != 1.0
-    }
-
-    /// The `top_k` most probable tokens in order, or all tokens by id.
-    fn fill_candidates(&mut self, best_score: f32, temperature: f32, top_k: Option<usize>) {
-        self.candidates.clear();
-        self.candidates.extend(self.scores.iter().zip(0..).map(|(score, id)| {
-            // relative to the highest score, so that no temperature overflows
-            Candidate { id, score: (score - best_score) / temperature, weight: 0.0 }
-        }));
-        if let Some(top_k) = top_k.filter(|top_k| *top_k < self.candidates.len()) {
-            self.candidates.select_nth_unstable_by(top_k.saturating_sub(1), Candidate::order);
-            self.candidates.truncate(top_k);
-            // the draw must not depend on the order that the selection leaves
-            self.candidates.sort_unstable_by(Candidate::order);
-        }
-        for candidate in &mut self.candidates {
-            candidate.weight = candidate.score.exp();
-        }
-    }
-
-    fn filter_candidates(&mut self, top_p: Option<f32>, min_p: Option<f32>) {
-        if let Some(top_p) = top_p.filter(|top_p| *top_p < 1.0) {
-            let total = total_weight(&self.candidates);
-            // all tokens below this weight together have less than 1 − top_p, so none of them is needed: only the rest,
-            // usually few of tens of thousands, has to be sorted
-            let negligible = (1.0 - f64::from(top_p)) * total / self.candidates.len() as f64;
-            self.candidates.retain(|candidate| f64::from(candidate.weight) >= negligible);
-            self.candidates.sort_unstable_by(Candidate::order);
-            let needed = f64::from(top_p) * total;
-            let mut before = 0.0;
-            let kept = self.candidates.iter().take_while(|candidate| {
-                let is_needed = before < needed;
-                before += f64::from(candidate.weight);
-                is_needed
-            });
-            let kept = kept.count();
-            self.candidates.truncate(kept);
-        }
-        if let Some(min_p) = min_p {
-            self.candidates.retain(|candidate| candidate.weight >= min_p);
+        match self.options.sampling {
+            Sampling::Greedy => Ok(best),
+            Sampling::Multinomial(multinomial) => {
+                self.candidates.fill(&self.scores, highest, multinomial);
+                draw(&self.candidates, &mut state.random).ok_or(NoChoice::Logits)
+            }
         }
     }
 }
@@ -157,11 +93,12 @@ fn argmax(scores: &[f32]) -> Option<(u32, f32)> {
     Some((first as u32, highest))
 }
 
-fn draw(candidates: &[Candidate], random: &mut ChaCha8Rng) -> Option<u32> {
+fn draw(candidates: &Candidates, random: &mut ChaCha8Rng) -> Option<u32> {
     // 53 bits in [0, 1), computed here so that a seed gives the same draw with every version of `rand`
     let unit = (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-    let target = unit * total_weight(candidates);
+    let target = unit * candidates.total_weight();
     let mut sum = 0.0;
+    let candidates = candidates.as_slice();
     for candidate in candidates {
         sum += f64::from(candidate.weight);
         if sum > target {
@@ -172,9 +109,5 @@ fn draw(candidates: &[Candidate], random: &mut ChaCha8Rng) -> Option<u32> {
     candidates.iter().rev().find(|candidate| candidate.weight > 0.0).map(|candidate| candidate.id)
 }
 
-fn total_weight(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

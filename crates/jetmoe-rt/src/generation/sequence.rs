@@ -6,7 +6,8 @@ use jetmoe_text::{TextStream, Tokenizer};
 use ndarray::ArrayView1;
 
 use super::completion::{Completion, Event, FinishReason, GenerationStatistics, Timings, TokenEvent};
-use super::sampling::SequenceState;
+use super::rules::Tokens;
+use super::sampling::{NoChoice, Sampler, SequenceState};
 use super::{GenerationOptions, LogProbabilities};
 use crate::Result;
 
@@ -14,18 +15,41 @@ use crate::Result;
 #[derive(Debug)]
 pub(super) struct Sequence {
     index: usize,
-    pub(super) prompt: Vec<u32>,
-    pub(super) token_ids: Vec<u32>,
+    /// Prompt and continuation.
+    token_ids: Vec<u32>,
+    prompt_length: usize,
     text: String,
     /// `None` for a model without a tokenizer.
     decoder: Option<TextStream<Arc<Tokenizer>>>,
     log_probabilities: Vec<LogProbabilities>,
     pub(super) finish_reason: Option<FinishReason>,
-    /// Positions after the prompt.
-    positions: usize,
-    pub(super) state: SequenceState,
+    limits: Limits,
+    state: SequenceState,
     pub(super) statistics: GenerationStatistics,
     pub(super) timings: Timings,
+}
+
+/// Most tokens of a continuation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// By the options.
+    length: usize,
+    /// Positions of the model after the prompt.
+    positions: usize,
+}
+
+impl Limits {
+    pub(super) fn new(options: &GenerationOptions, prompt_length: usize, max_positions: usize) -> Self {
+        let length = options.max_length.map_or(usize::MAX, |length| length.saturating_sub(prompt_length));
+        Limits {
+            length: length.min(options.max_new_tokens),
+            positions: max_positions.saturating_sub(prompt_length),
+        }
+    }
+
+    pub(super) fn new_tokens(self) -> usize {
+        self.length.min(self.positions)
+    }
 }
 
 impl Sequence {
@@ -34,17 +58,17 @@ impl Sequence {
         prompt: Vec<u32>,
         decoder: Option<TextStream<Arc<Tokenizer>>>,
         state: SequenceState,
-        positions: usize,
+        limits: Limits,
     ) -> Self {
         Sequence {
             index,
-            prompt,
-            token_ids: Vec::new(),
+            prompt_length: prompt.len(),
+            token_ids: prompt,
             text: String::new(),
             decoder,
             log_probabilities: Vec::new(),
-            finish_reason: (positions == 0).then_some(FinishReason::ContextFull),
-            positions,
+            finish_reason: (limits.positions == 0).then_some(FinishReason::ContextFull),
+            limits,
             state,
             statistics: GenerationStatistics::default(),
             timings: Timings::default(),
@@ -56,13 +80,32 @@ impl Sequence {
     }
 
     /// Prompt and continuation.
-    pub(super) fn all_token_ids(&self) -> Vec<u32> {
-        [self.prompt.as_slice(), &self.token_ids].concat()
+    pub(super) fn all_token_ids(&self) -> &[u32] {
+        &self.token_ids
+    }
+
+    pub(super) fn prompt(&self) -> &[u32] {
+        &self.token_ids[..self.prompt_length]
+    }
+
+    /// The generated tokens.
+    pub(super) fn new_token_ids(&self) -> &[u32] {
+        &self.token_ids[self.prompt_length..]
+    }
+
+    /// Chooses the token that follows, from logits `[vocab_size]`.
+    pub(super) fn choose(
+        &mut self,
+        sampler: &mut Sampler,
+        logits: ArrayView1<'_, f32>,
+    ) -> Result<u32, NoChoice> {
+        let tokens = Tokens { all: &self.token_ids, prompt_length: self.prompt_length };
+        sampler.sample(logits, tokens, &mut self.state)
     }
 
     /// Tokens that may still be generated; at least 1 while the sequence is open.
-    pub(super) fn remaining(&self, max_new_tokens: usize) -> usize {
-        max_new_tokens.min(self.positions) - self.token_ids.len()
+    pub(super) fn remaining(&self) -> usize {
+        self.limits.new_tokens() - self.new_token_ids().len()
     }
 
     /// Adds a token that was chosen from logits `[vocab_size]`.
@@ -73,25 +116,26 @@ impl Sequence {
         options: &GenerationOptions,
         eos_token_ids: &[u32],
     ) -> Result<Event> {
-        let index = self.token_ids.len();
+        let index = self.new_token_ids().len();
         self.token_ids.push(token_id);
         let log_probabilities =
             options.log_probabilities.and_then(|count| LogProbabilities::of(logits, token_id, count));
         self.log_probabilities.extend(log_probabilities.clone());
         self.finish_reason = if eos_token_ids.contains(&token_id) {
             Some(FinishReason::Eos)
-        } else if self.token_ids.len() >= options.max_new_tokens {
+        } else if index + 1 >= self.limits.length {
             Some(FinishReason::Length)
-        } else if self.token_ids.len() >= self.positions {
+        } else if index + 1 >= self.limits.positions {
             Some(FinishReason::ContextFull)
         } else {
             None
         };
         let mut text = String::new();
         if let Some(decoder) = &mut self.decoder {
-            if self.finish_reason != Some(FinishReason::Eos) {
-                text += &decoder.push(token_id)?;
-            }
+            text += &match self.finish_reason {
+                Some(FinishReason::Eos) => decoder.push_end(token_id),
+                _ => decoder.push(token_id)?,
+            };
             if self.finish_reason.is_some() {
                 text += &decoder.finish()?;
             }
@@ -127,12 +171,13 @@ impl Sequence {
         Event { sequence: self.index, token, text, finish_reason: self.finish_reason }
     }
 
-    pub(super) fn into_completion(self, options: &GenerationOptions) -> Completion {
+    pub(super) fn into_completion(mut self, options: &GenerationOptions) -> Completion {
+        let token_ids = self.token_ids.split_off(self.prompt_length);
         Completion {
             text: self.text,
-            token_ids: self.token_ids,
+            token_ids,
             finish_reason: self.finish_reason.unwrap_or(FinishReason::Cancelled),
-            prompt_tokens: self.prompt.len(),
+            prompt_tokens: self.prompt_length,
             log_probabilities: options.log_probabilities.map(|_| self.log_probabilities),
             statistics: self.statistics,
             timings: self.timings,

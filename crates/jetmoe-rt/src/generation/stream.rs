@@ -10,8 +10,9 @@ use jetmoe_text::TextStream;
 use ndarray::Array2;
 
 use super::generator::CheckedRequest;
-use super::sampling::Sampler;
-use super::sequence::Sequence;
+use super::rules::SequenceLimits;
+use super::sampling::{NoChoice, Sampler};
+use super::sequence::{Limits, Sequence};
 use super::{Completion, Event, FinishReason, GenerationOptions, Generator, PrefixCache, Request, Timings};
 use crate::{Error, Result, Session, StepOutput, TokenBatch};
 
@@ -101,23 +102,32 @@ impl Stream {
         let seed = options.seed.unwrap_or_else(rand::random);
         let sampler = Sampler::new(&options);
         let max_positions = model.config().max_position_embeddings;
+        let eos_token_ids = match &options.eos_token_ids {
+            Some(ids) => ids.clone(),
+            None => generator.eos_token_ids().to_vec(),
+        };
         let sequences = prompts.into_iter().enumerate().map(|(index, prompt)| {
             let decoder = model
                 .shared_tokenizer()
                 .map(|tokenizer| TextStream::new(Arc::clone(tokenizer), &prompt, &options.stop))
                 .transpose()?;
-            let state = sampler.start_sequence(seed, index, &prompt);
-            let positions = max_positions.saturating_sub(prompt.len());
-            Ok(Sequence::new(index, prompt, decoder, state, positions))
+            let limits = Limits::new(&options, prompt.len(), max_positions);
+            let state = sampler.start_sequence(
+                seed,
+                index,
+                SequenceLimits {
+                    prompt_length: prompt.len(),
+                    new_tokens: limits.new_tokens(),
+                    eos_token_ids: &eos_token_ids,
+                },
+            );
+            Ok(Sequence::new(index, prompt, decoder, state, limits))
         });
         let sequences: Vec<Sequence> = sequences.collect::<Result<_>>()?;
         Ok(Stream {
             events: sequences.iter().filter_map(Sequence::closed_event).collect(),
             sequences,
-            eos_token_ids: match &options.eos_token_ids {
-                Some(ids) => ids.clone(),
-                None => generator.eos_token_ids().to_vec(),
-            },
+            eos_token_ids,
             generator: generator.clone(),
             options,
             cancellation: request.cancellation,
@@ -173,7 +183,7 @@ impl Stream {
     fn start(&mut self) -> Result<()> {
         let mut session = match (&self.prefix_cache, self.sequences.as_mut_slice()) {
             (Some(cache), [sequence]) => {
-                let (session, reused) = cache.take(self.generator.model(), &sequence.prompt)?;
+                let (session, reused) = cache.take(self.generator.model(), sequence.prompt())?;
                 sequence.statistics.reused_tokens = reused;
                 session
             }
@@ -181,7 +191,7 @@ impl Stream {
         };
         session.set_cancellation(self.cancellation.clone());
         self.session = Some(session);
-        let new = self.sequences.iter().map(|one| &one.prompt[one.statistics.reused_tokens..]);
+        let new = self.sequences.iter().map(|one| &one.prompt()[one.statistics.reused_tokens..]);
         let batch = TokenBatch::left_padded(&new.collect::<Vec<_>>(), self.generator.pad_token_id())?;
         self.state = State::Prompt { batch, read: 0 };
         Ok(())
@@ -244,12 +254,13 @@ impl Stream {
     fn sample_token(&mut self, step: &mut Step) -> Result<Event> {
         let sequence = &mut self.sequences[step.row];
         let logits = step.output.logits_before_last(step.row, step.drafts.len() - step.column)?;
-        let Some(token_id) = self.sampler.sample(logits, &mut sequence.state) else {
-            return Err(Error::Logits {
+        let token_id = sequence.choose(&mut self.sampler, logits).map_err(|reason| match reason {
+            NoChoice::Excluded => Error::NoTokenLeft { sequence: step.row },
+            NoChoice::Logits => Error::Logits {
                 backend: self.generator.model().backend(),
                 problem: format!("those of sequence {} contain NaN or have no finite maximum", step.row),
-            });
-        };
+            },
+        })?;
         let is_drafted = step.drafts.get(step.column) == Some(&token_id);
         sequence.statistics.accepted_tokens += usize::from(is_drafted);
         let event = sequence.push(token_id, logits, &self.options, &self.eos_token_ids)?;
@@ -273,7 +284,7 @@ impl Stream {
         let token_ids = sequence.all_token_ids();
         session.truncate(token_ids.len() - 1)?;
         // a step generates one token more than it has drafts
-        let drafts = lookup.draft(&token_ids, sequence.remaining(self.options.max_new_tokens) - 1);
+        let drafts = lookup.draft(token_ids, sequence.remaining() - 1);
         sequence.statistics.drafted_tokens += drafts.len();
         Ok(drafts)
     }
@@ -281,7 +292,8 @@ impl Stream {
     /// The newest token of every sequence, followed by the drafts (none for several sequences). A finished sequence gets
     /// masked padding, so its positions do not advance.
     fn next_batch(&self, drafts: &[u32]) -> Result<TokenBatch> {
-        let newest = |sequence: &Sequence| sequence.token_ids.last().copied().filter(|_| sequence.is_open());
+        let newest =
+            |sequence: &Sequence| sequence.all_token_ids().last().copied().filter(|_| sequence.is_open());
         let ids =
             Array2::from_shape_fn((self.sequences.len(), 1 + drafts.len()), |(row, column)| {
                 match column.checked_sub(1) {
@@ -309,9 +321,9 @@ impl Stream {
             return Ok(());
         };
         session.set_cancellation(CancellationToken::new());
-        let mut token_ids = sequence.all_token_ids();
+        let mut token_ids = sequence.all_token_ids().to_vec();
         // no step has read the last token of the continuation; of the prompt some may be unread
-        let unread = usize::from(!sequence.token_ids.is_empty());
+        let unread = usize::from(!sequence.new_token_ids().is_empty());
         token_ids.truncate(session.past_length().min(token_ids.len() - unread));
         cache.store(self.generator.model(), session, token_ids)
     }

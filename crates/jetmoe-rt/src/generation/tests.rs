@@ -9,6 +9,7 @@ use crate::fake::{self, FakeModel};
 use crate::{CancellationToken, Error, Result};
 
 mod cancellation;
+mod lengths;
 mod log_probabilities;
 mod prefix;
 mod speculation;

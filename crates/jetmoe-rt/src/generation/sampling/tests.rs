@@ -1,6 +1,7 @@
 use ndarray::aview1;
 use proptest::prelude::*;
 
+use super::super::Multinomial;
 use super::*;
 
 fn multinomial(
@@ -10,30 +11,77 @@ fn multinomial(
     min_p: Option<f32>,
 ) -> GenerationOptions {
     GenerationOptions {
-        sampling: Multinomial { temperature, top_k, top_p, min_p }.into(),
+        sampling: Multinomial { temperature, top_k, top_p, min_p, ..Multinomial::default() }.into(),
         ..GenerationOptions::default()
     }
 }
 
+const NO_LIMITS: SequenceLimits<'_> =
+    SequenceLimits { prompt_length: 0, new_tokens: usize::MAX, eos_token_ids: &[] };
+
+/// What a token is chosen from.
+pub(in super::super) struct Distribution {
+    /// The token of the highest score.
+    pub(in super::super) best: u32,
+    /// The tokens that are not excluded, by id, with their probabilities.
+    pub(in super::super) probabilities: Vec<(u32, f64)>,
+}
+
+/// The distribution of the token after `tokens`.
+pub(in super::super) fn distribution(
+    options: &GenerationOptions,
+    logits: &[f32],
+    tokens: Tokens<'_>,
+    limits: SequenceLimits<'_>,
+) -> Distribution {
+    let mut sampler = Sampler::new(options);
+    let mut state = sampler.start_sequence(0, 0, limits);
+    sampler.sample(aview1(logits), tokens, &mut state).unwrap();
+    let (best, highest) = argmax(&sampler.scores).unwrap();
+    let mut kept: Vec<(u32, f64)> = match options.sampling {
+        Sampling::Greedy => (0..)
+            .zip(&sampler.scores)
+            .filter(|(_, score)| **score > f32::NEG_INFINITY)
+            .map(|(id, score)| (id, (f64::from(*score) - f64::from(highest)).exp()))
+            .collect(),
+        Sampling::Multinomial(_) => {
+            sampler.candidates.as_slice().iter().map(|kept| (kept.id, f64::from(kept.weight))).collect()
+        }
+    };
+    let total: f64 = kept.iter().map(|(_, weight)| weight).sum();
+    kept.iter_mut().for_each(|(_, weight)| *weight /= total);
+    kept.sort_by_key(|(id, _)| *id);
+    // of the filters one may exclude the token of the highest score
+    let most_probable = |best: (u32, f64), one: &(u32, f64)| if one.1 > best.1 { *one } else { best };
+    let best = match options.sampling {
+        Sampling::Greedy => best,
+        Sampling::Multinomial(_) => kept.iter().fold((best, 0.0), most_probable).0,
+    };
+    Distribution { best, probabilities: kept }
+}
+
 fn draws(options: &GenerationOptions, logits: &[f32], seed: u64, sequence: usize, count: usize) -> Vec<u32> {
     let mut sampler = Sampler::new(options);
-    let mut state = sampler.start_sequence(seed, sequence, &[]);
-    (0..count).map(|_| sampler.sample(aview1(logits), &mut state).unwrap()).collect()
+    let mut state = sampler.start_sequence(seed, sequence, NO_LIMITS);
+    let tokens = Tokens { all: &[], prompt_length: 0 };
+    (0..count).map(|_| sampler.sample(aview1(logits), tokens, &mut state).unwrap()).collect()
 }
 
 fn choose(options: &GenerationOptions, logits: &[f32], prompt: &[u32]) -> Option<u32> {
     let mut sampler = Sampler::new(options);
-    let mut state = sampler.start_sequence(0, 0, prompt);
-    sampler.sample(aview1(logits), &mut state)
+    let limits = SequenceLimits { prompt_length: prompt.len(), ..NO_LIMITS };
+    let mut state = sampler.start_sequence(0, 0, limits);
+    let tokens = Tokens { all: prompt, prompt_length: prompt.len() };
+    sampler.sample(aview1(logits), tokens, &mut state).ok()
 }
 
 /// What may be drawn, in order, and how probable each is.
 fn kept(options: &GenerationOptions, logits: &[f32]) -> Vec<(u32, f64)> {
     let mut sampler = Sampler::new(options);
-    let mut state = sampler.start_sequence(0, 0, &[]);
-    sampler.sample(aview1(logits), &mut state).unwrap();
-    let total = total_weight(&sampler.candidates);
-    sampler.candidates.iter().map(|kept| (kept.id, f64::from(kept.weight) / total)).collect()
+    let mut state = sampler.start_sequence(0, 0, NO_LIMITS);
+    sampler.sample(aview1(logits), Tokens { all: &[], prompt_length: 0 }, &mut state).unwrap();
+    let total = sampler.candidates.total_weight();
+    sampler.candidates.as_slice().iter().map(|kept| (kept.id, f64::from(kept.weight) / total)).collect()
 }
 
 /// Softmax of logits over a temperature, best first.
@@ -83,12 +131,24 @@ fn a_token_of_probability_zero_is_never_drawn() {
 }
 
 #[test]
-fn of_equal_tokens_at_the_border_of_top_k_the_lower_ids_stay() {
-    let ids: Vec<u32> = kept(&multinomial(1.0, Some(3), None, None), &[1.0, 2.0, 1.0, 1.0])
-        .into_iter()
-        .map(|(id, _)| id)
-        .collect();
-    assert_eq!(ids, [1, 0, 2]);
+fn of_equal_tokens_at_the_border_all_stay_for_top_k_and_the_higher_ids_for_top_p() {
+    let ids = |options: &GenerationOptions| -> Vec<u32> {
+        kept(options, &[1.0, 2.0, 1.0, 1.0, 0.0]).into_iter().map(|(id, _)| id).collect()
+    };
+    assert_eq!(ids(&multinomial(1.0, Some(3), None, None)), [1, 0, 2, 3]);
+    assert_eq!(ids(&multinomial(1.0, None, Some(0.7), None)), [1, 2, 3]);
+}
+
+#[test]
+fn rules_that_exclude_every_token_are_not_blamed_on_the_logits() {
+    let options = GenerationOptions::default().with_suppress_tokens(vec![0, 1, 7]);
+    let mut sampler = Sampler::new(&options);
+    let mut state = sampler.start_sequence(0, 0, NO_LIMITS);
+    let tokens = Tokens { all: &[], prompt_length: 0 };
+    let mut choice = |logits: &[f32]| sampler.sample(aview1(logits), tokens, &mut state);
+    assert_eq!(choice(&[1.0, 2.0]), Err(NoChoice::Excluded));
+    assert_eq!(choice(&[1.0, 2.0, 0.5]), Ok(2));
+    assert_eq!(choice(&[f32::NAN, 2.0, f32::NAN]), Err(NoChoice::Logits));
 }
 
 #[test]
@@ -154,9 +214,13 @@ fn a_repetition_penalty_lowers_positive_and_negative_scores_once_per_token() {
 fn a_chosen_token_is_penalised_from_then_on() {
     let options = GenerationOptions { repetition_penalty: 2.0, ..GenerationOptions::default() };
     let mut sampler = Sampler::new(&options);
-    let mut state = sampler.start_sequence(0, 0, &[]);
-    let mut next = || sampler.sample(aview1(&[3.0, 2.0, 1.0]), &mut state);
-    assert_eq!([next(), next(), next()], [Some(0), Some(1), Some(0)]);
+    let mut state = sampler.start_sequence(0, 0, NO_LIMITS);
+    let mut all = Vec::new();
+    for expected in [0, 1, 0] {
+        let tokens = Tokens { all: &all, prompt_length: 0 };
+        assert_eq!(sampler.sample(aview1(&[3.0, 2.0, 1.0]), tokens, &mut state), Ok(expected));
+        all.push(expected);
+    }
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! Text and chat prompts in, streamed text out.
 
-use jetmoe_checkpoint::names::TOKENIZER;
+use jetmoe_checkpoint::names::{TOKENIZER, TOKENIZER_CONFIG};
 use jetmoe_text::{ChatMessage, Tokenizer};
 
 use super::*;
@@ -208,4 +208,47 @@ fn a_model_without_a_tokenizer_takes_token_ids_and_returns_no_text() {
     assert!(matches!(error, Error::NoTokenizer), "{error}");
     let error = generator.check(&request([[5]], &stop_at(&["x"]))).unwrap_err();
     assert!(matches!(error, Error::Option { option: "stop", .. }), "{error}");
+}
+
+#[test]
+fn a_stop_string_may_be_a_special_token() {
+    let (_, prompt_ids, new) = scripted(PROMPT, CONTINUATION);
+    let bos = fake::tokenizer().token_id("<s>").unwrap();
+    let script = [&new[..2], &[bos], &new[2..]].concat();
+    let generator = Generator::new(&FakeModel::scripted(prompt_ids.len(), script).load()).unwrap();
+    let result = run(&generator, PROMPT, &stop_at(&["<s>"])).unwrap();
+    assert_eq!((result.text.as_str(), result.finish_reason), (" of the", FinishReason::StopString));
+    assert_eq!(result.token_ids, [&new[..2], &[bos]].concat());
+    // without the stop string it is not in the text
+    let result = run(&generator, PROMPT, &GenerationOptions::default()).unwrap();
+    assert_eq!((result.text.as_str(), result.finish_reason), (CONTINUATION, FinishReason::Eos));
+}
+
+#[test]
+fn a_stop_string_may_end_with_the_eos_token() {
+    let (generator, _, _) = scripted(PROMPT, CONTINUATION);
+    let result = run(&generator, PROMPT, &stop_at(&["iah</s>"])).unwrap();
+    assert_eq!(result.finish_reason, FinishReason::StopString);
+    assert_eq!(result.text, CONTINUATION.strip_suffix("iah").unwrap());
+}
+
+#[test]
+fn a_conversation_is_rendered_with_the_options_of_its_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let [from, to] =
+        [fake::fixture("jetmoe-mini").as_path(), folder.path()].map(|folder| folder.join(TOKENIZER));
+    std::fs::copy(from, to).unwrap();
+    let config = r#"{ "chat_template": [{ "name": "short", "template": "{{ greeting }} {{ messages[0].content }}" }] }"#;
+    std::fs::write(folder.path().join(TOKENIZER_CONFIG), config).unwrap();
+    let mut model = FakeModel::scripted(1, vec![]);
+    model.tokenizer = Tokenizer::open(folder.path()).unwrap();
+    let generator = Generator::new(&model.load()).unwrap();
+    let request = Request::new([ChatMessage::user("Jacob")]);
+    let error = generator.check(&request).unwrap_err();
+    assert!(error.to_string().contains("the model has: short"), "{error}");
+    let options = jetmoe_text::ChatOptions::default()
+        .with_template("short".to_owned())
+        .with_variable("greeting", "Hear, O");
+    let answer = generator.run(request.with_chat_options(options)).unwrap();
+    assert_eq!(answer.prompt_tokens, fake::tokenizer().encode("Hear, O Jacob", false).unwrap().len());
 }
