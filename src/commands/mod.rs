@@ -4,6 +4,7 @@ mod bench;
 mod classify;
 mod devices;
 mod eval;
+mod generation;
 mod inspect;
 mod model;
 mod run;
@@ -19,7 +20,7 @@ use serde::Serialize;
 /// The subcommand.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Classify(classify::Classify),
     Verify(verify::Verify),
     Eval(eval::Eval),

@@ -8,20 +8,22 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
 use jetmoe_conformance::BackendName;
-use jetmoe_console::finish_on_interrupt;
+use jetmoe_console::{finish_on_interrupt, note_settings};
 use jetmoe_rt::{
-    CancellationToken, ChatMessage, FinishReason, GenerationOptions, Generator, Model, Multinomial, Prompt,
-    PromptLookup, Request, Sampling,
+    CancellationToken, ChatMessage, ChatOptions, FinishReason, GenerationConfig, GenerationOptions,
+    Generator, Model, Prompt, PromptLookup, Request,
 };
 use serde::Serialize;
+use serde_json::Value;
 
+use super::generation::GenerationArguments;
 use super::model::{ModelArguments, Opened};
 use super::{ExitStatus, SCHEMA, note, print, print_json};
 
 /// Continue a text.
 ///
-/// The prompt is --prompt or standard input. Without sampling options, the generation_config.json of the checkpoint
-/// applies; if there is none, generation is greedy.
+/// The prompt is --prompt or standard input. The generation_config.json of the checkpoint applies; an option overrides one of its
+/// values. Without settings generation is greedy; an option for sampling turns sampling on.
 #[derive(Debug, Args)]
 #[command(
     allow_negative_numbers = true,
@@ -44,12 +46,13 @@ pub(crate) struct Run {
     /// System turn before the prompt.
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    /// Most tokens to generate [default: as the checkpoint says, otherwise 256]
-    #[arg(long, value_name = "N")]
-    max_new_tokens: Option<usize>,
-    /// Stop before this text. Can be given several times.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    stop: Vec<String>,
+    /// Name of the chat template, for a model with several [default: tool_use with the variable tools, otherwise default]
+    #[arg(long, value_name = "NAME", requires = "chat")]
+    template: Option<String>,
+    /// Variable of the chat template, such as enable_thinking=false or tools='[…]'. A value that is no JSON is a text. Can be given
+    /// several times.
+    #[arg(long, value_name = "NAME=JSON", requires = "chat", value_parser = parse_variable)]
+    template_variable: Vec<(String, Value)>,
     /// Print the prompt before its continuation; with --chat, as the template renders it.
     #[arg(long)]
     echo: bool,
@@ -62,24 +65,8 @@ pub(crate) struct Run {
     /// Print the continuation as text, or as JSON with its tokens [default: text]
     #[arg(long)]
     format: Option<Format>,
-    /// Temperature: divides the logits before sampling. 0 takes the most probable token.
-    #[arg(long, value_name = "T", help_heading = SAMPLING)]
-    temperature: Option<f32>,
-    /// Sample from the K most probable tokens; 0 for all.
-    #[arg(long, value_name = "K", help_heading = SAMPLING)]
-    top_k: Option<usize>,
-    /// Sample from the smallest set of tokens that together have this probability.
-    #[arg(long, value_name = "P", help_heading = SAMPLING)]
-    top_p: Option<f32>,
-    /// Sample from tokens with at least this share of the most probable token's probability.
-    #[arg(long, value_name = "P", help_heading = SAMPLING)]
-    min_p: Option<f32>,
-    /// Penalty for tokens that occurred before; 1 for none.
-    #[arg(long, value_name = "R", help_heading = SAMPLING)]
-    repetition_penalty: Option<f32>,
-    /// Seed of the sampling: the same seed, prompt and backend give the same text.
-    #[arg(long, value_name = "N", help_heading = SAMPLING)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    generation: GenerationArguments,
     /// Prompt-lookup speculation: draft up to N tokens from an earlier occurrence of the latest ones and verify them in one
     /// step. The text stays the same; repetitive text is generated faster [default: 0, off]
     #[arg(long, value_name = "N", help_heading = STEPS)]
@@ -92,7 +79,6 @@ pub(crate) struct Run {
     prefill_chunk: Option<usize>,
 }
 
-const SAMPLING: &str = "Sampling";
 const STEPS: &str = "Steps";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,6 +94,7 @@ enum Format {
 struct Output<'a> {
     schema_version: u32,
     prompt: &'a str,
+    prompt_token_ids: &'a [u32],
     text: &'a str,
     token_ids: &'a [u32],
     finish_reason: String,
@@ -126,17 +113,24 @@ impl Run {
         let prompt = self.read_prompt()?;
         let model = self.model.load(&opened, self.backend)?;
         let generator = Generator::new(&model)?;
-        let options = self.options(GenerationOptions::for_model(&model));
+        note_settings(model.generation_config(), model.config());
+        let options = self.options(model.generation_config());
         options.validate().context("the checkpoint's generation_config.json cannot be followed")?;
 
-        let conversation = self.conversation(&prompt);
-        let shown = self.rendered(&model, &conversation)?.unwrap_or_else(|| prompt.clone());
-        let prompt = if self.chat { Prompt::Chat(conversation) } else { Prompt::Text(prompt) };
+        let shown = self.rendered(&model, &prompt)?.unwrap_or_else(|| prompt.clone());
+        let prompt_token_ids = match model.tokenizer() {
+            Some(tokenizer) => tokenizer.encode(&shown, !self.chat)?,
+            None => Vec::new(),
+        };
+        let prompt = if self.chat { Prompt::Chat(self.conversation(&prompt)) } else { Prompt::Text(prompt) };
         // printed before the next piece of text
         let mut before = if self.echo { shown.as_str() } else { "" };
         let mut printed = Ok(());
         let token = CancellationToken::new();
-        let request = Request::new(prompt).with_options(options).with_cancellation(&token);
+        let request = Request::new(prompt)
+            .with_options(options)
+            .with_chat_options(self.chat_options())
+            .with_cancellation(&token);
         finish_on_interrupt(move || token.cancel());
         let generated = generator.for_each(request, |event| {
             if self.stream && !event.text.is_empty() {
@@ -151,6 +145,7 @@ impl Run {
             Some(Format::Json) => print_json(&Output {
                 schema_version: SCHEMA,
                 prompt: &shown,
+                prompt_token_ids: &prompt_token_ids,
                 text: &generated.text,
                 token_ids: &generated.token_ids,
                 finish_reason: generated.finish_reason.to_string(),
@@ -173,13 +168,8 @@ impl Run {
 
     /// Refuses invalid options before a model is loaded.
     fn check_options(&self) -> anyhow::Result<()> {
-        if let Some(temperature) = self.temperature {
-            anyhow::ensure!(
-                temperature >= 0.0 && temperature.is_finite(),
-                "--temperature is {temperature}, expected a finite number above 0, or 0 for the most probable token"
-            );
-        }
-        self.options(GenerationOptions::default()).validate().map_err(super::as_cli_error)
+        self.generation.check()?;
+        self.options(&GenerationConfig::default()).validate().map_err(super::as_cli_error)
     }
 
     /// Passes --trace on to the model; the reference has no trace.
@@ -196,7 +186,7 @@ impl Run {
         Ok(())
     }
 
-    /// The prompt. A line break at the end of standard input, as `echo` adds, is removed.
+    /// The prompt. One line break at the end of standard input, as `echo` adds, is removed.
     fn read_prompt(&self) -> anyhow::Result<String> {
         let prompt = match &self.prompt {
             Some(prompt) => prompt.clone(),
@@ -208,8 +198,8 @@ impl Run {
                 io::stdin()
                     .read_to_string(&mut prompt)
                     .context("cannot read the prompt from standard input")?;
-                let length = prompt.trim_end_matches(['\r', '\n']).len();
-                prompt.truncate(length);
+                let typed = prompt.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+                prompt.truncate(typed.unwrap_or(&prompt).len());
                 prompt
             }
         };
@@ -225,11 +215,17 @@ impl Run {
         system.into_iter().chain([ChatMessage::user(prompt)]).collect()
     }
 
-    /// The conversation as the chat template renders it, with --chat.
-    fn rendered(&self, model: &Model, conversation: &[ChatMessage]) -> anyhow::Result<Option<String>> {
-        let template = model.tokenizer().and_then(|tokenizer| tokenizer.chat_template());
-        let template = template.filter(|_| self.chat);
-        Ok(template.map(|template| template.render(conversation, true)).transpose()?)
+    fn chat_options(&self) -> ChatOptions {
+        let options = ChatOptions::default().with_template(self.template.clone());
+        self.template_variable
+            .iter()
+            .fold(options, |options, (name, value)| options.with_variable(name, value.clone()))
+    }
+
+    /// The prompt as the chat template renders it, with --chat.
+    fn rendered(&self, model: &Model, prompt: &str) -> anyhow::Result<Option<String>> {
+        let Some(tokenizer) = model.tokenizer().filter(|_| self.chat) else { return Ok(None) };
+        Ok(Some(tokenizer.render_chat(&self.conversation(prompt), &self.chat_options())?))
     }
 
     fn prompt_lookup(&self) -> Option<PromptLookup> {
@@ -241,35 +237,22 @@ impl Run {
         })
     }
 
-    /// Options, overridden by the arguments.
-    fn options(&self, mut options: GenerationOptions) -> GenerationOptions {
-        if let Some(tokens) = self.max_new_tokens {
-            options.max_new_tokens = tokens;
-        }
-        if let Some(penalty) = self.repetition_penalty {
-            options.repetition_penalty = penalty;
-        }
-        options.seed = self.seed.or(options.seed);
-        options.stop.clone_from(&self.stop);
+    /// The checkpoint's settings, overridden by the arguments.
+    fn options(&self, config: &GenerationConfig) -> GenerationOptions {
+        let mut options = self.generation.options(config);
         options.prefill_chunk = self.prefill_chunk.unwrap_or(options.prefill_chunk);
         options.prompt_lookup = self.prompt_lookup();
-        let samples = self.temperature.is_some()
-            || self.top_k.is_some()
-            || self.top_p.is_some()
-            || self.min_p.is_some();
-        if self.temperature == Some(0.0) {
-            options.sampling = Sampling::Greedy;
-        } else if samples {
-            let mut sampling = match options.sampling {
-                Sampling::Multinomial(multinomial) => multinomial,
-                _ => Multinomial::default(),
-            };
-            sampling.temperature = self.temperature.unwrap_or(sampling.temperature);
-            sampling.top_k = self.top_k.map_or(sampling.top_k, |k| Some(k).filter(|k| *k > 0));
-            sampling.top_p = self.top_p.or(sampling.top_p);
-            sampling.min_p = self.min_p.or(sampling.min_p);
-            options.sampling = sampling.into();
-        }
         options
+    }
+}
+
+/// `NAME=JSON`; a value that is no JSON is a text.
+fn parse_variable(argument: &str) -> Result<(String, Value), String> {
+    match argument.split_once('=') {
+        Some((name, value)) if !name.is_empty() => {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+            Ok((name.to_owned(), value))
+        }
+        _ => Err("expected NAME=JSON, such as enable_thinking=false".to_owned()),
     }
 }

@@ -95,9 +95,14 @@ impl Synth {
                 file.display()
             );
         }
-        for name in
-            [names::TOKENIZER, names::TOKENIZER_CONFIG, names::CHAT_TEMPLATE, names::GENERATION_CONFIG]
-        {
+        for name in [
+            names::TOKENIZER,
+            names::TOKENIZER_CONFIG,
+            names::SPECIAL_TOKENS_MAP,
+            names::ADDED_TOKENS,
+            names::CHAT_TEMPLATE,
+            names::GENERATION_CONFIG,
+        ] {
             let source = self.tokenizer.as_deref().unwrap_or(Path::new(&self.like)).join(name);
             if source.is_file() {
                 std::fs::copy(&source, self.output.join(name))

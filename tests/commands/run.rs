@@ -3,7 +3,7 @@
 use std::fs;
 
 use jetmoe_testing::files::edit_json;
-use jetmoe_testing::{CommandOutput, assert_text, assert_transcript, fixtures};
+use jetmoe_testing::{CommandOutput, TestContext, assert_text, assert_transcript, fixtures};
 use serde_json::{Value, json};
 
 use crate::context::{context_with_artifact, export_checkpoint, new_context};
@@ -195,8 +195,13 @@ fn values_that_make_no_sense_are_refused_by_the_name_of_their_flag() {
         "--temperature -1",
         "--temperature inf",
         "--top-p 1.5",
-        "--top-p 0",
+        "--top-p -0.1",
         "--min-p 3",
+        "--typical-p 0",
+        "--presence-penalty inf",
+        "--no-repeat-ngram-size -1",
+        "--suppress the",
+        "--chat --template-variable thinking",
         "--top-k -1",
         "--repetition-penalty 0",
         "--max-new-tokens 0",
@@ -226,17 +231,126 @@ fn values_that_make_no_sense_are_refused_by_the_name_of_their_flag() {
 }
 
 #[test]
-fn a_value_of_the_checkpoint_that_makes_no_sense_is_no_mistake_of_the_user() {
+fn a_setting_of_the_checkpoint_that_cannot_be_followed_is_named_with_its_key() {
     let context = new_context();
     let checkpoint = context.copy("jetmoe-mini", "checkpoint");
     edit_json(&checkpoint.join("generation_config.json"), |config| {
         config["do_sample"] = json!(true);
-        config["top_p"] = json!(7.5);
+        config["temperature"] = json!(0.0);
+        config["top_k"] = json!("many");
     });
-    export_checkpoint(&context.path("checkpoint"), &context.path("artifact"), None, &[]);
-    let output = context.run("jetmoe run --model artifact --prompt x");
+    let output = context.run("jetmoe run --model checkpoint --prompt x");
     assert!(output.refused().contains("generation_config.json"));
     assert_transcript!(output);
+}
+
+/// A checkpoint and its artifact, with settings added to `generation_config.json`.
+fn with_settings(settings: &Value) -> TestContext {
+    let context = new_context();
+    let checkpoint = context.copy("jetmoe-mini", "checkpoint");
+    edit_json(&checkpoint.join("generation_config.json"), |config| {
+        for (key, value) in settings.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+    });
+    export_checkpoint(&context.path("checkpoint"), &context.path("artifact"), None, &[]);
+    context
+}
+
+#[test]
+fn an_option_overrides_one_setting_and_keeps_the_others() {
+    // not sampled without an option, and then with these values
+    let context =
+        with_settings(&json!({ "temperature": 3.0, "top_p": 0.9, "top_k": 7, "repetition_penalty": 1.5 }));
+    let plain = context_with_artifact("jetmoe-mini");
+    let line = "jetmoe run --model artifact --max-new-tokens 16 --prompt \"In the beginning\" --seed 3";
+    let sampled = context.run(&format!("{line} --top-k 5"));
+    let all = "--temperature 3 --top-p 0.9 --repetition-penalty 1.5 --top-k 5";
+    assert_eq!(sampled.succeeded(), plain.run(&format!("{line} {all}")).succeeded());
+    assert_ne!(sampled.stdout, plain.run(&format!("{line} --top-k 5")).succeeded());
+    assert_eq!(
+        context.run(line).succeeded(),
+        plain.run(&format!("{line} --repetition-penalty 1.5")).succeeded()
+    );
+}
+
+#[test]
+fn settings_that_are_not_applied_are_named_once() {
+    let context =
+        with_settings(&json!({ "num_beams": 4, "guidance_scale": 1.5, "length_penalty": 2.0, "odd_key": 1 }));
+    let output = context.run("jetmoe run --model artifact --prompt \"And God said\" --max-new-tokens 4");
+    assert_eq!(output.status, Some(0));
+    assert_transcript!(output);
+}
+
+#[test]
+fn rules_and_lengths_of_the_checkpoint_and_of_the_command_line_are_followed() {
+    let context =
+        with_settings(&json!({ "suppress_tokens": [262], "stop_strings": [" king"], "max_new_tokens": 9 }));
+    let tokens = |options: &str| -> (Vec<u64>, String) {
+        let line = "jetmoe run --model artifact --prompt \"In the beginning\" --format json";
+        let report: Value =
+            serde_json::from_str(context.run(&format!("{line} {options}")).succeeded()).unwrap();
+        let ids = report["token_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap());
+        (ids.collect(), report["finish_reason"].as_str().unwrap().to_owned())
+    };
+    let (_, greedy) = expected();
+    let suppressed = u32::try_from(greedy[1]).unwrap();
+    let (ids, _) = tokens(&format!("--suppress {suppressed} --stop nothing"));
+    assert!(ids.len() == 9 && !ids.contains(&u64::from(suppressed)), "{ids:?}");
+    let (ids, reason) = tokens("--no-repeat-ngram-size 1 --max-new-tokens 40 --stop nothing");
+    let unique: std::collections::BTreeSet<u64> = ids.iter().copied().collect();
+    assert!(unique.len() == ids.len() && (reason == "end-token" || ids.len() == 40), "{ids:?}");
+    assert_ne!(
+        tokens("--frequency-penalty 1.5 --max-new-tokens 24 --stop nothing").0,
+        tokens("--max-new-tokens 24 --stop nothing").0
+    );
+    assert_eq!(tokens("--suppress 0").1, "stop-string");
+}
+
+#[test]
+fn a_piped_prompt_loses_one_line_break() {
+    let context = context_with_artifact("jetmoe-mini");
+    for (typed, prompt) in [
+        ("Hear\n", "Hear"),
+        ("Hear\r\n", "Hear"),
+        ("Hear\n\n", "Hear\n"),
+        ("Hear \r", "Hear \r"),
+        ("\nHear", "\nHear"),
+    ] {
+        let output = context
+            .command("jetmoe run --model artifact --format json --max-new-tokens 1")
+            .input(typed)
+            .run();
+        let report: Value = serde_json::from_str(output.succeeded()).unwrap();
+        assert_eq!(report["prompt"], prompt);
+        let tokenizer = jetmoe::text::Tokenizer::open(&context.path("artifact")).unwrap().unwrap();
+        assert_eq!(report["prompt_token_ids"], json!(tokenizer.encode(prompt, true).unwrap()));
+    }
+}
+
+#[test]
+fn a_template_is_selected_and_gets_variables() {
+    let context = new_context();
+    let checkpoint = context.copy("jetmoe-mini", "checkpoint");
+    fs::remove_file(checkpoint.join("chat_template.jinja")).unwrap();
+    edit_json(&checkpoint.join("tokenizer_config.json"), |config| {
+        config["chat_template"] = json!([
+            { "name": "plain", "template": "{{ messages[0].content }}" },
+            { "name": "greeting", "template": "{{ greeting }}{% if loud %}!{% endif %} {{ messages[0].content }}{{ n + 1 }}" },
+        ]);
+    });
+    export_checkpoint(&context.path("checkpoint"), &context.path("artifact"), None, &[]);
+    let line = "jetmoe run --model artifact --chat --prompt Jacob --max-new-tokens 1 --echo";
+    let prompt = |options: &str| context.run(&format!("{line} {options}")).succeeded().to_owned();
+    assert!(prompt("--template plain").starts_with("Jacob"));
+    let variables = "--template-variable greeting=Hear --template-variable loud=true --template-variable n=3";
+    assert!(prompt(&format!("--template greeting {variables}")).starts_with("Hear! Jacob4"));
+    let outputs = [context.run(line), context.run(&format!("{line} --template other"))];
+    for output in &outputs {
+        assert!(output.refused().contains("the model has: greeting, plain"), "{output:#?}");
+    }
+    assert_text!(CommandOutput::transcripts(&outputs), []);
 }
 
 #[test]
