@@ -57,6 +57,11 @@ impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
         })
     }
 
+    /// The tokenizer.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// Adds a token and returns the text that can no longer change, often none.
     ///
     /// # Errors

@@ -1,16 +1,20 @@
 //! Stop strings: the end of a text that arrives in pieces.
 
+use std::ops::Range;
+
 use crate::{Error, Result};
 
 /// Truncates a text that arrives in pieces before the first stop string.
 ///
 /// The first match is the one that ends first; of several that end at the same character it is the longest. The result
-/// does not depend on how the text is split into pieces.
+/// does not depend on how the text is split into pieces. Special tokens are compared, but they are not part of the text.
 #[derive(Debug)]
 pub struct StopMatcher {
     stop: Vec<String>,
     /// Text that may be the start of a stop string.
     held: String,
+    /// Ranges of `held` that are special tokens.
+    hidden: Vec<Range<usize>>,
     is_stopped: bool,
 }
 
@@ -23,7 +27,7 @@ impl StopMatcher {
         if stop.iter().any(String::is_empty) {
             return Err(Error::EmptyStopString);
         }
-        Ok(StopMatcher { stop: stop.to_vec(), held: String::new(), is_stopped: false })
+        Ok(StopMatcher { stop: stop.to_vec(), held: String::new(), hidden: Vec::new(), is_stopped: false })
     }
 
     /// Adds a piece and returns the text that cannot be part of a stop string.
@@ -34,16 +38,46 @@ impl StopMatcher {
         self.held.push_str(piece);
         if let Some(start) = self.first_stop() {
             self.is_stopped = true;
-            self.held.truncate(start);
-            return std::mem::take(&mut self.held);
+            let text = self.release(start);
+            self.held.clear();
+            self.hidden.clear();
+            return text;
         }
-        let possible_prefix = self.held.split_off(self.held.len() - self.longest_held_prefix());
-        std::mem::replace(&mut self.held, possible_prefix)
+        self.release(self.held.len() - self.longest_held_prefix())
+    }
+
+    /// Adds the text of a special token: it is compared with the stop strings, and not returned. Returns as
+    /// [`StopMatcher::push`].
+    pub fn push_special(&mut self, token: &str) -> String {
+        if self.is_stopped || self.stop.is_empty() {
+            return String::new();
+        }
+        self.hidden.push(self.held.len()..self.held.len() + token.len());
+        self.push(token)
     }
 
     /// Returns the text that was held back, after the last piece.
     pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        self.release(self.held.len())
+    }
+
+    /// Removes the first `length` bytes of the held text and returns what is not hidden of them.
+    fn release(&mut self, length: usize) -> String {
+        let rest = self.held.split_off(length);
+        let mut text = std::mem::replace(&mut self.held, rest);
+        for hidden in self.hidden.iter().rev().filter(|hidden| hidden.start < length) {
+            text.replace_range(hidden.start..hidden.end.min(length), "");
+        }
+        self.hidden.retain_mut(|hidden| {
+            *hidden = hidden.start.saturating_sub(length)..hidden.end.saturating_sub(length);
+            hidden.start < hidden.end
+        });
+        text
+    }
+
+    /// Whether there is anything to find.
+    pub(crate) fn has_stop_strings(&self) -> bool {
+        !self.stop.is_empty()
     }
 
     /// Whether a stop string was found.

@@ -9,7 +9,8 @@ use crate::{Detokenizer, Result, StopMatcher, Tokenizer};
 /// Pieces never split a character. Concatenated, they equal what decoding prompt and continuation at once adds to the
 /// prompt's text; bytes that are not valid UTF-8 become U+FFFD once no other byte can complete them. Text that may be
 /// the start of a stop string is held back until that is decided. Output ends before the stop string that ends first;
-/// of several that end at the same character the longest counts.
+/// of several that end at the same character the longest counts. A stop string is compared with the text including special
+/// tokens, so it may be one or contain one.
 ///
 /// `T` is a reference to the tokenizer: `&Tokenizer`, or `Arc<Tokenizer>` for a value without a lifetime.
 ///
@@ -52,7 +53,22 @@ impl<T: Deref<Target = Tokenizer>> TextStream<T> {
             return Ok(String::new());
         }
         let piece = self.detokenizer.push(token_id)?;
-        Ok(self.stop.push(&piece))
+        let text = self.stop.push(&piece);
+        Ok(text + &self.push_hidden(token_id))
+    }
+
+    /// Adds the token that ends the sequence. It has no text, but it may complete a stop string. Returns as
+    /// [`TextStream::push`].
+    pub fn push_end(&mut self, token_id: u32) -> String {
+        self.push_hidden(token_id)
+    }
+
+    fn push_hidden(&mut self, token_id: u32) -> String {
+        if !self.stop.has_stop_strings() {
+            return String::new();
+        }
+        let token = self.detokenizer.tokenizer().special_token(token_id);
+        token.map_or_else(String::new, |token| self.stop.push_special(&token))
     }
 
     /// Returns the pending text, after the last token. It may still complete a stop string.

@@ -69,3 +69,25 @@ proptest! {
         prop_assert_eq!(matcher.is_stopped(), first.is_some());
     }
 }
+
+#[test]
+fn a_special_token_is_compared_and_never_comes_out() {
+    let stop = ["<|end|>".to_owned(), "a<|user|>\nb".to_owned()];
+    let mut matcher = StopMatcher::new(&stop).unwrap();
+    assert_eq!(matcher.push("text"), "text");
+    assert_eq!(matcher.push_special("<|user|>"), "");
+    assert_eq!(matcher.push(" a"), " ");
+    assert_eq!(matcher.push_special("<|user|>"), "");
+    // it was no stop string: what was held back comes out without the token
+    assert_eq!(matcher.push("\nc"), "a\nc");
+    assert_eq!(matcher.push("a"), "");
+    assert_eq!(matcher.push_special("<|user|>") + &matcher.push("\nb more"), "");
+    assert!(matcher.is_stopped());
+    let mut matcher = StopMatcher::new(&stop).unwrap();
+    assert_eq!(matcher.push("text "), "text ");
+    assert_eq!(matcher.push_special("<|end|>") + &matcher.push("more") + &matcher.finish(), "");
+    assert!(matcher.is_stopped());
+    let mut matcher = StopMatcher::new(&stop).unwrap();
+    assert_eq!(matcher.push("a") + &matcher.push_special("<|user|>") + &matcher.finish(), "a");
+    assert!(!matcher.is_stopped());
+}
