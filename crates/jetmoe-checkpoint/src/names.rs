@@ -12,6 +12,14 @@ pub const SENTENCEPIECE_TOKENIZER: &str = "tokenizer.model";
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The chat template in a separate file.
 pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// Further chat templates, one in each file.
+pub const ADDITIONAL_CHAT_TEMPLATES: &str = "additional_chat_templates";
+/// The chat template as processors of transformers 4 wrote it.
+pub const CHAT_TEMPLATE_JSON: &str = "chat_template.json";
+/// Special tokens, as transformers 4 wrote them.
+pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+/// Ids of added tokens, as early releases of transformers 4 wrote them.
+pub const ADDED_TOKENS: &str = "added_tokens.json";
 /// Weights in one file.
 pub const WEIGHTS: &str = "model.safetensors";
 /// Which shard file holds which tensor.

@@ -1,17 +1,12 @@
 //! Chat templates, rendered as transformers' `apply_chat_template` renders them.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
 
-use jetmoe_checkpoint::{names, read_text};
-use minijinja::value::Kwargs;
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, ErrorKind, Value};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use serde_json::{Map, Value as Json};
 
-use crate::{Error, Result};
+use crate::{Error, Result, jinja, python};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +16,15 @@ pub struct ChatMessage {
     pub role: String,
     /// The text of the turn.
     pub content: String,
+    /// What else a template reads of a turn, such as `name`, `tool_calls` or `reasoning_content`.
+    #[serde(flatten)]
+    pub extra: Map<String, Json>,
 }
 
 impl ChatMessage {
     /// A turn of any role.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        ChatMessage { role: role.into(), content: content.into() }
+        ChatMessage { role: role.into(), content: content.into(), extra: Map::new() }
     }
 
     /// Instructions for the whole conversation.
@@ -42,6 +40,70 @@ impl ChatMessage {
     /// A turn of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
+    }
+
+    /// Sets a key of [`ChatMessage::extra`].
+    #[must_use]
+    pub fn with_extra(mut self, key: impl Into<String>, value: impl Into<Json>) -> Self {
+        self.extra.insert(key.into(), value.into());
+        self
+    }
+
+    /// What a template sees: no key without a value, and the text of reasoning under each of its names.
+    fn for_template(&self) -> Map<String, Json> {
+        const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+        let mut message = Map::new();
+        message.insert("role".to_owned(), self.role.clone().into());
+        message.insert("content".to_owned(), self.content.clone().into());
+        let extra = self.extra.iter().filter(|(_, value)| !value.is_null());
+        message.extend(extra.map(|(key, value)| (key.clone(), value.clone())));
+        if let Some(reasoning) = REASONING.iter().find_map(|key| message.get(*key).cloned()) {
+            message.entry("thinking").or_insert_with(|| reasoning.clone());
+            message.insert("reasoning_content".to_owned(), reasoning);
+        }
+        message
+    }
+}
+
+/// How a conversation is rendered.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ChatOptions {
+    /// Name of the template. `None`, the default, takes `tool_use` if there is one and a variable `tools`, else `default`.
+    pub template: Option<String>,
+    /// Variables of the template besides the conversation, such as `tools`, `documents` or `enable_thinking`. They replace special
+    /// tokens of the same name. Without them `tools` and `documents` are none.
+    pub variables: Map<String, Json>,
+    /// Whether the text ends where the assistant's answer begins. On by default.
+    pub add_generation_prompt: bool,
+}
+
+impl Default for ChatOptions {
+    fn default() -> Self {
+        ChatOptions { template: None, variables: Map::new(), add_generation_prompt: true }
+    }
+}
+
+impl ChatOptions {
+    /// Sets [`ChatOptions::template`].
+    #[must_use]
+    pub fn with_template(mut self, template: impl Into<Option<String>>) -> Self {
+        self.template = template.into();
+        self
+    }
+
+    /// Sets one of [`ChatOptions::variables`].
+    #[must_use]
+    pub fn with_variable(mut self, name: impl Into<String>, value: impl Into<Json>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets [`ChatOptions::add_generation_prompt`].
+    #[must_use]
+    pub fn with_add_generation_prompt(mut self, add_generation_prompt: bool) -> Self {
+        self.add_generation_prompt = add_generation_prompt;
+        self
     }
 }
 
@@ -64,26 +126,19 @@ impl ChatTemplate {
         // transformers renders with these two options; they control line breaks around blocks
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(python::call_method);
+        jinja::add_to(&mut environment);
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_filter("tojson", to_json);
+        environment.add_function("strftime_now", |format: &str| python::strftime_now(format));
+        environment.add_filter("tojson", python::to_json);
+        // Jinja's line ends
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
         environment
-            .add_template_owned(TEMPLATE, without_generation_tags(source))
+            .add_template_owned(TEMPLATE, without_generation_tags(&source))
             .map_err(|source| Error::ChatTemplate { source })?;
         Ok(ChatTemplate { environment, special_tokens })
-    }
-
-    /// The template of a checkpoint folder: `chat_template.jinja`, else the one in `tokenizer_config.json`.
-    pub(crate) fn open(
-        folder: &Path,
-        tokenizer_config: &Value,
-        special_tokens: BTreeMap<String, String>,
-    ) -> Result<Option<Self>> {
-        let file = folder.join(names::CHAT_TEMPLATE);
-        let source = if file.is_file() { Some(read_text(&file)?) } else { template_in(tokenizer_config) };
-        source.map(|source| Self::new(&source, special_tokens)).transpose()
     }
 
     /// Renders a conversation. With `add_generation_prompt` the text ends where the assistant's answer begins. The
@@ -92,62 +147,32 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Conversation`] if the template raises an error, for example for two consecutive turns of one role.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, &ChatOptions { add_generation_prompt, ..ChatOptions::default() })
+    }
+
+    /// Renders a conversation with the variables of `options`; its name of a template is not used.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_with(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String> {
+        let messages: Vec<Map<String, Json>> = messages.iter().map(ChatMessage::for_template).collect();
+        let mut context: BTreeMap<&str, Value> = BTreeMap::new();
+        context.insert("tools", Value::from(()));
+        context.insert("documents", Value::from(()));
+        context.extend(self.special_tokens.iter().map(|(name, text)| (name.as_str(), Value::from(text))));
+        let variables = options.variables.iter();
+        context.extend(variables.map(|(name, value)| (name.as_str(), Value::from_serialize(value))));
+        context.insert("messages", Value::from_serialize(messages));
+        context.insert("add_generation_prompt", Value::from(options.add_generation_prompt));
         self.environment
             .get_template(TEMPLATE)
-            .and_then(|template| {
-                template.render(context! {
-                    messages,
-                    add_generation_prompt,
-                    tools => (),
-                    documents => (),
-                    ..minijinja::Value::from_serialize(&self.special_tokens)
-                })
-            })
+            .and_then(|template| template.render(context))
             .map_err(|source| Error::Conversation { source })
     }
 }
 
-/// transformers' `tojson` is Python's `json.dumps`: no HTML escapes, a space after commas and colons.
-fn to_json(value: minijinja::Value, options: Kwargs) -> Result<String, minijinja::Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let mut json = Vec::new();
-    let written = match indent {
-        None => value.serialize(&mut Serializer::with_formatter(&mut json, OneLine)),
-        Some(width) => {
-            let indent = " ".repeat(width.min(MAX_INDENT));
-            let pretty = PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut Serializer::with_formatter(&mut json, pretty))
-        }
-    };
-    let failed = |message: String| minijinja::Error::new(ErrorKind::InvalidOperation, message);
-    written.map_err(|error| failed(format!("tojson: {error}")))?;
-    String::from_utf8(json).map_err(|error| failed(format!("tojson: {error}")))
-}
-
-/// Limit for the indentation that a template may request.
-const MAX_INDENT: usize = 100;
-
-/// Python's separators for JSON on one line.
-struct OneLine;
-
-impl Formatter for OneLine {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
 /// Replaces transformers' `{% generation %}` … `{% endgeneration %}`, which mark the assistant's tokens for training
-/// and render their content unchanged.
+/// and render their content unchanged, by a block that keeps its variables to itself too.
 fn without_generation_tags(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;
@@ -156,25 +181,12 @@ fn without_generation_tags(source: &str) -> String {
         let Some(end) = tag.find("%}") else { break };
         let (tag, after) = tag.split_at(end);
         result.push_str(before);
-        match tag.trim_start_matches("{%").trim_matches(['-', '+', ' ', '\n']) {
-            "generation" => result.push_str(&tag.replace("generation", "if true")),
-            "endgeneration" => result.push_str(&tag.replace("endgeneration", "endif")),
+        match tag.trim_start_matches("{%").trim_matches(['-', '+', ' ', '\t', '\n']) {
+            "generation" => result.push_str(&tag.replace("generation", "with")),
+            "endgeneration" => result.push_str(&tag.replace("endgeneration", "endwith")),
             _ => result.push_str(tag),
         }
         rest = after;
     }
     result + rest
-}
-
-/// The single template, or the one named `default` of several.
-fn template_in(tokenizer_config: &Value) -> Option<String> {
-    match tokenizer_config.get(TEMPLATE)? {
-        Value::String(source) => Some(source.clone()),
-        Value::Array(named) => named
-            .iter()
-            .find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))
-            .and_then(|entry| entry.get("template").and_then(Value::as_str))
-            .map(str::to_owned),
-        _ => None,
-    }
 }

@@ -59,6 +59,21 @@ pub enum Error {
         names::CHAT_TEMPLATE
     )]
     NoChatTemplate,
+    /// The model has several chat templates, and none of the requested name.
+    #[error(
+        "chat template: {}\n  the model has: {}",
+        name.as_ref().map_or_else(
+            || "the model has several and none called \"default\"; select one by name".to_owned(),
+            |name| format!("the model has none called {name:?}"),
+        ),
+        names.join(", ")
+    )]
+    ChatTemplateName {
+        /// The requested name.
+        name: Option<String>,
+        /// The names that there are.
+        names: Vec<String>,
+    },
     /// A stop string is empty: it would match before the first character.
     #[error("a stop string is empty; give at least one character")]
     EmptyStopString,

@@ -19,15 +19,19 @@
 //! ```
 
 mod chat_template;
+mod chat_templates;
 mod detokenizer;
 mod error;
 #[cfg(test)]
 mod fixtures;
+mod jinja;
+mod python;
+mod special_tokens;
 mod stop;
 mod stream;
 mod tokenizer;
 
-pub use chat_template::{ChatMessage, ChatTemplate};
+pub use chat_template::{ChatMessage, ChatOptions, ChatTemplate};
 pub use detokenizer::Detokenizer;
 pub use error::{Error, Result};
 pub use stop::StopMatcher;

@@ -4,21 +4,26 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jetmoe_checkpoint::{names, read_json};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::{ChatTemplate, Error, Result};
+use crate::chat_templates::ChatTemplates;
+use crate::special_tokens::SpecialTokens;
+use crate::{ChatMessage, ChatOptions, ChatTemplate, Error, Result};
 
-/// A checkpoint's tokenizer with its chat template.
+/// A checkpoint's tokenizer with its chat templates.
+///
+/// `tokenizer.json` decides how a text is split, whatever class `tokenizer_config.json` names.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
-    chat_template: Option<ChatTemplate>,
+    special_tokens: SpecialTokens,
+    chat_templates: ChatTemplates,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, if present, `tokenizer_config.json` and `chat_template.jinja`. `None` if the folder
-    /// has no tokenizer.
+    /// Reads `tokenizer.json` and, if present, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the
+    /// files of chat templates. `None` if the folder has no tokenizer.
     ///
     /// # Errors
     /// A file that cannot be used, or a tokenizer in SentencePiece's format only.
@@ -36,8 +41,14 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(failed(&path))?;
         let config_path = folder.join(names::TOKENIZER_CONFIG);
         let config = if config_path.is_file() { read_json(&config_path)? } else { Value::Null };
-        let chat_template = ChatTemplate::open(folder, &config, special_tokens(&config))?;
-        Ok(Some(Tokenizer { path, inner, chat_template }))
+        let config = match config {
+            Value::Object(config) => config,
+            _ => Map::new(),
+        };
+        let special_tokens = SpecialTokens::open(folder, &config)?;
+        special_tokens.add_to(&mut inner).map_err(failed(&path))?;
+        let chat_templates = ChatTemplates::open(folder, &config, &special_tokens.named)?;
+        Ok(Some(Tokenizer { path, inner, special_tokens, chat_templates }))
     }
 
     /// Token ids of a text. `add_special_tokens` prepends the begin-of-sequence token, as in training.
@@ -74,25 +85,37 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// The chat template, if the checkpoint has one.
+    /// Special tokens by their names, such as `eos_token`.
+    pub fn special_tokens(&self) -> &BTreeMap<String, String> {
+        &self.special_tokens.named
+    }
+
+    /// Text of a token id if it is a special token, which [`Tokenizer::decode`] leaves out.
+    pub fn special_token(&self, id: u32) -> Option<String> {
+        self.token(id).filter(|token| self.inner.get_added_vocabulary().is_special_token(token))
+    }
+
+    /// The chat template that is taken without a name, if the checkpoint has one.
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
-        self.chat_template.as_ref()
+        self.chat_templates.default_template()
+    }
+
+    /// Names of the chat templates, sorted; a single template is called `default`.
+    pub fn chat_template_names(&self) -> impl Iterator<Item = &str> {
+        self.chat_templates.names()
+    }
+
+    /// Renders a conversation with the checkpoint's chat template. The result contains the special tokens as text, so encode it
+    /// without adding any.
+    ///
+    /// # Errors
+    /// [`Error::NoChatTemplate`], [`Error::ChatTemplateName`] if there is none of that name or no `default`, and
+    /// [`Error::Conversation`].
+    pub fn render_chat(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String> {
+        self.chat_templates.render(messages, options)
     }
 }
 
 fn failed(path: &Path) -> impl FnOnce(tokenizers::Error) -> Error {
     |source| Error::Tokenizer { path: path.to_owned(), source }
-}
-
-/// `bos_token`, `eos_token` and so on, each a string or an object with `content`.
-fn special_tokens(config: &Value) -> BTreeMap<String, String> {
-    let Some(object) = config.as_object() else { return BTreeMap::new() };
-    object
-        .iter()
-        .filter(|(key, _)| key.ends_with("_token"))
-        .filter_map(|(key, value)| {
-            let text = value.as_str().or_else(|| value.get("content").and_then(Value::as_str))?;
-            Some((key.clone(), text.to_owned()))
-        })
-        .collect()
 }

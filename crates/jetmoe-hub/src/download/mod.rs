@@ -26,12 +26,15 @@ use crate::{Error, HubOptions, Result};
 const DEFAULT_REVISION: &str = "main";
 
 /// Files of a checkpoint other than its weights; only the configuration must exist.
-const SMALL_FILES: [&str; 5] = [
+const SMALL_FILES: [&str; 8] = [
     names::CONFIG,
     names::GENERATION_CONFIG,
     names::TOKENIZER,
     names::TOKENIZER_CONFIG,
+    names::SPECIAL_TOKENS_MAP,
+    names::ADDED_TOKENS,
     names::CHAT_TEMPLATE,
+    names::CHAT_TEMPLATE_JSON,
 ];
 
 /// One model to download.
@@ -90,6 +93,7 @@ impl Request<'_> {
         let listing = list(&repository, &commit)?;
         let mut wanted: Vec<&str> =
             SMALL_FILES.into_iter().filter(|name| listing.contains_key(*name)).collect();
+        wanted.extend(listing.keys().map(String::as_str).filter(|name| is_chat_template(name)));
         if !listing.contains_key(names::CONFIG) {
             return Err(self.missing_config());
         }
@@ -222,7 +226,12 @@ fn list(
     repository: &HFRepositorySync<RepoTypeModel>,
     commit: &str,
 ) -> Result<BTreeMap<String, RepoFile>, HFError> {
-    let entries = repository.list_tree().revision(commit).send()?;
+    let mut entries = repository.list_tree().revision(commit).send()?;
+    let is_templates = |entry: &RepoTreeEntry| matches!(entry, RepoTreeEntry::Directory { path, .. } if path == names::ADDITIONAL_CHAT_TEMPLATES);
+    if entries.iter().any(is_templates) {
+        let folder = names::ADDITIONAL_CHAT_TEMPLATES;
+        entries.extend(repository.list_tree().revision(commit).path_in_repo(folder).send()?);
+    }
     Ok(entries
         .into_iter()
         .filter_map(|entry| match entry {
@@ -232,6 +241,13 @@ fn list(
             RepoTreeEntry::Directory { .. } => None,
         })
         .collect())
+}
+
+/// Whether a file is one of the further chat templates.
+fn is_chat_template(name: &str) -> bool {
+    name.strip_prefix(names::ADDITIONAL_CHAT_TEMPLATES)
+        .and_then(|name| name.strip_prefix('/'))
+        .is_some_and(|name| name.ends_with(".jinja") && !name.contains('/'))
 }
 
 /// A revision becomes part of a path in the cache, so it must not escape from it.

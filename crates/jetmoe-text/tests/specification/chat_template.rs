@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use jetmoe_text::{ChatMessage, ChatTemplate, Tokenizer};
+use jetmoe_text::{ChatMessage, ChatOptions, ChatTemplate, Tokenizer};
 use serde_json::json;
 
 use crate::fixtures;
@@ -54,6 +54,7 @@ fn tokenizer_config_holds_one_template_or_several() {
     assert_eq!(rendered(several).as_deref(), Some("hi<end>"));
     assert_eq!(rendered(json!({ "eos_token": "</s>" })), None);
     assert_eq!(rendered(json!({ "chat_template": [{ "name": "rag", "template": "x" }] })), None);
+    assert_eq!(rendered(json!({ "chat_template": null })), None);
 }
 
 #[test]
@@ -127,4 +128,141 @@ fn loop_controls_and_generation_blocks_are_understood() {
 #[test]
 fn content_is_not_escaped() {
     assert_eq!(render("{{ messages[0].content }}", "<b> & {{ x }}").unwrap(), "<b> & {{ x }}");
+}
+
+/// A tokenizer of the trained model with these files beside it.
+fn tokenizer_with(files: &[(&str, serde_json::Value)]) -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixtures::mini().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match content.as_str() {
+            Some(text) => std::fs::write(path, text).unwrap(),
+            None => fixtures::write_json(&path, content),
+        }
+    }
+    Tokenizer::open(folder.path()).unwrap().unwrap()
+}
+
+#[test]
+fn a_template_is_selected_by_name_and_by_tools() {
+    let template =
+        |name: &str| json!({ "name": name, "template": format!("{name} {{{{ messages[0].content }}}}") });
+    let config = json!({ "chat_template": [template("default"), template("tool_use"), template("rag")] });
+    let tokenizer = tokenizer_with(&[("tokenizer_config.json", config)]);
+    let render = |options: &ChatOptions| {
+        tokenizer.render_chat(&[message("user", "hi")], options).map_err(|error| error.to_string())
+    };
+    let options = ChatOptions::default();
+    assert_eq!(render(&options).unwrap(), "default hi");
+    assert_eq!(render(&options.clone().with_template("rag".to_owned())).unwrap(), "rag hi");
+    assert_eq!(render(&options.clone().with_variable("tools", json!([]))).unwrap(), "tool_use hi");
+    assert_eq!(render(&options.clone().with_variable("tools", json!(null))).unwrap(), "default hi");
+    let error = render(&options.with_template("chat".to_owned())).unwrap_err();
+    assert_eq!(
+        error,
+        "chat template: the model has none called \"chat\"\n  the model has: default, rag, tool_use"
+    );
+}
+
+#[test]
+fn several_templates_without_a_default_are_named() {
+    let config =
+        json!({ "chat_template": [{ "name": "b", "template": "x" }, { "name": "a", "template": "y" }] });
+    let tokenizer = tokenizer_with(&[("tokenizer_config.json", config)]);
+    let error =
+        tokenizer.render_chat(&[message("user", "hi")], &ChatOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("several and none called \"default\"") && error.ends_with("has: a, b"), "{error}");
+    assert_eq!(tokenizer.chat_template_names().collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn templates_in_files_replace_those_of_the_configuration() {
+    let tokenizer = tokenizer_with(&[
+        ("tokenizer_config.json", json!({ "chat_template": [{ "name": "old", "template": "old" }] })),
+        ("chat_template.jinja", json!("default")),
+        ("additional_chat_templates/rag.jinja", json!("rag {{ query }}")),
+        ("additional_chat_templates/notes.txt", json!("no template")),
+        ("chat_template.json", json!({ "chat_template": "older" })),
+    ]);
+    assert_eq!(tokenizer.chat_template_names().collect::<Vec<_>>(), ["default", "rag"]);
+    let options = ChatOptions::default().with_template("rag".to_owned()).with_variable("query", "who?");
+    assert_eq!(tokenizer.render_chat(&[message("user", "hi")], &options).unwrap(), "rag who?");
+    let tokenizer = tokenizer_with(&[("chat_template.json", json!({ "chat_template": "older" }))]);
+    assert_eq!(tokenizer.render_chat(&[message("user", "hi")], &ChatOptions::default()).unwrap(), "older");
+}
+
+#[test]
+fn special_tokens_are_read_wherever_transformers_reads_them() {
+    let template = json!("{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ image_token }}");
+    let rendered = |files: &[(&str, serde_json::Value)]| {
+        let files: Vec<_> =
+            files.iter().cloned().chain([("chat_template.jinja", template.clone())]).collect();
+        tokenizer_with(&files).render_chat(&[message("user", "hi")], &ChatOptions::default()).unwrap()
+    };
+    let content =
+        |text: &str| json!({ "content": text, "lstrip": false, "normalized": false, "single_word": false });
+    let map = json!({ "bos_token": content("<s>"), "eos_token": "</s>", "additional_special_tokens": ["<|user|>"] });
+    assert_eq!(rendered(&[("special_tokens_map.json", map.clone())]), "<s></s>");
+    // as in transformers the file wins where tokenizer_config.json has no added_tokens_decoder
+    let config =
+        json!({ "eos_token": "<|user|>", "pad_token": { "__type": "AddedToken", "content": "<unk>" } });
+    assert_eq!(
+        rendered(&[("special_tokens_map.json", map.clone()), ("tokenizer_config.json", config)]),
+        "<s></s><unk>"
+    );
+    let config = json!({ "eos_token": "<|user|>", "added_tokens_decoder": {} });
+    assert_eq!(rendered(&[("special_tokens_map.json", map), ("tokenizer_config.json", config)]), "<|user|>");
+    let config = json!({ "bos_token": null, "extra_special_tokens": { "image_token": "<|image|>" } });
+    assert_eq!(rendered(&[("tokenizer_config.json", config)]), "<|image|>");
+}
+
+#[test]
+fn tokens_that_only_other_files_name_are_tokens() {
+    let plain = tokenizer_with(&[]);
+    assert!(plain.token_id("<|end|>").is_none());
+    let size = plain.vocab_size();
+    let tokenizer = tokenizer_with(&[
+        ("added_tokens.json", json!({ "<|end|>": size, "<tag>": size + 1 })),
+        ("special_tokens_map.json", json!({ "eos_token": "<|end|>" })),
+    ]);
+    let id = u32::try_from(size).unwrap();
+    assert_eq!(tokenizer.encode("<|end|><tag>", false).unwrap(), [id, id + 1]);
+    assert_eq!(tokenizer.special_token(id).as_deref(), Some("<|end|>"));
+    assert_eq!(tokenizer.special_token(id + 1), None);
+    assert_eq!(tokenizer.decode(&[id, id + 1]).unwrap(), "<tag>");
+}
+
+#[test]
+fn the_time_is_formatted_as_by_strftime() {
+    let year = render("{{ strftime_now('%Y') }}", "").unwrap();
+    assert!(year.len() == 4 && year.parse::<u32>().unwrap() >= 2025, "{year}");
+    assert!(render("{{ strftime_now('%!') }}", "").unwrap_err().contains("strftime_now"));
+}
+
+/// Templates and what transformers renders them as: `tests/fixtures/templates/make_templates.py`.
+#[test]
+fn templates_render_as_transformers_renders_them() {
+    let cases: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../tests/fixtures/templates/templates.json")).unwrap();
+    let mut failures = Vec::new();
+    for case in cases["cases"].as_array().unwrap() {
+        let text = |key: &str| case[key].as_str().unwrap();
+        let messages: Vec<ChatMessage> = serde_json::from_value(case["messages"].clone()).unwrap();
+        let special = cases["special_tokens"].as_object().unwrap().iter();
+        let special =
+            special.map(|(name, token)| (name.clone(), token.as_str().unwrap().to_owned())).collect();
+        let generation = case["add_generation_prompt"].as_bool().unwrap();
+        let mut options = ChatOptions::default().with_add_generation_prompt(generation);
+        options.variables.clone_from(case["variables"].as_object().unwrap());
+        let found = ChatTemplate::new(text("template"), special)
+            .and_then(|template| template.render_with(&messages, &options));
+        match (found, case["rendered"].as_str()) {
+            (Ok(found), Some(expected)) if found == expected => {}
+            (Err(error), None) if error.to_string().contains(case["error"].as_str().unwrap_or_default()) => {}
+            (found, expected) => failures.push(format!("{}\n  {found:?}\n  {expected:?}", text("template"))),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -4,4 +4,5 @@
 
 mod chat_template;
 mod fixtures;
+mod llama;
 mod tokenizer;

@@ -1,0 +1,108 @@
+//! The chat templates of a checkpoint, by name.
+//!
+//! As in transformers 5.23, files of their own replace what `tokenizer_config.json` holds: `chat_template.jinja` is the template
+//! `default`, and each file in `additional_chat_templates/` is named like the file. `chat_template.json`, which processors of
+//! transformers 4 wrote, is read if there is no other.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use jetmoe_checkpoint::{names, read_json, read_text};
+use serde_json::{Map, Value as Json};
+
+use crate::{ChatMessage, ChatOptions, ChatTemplate, Error, Result};
+
+/// The template that is taken without a name, and the one that is taken with tools.
+const DEFAULT: &str = "default";
+const TOOL_USE: &str = "tool_use";
+
+/// The chat templates of a checkpoint.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ChatTemplates(BTreeMap<String, ChatTemplate>);
+
+impl ChatTemplates {
+    /// Compiles every template of a folder.
+    pub(crate) fn open(
+        folder: &Path,
+        tokenizer_config: &Map<String, Json>,
+        special_tokens: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let mut sources = files(folder)?;
+        if sources.is_empty() {
+            sources = named(tokenizer_config.get("chat_template"));
+        }
+        let old = folder.join(names::CHAT_TEMPLATE_JSON);
+        if sources.is_empty() && old.is_file() {
+            sources = named(read_json::<Json>(&old)?.get("chat_template"));
+        }
+        let compile = |(name, source): (String, String)| {
+            Ok((name, ChatTemplate::new(&source, special_tokens.clone())?))
+        };
+        Ok(ChatTemplates(sources.into_iter().map(compile).collect::<Result<_>>()?))
+    }
+
+    /// The template that holds without a name.
+    pub(crate) fn default_template(&self) -> Option<&ChatTemplate> {
+        self.0.get(DEFAULT)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Renders a conversation with the template that `options` select.
+    pub(crate) fn render(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String> {
+        self.select(options)?.render_with(messages, options)
+    }
+
+    fn select(&self, options: &ChatOptions) -> Result<&ChatTemplate> {
+        if self.0.is_empty() {
+            return Err(Error::NoChatTemplate);
+        }
+        let has_tools = options.variables.get("tools").is_some_and(|tools| !tools.is_null());
+        let found = match &options.template {
+            Some(name) => self.0.get(name),
+            None => self.0.get(TOOL_USE).filter(|_| has_tools).or_else(|| self.default_template()),
+        };
+        found.ok_or_else(|| Error::ChatTemplateName {
+            name: options.template.clone(),
+            names: self.0.keys().cloned().collect(),
+        })
+    }
+}
+
+/// The templates in files of their own.
+fn files(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut sources = Vec::new();
+    let single = folder.join(names::CHAT_TEMPLATE);
+    if single.is_file() {
+        sources.push((DEFAULT.to_owned(), read_text(&single)?));
+    }
+    // a folder that cannot be read has no templates
+    for entry in fs::read_dir(folder.join(names::ADDITIONAL_CHAT_TEMPLATES)).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jinja"));
+        if let Some(name) = name {
+            sources.push((name.to_owned(), read_text(&path)?));
+        }
+    }
+    Ok(sources)
+}
+
+/// A single template, or a list of named ones.
+fn named(value: Option<&Json>) -> Vec<(String, String)> {
+    let text = |entry: &Json, key: &str| Some(entry.get(key)?.as_str()?.to_owned());
+    match value {
+        Some(Json::String(source)) => vec![(DEFAULT.to_owned(), source.clone())],
+        Some(Json::Array(list)) => {
+            list.iter().filter_map(|entry| Some((text(entry, "name")?, text(entry, "template")?))).collect()
+        }
+        Some(Json::Object(named)) => named
+            .iter()
+            .filter_map(|(name, source)| Some((name.clone(), source.as_str()?.to_owned())))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
