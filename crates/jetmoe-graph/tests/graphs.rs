@@ -103,7 +103,7 @@ fn the_files_under_graphs_show_what_the_exporter_builds() {
 #[rustfmt::skip]
 const STANDARD: &[&str] = &[
     "Add", "And", "Cast", "Concat", "ConstantOfShape", "Cos", "CumSum", "Div", "Equal", "Erf", "Gather",
-    "Gemm", "LessOrEqual", "MatMul", "Mul", "Neg", "NonZero", "Not", "Pow", "Range", "ReduceMax", "ReduceMean",
+    "Gemm", "LessOrEqual", "MatMul", "Max", "Mul", "Neg", "NonZero", "Not", "Pow", "Range", "ReduceMax", "ReduceMean",
     "ReduceSum", "Relu", "Reshape", "ScatterND", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split",
     "Sqrt", "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where",
 ];

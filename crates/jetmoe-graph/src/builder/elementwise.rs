@@ -26,6 +26,11 @@ impl Builder {
         self.arithmetic("Pow", base, exponent)
     }
 
+    /// The larger one of each pair of elements.
+    pub(crate) fn maximum(&mut self, left: &Value, right: &Value) -> Result<Value> {
+        self.arithmetic("Max", left, right)
+    }
+
     pub(crate) fn equal(&mut self, left: &Value, right: &Value) -> Result<Value> {
         self.comparison("Equal", left, right)
     }

@@ -36,7 +36,7 @@ fn dimension(axis: Axis) -> Dimension {
 
 impl Builder {
     /// A size as an int64 scalar, `[]`.
-    pub(super) fn size_scalar(&mut self, size: &Dimension) -> Result<Value> {
+    pub(crate) fn size_scalar(&mut self, size: &Dimension) -> Result<Value> {
         match size.fixed() {
             Some(number) => Ok(self.integer(number)),
             None => {

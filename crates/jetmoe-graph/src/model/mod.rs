@@ -8,6 +8,7 @@ mod experts;
 mod head;
 mod mask;
 mod norm;
+mod padding;
 mod rotary;
 mod router;
 mod scaled_dot_product;
@@ -19,6 +20,7 @@ use self::attention::Attention;
 use self::embedding::EmbeddingTable;
 use self::experts::MlpExperts;
 use self::norm::rms_norm;
+use self::padding::Padding;
 use self::scaled_dot_product::{Past, ScaledDotProduct};
 use crate::builder::{Builder, Value};
 use crate::{Dimension, Error, Graph, GraphOptions, Result, Shape, Weight};
@@ -106,6 +108,21 @@ fn compute(
     let sizes = Sizes::new(&input_ids, past, config.num_experts_per_token);
     let mut outputs = Vec::new();
 
+    let (padding, input_ids, position_ids) = builder.scope("padding", |builder| {
+        let padding = Padding::new(builder, cache_update, &attention_mask, &sizes)?;
+        let input_ids = padding.moved(builder, &input_ids, &sizes)?; // [batch, seq]
+        let position_ids = padding.moved(builder, &position_ids, &sizes)?; // [batch, seq]
+        Ok((padding, input_ids, position_ids))
+    })?;
+    let per_token = |builder: &mut Builder, rows: &Value| {
+        let width = rows.dimension(1).clone();
+        let shape = Shape(vec![sizes.batch.clone(), sizes.sequence.clone(), width]);
+        builder.scope("outputs", |builder| {
+            let rows = padding.restored(builder, rows)?; // [tokens, width]
+            builder.reshape(&rows, shape) // [batch, seq, width]
+        })
+    };
+
     let scaled_dot_product = builder.scope("mask", |builder| {
         ScaledDotProduct::new(builder, config, cache_update, &attention_mask, &sizes)
     })?;
@@ -116,11 +133,13 @@ fn compute(
         let embedding = table.embed(builder, config, &input_ids)?; // [batch, seq, hidden]
         Ok((table, embedding))
     })?;
-    outputs.push((OutputName::HiddenState(0), embedding.clone()));
 
     // between the layers, tokens of all sequences are the rows of one matrix
     let rows = Shape(vec![sizes.tokens.clone(), Dimension::from(hidden_size)]);
     let mut hidden = builder.scope("embedding", |builder| builder.reshape(&embedding, rows))?; // [tokens, hidden]
+    if wanted.contains(&OutputName::HiddenState(0)) {
+        outputs.push((OutputName::HiddenState(0), per_token(builder, &hidden)?));
+    }
 
     for layer in 0..config.num_hidden_layers {
         let past = match (input(InputName::PastKey(layer)), input(InputName::PastValue(layer))) {
@@ -167,10 +186,7 @@ fn compute(
             (OutputName::HiddenState(layer + 1), &hidden),
         ] {
             if wanted.contains(&name) {
-                let width = rows.dimension(1).clone();
-                let shape = Shape(vec![sizes.batch.clone(), sizes.sequence.clone(), width]);
-                let value = builder.scope("outputs", |builder| builder.reshape(rows, shape))?; // [batch, seq, width]
-                outputs.push((name, value));
+                outputs.push((name, per_token(builder, rows)?));
             }
         }
     }
@@ -179,6 +195,7 @@ fn compute(
         let weight = builder.vector(Weight::new(names::FINAL_NORM.to_owned(), vec![hidden_size]));
         rms_norm(builder, &hidden, &weight, config.rms_norm_eps)
     })?; // [tokens, hidden]
+    let normed = builder.scope("padding", |builder| padding.restored(builder, &normed))?; // [tokens, hidden]
     let head = builder.scope("head", |builder| match task {
         Task::CausalLm => {
             let wanted = input(InputName::LogitsToKeep);

@@ -56,6 +56,9 @@ impl ScaledDotProduct {
             }
             CacheUpdate::InPlace => {
                 let lengths = builder.sum(attention_mask, 1)?; // [batch]
+                // a sequence of which all tokens so far are padding begins at the first place too
+                let new_tokens = builder.size_scalar(&sizes.sequence)?; // []
+                let lengths = builder.maximum(&lengths, &new_tokens)?; // [batch]
                 let one = builder.integer(1);
                 let last = builder.sub(&lengths, &one)?; // [batch]
                 // the shape of past is its capacity, not its length; the mask has one column per cached token
