@@ -142,3 +142,25 @@ fn onnx_runtimes_contrib_operators_need_no_new_operator_set() {
     assert!(written.external().all(|tensor| tensor.data_type != Some(DataType::Int4 as i32)));
     assert!(!written.matrices().is_empty());
 }
+
+/// ONNX Runtime 1.27 and newer fuse such a node with its product only where nothing else reads the weight, and dequantize the
+/// whole weight in every step otherwise.
+#[test]
+fn every_dequantized_weight_feeds_one_product() {
+    let checkpoint = golden("tiny");
+    for way in ways_in_groups_of_32() {
+        let written = way.write(&checkpoint, &BY_DEFAULT).unwrap();
+        let nodes = &written.model.graph.as_ref().unwrap().node;
+        let dequantized: Vec<_> = nodes
+            .iter()
+            .filter(|node| node.op_type.as_deref() == Some("DequantizeLinear"))
+            .flat_map(|node| &node.output)
+            .collect();
+        assert_eq!(!dequantized.is_empty(), way.profile == Profile::Portable, "{way:?}");
+        for weight in dequantized {
+            let readers = nodes.iter().filter(|node| node.input.contains(weight));
+            let readers: Vec<_> = readers.map(|node| node.op_type.as_deref().unwrap_or_default()).collect();
+            assert_eq!(readers, ["MatMul"], "{weight}, {way:?}");
+        }
+    }
+}
