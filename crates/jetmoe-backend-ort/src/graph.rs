@@ -70,7 +70,7 @@ impl OrtGraph {
         let refused = |error: ort::Error| load_error(error.into());
         let mut builder = configure(&environment, options).map_err(refused)?;
         if record.profile == Profile::Native {
-            let domain = custom_ops::domain(options.threads).map_err(refused)?;
+            let domain = custom_ops::domain(options.thread_limit()).map_err(refused)?;
             builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
         }
         let mut builder = providers::register(builder, &library, record.profile, &signature, options)?;
@@ -155,7 +155,7 @@ fn log(_level: LogLevel, _category: &str, _id: &str, location: &str, message: &s
 
 fn configure(environment: &Environment, options: &LoadOptions) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(environment)?;
-    if let Some(threads) = options.threads {
+    if let Some(threads) = options.thread_limit() {
         builder = builder.with_intra_threads(threads)?;
     }
     // the numbers of MatMulNBits' attribute accuracy_level

@@ -107,7 +107,7 @@ fn input_shapes(signature: &Signature, shape: TokenShape) -> String {
 
 fn openvino(options: &OpenVinoOptions, load_options: &LoadOptions) -> Result<ExecutionProviderDispatch> {
     let mut provider = ep::OpenVINO::default().with_device_type(options.device);
-    if let Some(threads) = options.threads.or(load_options.threads) {
+    if let Some(threads) = options.threads.or_else(|| load_options.thread_limit()) {
         provider = provider.with_num_threads(threads);
     }
     if let Some(folder) = &options.cache {

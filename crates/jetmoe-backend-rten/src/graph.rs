@@ -57,7 +57,7 @@ impl RtenGraph {
         let path = artifact.path(&record.graph);
         let data = artifact.path(&record.data);
         let signature = artifact.signature(record);
-        let shared = catch_panics(|| load(&path, &data, signature, options.threads))
+        let shared = catch_panics(|| load(&path, &data, signature, options.thread_limit()))
             .map_err(|source| BackendError::Load { backend: NAME, graph: path.clone(), source })?;
         let trace = options.trace.as_deref().map(Trace::new).map(Arc::new);
         Ok(RtenGraph { shared: Arc::new(shared), trace })

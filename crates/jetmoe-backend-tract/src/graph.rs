@@ -54,7 +54,7 @@ impl TractGraph {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
         let data = DataFile::new(artifact.path(&record.data));
-        let shared = catch_panics(|| load(&path, &data, signature, options.threads))
+        let shared = catch_panics(|| load(&path, &data, signature, options.thread_limit()))
             .map_err(|source| Error::Load { backend: NAME, graph: path.clone(), source: source.into() })?;
         Ok(TractGraph {
             shared: Arc::new(shared),

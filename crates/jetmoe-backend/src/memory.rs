@@ -1,5 +1,7 @@
 //! Required and available memory.
 
+mod control_group;
+
 use jetmoe_artifact::{GraphRecord, WeightFormat};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
@@ -14,11 +16,11 @@ pub fn estimate_memory(graph: &GraphRecord, per_byte: impl Fn(WeightFormat) -> f
     BASE_MEMORY + weights.sum::<u64>()
 }
 
-/// Available memory in bytes: of the machine, or of the control group of this process. `None` if unknown.
+/// Available memory in bytes: of the machine, or of the control groups of this process. Page cache that the system can drop
+/// counts as available. `None` if unknown.
 pub fn available_memory() -> Option<u64> {
     let wanted = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(wanted).ok()?;
-    let machine = system.available_memory();
-    let group = system.cgroup_limits().map(|limits| limits.free_memory);
-    Some(group.map_or(machine, |group| group.min(machine))).filter(|bytes| *bytes > 0)
+    let machine = Some(system.available_memory()).filter(|bytes| *bytes > 0);
+    machine.into_iter().chain(control_group::free_memory()).min()
 }

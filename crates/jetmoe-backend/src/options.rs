@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jetmoe_artifact::{Precision, Profile};
+use sysinfo::System;
 
 use crate::{Backend, Device};
 
@@ -28,7 +29,8 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// Profile of the graph. `None`, the default, selects the one that the backend prefers.
     pub profile: Option<Profile>,
-    /// Threads that compute one operator, at least 1; `None`, the default, is one per physical core.
+    /// Threads that compute one operator, at least 1; `None`, the default, is one per physical core, or fewer where this
+    /// process may use fewer processors.
     pub threads: Option<usize>,
     /// Whether a backend may quantize activations of products with quantized weights to 8 bits, group by group. True, the
     /// default, is faster and does not change perplexity measurably. tract multiplies in float32 either way.
@@ -70,6 +72,17 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
+    /// The threads that a backend computes with: [`LoadOptions::threads`]; without it as many as this process may use, by its
+    /// affinity and by the quota of its control group, where that is fewer than the machine's physical cores. `None` for the
+    /// backend's own default, one per physical core.
+    pub fn thread_limit(&self) -> Option<usize> {
+        self.threads.or_else(|| {
+            let allowed = std::thread::available_parallelism().ok()?.get();
+            let cores = System::physical_core_count().ok()?;
+            (allowed < cores).then_some(allowed)
+        })
+    }
+
     /// Sets [`LoadOptions::backend`].
     #[must_use]
     pub fn with_backend(mut self, backend: impl Into<Option<&'static dyn Backend>>) -> Self {
