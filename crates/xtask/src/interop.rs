@@ -1,4 +1,5 @@
-//! `interop`: checks every kind of exported graph with the Python packages `onnx` and `onnxruntime`.
+//! `interop`: checks every kind of exported graph with the Python packages `onnx` and `onnxruntime`, and an artifact with
+//! `onnxruntime-genai`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,13 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         .args(["tests/interop/check.py", "--expect", &exports.len().to_string()])
         .arg(&folder)
         .args(FIXTURES);
-    steps.run("interop", &workspace.root, &check)
+    steps.run("interop", &workspace.root, &check)?;
+    let genai = CommandLine::new(&python)
+        .arg("tests/interop/genai.py")
+        .arg(workspace.binary("jetmoe"))
+        .arg(folder.join("jetmoe-mini/causal-lm/plain/default/f32"))
+        .arg("tests/fixtures/models/jetmoe-mini/expected.json");
+    steps.run("interop with onnxruntime-genai", &workspace.root, &genai)
 }
 
 /// Writes the exports, as many at a time as there are cores, because much of an export waits for the disk.
