@@ -171,7 +171,7 @@ fn a_prompt_longer_than_the_positions_is_refused_and_nothing_printed() {
     ] {
         let output = context.command(line).input(&prompt).run();
         let message = output.refused();
-        assert!(message.contains("tokens are more than the 512 positions of the model"), "{message}");
+        assert!(message.contains("tokens, more than the 512 positions of the model"), "{message}");
         assert!(message.contains("shorten the text"), "{message}");
     }
 }

@@ -253,8 +253,7 @@ fn a_sequence_may_fill_all_positions_and_not_one_more(subject: Subject) {
         session.step(&TokenBatch::left_padded(&[vec![5; limit - 1]], 0).unwrap()).unwrap();
         session.step(&TokenBatch::next_tokens(&[6])).unwrap();
         let error = session.step(&TokenBatch::next_tokens(&[7])).unwrap_err();
-        let is_too_long =
-            matches!(error, Error::TooLong { tokens, limit: found } if (tokens, found) == (limit + 1, limit));
+        let is_too_long = matches!(error, Error::TooLong { tokens, limit: found, .. } if (tokens, found) == (limit + 1, limit));
         assert!(is_too_long, "{error} {what}");
         assert_eq!(session.past_length(), limit, "{what}");
     }

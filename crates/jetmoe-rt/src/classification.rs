@@ -135,7 +135,7 @@ impl TextClassifier {
             ids.truncate(max_tokens);
         }
         let limit = self.model.config().max_position_embeddings;
-        if ids.len() > limit { Err(Error::TooLong { tokens: ids.len(), limit }) } else { Ok(ids) }
+        if ids.len() > limit { Err(Error::TooLong { index, tokens: ids.len(), limit }) } else { Ok(ids) }
     }
 
     /// `logits`: `[labels]`

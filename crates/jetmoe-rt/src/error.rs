@@ -112,8 +112,12 @@ pub enum Error {
         vocab_size: usize,
     },
     /// More tokens than the model has positions.
-    #[error("{tokens} tokens are more than the {limit} positions of the model; shorten the text")]
+    #[error(
+        "text or prompt {index} has {tokens} tokens, more than the {limit} positions of the model; shorten the text"
+    )]
     TooLong {
+        /// Which text, prompt or sequence, from 0.
+        index: usize,
         /// Prompt and continuation so far.
         tokens: usize,
         /// `max_position_embeddings` of the configuration, or `LoadOptions::max_sequence_length` if that is less.

@@ -140,9 +140,10 @@ impl Session {
                 })?,
             _ => tokens.mask().clone(),
         };
-        let longest = positions(mask.view()).iter().max().map_or(0, |last| last + 1) as usize;
-        if longest > self.config.max_position_embeddings {
-            return Err(Error::TooLong { tokens: longest, limit: self.config.max_position_embeddings });
+        let limit = self.config.max_position_embeddings;
+        let lengths = mask.rows().into_iter().map(|row| row.iter().filter(|counts| **counts).count());
+        if let Some((index, tokens)) = lengths.enumerate().find(|(_, length)| *length > limit) {
+            return Err(Error::TooLong { index, tokens, limit });
         }
         Ok(mask)
     }

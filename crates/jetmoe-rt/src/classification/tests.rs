@@ -66,8 +66,9 @@ fn a_text_longer_than_the_positions_is_an_error() {
         let mut model = hashed();
         model.config.max_position_embeddings = 6;
         let options = ClassificationOptions { max_tokens, ..ClassificationOptions::default() };
-        let error = classify(model, &["And the LORD spake unto Moses, saying"], &options).unwrap_err();
-        assert!(matches!(error, Error::TooLong { tokens: 7.., limit: 6 }), "{error}");
+        let error =
+            classify(model, &["Moses", "And the LORD spake unto Moses, saying"], &options).unwrap_err();
+        assert!(matches!(error, Error::TooLong { index: 1, tokens: 7.., limit: 6 }), "{error}");
     }
 }
 

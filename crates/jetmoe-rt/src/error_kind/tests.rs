@@ -72,7 +72,7 @@ fn a_nested_error_has_the_kind_of_its_cause() {
             BackendError::Trace { path: PathBuf::new(), source: io::ErrorKind::StorageFull.into() }.into(),
             ErrorKind::Io,
         ),
-        (Error::TooLong { tokens: 9, limit: 8 }, ErrorKind::TooLong),
+        (Error::TooLong { index: 0, tokens: 9, limit: 8 }, ErrorKind::TooLong),
         (Error::EmptyPrompt { index: 0 }, ErrorKind::InvalidInput),
         (Error::WrongTask { found: Task::Backbone, needed: Task::CausalLm }, ErrorKind::Unsupported),
         (Error::Memory { backend: "fake", graph: PathBuf::new(), needed: 2, available: 1 }, ErrorKind::Busy),

@@ -211,7 +211,7 @@ impl Generator {
     fn check_prompt(&self, index: usize, ids: &[u32]) -> Result<()> {
         let config = self.model.config();
         if ids.len() > config.max_position_embeddings {
-            return Err(Error::TooLong { tokens: ids.len(), limit: config.max_position_embeddings });
+            return Err(Error::TooLong { index, tokens: ids.len(), limit: config.max_position_embeddings });
         }
         // the session checks this too, but its column counts the padding
         match ids.iter().position(|id| *id as usize >= config.vocab_size) {

@@ -256,7 +256,7 @@ fn prompts_that_the_model_cannot_take_are_refused_before_anything_runs() {
         error
     };
     assert!(matches!(refused(&[&[1], &[]]), Error::EmptyPrompt { index: 1 }));
-    assert!(matches!(refused(&[&[1; 5]]), Error::TooLong { tokens: 5, limit: 4 }));
+    assert!(matches!(refused(&[&[1], &[1; 5]]), Error::TooLong { index: 1, tokens: 5, limit: 4 }));
     assert!(matches!(
         refused(&[&[1, 2, 3], &[4, 50]]),
         Error::TokenOutOfRange { id: 50, row: 1, column: 1, vocab_size: 50 }

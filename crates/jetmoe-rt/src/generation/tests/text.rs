@@ -171,7 +171,7 @@ fn an_empty_prompt_of_any_kind_is_refused_by_number() {
 fn a_prompt_longer_than_the_positions_is_refused_with_both_numbers() {
     let (generator, ..) = scripted(PROMPT, CONTINUATION);
     let error = generator.check(&Request::new("word ".repeat(600))).unwrap_err();
-    assert!(matches!(error, Error::TooLong { tokens: 600.., limit: 512 }), "{error}");
+    assert!(matches!(error, Error::TooLong { index: 0, tokens: 600.., limit: 512 }), "{error}");
 }
 
 #[test]
