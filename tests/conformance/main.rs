@@ -34,6 +34,7 @@ mod native;
 mod perplexity;
 mod precisions;
 mod quality;
+mod scoring;
 mod sessions;
 mod sparsity;
 mod subject;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         failures::add_tests(&mut suite, subject);
         generation::add_tests(&mut suite, subject);
         quality::add_tests(&mut suite, subject);
+        scoring::add_tests(&mut suite, subject);
         sparsity::add_tests(&mut suite, subject);
         mistakes::add_tests(&mut suite, subject);
         precisions::add_tests(&mut suite, subject);

@@ -4,14 +4,13 @@ mod difference;
 
 use std::path::Path;
 
-use jetmoe_artifact::Task;
-use jetmoe_rt::{ClassificationOptions, Model, TextClassifier, TokenBatch, log_sum_exp};
+use jetmoe_artifact::{OutputName, Task};
+use jetmoe_rt::{ClassificationOptions, Model, TextClassifier, TokenBatch, TokenScore};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::difference::Differences;
 pub use self::difference::{Difference, RouterAgreement};
-use crate::expectation::best;
 use crate::{Error, Result};
 
 /// Options of an evaluation.
@@ -166,9 +165,16 @@ fn evaluate_language_model(
             let output = model.session()?.step(&batch)?;
             let logits = output.logits()?; // [1, tokens, vocab]
             for (place, target) in window[1..].iter().enumerate() {
-                let scores = logits.slice(ndarray::s![0, place, ..]);
-                total += log_sum_exp(scores) - f64::from(scores[*target as usize]);
-                correct += usize::from(best(scores.iter().copied()) == *target);
+                let logits = logits.slice(ndarray::s![0, place, ..]);
+                let Some(score) = TokenScore::of(logits, *target, 0) else {
+                    return Err(Error::Model(jetmoe_rt::Error::OutputShape {
+                        name: OutputName::Logits,
+                        expected: vec![1, window.len(), model.config().vocab_size],
+                        found: vec![1, window.len(), logits.len()],
+                    }));
+                };
+                total -= score.log_probability;
+                correct += usize::from(score.is_greedy);
                 predicted += 1;
             }
             if let Some(baseline) = baseline {

@@ -91,6 +91,15 @@ pub enum Error {
         /// Which prompt of the batch, from 0.
         index: usize,
     },
+    /// A continuation without a token, so there is nothing to score.
+    #[error(
+        "continuation {index} has no token of its own; give at least one character that the tokenizer does not merge with \
+         the prompt"
+    )]
+    EmptyContinuation {
+        /// Which continuation of the request, from 0.
+        index: usize,
+    },
     /// A sequence that the batch does not have.
     #[error("there is no sequence {sequence} in a batch of {sequences}; they are counted from 0")]
     NoSequence {

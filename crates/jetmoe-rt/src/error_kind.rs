@@ -86,6 +86,7 @@ impl Error {
             Error::OutputShape { .. } => ErrorKind::InvalidModel,
             Error::TooLong { .. } | Error::MaxLength { .. } => ErrorKind::TooLong,
             Error::EmptyPrompt { .. }
+            | Error::EmptyContinuation { .. }
             | Error::NoSequence { .. }
             | Error::TokenOutOfRange { .. }
             | Error::NoTokenLeft { .. }

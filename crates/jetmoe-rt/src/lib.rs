@@ -42,9 +42,10 @@ pub use classification::{Classification, ClassificationOptions, TextClassifier};
 pub use error::{Error, Result};
 pub use error_kind::ErrorKind;
 pub use generation::{
-    Completion, Event, FinishReason, GenerationOptions, GenerationStatistics, Generator, LogProbabilities,
-    Multinomial, PrefixCache, Prompt, PromptLookup, Request, Sampling, Stream, Timings, TokenEvent,
-    TokenLogProbability, log_sum_exp,
+    Completion, Continuation, Event, FinishReason, GenerationOptions, GenerationStatistics, Generator,
+    LogProbabilities, Multinomial, PrefixCache, Prompt, PromptLookup, Request, Sampling, Score,
+    ScoringOptions, ScoringRequest, Stream, Timings, TokenEvent, TokenLogProbability, TokenScore,
+    log_sum_exp,
 };
 pub use graph_choice::choose_graph;
 pub use jetmoe_artifact::{

@@ -3,7 +3,8 @@
 use jetmoe_rt::{
     Artifact, CancellationToken, ChatMessage, Classification, ClassificationOptions, Completion, Device,
     Error, ErrorKind, Event, GenerationConfig, GenerationOptions, Generator, LoadOptions, Model, ModelConfig,
-    PrefixCache, Prompt, Request, Session, StepOutput, Stream, TextClassifier, TokenBatch, Tokenizer,
+    PrefixCache, Prompt, Request, Score, ScoringOptions, ScoringRequest, Session, StepOutput, Stream,
+    TextClassifier, TokenBatch, Tokenizer,
 };
 
 fn is_shared<T: Send + Sync + 'static>() {}
@@ -32,6 +33,9 @@ fn the_types_of_a_service_cross_threads() {
     is_shared::<Event>();
     is_shared::<Completion>();
     is_shared::<Classification>();
+    is_shared::<ScoringRequest>();
+    is_shared::<ScoringOptions>();
+    is_shared::<Score>();
     is_shared::<TokenBatch>();
     is_shared::<StepOutput>();
     is_shared::<Error>();

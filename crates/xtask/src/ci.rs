@@ -199,10 +199,11 @@ fn ignored_commands(module: &str) -> CommandLine {
 }
 
 /// The programs under examples/, each with the model that it runs.
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 5] = [
     ("chat", "jetmoe-mini"),
     ("classify", "jetmoe-mini-classifier"),
     ("generate", "jetmoe-mini"),
+    ("score", "jetmoe-mini"),
     ("stream", "jetmoe-mini"),
 ];
 

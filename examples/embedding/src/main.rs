@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 use jetmoe_rt::{
     Artifact, CancellationToken, ChatMessage, Completion, Error, ErrorKind, FinishReason, GenerationOptions,
     Generator, GraphRecord, LoadOptions, Manifest, Model, ModelConfig, Multinomial, OutputName, Precision,
-    PrefixCache, Profile, Prompt, Request, Result, Session, StepOutput, Stream, Task, TokenBatch, backend,
-    ndarray,
+    PrefixCache, Profile, Prompt, Request, Result, Score, ScoringRequest, Session, StepOutput, Stream, Task,
+    TokenBatch, backend, ndarray,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -111,10 +111,17 @@ fn converse(model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Logits of a text, from the layer below generation.
+/// Log-probabilities of a given text, and its logits from the layer below.
 fn score(model: &Model) -> Result<()> {
     let config: &ModelConfig = model.config();
-    let ids = Generator::new(model)?.encode(Prompt::from("In the beginning God created"))?;
+    let generator = Generator::new(model)?;
+    let choices = [" God created the heaven", " the stock market rallied"];
+    let request = ScoringRequest::continuations("In the beginning", choices);
+    generator.check_scoring(&request)?;
+    let scores: Vec<Score> = generator.score(&request)?;
+    assert!(scores[0].log_probability > scores[1].log_probability, "{scores:?}");
+
+    let ids = generator.encode(Prompt::from("In the beginning God created"))?;
     let mut session: Session = model.session()?;
     let output: StepOutput = session.step(&TokenBatch::left_padded(&[&ids], 0)?)?;
     let logits: ndarray::ArrayView3<'_, f32> = output.logits()?;

@@ -1,5 +1,6 @@
 //! The generator: checks requests and runs them.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use jetmoe_artifact::Task;
@@ -45,6 +46,17 @@ pub struct Generator {
 pub(super) struct CheckedRequest {
     pub(super) prompts: Vec<Vec<u32>>,
     pub(super) options: GenerationOptions,
+}
+
+/// A prompt before it is encoded.
+#[derive(Debug)]
+pub(super) enum RenderedPrompt<'a> {
+    Text {
+        text: Cow<'a, str>,
+        /// Whether the tokenizer adds special tokens: not to a conversation, whose template contains them.
+        special_tokens: bool,
+    },
+    Tokens(&'a [u32]),
 }
 
 impl Generator {
@@ -195,25 +207,50 @@ impl Generator {
     }
 
     fn encode_prompt(&self, index: usize, prompt: &Prompt, chat: &ChatOptions) -> Result<Vec<u32>> {
-        let ids = match prompt {
-            Prompt::Text(text) if !text.is_empty() => self.model.require_tokenizer()?.encode(text, true)?,
-            Prompt::Chat(messages) if !messages.is_empty() => {
-                let tokenizer = self.model.require_tokenizer()?;
-                tokenizer.encode(&tokenizer.render_chat(messages, chat)?, false)?
-            }
-            Prompt::Tokens(ids) => ids.clone(),
+        let ids = match self.render_prompt(prompt, chat)? {
             // the begin-of-sequence token alone would be a valid prompt, but an empty text is a mistake
-            Prompt::Text(_) | Prompt::Chat(_) => Vec::new(),
+            RenderedPrompt::Text { text, .. } if text.is_empty() => Vec::new(),
+            RenderedPrompt::Text { text, special_tokens } => {
+                self.model.require_tokenizer()?.encode(&text, special_tokens)?
+            }
+            RenderedPrompt::Tokens(ids) => ids.to_vec(),
         };
         if ids.is_empty() { Err(Error::EmptyPrompt { index }) } else { Ok(ids) }
     }
 
+    /// The text or the tokens of a prompt. A conversation without a message is an empty text.
+    pub(super) fn render_prompt<'a>(
+        &self,
+        prompt: &'a Prompt,
+        chat: &ChatOptions,
+    ) -> Result<RenderedPrompt<'a>> {
+        Ok(match prompt {
+            Prompt::Text(text) => RenderedPrompt::Text { text: Cow::Borrowed(text), special_tokens: true },
+            Prompt::Chat(messages) => {
+                let text = match messages.as_slice() {
+                    [] => String::new(),
+                    messages => self.model.require_tokenizer()?.render_chat(messages, chat)?,
+                };
+                RenderedPrompt::Text { text: Cow::Owned(text), special_tokens: false }
+            }
+            Prompt::Tokens(ids) => RenderedPrompt::Tokens(ids),
+        })
+    }
+
     fn check_prompt(&self, index: usize, ids: &[u32]) -> Result<()> {
+        self.check_length(index, ids.len())?;
+        self.check_vocabulary(index, ids)
+    }
+
+    /// Rejects more tokens than the model has positions.
+    pub(super) fn check_length(&self, index: usize, tokens: usize) -> Result<()> {
+        let limit = self.model.config().max_position_embeddings;
+        if tokens > limit { Err(Error::TooLong { index, tokens, limit }) } else { Ok(()) }
+    }
+
+    /// Rejects ids beyond the vocabulary. The session checks this too, but its column counts the padding.
+    pub(super) fn check_vocabulary(&self, index: usize, ids: &[u32]) -> Result<()> {
         let config = self.model.config();
-        if ids.len() > config.max_position_embeddings {
-            return Err(Error::TooLong { index, tokens: ids.len(), limit: config.max_position_embeddings });
-        }
-        // the session checks this too, but its column counts the padding
         match ids.iter().position(|id| *id as usize >= config.vocab_size) {
             None => Ok(()),
             Some(column) => Err(Error::TokenOutOfRange {

@@ -35,18 +35,29 @@ impl LogProbabilities {
     /// ones. `None` if the logits have no such token.
     pub(super) fn of(logits: ArrayView1<'_, f32>, chosen: u32, count: usize) -> Option<Self> {
         let normalizer = log_sum_exp(logits);
-        let log_probability = |logit: f32| (f64::from(logit) - normalizer).min(0.0) as f32;
-        let best = most_probable(logits, count).into_iter();
         Some(LogProbabilities {
-            chosen: log_probability(*logits.get(chosen as usize)?),
-            best: best
-                .map(|(token_id, logit)| TokenLogProbability {
-                    token_id,
-                    log_probability: log_probability(logit),
-                })
-                .collect(),
+            chosen: log_probability(*logits.get(chosen as usize)?, normalizer) as f32,
+            best: best(logits, count, normalizer),
         })
     }
+}
+
+/// The `count` most probable tokens.
+pub(super) fn best(logits: ArrayView1<'_, f32>, count: usize, normalizer: f64) -> Vec<TokenLogProbability> {
+    let tokens = most_probable(logits, count).into_iter();
+    let tokens = tokens.map(|(token_id, logit)| TokenLogProbability {
+        token_id,
+        log_probability: log_probability(logit, normalizer) as f32,
+    });
+    tokens.collect()
+}
+
+/// Natural logarithm of a token's probability: at most 0, or NaN if a logit is. `normalizer` is the [`log_sum_exp`] of all
+/// logits.
+pub(super) fn log_probability(logit: f32, normalizer: f64) -> f64 {
+    let value = f64::from(logit) - normalizer;
+    // not `min`, which drops NaN
+    if value > 0.0 { 0.0 } else { value }
 }
 
 /// ln Σ exp(logits), for logits without NaN and with a finite maximum: what a logit exceeds its log-probability by. In float64,

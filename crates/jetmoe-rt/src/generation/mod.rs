@@ -2,7 +2,8 @@
 //!
 //! A [`Request`] holds prompts and options, a [`Generator`] checks and runs it, a [`Stream`] is the loop, and an [`Event`] or a
 //! [`Completion`] the result. [`PromptLookup`] is speculative decoding with drafts from the sequence itself. [`PrefixCache`]
-//! reuses the key/value cache for a prompt that begins like the previous one.
+//! reuses the key/value cache for a prompt that begins like the previous one. A [`ScoringRequest`] asks for the
+//! log-probability of given continuations, a [`Score`] holds it.
 
 mod completion;
 mod filters;
@@ -14,6 +15,7 @@ mod prefix;
 mod request;
 mod rules;
 mod sampling;
+mod scoring;
 mod sequence;
 mod stream;
 #[cfg(test)]
@@ -26,4 +28,5 @@ pub use lookup::PromptLookup;
 pub use options::{GenerationOptions, Multinomial, Sampling};
 pub use prefix::PrefixCache;
 pub use request::{Prompt, Request};
+pub use scoring::{Continuation, Score, ScoringOptions, ScoringRequest, TokenScore};
 pub use stream::Stream;

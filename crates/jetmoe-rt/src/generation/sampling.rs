@@ -80,7 +80,7 @@ impl Sampler {
 }
 
 /// Index of the first of the highest scores, and its value.
-fn argmax(scores: &[f32]) -> Option<(u32, f32)> {
+pub(super) fn argmax(scores: &[f32]) -> Option<(u32, f32)> {
     // no branch per score, so that the compiler vectorises the loop
     let (highest, is_number) =
         scores.iter().fold((f32::NEG_INFINITY, true), |(highest, is_number), score| {

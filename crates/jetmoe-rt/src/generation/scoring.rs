@@ -1,0 +1,332 @@
+//! Scoring: the log-probability of given continuations and texts.
+
+mod request;
+
+use jetmoe_text::ChatOptions;
+use ndarray::{ArrayView1, s};
+
+pub use self::request::{Continuation, ScoringOptions, ScoringRequest};
+use super::generator::RenderedPrompt;
+use super::log_probabilities::{best, log_probability};
+use super::sampling::argmax;
+use super::{Generator, Prompt, TokenLogProbability, log_sum_exp};
+use crate::{Error, OutputName, Result, TokenBatch};
+
+/// How probable a continuation is.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Score {
+    /// Number of tokens before the continuation, special ones included; at least 1.
+    pub prompt_tokens: usize,
+    /// Every token of the continuation, in order; at least one.
+    pub tokens: Vec<TokenScore>,
+    /// Natural logarithm of the probability of the continuation: the sum over its tokens.
+    pub log_probability: f64,
+    /// Whether every token is the greedy one: whether greedy decoding of the prompt begins with this continuation.
+    pub is_greedy: bool,
+}
+
+impl Score {
+    /// e to the power of the mean negative log-probability per token, at least 1.
+    pub fn perplexity(&self) -> f64 {
+        (-self.log_probability / self.tokens.len() as f64).exp()
+    }
+}
+
+/// How probable a given token was.
+///
+/// The distribution is that of [`LogProbabilities`](crate::LogProbabilities): the model's own, without any option.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TokenScore {
+    /// Its id.
+    pub token_id: u32,
+    /// Natural logarithm of its probability, at most 0; negative infinity for a logit of negative infinity, NaN if a logit is
+    /// NaN or none is finite.
+    pub log_probability: f64,
+    /// Whether it is the most probable token, of equally probable ones the one with the lowest id.
+    pub is_greedy: bool,
+    /// The most probable tokens, as many as [`ScoringOptions::log_probabilities`] says; the most probable first, the lower id
+    /// first of equal ones.
+    pub best: Vec<TokenLogProbability>,
+}
+
+impl TokenScore {
+    /// The score of a token by the logits `[vocab_size]` before it, with the `count` most probable tokens in its place. `None`
+    /// if there is no logit for it.
+    pub fn of(logits: ArrayView1<'_, f32>, token_id: u32, count: usize) -> Option<Self> {
+        let logit = *logits.get(token_id as usize)?;
+        let normalizer = log_sum_exp(logits);
+        let greedy = match logits.as_slice() {
+            Some(logits) => argmax(logits),
+            None => argmax(&logits.to_vec()),
+        };
+        Some(TokenScore {
+            token_id,
+            log_probability: log_probability(logit, normalizer),
+            is_greedy: greedy.is_some_and(|(greedy, _)| greedy == token_id),
+            best: best(logits, count, normalizer),
+        })
+    }
+}
+
+/// Token ids of prompt and continuation.
+#[derive(Debug, PartialEq, Eq)]
+struct Encoded {
+    ids: Vec<u32>,
+    prompt_tokens: usize,
+}
+
+impl Encoded {
+    /// What the model reads: everything but the last token, after which nothing is scored.
+    fn input(&self) -> &[u32] {
+        self.ids.split_last().map_or(&[], |(_, input)| input)
+    }
+
+    /// What is scored.
+    fn continuation(&self) -> &[u32] {
+        &self.ids[self.prompt_tokens..]
+    }
+}
+
+impl Generator {
+    /// Scores continuations: the log-probability of each token of a given text after a prompt. Results are in the order of the
+    /// request.
+    ///
+    /// The boundary between prompt and continuation is found as in lm-evaluation-harness (`lm_eval/api/model.py`,
+    /// `_encode_pair`):
+    ///
+    /// 1. White space at the end of the prompt moves to the beginning of the continuation.
+    /// 2. The prompt alone, and prompt and continuation together, are encoded: a text with special tokens, a conversation
+    ///    without them, because its template contains them.
+    /// 3. The continuation is what the whole has after as many tokens as the prompt has. It follows the tokens of the prompt
+    ///    alone, even if the tokenizer merges characters across the boundary.
+    ///
+    /// Without a prompt, and after an empty one, the begin-of-sequence token is the prompt: the first token of the encoded text
+    /// if it is that one, otherwise it is put before the text. A model without such a token takes its end-of-sequence token.
+    /// Token ids are used as they are.
+    ///
+    /// lm-evaluation-harness drops the beginning of a prompt that is too long; here it is an error. The last token is
+    /// not read, so prompt and continuation may have one token more than the model has positions.
+    ///
+    /// ```no_run
+    /// use jetmoe_rt::{Generator, LoadOptions, Model, ScoringRequest};
+    ///
+    /// let generator = Generator::new(&Model::load("path/to/artifact", &LoadOptions::default())?)?;
+    /// let choices = [" light", " darkness"];
+    /// let scores = generator.score(&ScoringRequest::continuations("And God said, Let there be", choices))?;
+    /// for (choice, score) in choices.iter().zip(&scores) {
+    ///     println!("{choice}: {:.3}, {} tokens", score.log_probability, score.tokens.len());
+    /// }
+    /// # Ok::<(), jetmoe_rt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Generator::check_scoring`], before anything is computed. [`Error::Cancelled`], an error of the backend, or
+    /// [`Error::Logits`] for logits that are NaN.
+    pub fn score(&self, request: &ScoringRequest) -> Result<Vec<Score>> {
+        let encoded = self.encode_scoring(request)?.into_iter().collect::<Result<Vec<_>>>()?;
+        self.score_encoded(request, encoded.into_iter().map(Ok).collect())?.into_iter().collect()
+    }
+
+    /// As [`Generator::score`], with a result for each continuation: one that cannot be scored does not lose the others. After a
+    /// cancellation those that were not scored have [`Error::Cancelled`].
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an invalid option, or an error of the backend.
+    pub fn score_each(&self, request: &ScoringRequest) -> Result<Vec<Result<Score>>> {
+        let encoded = self.encode_scoring(request)?;
+        self.score_encoded(request, encoded)
+    }
+
+    /// Rejects a scoring that cannot run, before anything is computed.
+    ///
+    /// # Errors
+    /// * [`Error::Option`]: an invalid option, a continuation that is a text after a prompt that is token ids, or no prompt for a
+    ///   model without begin-of-sequence and end-of-sequence token.
+    /// * [`Error::EmptyPrompt`]: a prompt without a message or a token.
+    /// * [`Error::EmptyContinuation`]: a continuation without a token.
+    /// * [`Error::TooLong`], [`Error::TokenOutOfRange`], [`Error::Text`], [`Error::NoTokenizer`]: as [`Generator::check`].
+    pub fn check_scoring(&self, request: &ScoringRequest) -> Result<()> {
+        self.encode_scoring(request)?.into_iter().try_for_each(|encoded| encoded.map(drop))
+    }
+
+    fn encode_scoring(&self, request: &ScoringRequest) -> Result<Vec<Result<Encoded>>> {
+        request.options.validate()?;
+        let items = request.items.iter().enumerate();
+        Ok(items
+            .map(|(index, (prompt, continuation))| {
+                let encoded =
+                    self.encode_pair(index, prompt.as_ref(), continuation, &request.chat_options)?;
+                if encoded.continuation().is_empty() {
+                    return Err(Error::EmptyContinuation { index });
+                }
+                self.check_length(index, encoded.input().len())?;
+                self.check_vocabulary(index, &encoded.ids)?;
+                Ok(encoded)
+            })
+            .collect())
+    }
+
+    fn encode_pair(
+        &self,
+        index: usize,
+        prompt: Option<&Prompt>,
+        continuation: &Continuation,
+        chat: &ChatOptions,
+    ) -> Result<Encoded> {
+        let prompt = prompt.map(|prompt| self.render_prompt(prompt, chat)).transpose()?;
+        match (prompt, continuation) {
+            (None, continuation) => self.encode_whole(continuation),
+            (Some(RenderedPrompt::Text { text, special_tokens: true }), continuation) if text.is_empty() => {
+                self.encode_whole(continuation)
+            }
+            (Some(RenderedPrompt::Text { text, .. }), _) if text.is_empty() => {
+                Err(Error::EmptyPrompt { index })
+            }
+            (Some(RenderedPrompt::Tokens([])), _) => Err(Error::EmptyPrompt { index }),
+            (Some(RenderedPrompt::Text { text, special_tokens }), Continuation::Text(continuation)) => {
+                let tokenizer = self.model().require_tokenizer()?;
+                let prompt = text.trim_end_matches(is_python_space);
+                let whole = tokenizer.encode(&format!("{text}{continuation}"), special_tokens)?;
+                let mut ids = tokenizer.encode(prompt, special_tokens)?;
+                let prompt_tokens = ids.len();
+                ids.extend(whole.get(prompt_tokens..).unwrap_or_default());
+                // a prompt of white space has no token, unless the tokenizer adds one
+                if prompt_tokens == 0 { self.after_prefix(ids) } else { Ok(Encoded { ids, prompt_tokens }) }
+            }
+            (Some(RenderedPrompt::Text { text, special_tokens }), Continuation::Tokens(continuation)) => {
+                let mut ids = self.model().require_tokenizer()?.encode(&text, special_tokens)?;
+                let prompt_tokens = ids.len();
+                ids.extend(continuation);
+                Ok(Encoded { ids, prompt_tokens })
+            }
+            (Some(RenderedPrompt::Tokens(prompt)), Continuation::Tokens(continuation)) => {
+                Ok(Encoded { ids: [prompt, continuation].concat(), prompt_tokens: prompt.len() })
+            }
+            (Some(RenderedPrompt::Tokens(_)), Continuation::Text(_)) => Err(Error::Option {
+                option: "continuation",
+                found: format!("a text after a prompt of token ids, at index {index}"),
+                expected: "token ids, because the tokens of a text depend on the text before it",
+            }),
+        }
+    }
+
+    /// A continuation without a prompt.
+    fn encode_whole(&self, continuation: &Continuation) -> Result<Encoded> {
+        self.after_prefix(match continuation {
+            Continuation::Text(text) => self.model().require_tokenizer()?.encode(text, true)?,
+            Continuation::Tokens(ids) => ids.clone(),
+        })
+    }
+
+    /// Scores everything after the begin-of-sequence token, which is put in front unless it is there.
+    fn after_prefix(&self, mut ids: Vec<u32>) -> Result<Encoded> {
+        let (generation, config) = (self.model().generation_config(), self.model().config());
+        let candidates =
+            [generation.bos_token_id, config.bos_token_id, self.eos_token_ids().first().copied()];
+        let prefix = candidates.into_iter().flatten().find(|id| (*id as usize) < config.vocab_size);
+        let prefix = prefix.ok_or_else(|| Error::Option {
+            option: "prompt",
+            found: "none".to_owned(),
+            expected: "a prompt, as the model has no begin-of-sequence token",
+        })?;
+        if ids.first() != Some(&prefix) {
+            ids.insert(0, prefix);
+        }
+        Ok(Encoded { ids, prompt_tokens: 1 })
+    }
+
+    fn score_encoded(
+        &self,
+        request: &ScoringRequest,
+        encoded: Vec<Result<Encoded>>,
+    ) -> Result<Vec<Result<Score>>> {
+        let mut by_length: Vec<(usize, &Encoded)> = encoded
+            .iter()
+            .enumerate()
+            .filter_map(|(index, encoded)| Some((index, encoded.as_ref().ok()?)))
+            .collect();
+        by_length.sort_by_key(|(_, encoded)| encoded.ids.len());
+        let mut scored: Vec<Option<Result<Score>>> = encoded.iter().map(|_| None).collect();
+        for batch in by_length.chunks(request.options.batch_size) {
+            let sequences: Vec<&Encoded> = batch.iter().map(|(_, encoded)| *encoded).collect();
+            let tokens = match self.score_batch(request, &sequences) {
+                Err(Error::Cancelled) => break,
+                tokens => tokens?,
+            };
+            for ((index, encoded), tokens) in batch.iter().zip(tokens) {
+                scored[*index] = Some(self.sum(*index, encoded, tokens));
+            }
+        }
+        let results = scored.into_iter().zip(encoded).map(|(scored, encoded)| match (scored, encoded) {
+            (_, Err(error)) => Err(error),
+            (Some(scored), Ok(_)) => scored,
+            (None, Ok(_)) => Err(Error::Cancelled),
+        });
+        Ok(results.collect())
+    }
+
+    /// Scores the continuations of sequences that share every step.
+    fn score_batch(&self, request: &ScoringRequest, batch: &[&Encoded]) -> Result<Vec<Vec<TokenScore>>> {
+        let inputs: Vec<&[u32]> = batch.iter().map(|encoded| encoded.input()).collect();
+        let tokens = TokenBatch::left_padded(&inputs, self.pad_token_id())?;
+        let length = tokens.sequence_length();
+        let columns = (request.options.max_step_tokens / batch.len()).max(1);
+        let mut session = self.model().session()?;
+        session.set_cancellation(request.cancellation.clone());
+        // all inputs end in the last column, so the logits of a row's continuation are those of its last columns
+        let first = batch.iter().map(|encoded| length - encoded.continuation().len()).min().unwrap_or(0);
+        if first > 0 {
+            session.prefill(&tokens.columns(0..first), columns)?;
+        }
+        let mut scores: Vec<Vec<TokenScore>> = vec![Vec::new(); batch.len()];
+        for start in (first..length).step_by(columns) {
+            let end = length.min(start + columns);
+            let output = session.step(&tokens.columns(start..end))?;
+            let logits = output.logits()?; // [batch, columns, vocab_size]
+            let expected = [batch.len(), end - start, self.model().config().vocab_size];
+            if logits.shape() != expected {
+                return Err(Error::OutputShape {
+                    name: OutputName::Logits,
+                    expected: expected.to_vec(),
+                    found: logits.shape().to_vec(),
+                });
+            }
+            for (row, encoded) in batch.iter().enumerate() {
+                let targets = encoded.continuation();
+                let before = length - targets.len();
+                let targets = (start.max(before)..end).map(|column| (column, targets[column - before]));
+                scores[row].extend(targets.filter_map(|(column, target)| {
+                    let logits = logits.slice(s![row, column - start, ..]);
+                    TokenScore::of(logits, target, request.options.log_probabilities)
+                }));
+            }
+        }
+        Ok(scores)
+    }
+
+    fn sum(&self, index: usize, encoded: &Encoded, tokens: Vec<TokenScore>) -> Result<Score> {
+        let log_probability: f64 = tokens.iter().map(|token| token.log_probability).sum();
+        if log_probability.is_nan() {
+            return Err(Error::Logits {
+                backend: self.model().backend(),
+                problem: format!("those of sequence {index} contain NaN or have no finite maximum"),
+            });
+        }
+        Ok(Score {
+            prompt_tokens: encoded.prompt_tokens,
+            is_greedy: tokens.iter().all(|token| token.is_greedy),
+            tokens,
+            log_probability,
+        })
+    }
+}
+
+/// What Python's `str.rstrip` removes: white space, and four separators that Unicode does not count as such.
+fn is_python_space(character: char) -> bool {
+    character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
+}
+
+#[cfg(test)]
+mod tests;
