@@ -26,7 +26,7 @@ mod tensors;
 mod weights;
 
 pub use checkpoint::Checkpoint;
-pub use config::{Activation, Architecture, ModelConfig, RopeParameters, RopeScaling};
+pub use config::{Activation, Architecture, ModelConfig, ProblemType, RopeParameters, RopeScaling};
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};

@@ -1,6 +1,7 @@
 //! `config.json` in both existing layouts: transformers' and that of the first hub upload.
 
 mod activation;
+mod problem_type;
 pub(crate) mod reader;
 mod rope;
 
@@ -13,6 +14,7 @@ use crate::weights::expected_weights;
 use crate::{ConfigProblem, Error, Result, read_json};
 
 pub use activation::Activation;
+pub use problem_type::ProblemType;
 pub use rope::{RopeParameters, RopeScaling};
 
 /// What the checkpoint was trained as, from `architectures`.
@@ -66,6 +68,8 @@ pub struct ModelConfig {
     pub pad_token_id: Option<u32>,
     /// Names of the classes, in the order of the classification head's rows.
     pub labels: Vec<String>,
+    /// What the logits of a classifier are trained for; `None` if the file does not say.
+    pub problem_type: Option<ProblemType>,
 }
 
 impl ModelConfig {
@@ -188,6 +192,7 @@ fn read(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> ModelConf
     let bos_token_id = read_single_token(reader, "bos_token_id", &[1]);
     let pad_token_id = read_single_token(reader, "pad_token_id", &[]);
     let eos_token_ids = reader.token_ids("eos_token_id", &[2]);
+    let labels = read_labels(reader, object);
     for (key, id) in [("bos_token_id", bos_token_id), ("pad_token_id", pad_token_id)]
         .into_iter()
         .filter_map(|(key, id)| id.map(|id| (key, id)))
@@ -215,7 +220,8 @@ fn read(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> ModelConf
         bos_token_id,
         eos_token_ids,
         pad_token_id,
-        labels: read_labels(reader, object),
+        problem_type: read_problem_type(reader, labels.len()),
+        labels,
     }
 }
 
@@ -277,6 +283,27 @@ fn read_single_token(reader: &mut ConfigReader<'_>, key: &'static str, default: 
         reader.problem(key, "lists several ids, expected one");
     }
     ids.first().copied()
+}
+
+/// As in transformers, an unknown value is an error whatever the architecture is, and one class of a single one too.
+fn read_problem_type(reader: &mut ConfigReader<'_>, labels: usize) -> Option<ProblemType> {
+    let name = reader.text("problem_type")?;
+    let known = name.parse().ok();
+    match known {
+        None => {
+            let message = format!("{name:?} is not supported; known are {}", ProblemType::NAMES);
+            reader.problem("problem_type", message);
+        }
+        Some(ProblemType::SingleLabelClassification) if labels == 1 => reader.problem(
+            "problem_type",
+            format!(
+                "is {name:?}, which needs several labels, and there is one; remove the key for a probability, or \
+                 write \"regression\" for a value"
+            ),
+        ),
+        Some(_) => {}
+    }
+    known
 }
 
 /// Class names from `id2label`, else `LABEL_0 …` by `num_labels`, else transformers' default of two classes.

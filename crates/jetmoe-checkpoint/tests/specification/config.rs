@@ -1,4 +1,4 @@
-use jetmoe_checkpoint::{Activation, Architecture, ModelConfig, RopeScaling};
+use jetmoe_checkpoint::{Activation, Architecture, ModelConfig, ProblemType, RopeScaling};
 use jetmoe_testing::CheckpointDraft;
 use jetmoe_testing::fixtures::golden_cases;
 use proptest::prelude::*;
@@ -177,6 +177,38 @@ fn activations_go_by_the_names_of_transformers() {
         assert_eq!(config.activation, activation);
         assert_eq!(activation.to_string().parse(), Ok(activation));
     }
+}
+
+#[test]
+fn the_problem_type_of_a_classifier_is_one_of_three_or_none() {
+    for (name, problem_type) in [
+        (json!("regression"), Some(ProblemType::Regression)),
+        (json!("single_label_classification"), Some(ProblemType::SingleLabelClassification)),
+        (json!("multi_label_classification"), Some(ProblemType::MultiLabelClassification)),
+        (json!(null), None),
+    ] {
+        let config = ModelConfig::from_json(&config_with("problem_type", name)).unwrap();
+        assert_eq!(config.problem_type, problem_type);
+        if let Some(problem_type) = problem_type {
+            assert_eq!(problem_type.to_string().parse(), Ok(problem_type));
+        }
+    }
+    assert_eq!(
+        problems(&config_with("problem_type", json!("ranking"))),
+        ["problem_type: \"ranking\" is not supported; known are regression, single_label_classification, \
+             multi_label_classification"]
+    );
+    assert_eq!(problems(&config_with("problem_type", json!(1))), ["problem_type: is 1, expected a string"]);
+    let one_label = tiny()
+        .with("problem_type", json!("single_label_classification"))
+        .with("id2label", json!({ "0": "relevant" }));
+    assert_eq!(
+        problems(&Value::Object(one_label.config)),
+        [
+            "problem_type: is \"single_label_classification\", which needs several labels, and there is one; remove the key for \
+          a probability, or write \"regression\" for a value"
+        ]
+    );
 }
 
 #[test]
