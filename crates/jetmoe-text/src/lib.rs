@@ -36,4 +36,4 @@ pub use detokenizer::Detokenizer;
 pub use error::{Error, Result};
 pub use stop::StopMatcher;
 pub use stream::TextStream;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{EncodedInput, Tokenizer};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jetmoe_checkpoint::{names, read_json};
 use serde_json::{Map, Value};
+use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
 
 use crate::chat_templates::ChatTemplates;
 use crate::special_tokens::SpecialTokens;
@@ -19,6 +20,25 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special_tokens: SpecialTokens,
     chat_templates: ChatTemplates,
+    /// From which end [`Tokenizer::encode_input`] takes tokens.
+    truncation: TruncationDirection,
+}
+
+/// Token ids of an input, perhaps truncated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EncodedInput {
+    /// The ids, including special tokens.
+    pub ids: Vec<u32>,
+    /// Number of ids without truncation, including special tokens.
+    pub untruncated: usize,
+}
+
+impl EncodedInput {
+    /// Whether tokens were removed.
+    pub fn is_truncated(&self) -> bool {
+        self.ids.len() < self.untruncated
+    }
 }
 
 impl Tokenizer {
@@ -48,7 +68,11 @@ impl Tokenizer {
         let special_tokens = SpecialTokens::open(folder, &config)?;
         special_tokens.add_to(&mut inner).map_err(failed(&path))?;
         let chat_templates = ChatTemplates::open(folder, &config, &special_tokens.named)?;
-        Ok(Some(Tokenizer { path, inner, special_tokens, chat_templates }))
+        let truncation = match config.get("truncation_side").and_then(Value::as_str) {
+            Some("left") => TruncationDirection::Left,
+            _ => TruncationDirection::Right,
+        };
+        Ok(Some(Tokenizer { path, inner, special_tokens, chat_templates, truncation }))
     }
 
     /// Token ids of a text. `add_special_tokens` prepends the begin-of-sequence token, as in training.
@@ -60,6 +84,46 @@ impl Tokenizer {
             .encode(text, add_special_tokens)
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|source| Error::Encode { path: self.path.clone(), source })
+    }
+
+    /// Token ids of one text, or of a pair of texts that are one input, with the special tokens that the tokenizer's
+    /// post-processor adds. As in transformers an empty second text is none.
+    ///
+    /// With `max_tokens` at most so many: as in transformers (`truncation=True`) tokens of the texts are removed, of the longer
+    /// text first, and the special tokens stay. They are removed at the end, or at the beginning if `tokenizer_config.json` has
+    /// the `truncation_side` `left`.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if the tokenizer cannot encode the texts.
+    pub fn encode_input(
+        &self,
+        text: &str,
+        text_pair: Option<&str>,
+        max_tokens: Option<usize>,
+    ) -> Result<EncodedInput> {
+        let failed = |source| Error::Encode { path: self.path.clone(), source };
+        let first = self.inner.encode(text, false).map_err(failed)?;
+        let second = text_pair.filter(|text| !text.is_empty());
+        let second = second.map(|text| self.inner.encode(text, false)).transpose().map_err(failed)?;
+        let content = first.len() + second.as_ref().map_or(0, |second| second.len());
+        let special = self.inner.get_post_processor().map_or(0, |it| it.added_tokens(second.is_some()));
+        let (first, second) = match max_tokens {
+            None => (first, second),
+            Some(max_tokens) => {
+                let max_length = max_tokens.saturating_sub(special);
+                let parameters = TruncationParams {
+                    max_length,
+                    direction: self.truncation,
+                    ..TruncationParams::default()
+                };
+                truncate_encodings(first, second, &parameters).map_err(failed)?
+            }
+        };
+        let encoding = self.inner.post_process(first, second, true).map_err(failed)?;
+        let mut ids = encoding.get_ids().to_vec();
+        // fewer than there are special tokens
+        ids.truncate(max_tokens.unwrap_or(usize::MAX));
+        Ok(EncodedInput { ids, untruncated: content + special })
     }
 
     /// Text of token ids, without special tokens.
