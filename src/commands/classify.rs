@@ -3,18 +3,25 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
 use jetmoe_conformance::BackendName;
-use jetmoe_rt::{Classification, ClassificationOptions, TextClassifier};
+use jetmoe_rt::{
+    Classification, ClassificationFunction, ClassificationOptions, ClassificationRequest, ClassifierInput,
+    Error, ErrorKind, TextClassifier,
+};
 use serde::Serialize;
 
 use super::model::ModelArguments;
 use super::{ExitStatus, Format, SCHEMA, note, print};
 
-/// Classify texts.
+/// Classify texts, or pairs of texts.
 ///
-/// The texts are the arguments, or the lines of standard input.
+/// The texts are the arguments, or the lines of standard input. Each has one result with its number, from 1; a blank text has
+/// one without a class. If a text cannot be classified, the others are, and the exit status is 2.
+///
+/// Scores are what transformers' text-classification pipeline gives: probabilities that sum up to 1; with the problem type
+/// multi_label_classification, or a single label, a probability of each class alone; with the problem type regression, values.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  jetmoe classify --model artifact \"In the beginning was the Word\"")]
 pub(crate) struct Classify {
@@ -24,29 +31,80 @@ pub(crate) struct Classify {
     /// a checkpoint]
     #[arg(long)]
     backend: Option<BackendName>,
-    /// Truncate longer texts to this many tokens; without it they are an error.
+    /// Cut longer texts to this many tokens, special ones included [default: see --too-long]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
+    /// What to do with a text that has more tokens than the model has positions [default: refuse]
+    #[arg(long, value_name = "ACTION")]
+    too_long: Option<TooLong>,
+    /// Each text is a pair, separated by a tab: a query and a passage, for instance.
+    #[arg(long)]
+    pairs: bool,
     /// Texts per step.
     #[arg(long, value_name = "N", default_value_t = ClassificationOptions::default().batch_size)]
     batch_size: usize,
-    /// Print one line per text: probability, label and text, or a JSON object.
+    /// Print one line per text: number, score, label and text, or a JSON object.
     #[arg(long, default_value = "table")]
     format: Format,
     /// The texts [default: standard input, one per line]
     texts: Vec<String>,
 }
 
-/// One line of `--format json`, documented in docs/json.md.
+/// What to do with a text that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TooLong {
+    /// Classify what fits, as transformers does with truncation=True, and say so.
+    Cut,
+    /// Refuse this text alone.
+    Refuse,
+}
+
+/// One line of `--format json`, documented in docs/json.md. The fields after the texts are null if the text has no class.
 #[derive(Serialize)]
 struct Output<'a> {
     schema_version: u32,
+    line: usize,
     text: &'a str,
-    label: &'a str,
-    label_index: usize,
-    probability: f32,
-    logits: &'a [f32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_pair: Option<&'a str>,
+    label: Option<&'a str>,
+    label_index: Option<usize>,
+    score: Option<f32>,
+    probability: Option<f32>,
+    function: Option<String>,
+    scores: Option<&'a [f32]>,
+    logits: Option<&'a [f32]>,
+    tokens: Option<usize>,
+    truncated: Option<bool>,
+    error: Option<String>,
 }
+
+/// A text and its number.
+struct Numbered {
+    line: usize,
+    text: String,
+}
+
+/// Why a text has no class.
+#[derive(Debug)]
+enum Unclassified {
+    /// It is blank, which is no mistake.
+    Blank,
+    /// It cannot be classified.
+    Refused(String),
+}
+
+impl Unclassified {
+    fn message(&self) -> &str {
+        match self {
+            Unclassified::Blank => "the text is blank",
+            Unclassified::Refused(message) => message,
+        }
+    }
+}
+
+/// Texts that are classified before the first result is printed, in batches.
+const BATCHES_PER_CHUNK: usize = 64;
 
 impl Classify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
@@ -54,55 +112,158 @@ impl Classify {
             .with_max_tokens(self.max_tokens)
             .with_batch_size(self.batch_size);
         options.validate().map_err(super::as_cli_error)?;
+        anyhow::ensure!(
+            self.max_tokens.is_none() || self.too_long != Some(TooLong::Refuse),
+            "--max-tokens cuts texts, and --too-long is refuse\n  leave one of them out"
+        );
         let opened = self.model.open()?;
         self.model.require_task(&opened, Task::SequenceClassification)?;
         let texts = self.read_texts()?;
-        let model = self.model.load(&opened, self.backend)?;
-        let results = TextClassifier::new(&model)?.classify(&texts, &options)?;
-        for (text, result) in texts.iter().zip(&results) {
-            print(&self.line(text, result)?)?;
+        let classifier = TextClassifier::new(&self.model.load(&opened, self.backend)?)?;
+        let positions = classifier.model().config().max_position_embeddings;
+        let options = match (self.max_tokens, self.too_long) {
+            (None, Some(TooLong::Cut)) => options.with_max_tokens(positions),
+            _ => options,
+        };
+        let (mut refused, mut cut) = (Vec::new(), Vec::new());
+        for chunk in texts.chunks(self.batch_size.saturating_mul(BATCHES_PER_CHUNK)) {
+            for (text, result) in chunk.iter().zip(self.classify(&classifier, &options, chunk)?) {
+                match &result {
+                    Ok(classification) if classification.truncated => cut.push(text.line),
+                    Err(Unclassified::Refused(_)) => refused.push(text.line),
+                    _ => {}
+                }
+                print(&self.row(text, &result)?)?;
+            }
         }
-        Ok(ExitStatus::Success)
+        if !cut.is_empty() {
+            let tokens = options.max_tokens.unwrap_or(positions);
+            note(&format!("cut to {tokens} tokens: {}", list(&cut)));
+        }
+        if refused.is_empty() {
+            return Ok(ExitStatus::Success);
+        }
+        note(&format!("{} of {} texts cannot be classified: {}", refused.len(), texts.len(), list(&refused)));
+        Ok(ExitStatus::BadInput)
     }
 
-    fn read_texts(&self) -> anyhow::Result<Vec<String>> {
-        if let Some(index) = self.texts.iter().position(String::is_empty) {
-            anyhow::bail!("text {} is empty", index + 1);
-        }
-        if !self.texts.is_empty() {
-            return Ok(self.texts.clone());
-        }
-        if io::stdin().is_terminal() {
-            note("Type one text per line and end with Ctrl-D.");
-        }
-        let lines: Vec<String> = io::stdin()
-            .lock()
-            .lines()
-            .collect::<Result<_, _>>()
-            .context("cannot read texts from standard input")?;
-        let texts: Vec<String> = lines.into_iter().filter(|line| !line.trim().is_empty()).collect();
+    /// The texts with their numbers, blank ones included.
+    fn read_texts(&self) -> anyhow::Result<Vec<Numbered>> {
+        let texts = if self.texts.is_empty() {
+            if io::stdin().is_terminal() {
+                note("Type one text per line and end with Ctrl-D.");
+            }
+            io::stdin()
+                .lock()
+                .lines()
+                .collect::<Result<_, _>>()
+                .context("cannot read texts from standard input")?
+        } else {
+            self.texts.clone()
+        };
         anyhow::ensure!(
-            !texts.is_empty(),
+            texts.iter().any(|text| !is_blank(text)),
             "there is no text to classify\n  give texts as arguments, or on standard input, one per line"
         );
-        Ok(texts)
+        Ok(texts.into_iter().zip(1..).map(|(text, line)| Numbered { line, text }).collect())
     }
 
-    fn line(&self, text: &str, result: &Classification) -> anyhow::Result<String> {
-        Ok(match self.format {
-            Format::Table => format!("{:5.1} %  {}  {text}\n", result.probability * 100.0, result.label),
-            Format::Json => {
-                let mut line = serde_json::to_string(&Output {
-                    schema_version: SCHEMA,
-                    text,
-                    label: &result.label,
-                    label_index: result.label_index,
-                    probability: result.probability,
-                    logits: &result.logits,
-                })?;
-                line.push('\n');
-                line
+    /// A result for each text.
+    fn classify(
+        &self,
+        classifier: &TextClassifier,
+        options: &ClassificationOptions,
+        texts: &[Numbered],
+    ) -> anyhow::Result<Vec<Result<Classification, Unclassified>>> {
+        let inputs: Vec<Result<ClassifierInput, Unclassified>> =
+            texts.iter().map(|text| self.input(&text.text)).collect();
+        let usable = inputs.iter().filter_map(|input| input.as_ref().ok().cloned());
+        let request = ClassificationRequest::batch(usable).with_options(options.clone());
+        let mut results = classifier.classify_each(&request)?.into_iter();
+        inputs
+            .into_iter()
+            .map(|input| match input {
+                Err(unclassified) => Ok(Err(unclassified)),
+                Ok(_) => match results.next().context("a text has no result")? {
+                    Ok(classification) => Ok(Ok(classification)),
+                    Err(error) => Ok(Err(Unclassified::Refused(describe(error)?))),
+                },
+            })
+            .collect()
+    }
+
+    fn input(&self, text: &str) -> Result<ClassifierInput, Unclassified> {
+        match (is_blank(text), self.pairs, text.split_once('\t')) {
+            (true, ..) => Err(Unclassified::Blank),
+            (false, false, _) => Ok(ClassifierInput::from(text)),
+            (false, true, Some(pair)) => Ok(ClassifierInput::from(pair)),
+            (false, true, None) => {
+                Err(Unclassified::Refused("there is no tab between the two texts".to_owned()))
             }
+        }
+    }
+
+    fn row(&self, text: &Numbered, result: &Result<Classification, Unclassified>) -> anyhow::Result<String> {
+        let Numbered { line, text } = text;
+        if self.format == Format::Json {
+            let (text, text_pair) = match text.split_once('\t') {
+                Some((text, text_pair)) if self.pairs => (text, Some(text_pair)),
+                _ => (text.as_str(), None),
+            };
+            let class = result.as_ref().ok();
+            let is_probability = |class: &&Classification| class.function != ClassificationFunction::None;
+            let mut row = serde_json::to_string(&Output {
+                schema_version: SCHEMA,
+                line: *line,
+                text,
+                text_pair,
+                label: class.map(|class| class.label.as_str()),
+                label_index: class.map(|class| class.label_index),
+                score: class.map(|class| class.score),
+                probability: class.filter(is_probability).map(|class| class.score),
+                function: class.map(|class| class.function.to_string()),
+                scores: class.map(|class| class.scores.as_slice()),
+                logits: class.map(|class| class.logits.as_slice()),
+                tokens: class.map(|class| class.tokens),
+                truncated: class.map(|class| class.truncated),
+                error: result.as_ref().err().map(|error| error.message().to_owned()),
+            })?;
+            row.push('\n');
+            return Ok(row);
+        }
+        Ok(match result {
+            Ok(class) if class.function == ClassificationFunction::None => {
+                format!("{line:4}  {:7.3}  {}  {text}\n", class.score, class.label)
+            }
+            Ok(class) => format!("{line:4}  {:5.1} %  {}  {text}\n", class.score * 100.0, class.label),
+            Err(Unclassified::Blank) => format!("{line:4}        –\n"),
+            Err(error) => format!("{line:4}        –  {}: {text}\n", error.message()),
         })
     }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
+}
+
+/// What is wrong with one text, in one line and without its index in the library's request. Other errors are those of the call.
+fn describe(error: Error) -> anyhow::Result<String> {
+    match (&error, error.kind()) {
+        (Error::TooLong { tokens, limit, .. }, _) => {
+            Ok(format!("{tokens} tokens, more than the {limit} positions of the model"))
+        }
+        (Error::EmptyPrompt { .. }, _) => Ok("the text has no token".to_owned()),
+        (Error::Logits { .. }, _) | (_, ErrorKind::InvalidInput) => Ok(error.to_string()),
+        _ => Err(error.into()),
+    }
+}
+
+/// The numbers of texts, the first of them.
+fn list(lines: &[usize]) -> String {
+    const LISTED: usize = 10;
+    let mut list = lines.iter().take(LISTED).map(usize::to_string).collect::<Vec<_>>().join(", ");
+    if lines.len() > LISTED {
+        list.push_str(&format!(" and {} more", lines.len() - LISTED));
+    }
+    list
 }

@@ -19,8 +19,9 @@ const BASELINE: &str = "Baseline";
 
 /// Measure quality on held-out text: perplexity, or a classifier's accuracy.
 ///
-/// The file holds one JSON object per line: "text", and for a classifier "label" (a number or a name) and optionally
-/// "logits" to compare with. For a language model, text is encoded with the begin token and split into windows without
+/// The file holds one JSON object per line: "text", and for a classifier "label" and optionally "text_pair", the second text of
+/// a pair, and "logits" to compare with. A label is a number or a name; if any number of classes can be correct, a list of
+/// them; of a regression, its value. For a language model, text is encoded with the begin token and split into windows without
 /// overlap; every token of a window except the first is predicted.
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
@@ -147,13 +148,18 @@ fn results_text(results: &[Measured]) -> String {
                 ]);
             }
             Quality::SequenceClassification(quality) => {
-                table.set_header(["backend", "accuracy", "passages", "largest logit error"]);
-                table.add_row([
-                    result.runtime.clone(),
-                    format!("{:.2} %", quality.accuracy * 100.0),
-                    quality.passages.to_string(),
-                    quality.max_logit_error.map_or("–".to_owned(), |error| format!("{error:.1e}")),
-                ]);
+                let percent = |share: f64| format!("{:.2} %", share * 100.0);
+                let measures = [
+                    ("accuracy", quality.accuracy.map(percent)),
+                    ("F1", quality.f1.map(percent)),
+                    ("mean squared error", quality.mean_squared_error.map(|error| format!("{error:.5}"))),
+                ];
+                let measures = measures.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                let (names, values): (Vec<_>, Vec<_>) = measures.unzip();
+                table.set_header([vec!["backend"], names, vec!["passages", "largest logit error"]].concat());
+                let error = quality.max_logit_error.map_or("–".to_owned(), |error| format!("{error:.1e}"));
+                let row = [vec![result.runtime.clone()], values, vec![quality.passages.to_string(), error]];
+                table.add_row(row.concat());
             }
         }
     }

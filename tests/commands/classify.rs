@@ -3,9 +3,9 @@
 use std::fs;
 
 use jetmoe_testing::{CommandOutput, assert_text, assert_transcript, fixtures};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::context::context_with_artifact;
+use crate::context::{context_with_artifact, edit_config};
 
 const BEGINNING: &str = "In the beginning God created the heaven and the earth.";
 const JESUS: &str = "And Jesus answered and said unto his disciples, Verily I say unto you.";
@@ -15,9 +15,82 @@ fn texts_are_arguments_or_lines() {
     let context = context_with_artifact("jetmoe-mini-classifier");
     let arguments = context.run(&format!("jetmoe classify --model artifact \"{BEGINNING}\" \"{JESUS}\""));
     let lines = context.command("jetmoe classify --model artifact");
-    let lines = lines.input(&format!("{BEGINNING}\n\n{JESUS}\r\n")).run();
+    let lines = lines.input(&format!("{BEGINNING}\n{JESUS}\r\n")).run();
     assert_eq!(arguments.succeeded(), lines.succeeded());
     assert_transcript!(arguments, lines);
+}
+
+/// Lines that need care: blank ones, one that is too long, and one without a line break at its end.
+fn difficult_lines() -> String {
+    format!("{BEGINNING}\n\n \t\n{LONG}\n{JESUS}", LONG = "begat ".repeat(600))
+}
+
+#[test]
+fn every_line_has_a_numbered_result_and_a_bad_one_does_not_lose_the_others() {
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    let run = |arguments: &str| {
+        let line = format!("jetmoe classify --model artifact {arguments}");
+        context.command(&line).input(&difficult_lines()).run()
+    };
+    let table = run("");
+    let shortened = [(r"(begat )+", "begat [..]")];
+    assert_text!(table.transcript(), shortened);
+    assert_eq!(table.status, Some(2));
+    for batch_size in [1, 2, 16] {
+        let output = run(&format!("--format json --batch-size {batch_size}"));
+        assert_eq!(output.status, Some(2), "{output:#?}");
+        let rows: Vec<Value> =
+            output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<u64> = rows.iter().map(|row| row["line"].as_u64().unwrap()).collect();
+        assert_eq!(lines, [1, 2, 3, 4, 5]);
+        let labels: Vec<Option<&str>> = rows.iter().map(|row| row["label"].as_str()).collect();
+        assert_eq!(labels, [Some("Old Testament"), None, None, None, Some("New Testament")]);
+        assert!(rows.iter().all(|row| row["error"].is_null() != row["label"].is_null()));
+        assert_eq!(rows[2]["text"], " \t");
+    }
+}
+
+#[test]
+fn a_long_line_is_cut_on_request() {
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    for (arguments, tokens) in
+        [("--too-long cut", 512), ("--max-tokens 100", 100), ("--too-long cut --max-tokens 9", 9)]
+    {
+        let line = format!("jetmoe classify --model artifact --format json {arguments}");
+        let output = context.command(&line).input(&difficult_lines()).run();
+        assert_eq!(output.status, Some(0), "{output:#?}");
+        let rows: Vec<Value> =
+            output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&rows[3]["tokens"], &rows[3]["truncated"]), (&json!(tokens), &json!(true)));
+        assert!(output.stderr.contains(&format!("cut to {tokens} tokens: ")), "{output:#?}");
+    }
+}
+
+#[test]
+fn a_pair_is_two_texts_with_a_tab_between() {
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    let output = context
+        .command("jetmoe classify --model artifact --pairs --format json")
+        .input(&format!("Who made it?\t{BEGINNING}\nno tab\n"))
+        .run();
+    assert_eq!(output.status, Some(2), "{output:#?}");
+    let rows: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&rows[0]["text"], &rows[0]["text_pair"]), (&json!("Who made it?"), &json!(BEGINNING)));
+    assert!(rows[0]["score"].is_number(), "{rows:#?}");
+    assert_eq!(rows[1]["error"], "there is no tab between the two texts");
+}
+
+#[test]
+fn the_scores_of_a_regression_are_no_probabilities() {
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    edit_config(&context, |config| config["problem_type"] = "regression".into());
+    let line = format!("jetmoe classify --model artifact \"{BEGINNING}\"");
+    let [table, json] = [&line, &format!("{line} --format json")].map(|line| context.run(line));
+    let row: Value = serde_json::from_str(json.succeeded()).unwrap();
+    assert_eq!((&row["function"], &row["probability"]), (&json!("none"), &Value::Null));
+    assert_eq!(row["scores"], row["logits"]);
+    assert!(table.succeeded().contains(&format!("{:.3}", row["score"].as_f64().unwrap())), "{table:#?}");
+    assert!(!table.stdout.contains('%'), "{table:#?}");
 }
 
 #[test]
@@ -58,7 +131,8 @@ fn a_text_that_cannot_be_classified_is_refused() {
     let context = context_with_artifact("jetmoe-mini-classifier");
     let lines = [
         "jetmoe classify --model artifact",
-        "jetmoe classify --model artifact \"In the beginning\" \"\"",
+        "jetmoe classify --model artifact \"\" \" \"",
+        "jetmoe classify --model artifact --max-tokens 9 --too-long refuse x",
         "jetmoe classify --model artifact --batch-size 0 x",
         "jetmoe classify --model artifact --max-tokens 0 x",
     ];
@@ -67,14 +141,4 @@ fn a_text_that_cannot_be_classified_is_refused() {
         output.refused();
     }
     assert_text!(CommandOutput::transcripts(&outputs), []);
-}
-
-#[test]
-fn a_text_longer_than_the_positions_is_refused_or_cut() {
-    let context = context_with_artifact("jetmoe-mini-classifier");
-    let text = "And he begat sons and daughters. ".repeat(100);
-    let refused = context.command("jetmoe classify --model artifact").input(&text).run();
-    assert!(refused.refused().contains("tokens, more than the 512 positions of the model"), "{refused:#?}");
-    let cut = context.command("jetmoe classify --model artifact --max-tokens 100").input(&text).run();
-    assert!(cut.succeeded().contains("Old Testament"), "{cut:#?}");
 }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use jetmoe::artifact::{OptionalOutput, Task, names};
-use jetmoe::checkpoint::Checkpoint;
+use jetmoe::checkpoint::{Checkpoint, Digest, names as checkpoint_names};
 use jetmoe::export::{ExportOptions, export};
 use jetmoe_rt::cache_folder;
 use jetmoe_testing::{Cache, TestContext, files, fixtures};
+use serde_json::Value;
 
 pub(crate) fn new_context() -> TestContext {
     TestContext::new("jetmoe", env!("CARGO_BIN_EXE_jetmoe"), cache_folder().as_deref())
@@ -31,6 +32,20 @@ pub(crate) fn context_with_artifact_for(
         manifest["checkpoint"]["source"] = context.path(checkpoint).to_str().unwrap().into();
     });
     context
+}
+
+/// Changes `config.json` of the context's artifact, and its digest in the manifest.
+pub(crate) fn edit_config(context: &TestContext, edit: impl FnOnce(&mut Value)) {
+    let path = context.path("artifact").join(checkpoint_names::CONFIG);
+    files::edit_json(&path, edit);
+    let digest = Digest::of_file(&path).unwrap();
+    let size = std::fs::metadata(&path).unwrap().len();
+    files::edit_json(&context.path("artifact").join(names::MANIFEST), |manifest| {
+        let files = manifest["files"].as_array_mut().unwrap();
+        let file = files.iter_mut().find(|file| file["path"] == checkpoint_names::CONFIG).unwrap();
+        file["size"] = size.into();
+        file["sha256"] = digest.to_string().into();
+    });
 }
 
 /// An artifact of a fixture, exported once for all tests. The folder has the same name in every run, so that runs leave

@@ -8,9 +8,9 @@ use jetmoe::artifact::{Manifest, OptionalOutput, Precision, TensorRecord, Verifi
 use jetmoe::checkpoint::Checkpoint;
 use jetmoe::export::{Calibration, ExportOptions, export, record_verification};
 use jetmoe_testing::fixtures;
-use serde_json::Value;
+use serde_json::{Value, json as json_value};
 
-use crate::context::{context_with_artifact, context_with_artifact_for, new_context};
+use crate::context::{context_with_artifact, context_with_artifact_for, edit_config, new_context};
 
 /// The fields that the document's section about a form names.
 fn documented(form: &str) -> BTreeSet<String> {
@@ -73,8 +73,11 @@ fn json_of_run() {
 fn json_of_classify() {
     let context = context_with_artifact("jetmoe-mini-classifier");
     let output = context.run("jetmoe classify --model artifact x y --format json");
-    let lines: Vec<Value> = output.succeeded().lines().map(json).collect();
+    let mut lines: Vec<Value> = output.succeeded().lines().map(json).collect();
     assert_eq!(lines.len(), 2);
+    let pairs =
+        context.command("jetmoe classify --model artifact --pairs --format json").input("x\ty\n").run();
+    lines.push(json(pairs.succeeded()));
     assert_documented("jetmoe classify", &lines);
 }
 
@@ -92,6 +95,16 @@ fn json_of_eval() {
         let context = context_with_artifact(model);
         let file = fs::read_to_string(fixtures::checkpoint(model).join("eval.jsonl")).unwrap();
         fs::write(context.path("held-out.jsonl"), file.lines().next().unwrap()).unwrap();
+        let output = context.run("jetmoe eval --model artifact --text held-out.jsonl --format json");
+        values.push(json(output.succeeded()));
+    }
+    for (problem_type, label) in
+        [("regression", json_value!([0.5, 1.0])), ("multi_label_classification", json_value!([0]))]
+    {
+        let context = context_with_artifact("jetmoe-mini-classifier");
+        edit_config(&context, |config| config["problem_type"] = problem_type.into());
+        let line = json_value!({ "text": "x", "text_pair": "y", "label": label }).to_string();
+        fs::write(context.path("held-out.jsonl"), line).unwrap();
         let output = context.run("jetmoe eval --model artifact --text held-out.jsonl --format json");
         values.push(json(output.succeeded()));
     }

@@ -22,6 +22,7 @@
 )]
 
 mod calibration;
+mod classifications;
 mod closeness;
 mod configurations;
 mod failures;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         generation::add_tests(&mut suite, subject);
         quality::add_tests(&mut suite, subject);
         scoring::add_tests(&mut suite, subject);
+        classifications::add_tests(&mut suite, subject);
         sparsity::add_tests(&mut suite, subject);
         mistakes::add_tests(&mut suite, subject);
         precisions::add_tests(&mut suite, subject);
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     closeness::add_tests(&mut suite);
     known_failures::add_tests(&mut suite);
     fixtures::add_tests(&mut suite);
+    classifications::add_general_tests(&mut suite);
     native::add_general_tests(&mut suite);
     precisions::add_general_tests(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());

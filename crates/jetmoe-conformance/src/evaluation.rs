@@ -1,14 +1,16 @@
 //! Quality on held-out text: perplexity of a language model, accuracy of a classifier.
 
+mod classifier;
 mod difference;
 
 use std::path::Path;
 
 use jetmoe_artifact::{OutputName, Task};
-use jetmoe_rt::{ClassificationOptions, Model, TextClassifier, TokenBatch, TokenScore};
+use jetmoe_rt::{Model, TokenBatch, TokenScore};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::classifier::ClassificationQuality;
 use self::difference::Differences;
 pub use self::difference::{Difference, RouterAgreement};
 use crate::{Error, Result};
@@ -54,26 +56,17 @@ pub struct LanguageModelQuality {
     pub difference: Option<Difference>,
 }
 
-/// Quality of a classifier.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ClassificationQuality {
-    /// Share of passages with the correct class.
-    pub accuracy: f64,
-    /// Number of passages.
-    pub passages: usize,
-    /// Largest absolute difference from the logits in the file, if it has any.
-    pub max_logit_error: Option<f64>,
-}
-
 #[derive(Deserialize)]
 struct Line {
     text: String,
+    text_pair: Option<String>,
     label: Option<Value>,
     logits: Option<Vec<f64>>,
 }
 
-/// Evaluates a model on a file with one JSON object per line: `text`, and for a classifier `label` (a number or a name)
-/// and optionally `logits`. A language model can be compared with a baseline, token by token.
+/// Evaluates a model on a file with one JSON object per line: `text`, and for a classifier `label` and optionally
+/// `text_pair` and `logits`. A label is a number or a name; a list of them if any number of classes can be correct; the value of
+/// a regression. A language model can be compared with a baseline, token by token.
 ///
 /// A language model's text is encoded with special tokens and split into windows without overlap; every token of a window
 /// except the first is predicted. A classifier's text is truncated at its end. `progress` receives the number of
@@ -97,7 +90,7 @@ pub fn evaluate(
             Ok(Quality::CausalLm(evaluate_language_model(model, baseline, path, &lines, options, progress)?))
         }
         Task::SequenceClassification => {
-            Ok(Quality::SequenceClassification(evaluate_classifier(model, path, &lines, options, progress)?))
+            Ok(Quality::SequenceClassification(classifier::evaluate(model, path, &lines, options, progress)?))
         }
         task @ Task::Backbone => Err(Error::NotEvaluable { task }),
     }
@@ -195,60 +188,6 @@ fn evaluate_language_model(
         predicted_tokens: predicted,
         difference: baseline.map(|baseline| differences.finish(baseline.backend())),
     })
-}
-
-fn evaluate_classifier(
-    model: &Model,
-    path: &Path,
-    lines: &[(usize, Line)],
-    options: &EvaluationOptions,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<ClassificationQuality> {
-    let classifier = TextClassifier::new(model)?;
-    let options = ClassificationOptions::default().with_max_tokens(options.max_tokens).with_batch_size(1);
-    let (mut passages, mut correct) = (0_usize, 0_usize);
-    let mut max_logit_error: Option<f64> = None;
-    for (done, (number, line)) in lines.iter().enumerate() {
-        let wrong = |message: String| Error::Line { path: path.to_owned(), line: *number, message };
-        let result = classifier.classify(&[&line.text], &options)?;
-        let Some(result) = result.first() else { continue };
-        if let Some(label) = &line.label {
-            let label = label_index(label, &model.config().labels).map_err(wrong)?;
-            passages += 1;
-            correct += usize::from(result.label_index == label);
-        }
-        if let Some(expected) = &line.logits {
-            if expected.len() != result.logits.len() {
-                return Err(wrong(format!(
-                    "{} logits, the model gives {}",
-                    expected.len(),
-                    result.logits.len()
-                )));
-            }
-            for (found, expected) in result.logits.iter().zip(expected) {
-                let error = (f64::from(*found) - expected).abs();
-                let error = if error.is_nan() { f64::INFINITY } else { error };
-                max_logit_error = Some(max_logit_error.unwrap_or(0.0).max(error));
-            }
-        }
-        progress(done + 1, lines.len());
-    }
-    if passages == 0 {
-        return Err(Error::NothingToEvaluate { path: path.to_owned() });
-    }
-    Ok(ClassificationQuality { accuracy: correct as f64 / passages as f64, passages, max_logit_error })
-}
-
-/// A label, as a number or a name.
-fn label_index(label: &Value, labels: &[String]) -> Result<usize, String> {
-    let index = match label {
-        Value::Number(number) => {
-            number.as_u64().map(|index| index as usize).filter(|index| *index < labels.len())
-        }
-        Value::String(name) => labels.iter().position(|other| other == name),
-        _ => None,
-    };
-    index.ok_or_else(|| format!("label {label} is none of the model's: {}", labels.join(", ")))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use jetmoe_artifact::{OutputName, Signature, Task};
-use jetmoe_checkpoint::Checkpoint;
+use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_rt::{BackendError, GraphSession, LoadedGraph, Model, StepInputs, TensorMap};
 use jetmoe_testing::fixtures;
 
@@ -19,12 +19,24 @@ pub(crate) fn faulty_model(
     task: Task,
     fault: impl Fn(usize, &mut TensorMap) + Send + Sync + 'static,
 ) -> Model {
+    faulty_model_with(fixture, task, |_| (), fault)
+}
+
+/// As [`faulty_model`], with another configuration of the model than that of its graph.
+pub(crate) fn faulty_model_with(
+    fixture: &str,
+    task: Task,
+    change: impl FnOnce(&mut ModelConfig),
+    fault: impl Fn(usize, &mut TensorMap) + Send + Sync + 'static,
+) -> Model {
     let checkpoint = Checkpoint::open(fixtures::checkpoint(fixture)).unwrap();
     let model = reference_model(&checkpoint, task).unwrap();
     let tokenizer = jetmoe_text::Tokenizer::open(checkpoint.folder()).unwrap();
     let generation_config = checkpoint.generation_config().unwrap();
     let graph = FaultyGraph { model, fault: Arc::new(fault) };
-    Model::from_graph(Arc::new(graph), checkpoint.config().clone(), task, tokenizer, generation_config)
+    let mut config = checkpoint.config().clone();
+    change(&mut config);
+    Model::from_graph(Arc::new(graph), config, task, tokenizer, generation_config)
 }
 
 /// Adds to one element of an output; missing dimensions of `index` are 0.

@@ -38,7 +38,10 @@ mod registry;
 mod session;
 
 pub use batch::TokenBatch;
-pub use classification::{Classification, ClassificationOptions, TextClassifier};
+pub use classification::{
+    Classification, ClassificationFunction, ClassificationOptions, ClassificationRequest, ClassifierInput,
+    TextClassifier,
+};
 pub use error::{Error, Result};
 pub use error_kind::ErrorKind;
 pub use generation::{
@@ -67,9 +70,11 @@ pub use jetmoe_backend_ort::{
 };
 pub use jetmoe_checkpoint::{
     Activation, Architecture, ConfigProblem, Digest, Error as CheckpointError, GenerationConfig, ModelConfig,
-    RopeParameters, RopeScaling, SettingNotApplied, WeightProblem,
+    ProblemType, RopeParameters, RopeScaling, SettingNotApplied, WeightProblem,
 };
-pub use jetmoe_text::{ChatMessage, ChatOptions, ChatTemplate, Error as TextError, TextStream, Tokenizer};
+pub use jetmoe_text::{
+    ChatMessage, ChatOptions, ChatTemplate, EncodedInput, Error as TextError, TextStream, Tokenizer,
+};
 pub use model::Model;
 /// The arrays of [`TokenBatch`] and [`StepOutput`].
 pub use ndarray;

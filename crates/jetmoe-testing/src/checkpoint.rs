@@ -57,7 +57,7 @@ pub struct CheckpointDraft {
 }
 
 impl CheckpointDraft {
-    /// A checkpoint with float32 weights in one file.
+    /// A checkpoint with float32 or bfloat16 weights in one file.
     ///
     /// # Panics
     /// If it has weights of another type.
@@ -66,10 +66,20 @@ impl CheckpointDraft {
         let bytes = std::fs::read(folder.join(WEIGHTS)).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let tensors = tensors.iter().map(|(name, view)| {
-            assert_eq!(view.dtype(), Dtype::F32, "{name} in {}", folder.display());
-            let (elements, _) = view.data().as_chunks::<4>();
-            let values = elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            (name.to_owned(), DraftTensor { dtype: Dtype::F32, shape: view.shape().to_vec(), values })
+            let values = match view.dtype() {
+                Dtype::F32 => {
+                    view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+                }
+                Dtype::BF16 => view
+                    .data()
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
+                    .collect(),
+                other => panic!("{name} in {} is {other:?}", folder.display()),
+            };
+            (name.to_owned(), DraftTensor { dtype: view.dtype(), shape: view.shape().to_vec(), values })
         });
         CheckpointDraft { config, tensors: tensors.collect() }
     }

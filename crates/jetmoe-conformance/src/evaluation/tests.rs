@@ -5,7 +5,7 @@ use jetmoe_rt::TensorMap;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::faulty::faulty_model;
+use crate::faulty::{faulty_model, faulty_model_with};
 
 const MINI: &str = "jetmoe-mini";
 const CLASSIFIER: &str = "jetmoe-mini-classifier";
@@ -102,7 +102,7 @@ fn labels_are_numbers_or_names_and_texts_without_one_are_not_counted() {
     ];
     let model = classifier(|_| ());
     let quality = classification(run(&model, &lines, &EvaluationOptions::default()).unwrap());
-    assert_eq!((quality.passages, quality.accuracy), (3, 2.0 / 3.0));
+    assert_eq!((quality.passages, quality.accuracy), (3, Some(2.0 / 3.0)));
     assert_eq!(quality.max_logit_error, None);
 
     let labels = &model.config().labels;
@@ -112,6 +112,69 @@ fn labels_are_numbers_or_names_and_texts_without_one_are_not_counted() {
     });
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
     assert_eq!(classification(run(&model, &named, &EvaluationOptions::default()).unwrap()), quality);
+}
+
+/// A classifier that gives the first two logits of each text, with another configuration.
+fn classifier_of(problem_type: Option<&str>, labels: usize, logits: [f32; 2]) -> Model {
+    faulty_model_with(
+        CLASSIFIER,
+        Task::SequenceClassification,
+        |config| {
+            config.problem_type = problem_type.map(|name| name.parse().unwrap());
+            config.labels = (0..labels).map(|label| format!("l{label}")).collect();
+        },
+        move |_, tensors| {
+            let row = ndarray::Array2::from_shape_fn((1, labels), |(_, label)| logits[label]);
+            tensors.insert(OutputName::Logits, row.into_dyn());
+        },
+    )
+}
+
+#[test]
+fn of_several_labels_any_number_can_be_correct() {
+    let model = classifier_of(Some("multi_label_classification"), 2, [0.5, -0.5]);
+    let lines = [
+        r#"{"text": "a", "label": ["l0"]}"#,
+        r#"{"text": "a", "label": [0, 1]}"#,
+        r#"{"text": "a", "label": []}"#,
+        r#"{"text": "a", "label": "l0"}"#,
+    ];
+    let quality = classification(run(&model, &lines, &EvaluationOptions::default()).unwrap());
+    assert_eq!((quality.passages, quality.accuracy), (4, Some(0.5)));
+    // four are predicted, four expected, three of them the same
+    assert_eq!((quality.f1, quality.mean_squared_error), (Some(0.75), None));
+    assert_line_refused(&model, &[r#"{"text": "a", "label": ["l2"]}"#], 1, "is none of the model's: l0, l1");
+}
+
+#[test]
+fn the_only_label_is_the_case_or_not() {
+    let model = classifier_of(None, 1, [0.5, 0.0]);
+    let lines = [
+        r#"{"text": "a", "label": 1}"#,
+        r#"{"text": "a", "label": true}"#,
+        r#"{"text": "a", "label": 0.0}"#,
+        r#"{"text": "a", "label": "l0"}"#,
+        r#"{"text": "a", "label": false}"#,
+    ];
+    let quality = classification(run(&model, &lines, &EvaluationOptions::default()).unwrap());
+    assert_eq!((quality.passages, quality.accuracy), (5, Some(0.6)));
+    assert_line_refused(&model, &[r#"{"text": "a", "label": 2}"#], 1, "is none of the model's: l0");
+}
+
+#[test]
+fn a_regression_is_measured_by_its_squared_error() {
+    let model = classifier_of(Some("regression"), 1, [0.5, 0.0]);
+    let lines = [r#"{"text": "a", "label": 0.0}"#, r#"{"text": "a", "text_pair": "b", "label": [1.5]}"#];
+    let quality = classification(run(&model, &lines, &EvaluationOptions::default()).unwrap());
+    assert_eq!((quality.accuracy, quality.f1, quality.mean_squared_error), (None, None, Some(0.625)));
+    let two = classifier_of(Some("regression"), 2, [0.5, 1.0]);
+    let lines = [r#"{"text": "a", "label": [0.5, 3.0]}"#];
+    let quality = classification(run(&two, &lines, &EvaluationOptions::default()).unwrap());
+    assert_eq!(quality.mean_squared_error, Some(2.0));
+    for label in ["1.0", "[1.0]", "\"l0\""] {
+        let line = format!(r#"{{"text": "a", "label": {label}}}"#);
+        assert_line_refused(&two, &[&line], 1, "is not the value of a regression, expected 2 numbers");
+    }
 }
 
 #[test]
