@@ -18,10 +18,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// The folder has no manifest.
-    #[error("{} holds no {}", folder.display(), names::MANIFEST)]
+    #[error("{} {}", folder.display(), not_an_artifact(*is_checkpoint))]
     NotAnArtifact {
         /// The folder.
         folder: PathBuf,
+        /// Whether it is a checkpoint: it has a configuration and weights.
+        is_checkpoint: bool,
     },
     /// The manifest was written by a newer version.
     #[error("{} has schema version {found}, this build reads up to {supported}\n  update jetmoe, or export again", path.display())]
@@ -113,6 +115,17 @@ pub enum Error {
     /// The configuration or the generation defaults cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),
+}
+
+fn not_an_artifact(is_checkpoint: bool) -> String {
+    if is_checkpoint {
+        format!(
+            "is a checkpoint, not an artifact: it holds no {}\n  export it with jetmoe-export, and use the folder that it writes",
+            names::MANIFEST
+        )
+    } else {
+        format!("holds no {}", names::MANIFEST)
+    }
 }
 
 fn wanted(precision: Option<Precision>, profile: Option<Profile>) -> String {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use jetmoe_checkpoint::{AtomicFile, Digest, ModelConfig};
+use jetmoe_checkpoint::{AtomicFile, Digest, ModelConfig, names as checkpoint_names};
 use jetmoe_format::WeightFormat;
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +127,10 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(names::MANIFEST);
         if !path.is_file() {
-            return Err(Error::NotAnArtifact { folder: folder.to_owned() });
+            let has = |name: &str| folder.join(name).is_file();
+            let is_checkpoint = has(checkpoint_names::CONFIG)
+                && (has(checkpoint_names::WEIGHTS) || has(checkpoint_names::WEIGHTS_INDEX));
+            return Err(Error::NotAnArtifact { folder: folder.to_owned(), is_checkpoint });
         }
         let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
             action: "read",

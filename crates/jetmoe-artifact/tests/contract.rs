@@ -116,8 +116,24 @@ fn a_folder_without_a_manifest_is_no_artifact() {
     let folder = artifact();
     fs::remove_file(folder.path().join(names::MANIFEST)).unwrap();
     assert!(!Artifact::is_artifact(folder.path()));
-    assert!(matches!(Artifact::open(folder.path()), Err(Error::NotAnArtifact { .. })));
+    let error = Artifact::open(folder.path()).unwrap_err();
+    assert!(matches!(error, Error::NotAnArtifact { is_checkpoint: false, .. }), "{error}");
     assert!(matches!(Artifact::open(folder.path().join("nothing")), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn a_checkpoint_is_named_as_one_with_the_way_to_export_it() {
+    for name in ["tiny", "bf16-sharded"] {
+        let folder = jetmoe_testing::fixtures::checkpoint(name);
+        let error = Artifact::open(&folder).unwrap_err();
+        assert!(matches!(error, Error::NotAnArtifact { is_checkpoint: true, .. }), "{error}");
+        let message = error.to_string();
+        assert!(
+            message.starts_with(&format!("{} is a checkpoint, not an artifact", folder.display())),
+            "{message}"
+        );
+        assert!(message.contains("export it with jetmoe-export"), "{message}");
+    }
 }
 
 #[test]
