@@ -1,15 +1,14 @@
-//! Streams a text to a client, and cancels when the client disconnects or a deadline passes.
+//! Streams a text to a client, and ends when the client disconnects or a deadline passes.
 //!
 //!     cargo run --example stream -- ARTIFACT
 //!
 //! ARTIFACT is a folder written by `jetmoe-export CHECKPOINT --output ARTIFACT`.
 
 use std::io::{self, Write};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use jetmoe_rt::{CancellationToken, GenerationOptions, Generator, LoadOptions, Model, Request};
+use jetmoe_rt::{GenerationOptions, Generator, LoadOptions, Model, Request};
 
 fn main() -> anyhow::Result<()> {
     let artifact = std::env::args_os().nth(1).context("usage: stream ARTIFACT")?;
@@ -21,16 +20,11 @@ fn main() -> anyhow::Result<()> {
     let mut client = io::stdout().lock();
     client.write_all(prompt.as_bytes())?;
 
-    // Any thread can cancel, at any moment: also while a long prompt is computed.
-    let token = CancellationToken::new();
-    let deadline = token.clone();
-    thread::spawn(move || {
-        thread::sleep(Duration::from_secs(30));
-        deadline.cancel();
-    });
-
-    let mut stream =
-        generator.stream(Request::new(prompt).with_options(options).with_cancellation(&token))?;
+    // The deadline ends the request also while a long prompt is computed. A server has a `CancellationToken` besides, which any
+    // thread can cancel when the client leaves.
+    let request =
+        Request::new(prompt).with_options(options).with_deadline(Instant::now() + Duration::from_secs(30));
+    let mut stream = generator.stream(request)?;
     for event in &mut stream {
         // A piece of text never splits a character, so it can be sent at once. An error ends the loop: the client is gone,
         // and dropping the stream ends the generation.

@@ -1,9 +1,13 @@
 //! Cancellation of a step from any thread.
 
+mod deadline;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use self::deadline::DeadlineGuard;
 
 /// A request to stop, shared by its clones. It cannot be taken back; use a new token for each piece of work.
 ///

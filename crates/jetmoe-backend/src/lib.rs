@@ -22,7 +22,7 @@ mod options;
 pub mod trace;
 
 pub use backend::{Backend, Support};
-pub use cancellation::{CancellationGuard, CancellationToken, DropGuard};
+pub use cancellation::{CancellationGuard, CancellationToken, DeadlineGuard, DropGuard};
 pub use device::{
     CudaOptions, Device, ExecutionProvider, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision,
     ProviderOption, TensorRtOptions, TokenShape,

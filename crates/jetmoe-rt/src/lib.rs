@@ -58,7 +58,7 @@ pub use jetmoe_artifact::{
     TensorRecord, UnknownName, VerificationRecord, WeightFormat, WeightPlan,
 };
 pub use jetmoe_backend::{
-    Backend, BoxError, CancellationGuard, CancellationToken, CudaOptions, Device, DropGuard,
+    Backend, BoxError, CancellationGuard, CancellationToken, CudaOptions, DeadlineGuard, Device, DropGuard,
     Error as BackendError, ExecutionProvider, FormatError, GraphSession, KernelsError, LoadOptions,
     LoadedGraph, LogitsToKeep, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision, ProviderOption,
     StepInputs, Support, TensorMap, TensorRtOptions, TokenShape, available_memory,

@@ -1,4 +1,5 @@
 use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -102,5 +103,46 @@ fn a_drop_guard_cancels_when_it_is_dropped() {
     let guard = token.drop_guard();
     assert!(!token.is_cancelled());
     drop(guard);
+    assert!(token.is_cancelled());
+}
+
+/// Waits until a token is cancelled.
+fn wait_for(token: &CancellationToken) {
+    let (send, receive) = std::sync::mpsc::channel();
+    let _guard = token.on_cancel(move || send.send(()).unwrap());
+    receive.recv().unwrap();
+}
+
+#[test]
+fn deadlines_cancel_their_tokens_and_no_others() {
+    let now = Instant::now();
+    let never = CancellationToken::new();
+    let _never = never.cancel_at(now + Duration::from_secs(100_000)).unwrap();
+    let tokens: Vec<_> =
+        [40, 20, 30].map(|ms| (CancellationToken::new(), now + Duration::from_millis(ms))).into();
+    let guards: Vec<_> = tokens.iter().map(|(token, time)| token.cancel_at(*time).unwrap()).collect();
+    for (token, time) in &tokens {
+        wait_for(token);
+        assert!(Instant::now() >= *time);
+    }
+    assert!(!never.is_cancelled());
+    drop(guards);
+}
+
+#[test]
+fn a_deadline_that_has_passed_cancels_at_once() {
+    let token = CancellationToken::new();
+    let _guard = token.cancel_at(Instant::now()).unwrap();
+    assert!(token.is_cancelled());
+}
+
+#[test]
+fn a_callback_that_panics_does_not_end_the_other_deadlines() {
+    let token = CancellationToken::new();
+    let _callback = token.on_cancel(|| panic!("told to panic"));
+    let _guard = token.cancel_at(Instant::now() + Duration::from_millis(1)).unwrap();
+    let other = CancellationToken::new();
+    let _other = other.cancel_at(Instant::now() + Duration::from_millis(10)).unwrap();
+    wait_for(&other);
     assert!(token.is_cancelled());
 }

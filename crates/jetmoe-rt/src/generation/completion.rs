@@ -23,6 +23,9 @@ pub enum FinishReason {
     /// The caller ended the generation.
     #[strum(to_string = "cancelled")]
     Cancelled,
+    /// The request's deadline passed.
+    #[strum(to_string = "deadline")]
+    Deadline,
     /// A step failed; the stream returned the error.
     #[strum(to_string = "failed")]
     Failed,

@@ -8,6 +8,7 @@
 mod completion;
 mod filters;
 mod generator;
+mod interruption;
 mod log_probabilities;
 mod lookup;
 mod options;

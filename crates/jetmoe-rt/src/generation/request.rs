@@ -1,5 +1,7 @@
 //! Prompts, and the request that holds them.
 
+use std::time::Instant;
+
 use jetmoe_backend::CancellationToken;
 use jetmoe_text::{ChatMessage, ChatOptions};
 
@@ -66,6 +68,7 @@ pub struct Request {
     pub(super) chat_options: ChatOptions,
     pub(super) prefix_cache: Option<PrefixCache>,
     pub(super) cancellation: CancellationToken,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Request {
@@ -84,6 +87,7 @@ impl Request {
             chat_options: ChatOptions::default(),
             prefix_cache: None,
             cancellation: CancellationToken::new(),
+            deadline: None,
         }
     }
 
@@ -115,6 +119,15 @@ impl Request {
     #[must_use]
     pub fn with_cancellation(mut self, token: &CancellationToken) -> Self {
         self.cancellation = token.clone();
+        self
+    }
+
+    /// Ends the generation at `deadline`, wherever it is then, as [`Request::with_cancellation`] does: the result is what was
+    /// generated, with [`FinishReason::Deadline`](super::FinishReason::Deadline). The time that the request waits before its
+    /// stream starts counts. One thread of the process serves the deadlines of all requests.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: impl Into<Option<Instant>>) -> Self {
+        self.deadline = deadline.into();
         self
     }
 

@@ -10,6 +10,7 @@ use jetmoe_text::TextStream;
 use ndarray::Array2;
 
 use super::generator::CheckedRequest;
+use super::interruption::Interruption;
 use super::rules::SequenceLimits;
 use super::sampling::{NoChoice, Sampler};
 use super::sequence::{Limits, Sequence};
@@ -30,7 +31,7 @@ pub struct Stream {
     generator: Generator,
     options: GenerationOptions,
     eos_token_ids: Vec<u32>,
-    cancellation: CancellationToken,
+    interruption: Interruption,
     prefix_cache: Option<PrefixCache>,
     sampler: Sampler,
     sequences: Vec<Sequence>,
@@ -130,7 +131,7 @@ impl Stream {
             eos_token_ids,
             generator: generator.clone(),
             options,
-            cancellation: request.cancellation,
+            interruption: Interruption::new(request.cancellation, request.deadline),
             prefix_cache: request.prefix_cache,
             sampler,
             session: None,
@@ -160,8 +161,8 @@ impl Stream {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            if self.cancellation.is_cancelled() {
-                self.end_open(FinishReason::Cancelled)?;
+            if let Some(reason) = self.interruption.reason() {
+                self.end_open(reason)?;
             }
             if !self.sequences.iter().any(Sequence::is_open) {
                 self.keep_session()?;
@@ -189,7 +190,7 @@ impl Stream {
             }
             _ => self.generator.model().session()?,
         };
-        session.set_cancellation(self.cancellation.clone());
+        session.set_cancellation(self.interruption.step_token().clone());
         self.session = Some(session);
         let new = self.sequences.iter().map(|one| &one.prompt()[one.statistics.reused_tokens..]);
         let batch = TokenBatch::left_padded(&new.collect::<Vec<_>>(), self.generator.pad_token_id())?;
@@ -219,7 +220,7 @@ impl Stream {
         match step(session) {
             Ok(output) => Ok(Some(output)),
             Err(Error::Cancelled) => {
-                self.end_open(FinishReason::Cancelled)?;
+                self.end_open(self.interruption.reason().unwrap_or(FinishReason::Cancelled))?;
                 Ok(None)
             }
             Err(error) => {

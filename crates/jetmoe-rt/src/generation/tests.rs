@@ -379,8 +379,10 @@ fn finish_reasons_keep_the_names_of_the_json_output() {
         FinishReason::Length,
         FinishReason::ContextFull,
         FinishReason::Cancelled,
+        FinishReason::Deadline,
         FinishReason::Failed,
     ];
-    let names = ["end-token", "stop-string", "max-new-tokens", "max-positions", "cancelled", "failed"];
+    let names =
+        ["end-token", "stop-string", "max-new-tokens", "max-positions", "cancelled", "deadline", "failed"];
     assert_eq!(reasons.map(|reason| reason.to_string()), names);
 }

@@ -1,6 +1,7 @@
 //! Cancellation at any moment keeps what was generated, and session and prefix cache stay usable.
 
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -139,4 +140,62 @@ fn text_that_was_held_back_for_a_stop_string_comes_out() {
         assert_eq!((completion.text.as_str(), completion.token_ids.len()), (" of the", 2));
         assert_eq!(completion.finish_reason, FinishReason::Cancelled);
     }
+}
+
+/// A model whose steps take until the session's token is cancelled, once a position has seen so many tokens.
+fn slow_after(tokens: usize) -> FakeModel {
+    let mut model = FakeModel::new(move |seen| {
+        if seen.len() >= tokens {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        fake::hashed(seen, 50)
+    });
+    model.config.vocab_size = 50;
+    model.stops_in_step = true;
+    model
+}
+
+#[test]
+fn a_deadline_ends_a_generation_and_keeps_what_was_generated() {
+    let generator = generator(slow_after(LONG.len() + 3));
+    let request = request([LONG], &without_end(100_000));
+    let deadline = Instant::now() + Duration::from_millis(100);
+    let completion = generator.run(request.with_deadline(deadline)).unwrap();
+    assert!(Instant::now() >= deadline);
+    assert_eq!(completion.finish_reason, FinishReason::Deadline);
+    assert_eq!(completion.token_ids, continue_without_cache(&LONG, completion.token_ids.len()));
+}
+
+#[test]
+fn a_deadline_stops_a_step_and_does_not_cancel_the_token_of_the_request() {
+    let generator = generator(slow_after(2));
+    let token = CancellationToken::new();
+    let deadline = Instant::now() + Duration::from_millis(30);
+    // one chunk of eleven tokens takes 200 milliseconds, and its result is dropped
+    let options = GenerationOptions { prefill_chunk: 512, ..without_end(5) };
+    let request = request([LONG], &options).with_cancellation(&token).with_deadline(deadline);
+    let completion = generator.run(request).unwrap();
+    assert_eq!((completion.token_ids.len(), completion.finish_reason), (0, FinishReason::Deadline));
+    assert!(!token.is_cancelled());
+}
+
+#[test]
+fn a_deadline_that_has_passed_computes_nothing_and_one_far_away_changes_nothing() {
+    let model = hashed();
+    let steps = Arc::clone(&model.steps);
+    let generator = generator(model);
+    let request = request([LONG], &without_end(4));
+    let completion = generator.run(request.clone().with_deadline(Instant::now())).unwrap();
+    assert_eq!((completion.token_ids.len(), completion.finish_reason), (0, FinishReason::Deadline));
+    assert_eq!(steps.load(Ordering::Relaxed), 0);
+    let far = Instant::now() + Duration::from_secs(100_000);
+    let completion = generator.run(request.clone().with_deadline(far)).unwrap();
+    assert_eq!((completion.token_ids.len(), completion.finish_reason), (4, FinishReason::Length));
+    let token = CancellationToken::new();
+    let request = request.with_deadline(far).with_cancellation(&token);
+    let mut stream = generator.stream(request).unwrap();
+    stream.next().unwrap().unwrap();
+    token.cancel();
+    let last = stream.next().unwrap().unwrap();
+    assert_eq!((last.token, last.finish_reason), (None, Some(FinishReason::Cancelled)));
 }
