@@ -193,6 +193,19 @@ pub enum Error {
         /// What there is.
         available: Vec<String>,
     },
+    /// An output of another task than the method reads.
+    #[error("the output {name} has shape {found:?}, which is not {expected}")]
+    OtherOutput {
+        /// Its name.
+        name: OutputName,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What the method reads, and which method reads the other one.
+        expected: &'static str,
+    },
+    /// A name of a precision, a profile, a task or another choice that does not exist.
+    #[error(transparent)]
+    UnknownName(#[from] jetmoe_artifact::UnknownName),
     /// The model computes something else.
     #[error("the model computes {found}, this needs {needed}")]
     WrongTask {

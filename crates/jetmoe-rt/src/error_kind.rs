@@ -78,6 +78,7 @@ impl Error {
             | Error::Unsupported { .. }
             | Error::NoCache
             | Error::MissingOutput { .. }
+            | Error::OtherOutput { .. }
             | Error::WrongTask { .. }
             | Error::NoTokenizer => ErrorKind::Unsupported,
             Error::Memory { .. } => ErrorKind::Busy,
@@ -86,6 +87,7 @@ impl Error {
             Error::OutputShape { .. } => ErrorKind::InvalidModel,
             Error::TooLong { .. } | Error::MaxLength { .. } => ErrorKind::TooLong,
             Error::EmptyPrompt { .. }
+            | Error::UnknownName(_)
             | Error::EmptyContinuation { .. }
             | Error::NoSequence { .. }
             | Error::TokenOutOfRange { .. }

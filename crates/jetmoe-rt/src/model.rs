@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, Task};
+use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, Task};
 use jetmoe_backend::{Backend, LoadOptions, LoadedGraph};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig};
 use jetmoe_text::Tokenizer;
@@ -16,6 +16,8 @@ pub struct Model {
     graph: Arc<dyn LoadedGraph>,
     config: ModelConfig,
     task: Task,
+    /// Of a graph of an artifact.
+    kind: Option<(Precision, Profile)>,
     tokenizer: Option<Arc<Tokenizer>>,
     generation_config: GenerationConfig,
 }
@@ -35,7 +37,7 @@ impl Model {
     /// As [`Model::load`].
     pub fn load_artifact(artifact: &Artifact, options: &LoadOptions) -> Result<Self> {
         let (record, graph) = fallback::load(artifact, options)?;
-        Self::of_artifact(artifact, record.task, graph, options)
+        Self::of_artifact(artifact, record, graph, options)
     }
 
     /// Loads a graph of an opened artifact into a backend that need not be one of [`backends`](crate::backends).
@@ -44,18 +46,18 @@ impl Model {
     /// As [`Model::load`].
     pub fn load_into(backend: &dyn Backend, artifact: &Artifact, options: &LoadOptions) -> Result<Self> {
         let (record, graph) = fallback::load_into(backend, artifact, options)?;
-        Self::of_artifact(artifact, record.task, graph, options)
+        Self::of_artifact(artifact, record, graph, options)
     }
 
     fn of_artifact(
         artifact: &Artifact,
-        task: Task,
+        record: &GraphRecord,
         graph: Arc<dyn LoadedGraph>,
         options: &LoadOptions,
     ) -> Result<Self> {
         let tokenizer = Tokenizer::open(artifact.folder())?;
         // the settings do not matter to other tasks
-        let generation_config = match task {
+        let generation_config = match record.task {
             Task::CausalLm => artifact.generation_config()?,
             _ => GenerationConfig::from_model_config(artifact.config()),
         };
@@ -63,7 +65,8 @@ impl Model {
         if let Some(limit) = options.max_sequence_length {
             config.max_position_embeddings = config.max_position_embeddings.min(limit);
         }
-        Ok(Self::from_graph(graph, config, task, tokenizer, generation_config))
+        let model = Self::from_graph(graph, config, record.task, tokenizer, generation_config);
+        Ok(Model { kind: Some((record.precision, record.profile)), ..model })
     }
 
     /// Wraps a graph that is loaded already. End-of-sequence tokens are those of `generation_config`; without a file take
@@ -75,7 +78,7 @@ impl Model {
         tokenizer: Option<Tokenizer>,
         generation_config: GenerationConfig,
     ) -> Self {
-        Model { graph, config, task, tokenizer: tokenizer.map(Arc::new), generation_config }
+        Model { graph, config, task, kind: None, tokenizer: tokenizer.map(Arc::new), generation_config }
     }
 
     /// Starts a session with an empty cache.
@@ -102,6 +105,16 @@ impl Model {
     /// The model's task.
     pub fn task(&self) -> Task {
         self.task
+    }
+
+    /// The precision of the loaded graph; `None` for one that is not of an artifact ([`Model::from_graph`]).
+    pub fn precision(&self) -> Option<Precision> {
+        self.kind.map(|(precision, _)| precision)
+    }
+
+    /// The profile of the loaded graph; `None` for one that is not of an artifact ([`Model::from_graph`]).
+    pub fn profile(&self) -> Option<Profile> {
+        self.kind.map(|(_, profile)| profile)
     }
 
     /// The backend and its version, as in `ort 1.32.0`, with the device unless it is the CPU, as in

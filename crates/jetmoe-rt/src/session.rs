@@ -231,9 +231,12 @@ impl StepOutput {
     /// Next-token logits of every new token, `[batch, tokens, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::MissingOutput`] for a task without this output.
+    /// [`Error::MissingOutput`] for a task without logits, [`Error::OtherOutput`] for a classifier.
     pub fn logits(&self) -> Result<ArrayView3<'_, f32>> {
-        self.view(OutputName::Logits)
+        self.view(
+            OutputName::Logits,
+            "[batch, tokens, vocab_size]: a classifier has class logits, which `StepOutput::class_logits` returns",
+        )
     }
 
     /// Next-token logits of a sequence's last token, `[vocab_size]`.
@@ -262,9 +265,12 @@ impl StepOutput {
     /// Class logits, `[batch, labels]`.
     ///
     /// # Errors
-    /// [`Error::MissingOutput`] for a task without this output.
+    /// [`Error::MissingOutput`] for a task without logits, [`Error::OtherOutput`] for a language model.
     pub fn class_logits(&self) -> Result<ArrayView2<'_, f32>> {
-        self.view(OutputName::Logits)
+        self.view(
+            OutputName::Logits,
+            "[batch, labels]: a language model has next-token logits, which `StepOutput::logits` returns",
+        )
     }
 
     /// Hidden state after the final norm, `[batch, tokens, hidden_size]`.
@@ -272,16 +278,17 @@ impl StepOutput {
     /// # Errors
     /// [`Error::MissingOutput`] for a task without this output.
     pub fn last_hidden_state(&self) -> Result<ArrayView3<'_, f32>> {
-        self.view(OutputName::LastHiddenState)
+        self.view(OutputName::LastHiddenState, "[batch, tokens, hidden_size]")
     }
 
-    /// An output as a view of `D` dimensions; missing if it has another number of them.
-    fn view<D: Dimension>(&self, name: OutputName) -> Result<ArrayView<'_, f32, D>> {
-        let view = self.tensors.get(&name).and_then(|tensor| tensor.view().into_dimensionality().ok());
-        view.ok_or_else(|| Error::MissingOutput {
+    /// An output as a view of `D` dimensions, which `expected` lists.
+    fn view<D: Dimension>(&self, name: OutputName, expected: &'static str) -> Result<ArrayView<'_, f32, D>> {
+        let tensor = self.tensors.get(&name).ok_or_else(|| Error::MissingOutput {
             name,
             available: self.tensors.keys().map(ToString::to_string).collect(),
-        })
+        })?;
+        let found = || tensor.shape().to_vec();
+        tensor.view().into_dimensionality().map_err(|_| Error::OtherOutput { name, found: found(), expected })
     }
 }
 

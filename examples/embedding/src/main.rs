@@ -24,11 +24,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for name in ["ort", "tract"] {
         let options = LoadOptions::default()
             .with_backend(backend(name)?)
-            .with_precision(Precision::Q4)
+            .with_precision("q4".parse::<Precision>()?)
             .with_profile(Profile::Native)
             .with_threads(1);
         let model = Model::load_artifact(&artifact, &options)?;
         assert_eq!(model.task(), Task::CausalLm);
+        assert_eq!((model.precision(), model.profile()), (Some(Precision::Q4), Some(Profile::Native)));
         assert!(model.backend().starts_with(name), "{}", model.backend());
         generate(&model)?;
         cancel(&model)?;

@@ -77,6 +77,7 @@ fn a_nested_error_has_the_kind_of_its_cause() {
         (Error::WrongTask { found: Task::Backbone, needed: Task::CausalLm }, ErrorKind::Unsupported),
         (Error::Memory { backend: "fake", graph: PathBuf::new(), needed: 2, available: 1 }, ErrorKind::Busy),
         (Error::Cancelled, ErrorKind::Cancelled),
+        ("q5".parse::<Precision>().map_err(Error::from).unwrap_err(), ErrorKind::InvalidInput),
         (
             ArtifactError::NoSuchGraph {
                 folder: PathBuf::new(),

@@ -123,12 +123,29 @@ fn more_tokens_than_there_are_cannot_be_kept() {
 }
 
 #[test]
+fn next_token_logits_are_no_class_logits() {
+    let output = hashed().load().session().unwrap().step(&left_padded(&PROMPTS)).unwrap();
+    let error = output.class_logits().unwrap_err();
+    assert!(matches!(error, Error::OtherOutput { .. }));
+    assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("a language model has next-token logits"), "{error}");
+    let error = output.last_hidden_state().unwrap_err();
+    assert!(matches!(error, Error::MissingOutput { .. }), "{error}");
+}
+
+#[test]
 fn a_task_without_a_cache_takes_its_tokens_at_once_and_has_nothing_to_truncate() {
     let model = FakeModel::classifier(|seen| vec![seen.len() as f32, 0.0]);
     let steps = Arc::clone(&model.steps);
     let mut session = model.load().session().unwrap();
     let output = session.prefill(&left_padded(&[&[5, 6, 7]]), 1).unwrap();
     assert_eq!(output.class_logits().unwrap()[[0, 0]], 3.0);
+    let error = output.logits().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the output logits has shape [1, 2], which is not [batch, tokens, vocab_size]: a classifier has class logits, which \
+         `StepOutput::class_logits` returns"
+    );
     assert_eq!(steps.load(Ordering::Relaxed), 1);
     assert!(matches!(session.truncate(0), Err(Error::NoCache)));
 }
