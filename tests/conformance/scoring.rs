@@ -51,13 +51,15 @@ fn continuations_have_the_tokens_and_log_probabilities_of_transformers(subject: 
     }
     let generator = Generator::new(&export.single_threaded_model(subject)).unwrap();
     let entries = entries();
-    let pairs = || entries.iter().map(|entry| (&entry.prompt, &entry.continuation));
+    // twice, so that a long prompt has several continuations, which share its computation
+    let twice = || entries.iter().chain(&entries);
+    let pairs = || twice().map(|entry| (&entry.prompt, &entry.continuation));
     let mut largest = 0.0_f64;
     for (batch_size, max_step_tokens) in [(1, 512), (16, 512), (4, 24)] {
         let options =
             ScoringOptions::default().with_batch_size(batch_size).with_max_step_tokens(max_step_tokens);
         let results = generator.score_each(&ScoringRequest::pairs(pairs()).with_options(options)).unwrap();
-        for (result, entry) in results.into_iter().zip(&entries) {
+        for (result, entry) in results.into_iter().zip(twice()) {
             if entry.continuation_ids.is_empty() {
                 assert!(matches!(result, Err(Error::EmptyContinuation { .. })), "{entry:?}");
                 continue;

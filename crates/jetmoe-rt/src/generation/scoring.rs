@@ -1,16 +1,17 @@
 //! Scoring: the log-probability of given continuations and texts.
 
 mod request;
+mod steps;
 
 use jetmoe_text::ChatOptions;
-use ndarray::{ArrayView1, s};
+use ndarray::ArrayView1;
 
 pub use self::request::{Continuation, ScoringOptions, ScoringRequest};
 use super::generator::RenderedPrompt;
 use super::log_probabilities::{best, log_probability};
 use super::sampling::argmax;
 use super::{Generator, Prompt, TokenLogProbability, log_sum_exp};
-use crate::{Error, OutputName, Result, TokenBatch};
+use crate::{Error, Result};
 
 /// How probable a continuation is.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +84,11 @@ impl Encoded {
         self.ids.split_last().map_or(&[], |(_, input)| input)
     }
 
+    /// What comes before the continuation.
+    fn prompt(&self) -> &[u32] {
+        &self.ids[..self.prompt_tokens]
+    }
+
     /// What is scored.
     fn continuation(&self) -> &[u32] {
         &self.ids[self.prompt_tokens..]
@@ -105,6 +111,8 @@ impl Generator {
     /// Without a prompt, and after an empty one, the begin-of-sequence token is the prompt: the first token of the encoded text
     /// if it is that one, otherwise it is put before the text. A model without such a token takes its end-of-sequence token.
     /// Token ids are used as they are.
+    ///
+    /// A prompt of at least 32 tokens is computed once for all of its continuations.
     ///
     /// lm-evaluation-harness drops the beginning of a prompt that is too long; here it is an error. The last token is
     /// not read, so prompt and continuation may have one token more than the model has positions.
@@ -242,68 +250,15 @@ impl Generator {
         request: &ScoringRequest,
         encoded: Vec<Result<Encoded>>,
     ) -> Result<Vec<Result<Score>>> {
-        let mut by_length: Vec<(usize, &Encoded)> = encoded
-            .iter()
-            .enumerate()
-            .filter_map(|(index, encoded)| Some((index, encoded.as_ref().ok()?)))
-            .collect();
-        by_length.sort_by_key(|(_, encoded)| encoded.ids.len());
-        let mut scored: Vec<Option<Result<Score>>> = encoded.iter().map(|_| None).collect();
-        for batch in by_length.chunks(request.options.batch_size) {
-            let sequences: Vec<&Encoded> = batch.iter().map(|(_, encoded)| *encoded).collect();
-            let tokens = match self.score_batch(request, &sequences) {
-                Err(Error::Cancelled) => break,
-                tokens => tokens?,
-            };
-            for ((index, encoded), tokens) in batch.iter().zip(tokens) {
-                scored[*index] = Some(self.sum(*index, encoded, tokens));
-            }
-        }
-        let results = scored.into_iter().zip(encoded).map(|(scored, encoded)| match (scored, encoded) {
-            (_, Err(error)) => Err(error),
-            (Some(scored), Ok(_)) => scored,
-            (None, Ok(_)) => Err(Error::Cancelled),
+        let sequences = encoded.iter().enumerate();
+        let sequences = sequences.filter_map(|(index, encoded)| Some((index, encoded.as_ref().ok()?)));
+        let mut scores = self.score_sequences(request, sequences.collect())?;
+        let results = encoded.into_iter().enumerate().map(|(index, encoded)| {
+            let encoded = encoded?;
+            let tokens = scores.remove(&index).ok_or(Error::Cancelled)?;
+            self.sum(index, &encoded, tokens)
         });
         Ok(results.collect())
-    }
-
-    /// Scores the continuations of sequences that share every step.
-    fn score_batch(&self, request: &ScoringRequest, batch: &[&Encoded]) -> Result<Vec<Vec<TokenScore>>> {
-        let inputs: Vec<&[u32]> = batch.iter().map(|encoded| encoded.input()).collect();
-        let tokens = TokenBatch::left_padded(&inputs, self.pad_token_id())?;
-        let length = tokens.sequence_length();
-        let columns = (request.options.max_step_tokens / batch.len()).max(1);
-        let mut session = self.model().session()?;
-        session.set_cancellation(request.cancellation.clone());
-        // all inputs end in the last column, so the logits of a row's continuation are those of its last columns
-        let first = batch.iter().map(|encoded| length - encoded.continuation().len()).min().unwrap_or(0);
-        if first > 0 {
-            session.prefill(&tokens.columns(0..first), columns)?;
-        }
-        let mut scores: Vec<Vec<TokenScore>> = vec![Vec::new(); batch.len()];
-        for start in (first..length).step_by(columns) {
-            let end = length.min(start + columns);
-            let output = session.step(&tokens.columns(start..end))?;
-            let logits = output.logits()?; // [batch, columns, vocab_size]
-            let expected = [batch.len(), end - start, self.model().config().vocab_size];
-            if logits.shape() != expected {
-                return Err(Error::OutputShape {
-                    name: OutputName::Logits,
-                    expected: expected.to_vec(),
-                    found: logits.shape().to_vec(),
-                });
-            }
-            for (row, encoded) in batch.iter().enumerate() {
-                let targets = encoded.continuation();
-                let before = length - targets.len();
-                let targets = (start.max(before)..end).map(|column| (column, targets[column - before]));
-                scores[row].extend(targets.filter_map(|(column, target)| {
-                    let logits = logits.slice(s![row, column - start, ..]);
-                    TokenScore::of(logits, target, request.options.log_probabilities)
-                }));
-            }
-        }
-        Ok(scores)
     }
 
     fn sum(&self, index: usize, encoded: &Encoded, tokens: Vec<TokenScore>) -> Result<Score> {

@@ -91,6 +91,27 @@ fn a_step_has_no_more_tokens_than_allowed_and_the_last_token_is_not_read() {
 }
 
 #[test]
+fn a_long_prompt_is_computed_once_for_all_of_its_continuations() {
+    let prompt: Vec<u32> = (0..40).collect();
+    let continuations: [&[u32]; 4] = [&[7], &[9, 8], &[1, 2, 3, 4, 5, 6], &[7]];
+    for max_step_tokens in [1, 4, 512] {
+        let model = hashed();
+        let computed = Arc::clone(&model.computed);
+        let mut pairs: Vec<(&[u32], &[u32])> = vec![(&[5], &[6, 7])];
+        pairs.extend(continuations.map(|continuation| (prompt.as_slice(), continuation)));
+        let options = ScoringOptions::default().with_max_step_tokens(max_step_tokens);
+        let scores =
+            generator(model).score(&ScoringRequest::pairs(pairs.clone()).with_options(options)).unwrap();
+        for (score, (prompt, continuation)) in scores.iter().zip(pairs) {
+            assert_close(&log_probabilities(score), &by_definition(prompt, continuation));
+            assert_eq!(score.prompt_tokens, prompt.len());
+        }
+        // the prompt once, and of each sequence what follows the prompt without the last token
+        assert_eq!(computed.load(Ordering::Relaxed), 2 + 40 + 1 + 5);
+    }
+}
+
+#[test]
 fn a_continuation_that_greedy_decoding_gives_is_greedy() {
     let generator = generator(hashed());
     let options = crate::GenerationOptions::default().with_max_new_tokens(6).with_eos_token_ids(vec![]);
