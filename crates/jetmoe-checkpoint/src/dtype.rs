@@ -12,12 +12,16 @@ pub enum Dtype {
     /// bfloat16: the upper half of a binary32.
     #[strum(to_string = "bfloat16")]
     Bf16,
+    /// IEEE 754 binary64. No export stores it; it is read as float32, as transformers does by default.
+    #[strum(to_string = "float64")]
+    F64,
 }
 
 impl Dtype {
     /// Size of one element in bytes.
     pub fn size(self) -> usize {
         match self {
+            Dtype::F64 => 8,
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::Bf16 => 2,
         }
@@ -28,6 +32,7 @@ impl Dtype {
             safetensors::Dtype::F32 => Some(Dtype::F32),
             safetensors::Dtype::F16 => Some(Dtype::F16),
             safetensors::Dtype::BF16 => Some(Dtype::Bf16),
+            safetensors::Dtype::F64 => Some(Dtype::F64),
             _ => None,
         }
     }
@@ -37,6 +42,7 @@ impl Dtype {
             Dtype::F32 => safetensors::Dtype::F32,
             Dtype::F16 => safetensors::Dtype::F16,
             Dtype::Bf16 => safetensors::Dtype::BF16,
+            Dtype::F64 => safetensors::Dtype::F64,
         }
     }
 }

@@ -77,6 +77,46 @@ pub enum Error {
         /// Every problem.
         problems: Vec<ConfigProblem>,
     },
+    /// The weights are quantized by a method that is not supported.
+    #[error("{} holds quantized weights ({method}), as {evidence} says: {reason}\n  give the checkpoint that it was made from, and choose a precision for the export; or dequantize it in transformers and write it with save_pretrained", path.display())]
+    Quantized {
+        /// The file or folder.
+        path: PathBuf,
+        /// What says so, such as `its quantization_config`.
+        evidence: String,
+        /// The method, as far as it is named.
+        method: String,
+        /// Why they cannot be taken over.
+        reason: String,
+    },
+    /// A tensor of quantized weights cannot be taken over.
+    #[error(
+        "{tensor} {problem}\n  give the checkpoint that was quantized, and choose a precision for the export"
+    )]
+    QuantizedTensor {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it, as in `is missing`.
+        problem: String,
+    },
+    /// The folder holds an adapter of PEFT.
+    #[error("{} says that this is an adapter{} for {}, not a model\n  merge it: load both with PEFT, then merge_and_unload().save_pretrained(FOLDER), and give FOLDER", path.display(), kind.as_deref().map(|kind| format!(" ({kind})")).unwrap_or_default(), base.as_deref().unwrap_or("another model"))]
+    Adapter {
+        /// The adapter's configuration.
+        path: PathBuf,
+        /// Its kind, such as `LORA`.
+        kind: Option<String>,
+        /// The model that it is for.
+        base: Option<String>,
+    },
+    /// The weights hold an adapter that was not merged into them.
+    #[error("{} holds an adapter beside the weights, in {tensor} for example\n  merge it: merge_and_unload() in PEFT, then save_pretrained(FOLDER), and give FOLDER", folder.display())]
+    UnmergedAdapter {
+        /// The checkpoint's folder.
+        folder: PathBuf,
+        /// The first tensor of the adapter.
+        tensor: String,
+    },
     /// A safetensors file is damaged.
     #[error("{} is not a complete safetensors file: {source}\n  it may be truncated: download or copy it again", path.display())]
     Safetensors {
@@ -101,8 +141,8 @@ pub enum Error {
         /// The missing file.
         file: String,
     },
-    /// The index names a file outside its folder.
-    #[error("{} lists {tensor} in {file:?}, which is not a file name in the same folder\n  the index is damaged: download or copy it again", index.display())]
+    /// The index, or the key `transformers_weights` of the configuration, names a file outside its folder.
+    #[error("{} lists {tensor} in {file:?}, which is outside of its folder\n  put the file into the folder of the index, and name it there", index.display())]
     ShardOutside {
         /// The index file.
         index: PathBuf,
@@ -128,6 +168,18 @@ pub enum Error {
         folder: PathBuf,
         /// Every mismatch.
         problems: Vec<WeightProblem>,
+    },
+    /// A weight is infinite or NaN.
+    #[error("{}, {tensor}: the weight at {place:?} is {value}, so the model computes NaN\n  the file is damaged, or the training diverged: use another checkpoint", folder.display())]
+    NotFinite {
+        /// The checkpoint's folder.
+        folder: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its index in the tensor.
+        place: Vec<usize>,
+        /// Its value.
+        value: f32,
     },
     /// A text is not a digest.
     #[error("{text:?} is not a SHA-256 digest of 64 hexadecimal digits")]
@@ -177,10 +229,11 @@ impl fmt::Display for WeightProblem {
             }
             WeightProblem::Dtype { tensor, found } => write!(
                 f,
-                "{tensor} has elements of type {found}, expected {}, {} or {}",
+                "{tensor} has elements of type {found}, expected {}, {}, {} or {}",
                 Dtype::F32,
                 Dtype::F16,
-                Dtype::Bf16
+                Dtype::Bf16,
+                Dtype::F64
             ),
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use tempfile::TempPath;
 
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 /// Reads a text file.
 ///
@@ -17,12 +17,13 @@ pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })
 }
 
-/// Reads a JSON file.
+/// Reads a JSON file, with what Python's `json` module accepts beyond the standard: what is not a finite number is a
+/// string, such as `"NaN"`; of repeated keys the last one counts.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::Json`]; both name the file, the second with line and column.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_json::from_str(&read_text(path)?).map_err(|source| Error::Json { path: path.to_owned(), source })
+    json::parse(&read_text(path)?).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
 /// A file that takes its name only when it is complete, so that no reader sees half of it. Until

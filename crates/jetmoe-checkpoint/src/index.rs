@@ -13,18 +13,17 @@ pub struct WeightsIndex {
 }
 
 impl WeightsIndex {
-    /// Reads an index. It may only name files in its own folder.
+    /// Reads an index. It may only name files in its own folder and in folders below.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Json`], or [`Error::ShardOutside`] for a file in another folder.
+    /// [`Error::Io`], [`Error::Json`], or [`Error::ShardOutside`] for a file outside of the folder.
     pub fn read(path: &Path) -> Result<Self> {
         #[derive(serde::Deserialize)]
         struct File {
             weight_map: BTreeMap<String, String>,
         }
         let File { weight_map } = read_json(path)?;
-        let is_bare = |file: &str| Path::new(file).file_name().is_some_and(|name| name == file);
-        match weight_map.iter().find(|(_, file)| !is_bare(file)) {
+        match weight_map.iter().find(|(_, file)| !is_inside(file)) {
             Some((tensor, file)) => Err(Error::ShardOutside {
                 index: path.to_owned(),
                 tensor: tensor.clone(),
@@ -47,4 +46,10 @@ impl WeightsIndex {
     pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &str)> {
         self.weight_map.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str()))
     }
+}
+
+/// Whether a relative path stays in its folder on every system.
+pub(crate) fn is_inside(path: &str) -> bool {
+    let is_file = path.rsplit('/').next().is_some_and(|name| !matches!(name, "" | "."));
+    is_file && path.split('/').all(|part| !matches!(part, "" | "..") && !part.contains(['\\', ':']))
 }

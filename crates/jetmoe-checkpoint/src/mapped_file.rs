@@ -1,6 +1,7 @@
 //! Read-only memory maps of model files.
 
 use std::fs::File;
+use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -20,10 +21,14 @@ impl MappedFile {
     /// A file that cannot be opened or mapped.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |action| move |source| Error::Io { action, path: path.to_owned(), source };
-        let file = File::open(path).map_err(io("open"))?;
+        Self::of_file(&File::open(path).map_err(io("open"))?).map_err(io("map"))
+    }
+
+    /// Maps an open file.
+    pub(crate) fn of_file(file: &File) -> io::Result<Self> {
         // SAFETY: the map is read-only. As with every mapped model file, the bytes stay valid unless another process
         // truncates the file; no code here relies on their content staying unchanged.
-        let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
+        let map = unsafe { Mmap::map(file) }?;
         Ok(MappedFile(map))
     }
 }

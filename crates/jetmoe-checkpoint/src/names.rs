@@ -20,6 +20,8 @@ pub const CHAT_TEMPLATE_JSON: &str = "chat_template.json";
 pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 /// Ids of added tokens, as early releases of transformers 4 wrote them.
 pub const ADDED_TOKENS: &str = "added_tokens.json";
+/// Settings of an adapter of PEFT, which is no model by itself.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Weights in one file.
 pub const WEIGHTS: &str = "model.safetensors";
 /// Which shard file holds which tensor.

@@ -194,6 +194,7 @@ fn fill(bytes: &mut [u8], weight: &SyntheticWeight, dtype: Dtype, stream: u64, f
                 Dtype::F32 => element.copy_from_slice(&value.to_le_bytes()),
                 Dtype::F16 => element.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
                 Dtype::Bf16 => element.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
+                Dtype::F64 => element.copy_from_slice(&f64::from(value).to_le_bytes()),
             }
         }
     });

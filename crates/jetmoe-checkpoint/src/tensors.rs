@@ -1,20 +1,25 @@
 //! Mapped safetensors files, one or many shards.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 
 use crate::index::WeightsIndex;
 use crate::mapped_file::MappedFile;
-use crate::{Dtype, Error, Result, names};
+use crate::quantized::RawTensor;
+use crate::{Dtype, Error, Result, foreign, names};
 
 /// All tensors of a checkpoint, mapped into memory.
 #[derive(Debug)]
 pub struct Tensors {
     shards: Vec<MappedFile>,
     entries: BTreeMap<String, Entry>,
+    /// Names of the tensors that hold codes, scales and zero points of other tensors.
+    packed: BTreeSet<String>,
+    /// Names of the tensors that were made of packed ones.
+    unpacked: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -39,32 +44,37 @@ pub struct TensorView<'a> {
 }
 
 impl Tensors {
-    /// Maps `model.safetensors`, else every shard in `model.safetensors.index.json`.
+    /// Maps `model.safetensors`, else every shard in `model.safetensors.index.json`; or the file of weights or index that
+    /// `named` names instead.
     ///
     /// # Errors
     /// A missing or damaged file, or an index that lists a file or tensor that does not exist.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let index = folder.join(names::WEIGHTS_INDEX);
-        let single = folder.join(names::WEIGHTS);
+    pub(crate) fn open(folder: &Path, named: Option<&str>) -> Result<Self> {
+        let (index, single) = match named {
+            Some(index) if index.ends_with(".json") => (folder.join(index), PathBuf::new()),
+            Some(single) => (PathBuf::new(), folder.join(single)),
+            None => (folder.join(names::WEIGHTS_INDEX), folder.join(names::WEIGHTS)),
+        };
         if single.is_file() {
             let (shard, entries) = map_shard(&single, 0)?;
-            Ok(Tensors { shards: vec![shard], entries })
+            Ok(Self::of_shards(vec![shard], entries))
         } else if index.is_file() {
             Self::open_sharded(folder, &WeightsIndex::read(&index)?)
         } else {
             Err(Error::MissingFile {
-                file: names::WEIGHTS.to_owned(),
+                file: named.unwrap_or(names::WEIGHTS).to_owned(),
                 folder: folder.to_owned(),
-                advice: format!(
-                    "weights must be safetensors: {}, or shards with {}",
-                    names::WEIGHTS,
-                    names::WEIGHTS_INDEX
-                ),
+                advice: foreign::advice_without_weights(folder),
             })
         }
     }
 
-    /// Takes each tensor from the file that the index lists it in.
+    fn of_shards(shards: Vec<MappedFile>, entries: BTreeMap<String, Entry>) -> Self {
+        Tensors { shards, entries, packed: BTreeSet::new(), unpacked: BTreeSet::new() }
+    }
+
+    /// Takes each tensor from the file that the index lists it in. A tensor that the index does not list is taken from the
+    /// file that has it, as in transformers.
     fn open_sharded(folder: &Path, index: &WeightsIndex) -> Result<Self> {
         let mut shards = Vec::new();
         let mut contents: BTreeMap<&str, BTreeMap<String, Entry>> = BTreeMap::new();
@@ -93,13 +103,69 @@ impl Tensors {
             })?;
             entries.insert(tensor.to_owned(), entry);
         }
-        Ok(Tensors { shards, entries })
+        for (tensor, entry) in contents.into_values().flatten() {
+            entries.entry(tensor).or_insert(entry);
+        }
+        Ok(Self::of_shards(shards, entries))
     }
 
     /// Renames every tensor.
     pub(crate) fn rename(&mut self, rename: impl Fn(String) -> String) {
         let entries = std::mem::take(&mut self.entries);
         self.entries = entries.into_iter().map(|(name, entry)| (rename(name), entry)).collect();
+    }
+
+    /// A tensor of any element type.
+    pub(crate) fn raw_tensor(&self, name: &str) -> Option<RawTensor<'_>> {
+        let entry = self.entries.get(name)?;
+        let bytes = self.bytes(entry);
+        Some(RawTensor { dtype: entry.dtype, shape: &entry.shape, bytes, view: self.get(name) })
+    }
+
+    /// Adds a float32 tensor that was made of the packed tensors `parts`.
+    pub(crate) fn insert_unpacked(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: MappedFile,
+        parts: impl IntoIterator<Item = String>,
+    ) {
+        let bytes = 0..values.len();
+        let entry =
+            Entry { shard: self.shards.len(), dtype: safetensors::Dtype::F32, shape: shape.to_vec(), bytes };
+        self.shards.push(values);
+        self.entries.insert(name.to_owned(), entry);
+        self.unpacked.insert(name.to_owned());
+        self.packed.extend(parts);
+    }
+
+    /// Whether a tensor holds a part of another one.
+    pub(crate) fn is_packed(&self, name: &str) -> bool {
+        self.packed.contains(name)
+    }
+
+    /// Whether two tensors have the same shape and the same values, whatever their element types.
+    pub(crate) fn are_equal(&self, left: &str, right: &str) -> bool {
+        const CHUNK: usize = 1 << 16;
+        let (Some(left), Some(right)) = (self.get(left), self.get(right)) else { return false };
+        if left.shape != right.shape {
+            return false;
+        }
+        if left.dtype == right.dtype && left.bytes == right.bytes {
+            return true;
+        }
+        // the same numbers in other bytes: another type, or zeros of both signs
+        let elements = left.bytes.len() / left.dtype.size();
+        (0..elements).step_by(CHUNK).all(|first| {
+            let count = CHUNK.min(elements - first);
+            let [left, right] = [left, right].map(|view| {
+                let size = view.dtype.size();
+                let mut values = vec![0.0; count];
+                convert_to_f32(view.dtype, &view.bytes[first * size..(first + count) * size], &mut values);
+                values
+            });
+            left == right
+        })
     }
 
     /// Names of all tensors, sorted.
@@ -119,10 +185,11 @@ impl Tensors {
         Some(TensorView { name, dtype, shape: &entry.shape, bytes: self.bytes(entry) })
     }
 
-    /// Every tensor with the name of its element type, its shape and its bytes, sorted by name.
+    /// Every stored tensor with the name of its element type, its shape and its bytes, sorted by name.
     pub(crate) fn raw(&self) -> Vec<(&str, String, &[usize], &[u8])> {
         self.entries
             .iter()
+            .filter(|(name, _)| !self.unpacked.contains(*name))
             .map(|(name, entry)| {
                 (name.as_str(), format!("{:?}", entry.dtype), entry.shape.as_slice(), self.bytes(entry))
             })
@@ -135,14 +202,16 @@ impl Tensors {
         Some((&entry.shape, format!("{:?}", entry.dtype), Dtype::from_safetensors(entry.dtype)))
     }
 
-    /// Number of elements of all tensors.
+    /// Number of weights.
     pub fn parameters(&self) -> u64 {
-        self.entries.values().map(|entry| entry.shape.iter().product::<usize>() as u64).sum()
+        let entries = self.entries.iter().filter(|(name, _)| !self.packed.contains(*name));
+        entries.map(|(_, entry)| entry.shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// Size of all tensors in bytes.
+    /// Size of all stored tensors in bytes.
     pub fn size_in_bytes(&self) -> u64 {
-        self.entries.values().map(|entry| entry.bytes.len() as u64).sum()
+        let entries = self.entries.iter().filter(|(name, _)| !self.unpacked.contains(*name));
+        entries.map(|(_, entry)| entry.bytes.len() as u64).sum()
     }
 
     fn bytes(&self, entry: &Entry) -> &[u8] {
@@ -182,6 +251,37 @@ impl<'a> TensorView<'a> {
         values
     }
 
+    /// Index and value of the first element that is infinite or NaN as float32.
+    pub fn first_non_finite(&self) -> Option<(Vec<usize>, f32)> {
+        let place = match self.dtype {
+            Dtype::F32 => position(self.bytes, |raw| u32::from_le_bytes(raw) & 0x7F80_0000 == 0x7F80_0000),
+            Dtype::F16 => position(self.bytes, |raw| u16::from_le_bytes(raw) & 0x7C00 == 0x7C00),
+            Dtype::Bf16 => position(self.bytes, |raw| u16::from_le_bytes(raw) & 0x7F80 == 0x7F80),
+            Dtype::F64 => position(self.bytes, |raw| !(f64::from_le_bytes(raw) as f32).is_finite()),
+        }?;
+        let size = self.dtype.size();
+        let mut value = [0.0];
+        convert_to_f32(self.dtype, &self.bytes[place * size..(place + 1) * size], &mut value);
+        Some((self.index_of(place), value[0]))
+    }
+
+    /// The index of an element, given by its number in row-major order.
+    pub fn index_of(&self, element: usize) -> Vec<usize> {
+        let mut rest = element;
+        let mut index: Vec<usize> = self
+            .shape
+            .iter()
+            .rev()
+            .map(|size| {
+                let place = rest % size.max(&1);
+                rest /= size.max(&1);
+                place
+            })
+            .collect();
+        index.reverse();
+        index
+    }
+
     /// The sub-tensor at `index` of the first dimension; `None` beyond its end or for a scalar.
     pub fn slice_first(&self, index: usize) -> Option<TensorView<'a>> {
         let (first, shape) = self.shape.split_first()?;
@@ -204,6 +304,7 @@ pub fn convert_to_f32(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
         Dtype::F32 => convert(bytes, values, f32::from_le_bytes),
         Dtype::F16 => convert(bytes, values, |raw| half::f16::from_le_bytes(raw).to_f32()),
         Dtype::Bf16 => convert(bytes, values, |raw| half::bf16::from_le_bytes(raw).to_f32()),
+        Dtype::F64 => convert(bytes, values, |raw| f64::from_le_bytes(raw) as f32),
     }
 }
 
@@ -211,4 +312,15 @@ fn convert<const SIZE: usize>(bytes: &[u8], values: &mut [f32], from: impl Fn([u
     for (value, raw) in values.iter_mut().zip(bytes.as_chunks().0) {
         *value = from(*raw);
     }
+}
+
+/// Number of the first element that has a property. Looks at blocks first, which the compiler vectorizes.
+fn position<const SIZE: usize>(bytes: &[u8], has_property: impl Fn([u8; SIZE]) -> bool) -> Option<usize> {
+    const BLOCK: usize = 1 << 10;
+    let elements = bytes.as_chunks::<SIZE>().0;
+    elements.chunks(BLOCK).enumerate().find_map(|(block, elements)| {
+        let is_found = elements.iter().fold(false, |found, element| found | has_property(*element));
+        let place = if is_found { elements.iter().position(|element| has_property(*element)) } else { None };
+        place.map(|place| block * BLOCK + place)
+    })
 }

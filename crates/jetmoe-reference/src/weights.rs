@@ -44,6 +44,7 @@ impl Weights<'_> {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::Bf16 => DType::BF16,
+            Dtype::F64 => DType::F64,
         };
         Tensor::from_raw_buffer(view.bytes, dtype, view.shape, &Device::Cpu)
             .and_then(|stored| stored.to_dtype(DType::F32))

@@ -41,6 +41,8 @@ impl DraftTensor {
             Dtype::BF16 => bf16::from_f32(*value).to_le_bytes().to_vec(),
             Dtype::F64 => f64::from(*value).to_le_bytes().to_vec(),
             Dtype::I64 => (*value as i64).to_le_bytes().to_vec(),
+            Dtype::I8 => (*value as i8).to_le_bytes().to_vec(),
+            Dtype::BOOL => vec![u8::from(*value != 0.0)],
             other => panic!("no test writes {other:?}"),
         };
         self.values.iter().flat_map(encode).collect()
@@ -128,7 +130,13 @@ impl CheckpointDraft {
     /// Writes it into a folder, the weights in one file.
     pub fn write_into(&self, folder: &Path) {
         self.write_config(folder);
-        write_tensors(&folder.join(WEIGHTS), self.tensors.iter());
+        self.write_weights(&folder.join(WEIGHTS));
+    }
+
+    /// Writes the weights into one file, and creates its folder.
+    pub fn write_weights(&self, path: &Path) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write_tensors(path, self.tensors.iter());
     }
 
     /// Writes it into a temporary folder, the weights in two shards with their index; `is_second` decides by a tensor's

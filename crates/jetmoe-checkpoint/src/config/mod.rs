@@ -1,6 +1,8 @@
 //! `config.json` in both existing layouts: transformers' and that of the first hub upload.
 
 mod activation;
+mod architecture;
+mod labels;
 mod problem_type;
 pub(crate) mod reader;
 mod rope;
@@ -14,19 +16,9 @@ use crate::weights::expected_weights;
 use crate::{ConfigProblem, Error, Result, read_json};
 
 pub use activation::Activation;
+pub use architecture::Architecture;
 pub use problem_type::ProblemType;
 pub use rope::{RopeParameters, RopeScaling};
-
-/// What the checkpoint was trained as, from `architectures`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    /// `JetMoeForCausalLM`, and `JetMoEForCausalLM` of the first hub upload.
-    CausalLm,
-    /// `JetMoeModel`: no head.
-    Base,
-    /// `JetMoeForSequenceClassification`.
-    SequenceClassification,
-}
 
 /// A validated JetMoE configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +82,11 @@ impl ModelConfig {
     /// # Errors
     /// Every problem.
     pub fn from_json(value: &Value) -> Result<Self, Vec<ConfigProblem>> {
+        Ok(Self::from_json_with_notes(value)?.0)
+    }
+
+    /// As [`ModelConfig::from_json`], with a note on every key that is not read as it is written.
+    pub(crate) fn from_json_with_notes(value: &Value) -> Result<(Self, Vec<String>), Vec<ConfigProblem>> {
         let Value::Object(object) = value else {
             return Err(vec![ConfigProblem {
                 key: "config.json".to_owned(),
@@ -98,8 +95,8 @@ impl ModelConfig {
         };
         let mut reader = ConfigReader::new(object, "");
         let config = read(&mut reader, object);
-        let problems = reader.into_problems();
-        if problems.is_empty() { Ok(config) } else { Err(problems) }
+        let (problems, notes) = reader.into_findings();
+        if problems.is_empty() { Ok((config, notes)) } else { Err(problems) }
     }
 
     /// Width of all key heads together. It may differ from the hidden size.
@@ -126,12 +123,9 @@ impl ModelConfig {
 /// Far more than any model has, and small enough to list every layer's tensors.
 const MAX_LAYERS: usize = 10_000;
 
-/// Far more than any classifier has, and small enough to store every name.
-const MAX_LABELS: usize = 1_000_000;
-
 /// Reads every key, with the defaults of transformers' `JetMoeConfig`.
 fn read(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> ModelConfig {
-    let architecture = read_architecture(reader, object);
+    let architecture = architecture::read(reader, object);
     for key in ["glu", "bias"] {
         if !reader.boolean(key, true) {
             reader.problem(key, "is false; only true is supported");
@@ -172,10 +166,8 @@ fn read(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> ModelConf
     if let Some(other) =
         reader.value("num_attention_heads").filter(|given| given.as_u64() != Some(heads as u64))
     {
-        tracing::warn!(
-            "config.json: num_attention_heads is {other}; ignored, because it is always num_key_value_heads × \
-             num_experts_per_tok = {heads}"
-        );
+        let computed = "it is always num_key_value_heads × num_experts_per_tok";
+        reader.note("num_attention_heads", format_args!("is {other}; ignored, because {computed} = {heads}"));
     }
     let activation = match reader.text("activation_function") {
         None => Activation::Silu,
@@ -192,15 +184,22 @@ fn read(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> ModelConf
     let bos_token_id = read_single_token(reader, "bos_token_id", &[1]);
     let pad_token_id = read_single_token(reader, "pad_token_id", &[]);
     let eos_token_ids = reader.token_ids("eos_token_id", &[2]);
-    let labels = read_labels(reader, object);
-    for (key, id) in [("bos_token_id", bos_token_id), ("pad_token_id", pad_token_id)]
+    let labels = labels::read(reader, architecture);
+    for (key, id) in bos_token_id
+        .map(|id| ("bos_token_id", id))
         .into_iter()
-        .filter_map(|(key, id)| id.map(|id| (key, id)))
         .chain(eos_token_ids.iter().map(|id| ("eos_token_id", *id)))
     {
         if id as usize >= vocab_size {
-            reader.problem(key, format!("is {id}, beyond the vocabulary of {vocab_size}"));
+            reader.note(
+                key,
+                format_args!("is {id}, beyond the vocabulary of {vocab_size}; the model never generates it"),
+            );
         }
+    }
+    // transformers makes an embedding whose row of that index is the padding, and fails if there is none
+    if let Some(id) = pad_token_id.filter(|id| *id as usize >= vocab_size) {
+        reader.problem("pad_token_id", format!("is {id}, beyond the vocabulary of {vocab_size}"));
     }
     ModelConfig {
         architecture,
@@ -236,47 +235,6 @@ fn bound_widths(reader: &mut ConfigReader<'_>, widths: &[(&str, &str, &[usize])]
     }
 }
 
-fn read_architecture(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> Architecture {
-    let model_type = reader.text("model_type");
-    let named = match object.get("architectures") {
-        None | Some(Value::Null) => None,
-        Some(Value::Array(names)) if names.is_empty() => None,
-        Some(value) => {
-            let name = value.get(0).and_then(Value::as_str);
-            if name.is_none() {
-                reader.problem("architectures", format!("is {value}, expected a list with one name"));
-            }
-            name
-        }
-    };
-    match (model_type, named) {
-        (Some("jetmoe"), _) => {}
-        (Some(other), _) => {
-            reader.problem("model_type", format!("is {other:?}, expected \"jetmoe\""));
-        }
-        (None, Some(_)) => {}
-        (None, None) if reader.value("model_type").is_some() => {}
-        (None, None) => reader.problem("model_type", "is missing, expected \"jetmoe\""),
-    }
-    match named {
-        None | Some("JetMoeForCausalLM" | "JetMoEForCausalLM") => Architecture::CausalLm,
-        Some("JetMoeModel" | "JetMoEModel") => Architecture::Base,
-        Some("JetMoeForSequenceClassification" | "JetMoEForSequenceClassification") => {
-            Architecture::SequenceClassification
-        }
-        Some(other) => {
-            reader.problem(
-                "architectures",
-                format!(
-                    "{other:?} is not supported; known are JetMoeForCausalLM, JetMoeModel, \
-                     JetMoeForSequenceClassification"
-                ),
-            );
-            Architecture::CausalLm
-        }
-    }
-}
-
 fn read_single_token(reader: &mut ConfigReader<'_>, key: &'static str, default: &[u32]) -> Option<u32> {
     let ids = reader.token_ids(key, default);
     if ids.len() > 1 {
@@ -304,35 +262,4 @@ fn read_problem_type(reader: &mut ConfigReader<'_>, labels: usize) -> Option<Pro
         Some(_) => {}
     }
     known
-}
-
-/// Class names from `id2label`, else `LABEL_0 …` by `num_labels`, else transformers' default of two classes.
-fn read_labels(reader: &mut ConfigReader<'_>, object: &Map<String, Value>) -> Vec<String> {
-    let unnamed = |count: usize| (0..count).map(|index| format!("LABEL_{index}")).collect();
-    let Some(named) = object.get("id2label").filter(|value| !value.is_null()) else {
-        return unnamed(reader.size_up_to(&["num_labels"], 2, MAX_LABELS));
-    };
-    let Some(names) = named.as_object() else {
-        reader.problem("id2label", format!("is {named}, expected an object from id to name"));
-        return unnamed(2);
-    };
-    let in_order: Option<Vec<String>> = (0..names.len())
-        .map(|index| names.get(&index.to_string()).and_then(Value::as_str).map(str::to_owned))
-        .collect();
-    match in_order {
-        Some(labels) if !labels.is_empty() => {
-            let count = labels.len();
-            if let Some(other) =
-                reader.value("num_labels").filter(|given| given.as_u64() != Some(count as u64))
-            {
-                reader
-                    .problem("num_labels", format!("is {other}, but id2label has {count}; keep one of them"));
-            }
-            labels
-        }
-        _ => {
-            reader.problem("id2label", "must name the classes 0, 1, 2, … consecutively");
-            unnamed(2)
-        }
-    }
 }

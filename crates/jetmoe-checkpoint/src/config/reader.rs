@@ -1,5 +1,7 @@
 //! Reading `config.json` key by key: aliases, defaults, and a list of all problems.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use crate::ConfigProblem;
@@ -14,19 +16,41 @@ pub(super) struct ConfigReader<'a> {
     /// Prefix for keys in messages, such as `rope_parameters.`.
     prefix: &'static str,
     problems: Vec<ConfigProblem>,
+    /// What is read as something else than it says, or not at all.
+    notes: Vec<String>,
 }
 
 impl<'a> ConfigReader<'a> {
     pub(super) fn new(object: &'a Map<String, Value>, prefix: &'static str) -> Self {
-        ConfigReader { object, prefix, problems: Vec::new() }
+        ConfigReader { object, prefix, problems: Vec::new(), notes: Vec::new() }
     }
 
     pub(super) fn into_problems(self) -> Vec<ConfigProblem> {
         self.problems
     }
 
+    /// Every problem, and every note.
+    pub(super) fn into_findings(self) -> (Vec<ConfigProblem>, Vec<String>) {
+        (self.problems, self.notes)
+    }
+
+    /// Records that a key is not read as it is written.
+    pub(super) fn note(&mut self, key: &str, message: impl fmt::Display) {
+        self.notes.push(format!("{}{key}: {message}", self.prefix));
+    }
+
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
         self.problems.push(ConfigProblem { key: format!("{}{key}", self.prefix), message: message.into() });
+    }
+
+    /// Removes and returns the problems recorded so far.
+    pub(super) fn take_problems(&mut self) -> Vec<ConfigProblem> {
+        std::mem::take(&mut self.problems)
+    }
+
+    /// Returns the problems recorded so far and puts others in their place.
+    pub(super) fn replace_problems(&mut self, problems: Vec<ConfigProblem>) -> Vec<ConfigProblem> {
+        std::mem::replace(&mut self.problems, problems)
     }
 
     pub(super) fn extend_problems(&mut self, problems: Vec<ConfigProblem>) {
@@ -130,13 +154,17 @@ impl<'a> ConfigReader<'a> {
     }
 }
 
-/// Token ids from `null`, a number or a list of numbers; `None` for anything else.
+/// Token ids from `null`, an integer or a list of integers; `None` for anything else. A negative integer is no token: some
+/// programs write −1 where there is none.
 pub(crate) fn token_ids(value: &Value) -> Option<Vec<u32>> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = |values: &[Value]| {
+        let integers: Option<Vec<i64>> = values.iter().map(Value::as_i64).collect();
+        integers?.into_iter().filter(|id| *id >= 0).map(|id| u32::try_from(id).ok()).collect()
+    };
     match value {
         Value::Null => Some(Vec::new()),
-        Value::Array(values) => values.iter().map(id).collect(),
-        single => id(single).map(|id| vec![id]),
+        Value::Array(values) => ids(values),
+        single => ids(std::slice::from_ref(single)),
     }
 }
 

@@ -113,7 +113,8 @@ fn an_index_may_not_lead_out_of_its_folder() {
     for file in [
         elsewhere.path().join(names::WEIGHTS).to_str().unwrap(),
         "../model.safetensors",
-        "sub/model.safetensors",
+        "sub/../../model.safetensors",
+        "sub/",
         "..",
         ".",
         "",
@@ -126,7 +127,7 @@ fn an_index_may_not_lead_out_of_its_folder() {
         let error = open(&folder).unwrap_err();
         assert!(matches!(error, Error::ShardOutside { .. }), "{error}");
         assert!(
-            error.to_string().contains(&format!("in {file:?}, which is not a file name in the same folder")),
+            error.to_string().contains(&format!("in {file:?}, which is outside of its folder")),
             "{error}"
         );
     }
@@ -186,7 +187,7 @@ fn everything_that_does_not_fit_the_configuration_is_named_at_once() {
         let mut draft = tiny()
             .store(&narrow, DraftTensor::counting(StoredType::F32, &[6, 16]))
             .store(names::FINAL_NORM, DraftTensor::counting(StoredType::I64, &[6]))
-            .store(names::EMBEDDING, DraftTensor::counting(StoredType::F64, &[11, 6]));
+            .store(names::EMBEDDING, DraftTensor::counting(StoredType::I8, &[11, 6]));
         draft.tensors.remove(&missing);
         draft.write()
     };
@@ -194,10 +195,10 @@ fn everything_that_does_not_fit_the_configuration_is_named_at_once() {
         message(&folder),
         format!(
             "the weights in {} do not match its config.json:\n  \
-             - model.embed_tokens.weight has elements of type F64, expected float32, float16 or bfloat16\n  \
+             - model.embed_tokens.weight has elements of type I8, expected float32, float16, bfloat16 or float64\n  \
              - {missing} is missing (expected [3, 6])\n  \
              - {narrow} has shape [6, 16], expected [16, 6]\n  \
-             - model.norm.weight has elements of type I64, expected float32, float16 or bfloat16\n  \
+             - model.norm.weight has elements of type I64, expected float32, float16, bfloat16 or float64\n  \
              both must be from the same model: download or copy them again",
             folder.path().display()
         )
@@ -226,6 +227,116 @@ fn heads_are_expected_where_the_architecture_has_them() {
     assert!(message(&classifier.write()).contains("score.weight is missing (expected [3, 6])"));
     let classifier = classifier.store(names::SCORE, DraftTensor::counting(StoredType::F32, &[3, 6]));
     assert!(open(&classifier.write()).is_ok());
+}
+
+/// As transformers' `tie_weights`.
+#[test]
+fn the_file_decides_whether_the_head_is_the_embedding() {
+    let embedding = tiny().tensors[names::EMBEDDING].clone();
+    let mut other = embedding.clone();
+    other.values[65] += 0.5;
+    for tied in [json!(true), json!(null)] {
+        let draft = tiny().with("tie_word_embeddings", tied);
+        let equal = draft.clone().store(names::LM_HEAD, embedding.clone()).write();
+        assert!(open(&equal).unwrap().config().tie_word_embeddings);
+        let differs = draft.clone().store(names::LM_HEAD, other.clone()).write();
+        let checkpoint = open(&differs).unwrap();
+        assert!(!checkpoint.config().tie_word_embeddings);
+        assert_eq!(checkpoint.tensors().get(names::LM_HEAD).unwrap().to_f32(), other.values);
+
+        let mut head_only = draft.store(names::LM_HEAD, other.clone());
+        head_only.tensors.remove(names::EMBEDDING);
+        let folder = head_only.write();
+        let checkpoint = open(&folder).unwrap();
+        assert!(checkpoint.config().tie_word_embeddings && !checkpoint.tensors().contains(names::LM_HEAD));
+        assert_eq!(checkpoint.tensors().get(names::EMBEDDING).unwrap().to_f32(), other.values);
+    }
+    // equal numbers of another type
+    let double = DraftTensor { dtype: StoredType::F64, ..embedding };
+    assert!(open(&tiny().store(names::LM_HEAD, double).write()).unwrap().config().tie_word_embeddings);
+    let narrow = DraftTensor::counting(StoredType::F32, &[10, 6]);
+    let error = message(&tiny().store(names::LM_HEAD, narrow).write());
+    assert!(error.contains("lm_head.weight has shape [10, 6], expected [11, 6]"), "{error}");
+}
+
+#[test]
+fn tensors_of_a_wrapped_model_open_under_the_usual_names() {
+    for prefix in ["_orig_mod.", "module.", "base_model.model.", "module._orig_mod."] {
+        let mut draft = tiny();
+        draft.tensors =
+            draft.tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
+        let folder = draft.write();
+        let checkpoint = open(&folder).unwrap_or_else(|error| panic!("{prefix}: {error}"));
+        assert!(checkpoint.tensors().names().eq(tiny().tensors.keys()), "{prefix}");
+    }
+}
+
+#[test]
+fn quantized_weights_are_named_with_their_method() {
+    for (value, method) in [
+        (json!({ "quant_method": "bitsandbytes", "load_in_4bit": true }), "bitsandbytes, 4 bits"),
+        (json!({ "quant_method": "bitsandbytes", "load_in_8bit": true }), "bitsandbytes, 8 bits"),
+        (json!({ "quant_method": "gptq", "bits": 8, "group_size": 128 }), "gptq, 8 bits"),
+        (json!({ "quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": true }), "gptq, 4 bits"),
+        (json!({ "quant_method": "gptq", "bits": 4, "group_size": -1 }), "gptq, 4 bits"),
+        (json!({ "quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv" }), "awq, 4 bits"),
+        (json!({ "quant_method": "fp8" }), "fp8"),
+        (
+            json!({ "quant_method": "compressed-tensors", "format": "pack-quantized" }),
+            "compressed-tensors, pack-quantized",
+        ),
+        (json!({}), "an unnamed method"),
+    ] {
+        let error = message(&tiny().with("quantization_config", value).write());
+        assert!(
+            error.contains(&format!(
+                "config.json holds quantized weights ({method}), as its quantization_config says"
+            )),
+            "{error}"
+        );
+        assert_eq!(error.lines().count(), 2);
+    }
+    assert!(open(&tiny().with("quantization_config", json!(null)).write()).is_ok());
+    let projection = names::kv_projection(0).replace("weight", "qweight");
+    let error = message(&tiny().store(&projection, DraftTensor::counting(StoredType::I64, &[2, 2])).write());
+    assert!(error.contains("(gptq or awq)") && error.contains(&projection), "{error}");
+}
+
+#[test]
+fn an_adapter_is_named_with_its_model() {
+    let folder = tempfile::tempdir().unwrap();
+    fixtures::write_json(
+        &folder.path().join(names::ADAPTER_CONFIG),
+        &json!({ "peft_type": "LORA", "base_model_name_or_path": "jetmoe/jetmoe-8b" }),
+    );
+    let error = message(&folder);
+    assert!(
+        error.contains("adapter_config.json says that this is an adapter (LORA) for jetmoe/jetmoe-8b"),
+        "{error}"
+    );
+    assert!(error.contains("merge_and_unload()"), "{error}");
+    let lora = "model.layers.0.self_attention.kv_proj.lora_A.default.weight";
+    let error = message(&tiny().store(lora, DraftTensor::counting(StoredType::F32, &[2, 6])).write());
+    assert!(error.contains(&format!("an adapter beside the weights, in {lora}")), "{error}");
+}
+
+#[test]
+fn weights_in_another_format_are_named() {
+    let folder = tiny().write();
+    let weights = folder.path().join(names::WEIGHTS);
+    std::fs::rename(&weights, folder.path().join("pytorch_model.bin")).unwrap();
+    std::fs::write(folder.path().join("training_args.bin"), "").unwrap();
+    let error = message(&folder);
+    assert!(error.contains("pytorch_model.bin is a pickle: load it in transformers"), "{error}");
+}
+
+#[test]
+fn the_configuration_can_name_the_file_of_the_weights() {
+    let folder = tiny().with("transformers_weights", json!("other.safetensors")).write();
+    let message = message(&folder);
+    assert!(message.starts_with("other.safetensors is missing in"), "{message}");
+    std::fs::rename(folder.path().join(names::WEIGHTS), folder.path().join("other.safetensors")).unwrap();
+    assert!(open(&folder).is_ok());
 }
 
 #[test]
@@ -262,6 +373,7 @@ fn every_element_type_converts_to_float32() {
         (StoredType::F32, Dtype::F32, 4),
         (StoredType::F16, Dtype::F16, 2),
         (StoredType::BF16, Dtype::Bf16, 2),
+        (StoredType::F64, Dtype::F64, 8),
     ] {
         let folder = tiny().store(names::FINAL_NORM, DraftTensor::counting(stored, &[6])).write();
         let checkpoint = open(&folder).unwrap();
