@@ -25,6 +25,21 @@ impl DataFile {
         DataFile { path, mapped: OnceCell::new() }
     }
 
+    /// Makes external tensors refer to the file that the data file links to, as in a cache of the hub, and returns its
+    /// folder: tract refuses links that lead out of the folder of the graph.
+    pub(crate) fn resolve_links(&self, tensors: &mut [TensorProto]) -> TractResult<PathBuf> {
+        let path = self.path.canonicalize().with_context(|| format!("open {}", self.path.display()))?;
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        let (Some(name), Some(folder)) = (name, path.parent()) else {
+            bail!("{} has no name", path.display())
+        };
+        let locations = tensors.iter_mut().flat_map(|tensor| &mut tensor.external_data);
+        for location in locations.filter(|entry| entry.key == "location") {
+            location.value.clone_from(&name);
+        }
+        Ok(folder.to_owned())
+    }
+
     /// The mapping.
     pub(crate) fn mapped(&self) -> TractResult<&Arc<MappedFile>> {
         match self.mapped.get() {

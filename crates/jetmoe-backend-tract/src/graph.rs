@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -131,8 +131,11 @@ fn load(path: &Path, data: &DataFile, signature: Signature, threads: Option<usiz
         graph.input.iter().filter_map(|input| known().find(|spec| spec.name.to_string() == input.name));
     let inputs: Vec<InputSpec> = inputs.cloned().collect();
     // Parse, give the inputs symbolic shapes, and type the model.
-    let folder = path.parent().and_then(Path::to_str);
-    let mut model = tract.parse(&proto, folder)?.model;
+    let folder = match &mut proto.graph {
+        Some(graph) => data.resolve_links(&mut graph.initializer)?,
+        None => PathBuf::new(),
+    };
+    let mut model = tract.parse(&proto, folder.to_str())?.model;
     for (index, input) in inputs.iter().enumerate() {
         let fact = fact(&model, input, signature.cache_update);
         model.set_input_fact(index, fact)?;
