@@ -2,24 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_console::{CellAlignment, HumanBytes, new_table};
 use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
+use jetmoe_hub::Content;
 use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
 
+use super::model::model_folder;
 use super::{ExitStatus, Format, SCHEMA};
 
 /// Show what a model holds: tasks, inputs, outputs, operators, parameters, sizes.
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// Artifact, checkpoint folder, or any ONNX file.
+    /// Artifact, checkpoint folder, hub id (owner/name), or any ONNX file.
     #[arg(value_name = "DIR|FILE.onnx")]
-    path: PathBuf,
+    path: String,
+    /// Branch, tag or commit of a hub id.
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
     /// Print tables or JSON.
     #[arg(long, default_value = "table")]
     format: Format,
@@ -117,23 +122,32 @@ impl Inspect {
     fn report(&self) -> anyhow::Result<Report> {
         let mut report = Report {
             schema_version: SCHEMA,
-            path: self.path.display().to_string(),
+            path: self.path.clone(),
             manifest: None,
             checkpoint: None,
             graphs: Vec::new(),
             memory: Vec::new(),
         };
-        if !self.path.is_dir() {
-            report.graphs.push(graph_facts(&self.path)?);
-        } else if Artifact::is_artifact(&self.path) {
-            let artifact = Artifact::open(&self.path)?;
+        let path = Path::new(&self.path);
+        if path.is_file() {
+            anyhow::ensure!(
+                self.revision.is_none(),
+                "--revision is for a hub id, and {} is a file",
+                self.path
+            );
+            report.graphs.push(graph_facts(path)?);
+            return Ok(report);
+        }
+        let folder = model_folder(&self.path, self.revision.clone(), Content::Any)?;
+        if Artifact::is_artifact(&folder) {
+            let artifact = Artifact::open(&folder)?;
             for graph in &artifact.manifest().graphs {
                 report.graphs.push(graph_facts(&artifact.path(&graph.graph))?);
             }
             report.memory = memory_facts(artifact.manifest());
             report.manifest = Some(artifact.manifest().clone());
         } else {
-            report.checkpoint = Some(checkpoint_facts(&Checkpoint::open(&self.path)?));
+            report.checkpoint = Some(checkpoint_facts(&Checkpoint::open(&folder)?));
         }
         Ok(report)
     }

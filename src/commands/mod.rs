@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod accept_edits;
 mod bench;
 mod classify;
 mod devices;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     Devices(devices::Devices),
     Synth(synth::Synth),
+    AcceptEdits(accept_edits::AcceptEdits),
 }
 
 impl Command {
@@ -41,6 +43,7 @@ impl Command {
             Command::Inspect(command) => command.execute(),
             Command::Devices(command) => command.execute(),
             Command::Synth(command) => command.execute(),
+            Command::AcceptEdits(command) => command.execute(),
         }
     }
 }

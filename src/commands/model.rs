@@ -12,7 +12,7 @@ use jetmoe_checkpoint::{Checkpoint, Digest};
 use jetmoe_conformance::{BackendName, load, reference_model};
 use jetmoe_console::{DownloadBar, StageBars, byte_bar};
 use jetmoe_export::{ExportOptions, export_with_progress};
-use jetmoe_hub::{HubOptions, ModelSource};
+use jetmoe_hub::{Content, HubOptions, ModelSource};
 use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption, backends};
 
 use super::note;
@@ -92,6 +92,13 @@ impl ModelArguments {
     /// Opens the argument; a hub id is downloaded first.
     pub(crate) fn open(&self) -> anyhow::Result<Opened> {
         anyhow::ensure!(self.threads != Some(0), "--threads is 0, expected at least 1");
+        if let (Some(requested), Some(threads)) = (self.threads, self.threads())
+            && threads < requested
+        {
+            note(&format!(
+                "--threads is {requested}, and there are {threads} processors: using {threads} threads"
+            ));
+        }
         self.device()?;
         let path = Path::new(&self.model);
         anyhow::ensure!(
@@ -99,7 +106,7 @@ impl ModelArguments {
             "{} is a file\n  give the folder of an artifact or of a checkpoint",
             path.display()
         );
-        let folder = model_folder(&self.model, self.revision.clone())?;
+        let folder = model_folder(&self.model, self.revision.clone(), Content::Any)?;
         if Artifact::is_artifact(&folder) {
             return Ok(Opened::Artifact(Box::new(Artifact::open(&folder)?)));
         }
@@ -209,9 +216,10 @@ impl ModelArguments {
         Ok(self.load_options()?.with_int8_activations(false))
     }
 
-    /// The value of `--threads`.
+    /// The value of `--threads`, but no more threads than processors.
     pub(crate) fn threads(&self) -> Option<usize> {
-        self.threads
+        let processors = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+        self.threads.map(|threads| threads.min(processors))
     }
 
     /// The device, unless it is the CPU.
@@ -249,7 +257,7 @@ impl ModelArguments {
             .with_device(self.device()?)
             .with_precision(self.precision)
             .with_profile(self.profile)
-            .with_threads(self.threads)
+            .with_threads(self.threads())
             .with_max_sequence_length(self.max_sequence_length)
             .with_int8_activations(!self.exact)
             .with_low_memory(self.low_memory)
@@ -261,12 +269,23 @@ impl ModelArguments {
 }
 
 /// The folder of a model; a hub id is downloaded first.
-fn model_folder(model: &str, revision: Option<String>) -> anyhow::Result<PathBuf> {
+pub(crate) fn model_folder(
+    model: &str,
+    revision: Option<String>,
+    content: Content,
+) -> anyhow::Result<PathBuf> {
     let source = ModelSource::parse(model)?;
     let observer = Some(Arc::new(DownloadBar::default()) as _);
-    let options = HubOptions { revision, observer, ..HubOptions::default() };
+    let options = HubOptions { revision, content, observer, ..HubOptions::default() };
     match &source {
-        ModelSource::Folder(_) => Ok(source.resolve(&options)?),
+        ModelSource::Folder(folder) => {
+            anyhow::ensure!(
+                options.revision.is_none(),
+                "--revision is for a hub id, and {} is a folder",
+                folder.display()
+            );
+            Ok(source.resolve(&options)?)
+        }
         // a misspelled folder looks like a hub id
         ModelSource::Hub(id) => {
             source.resolve(&options).with_context(|| format!("there is no folder {id} here"))
@@ -283,7 +302,9 @@ pub(crate) fn resolve_checkpoint(
 ) -> anyhow::Result<Checkpoint> {
     let remembered = &artifact.manifest().checkpoint;
     let source = named.unwrap_or(&remembered.source);
-    let checkpoint = model_folder(source, None).and_then(|folder| Ok(Checkpoint::open(&folder)?));
+    let revision = if named.is_none() { remembered.revision.clone() } else { None };
+    let checkpoint =
+        model_folder(source, revision, Content::Checkpoint).and_then(|folder| Ok(Checkpoint::open(&folder)?));
     let checkpoint = match named {
         Some(_) => checkpoint?,
         None => checkpoint.with_context(|| {
@@ -302,6 +323,7 @@ pub(crate) fn resolve_checkpoint(
 
 /// A checkpoint in the reference, for the task it was trained for.
 fn load_reference(checkpoint: &Checkpoint) -> anyhow::Result<Model> {
+    checkpoint.check_finite()?;
     Ok(reference_model(checkpoint, Task::of_architecture(checkpoint.config().architecture))?)
 }
 

@@ -7,7 +7,7 @@ use crate::workspace::{DependencyKind, Package, TESTING, cargo, packages};
 /// Every crate of the workspace with the workspace crates that it depends on, lowest layer first.
 const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("jetmoe-checkpoint", &[]),
-    ("jetmoe-hub", &["jetmoe-checkpoint"]),
+    ("jetmoe-hub", &["jetmoe-checkpoint", "jetmoe-artifact"]),
     ("jetmoe-text", &["jetmoe-checkpoint"]),
     ("jetmoe-format", &[]),
     ("jetmoe-artifact", &["jetmoe-checkpoint", "jetmoe-format"]),

@@ -3,7 +3,10 @@
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use jetmoe::export::{ExportOptions, export};
+use jetmoe_rt::{LoadOptions, Model};
 use jetmoe_testing::files::edit_json;
 use jetmoe_testing::{CommandOutput, assert_transcript};
 use serde_json::json;
@@ -59,7 +62,36 @@ fn a_changed_graph() {
 #[test]
 fn a_changed_configuration() {
     let change = |artifact: &Path| overwrite(&artifact.join("config.json"), 50);
-    damaged(change, &["artifact/config.json is not the file", "sha256", "export again"]);
+    damaged(change, &["artifact/config.json was edited after the export", "jetmoe accept-edits artifact"]);
+}
+
+/// What an editor and git do to an artifact.
+#[test]
+fn edits_are_accepted() {
+    let context = context_with_artifact("jetmoe-mini");
+    let artifact = context.path("artifact");
+    let text = |name: &str| fs::read_to_string(artifact.join(name)).unwrap();
+    fs::write(artifact.join("genai_config.json"), "{ \"mine\": true }").unwrap();
+    for name in ["config.json", "tokenizer_config.json", "chat_template.jinja"] {
+        fs::write(artifact.join(name), text(name).replace('\n', "\r\n")).unwrap();
+    }
+    let run = "jetmoe run --model artifact --prompt \"In the beginning\" --max-new-tokens 4";
+    context.run(run).succeeded();
+    context.run("jetmoe inspect artifact").succeeded();
+    context.run("jetmoe verify --model artifact --backend tract").succeeded();
+    fs::remove_file(artifact.join("genai_config.json")).unwrap();
+    context.run(run).succeeded();
+
+    edit_json(&artifact.join("generation_config.json"), |config| config["max_new_tokens"] = json!(2));
+    let refused = context.run(run);
+    refused.refused();
+    let accepted = context.run("jetmoe accept-edits artifact");
+    assert_eq!(accepted.succeeded(), "generation_config.json: accepted\n");
+    context.run(run).succeeded();
+    context.run("jetmoe verify --model artifact --backend tract").succeeded();
+    let again = context.run("jetmoe accept-edits artifact");
+    assert_eq!((again.status, again.stdout.as_str()), (Some(0), ""));
+    assert_transcript!(refused, accepted, again);
 }
 
 #[test]
@@ -116,4 +148,57 @@ fn an_unfinished_export() {
         fs::rename(artifact.join("jetmoe.json"), artifact.join("export.partial/jetmoe.json")).unwrap();
     };
     assert_transcript!(damaged(unfinished, &["artifact is no artifact yet", "export again"]));
+}
+
+/// As the hub's cache holds an artifact: every file is a link to a file named by its digest.
+#[cfg(unix)]
+#[test]
+fn an_artifact_of_links_runs_in_every_backend() {
+    let context = context_with_artifact("jetmoe-mini");
+    let (artifact, blobs) = (context.path("artifact"), context.path("blobs"));
+    fs::create_dir(&blobs).unwrap();
+    for (number, name) in context.files("artifact").into_iter().enumerate() {
+        let (file, blob) = (artifact.join(&name), blobs.join(format!("{number:040}")));
+        if file.is_file() {
+            fs::rename(&file, &blob).unwrap();
+            std::os::unix::fs::symlink(&blob, &file).unwrap();
+        }
+    }
+    let backends: Vec<&str> = jetmoe_rt::backends().iter().map(|backend| backend.name()).collect();
+    assert!(backends.contains(&"ort") && backends.contains(&"tract"), "{backends:?}");
+    for backend in backends {
+        let run = format!(
+            "jetmoe run --model artifact --backend {backend} --prompt \"In the beginning\" --max-new-tokens 4"
+        );
+        context.run(&run).succeeded();
+    }
+    context.run("jetmoe verify --model artifact --backend tract").succeeded();
+}
+
+/// Re-exports and runs at once: a run sees the old artifact or the new one.
+#[test]
+fn an_artifact_can_be_replaced_while_others_load_it() {
+    let context = context_with_artifact("tiny");
+    let folder = context.path("artifact");
+    let checkpoint = jetmoe::checkpoint::Checkpoint::open(context.path("tiny")).unwrap();
+    let is_done = AtomicBool::new(false);
+    let loads = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut loads = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                assert!(jetmoe::artifact::Artifact::is_artifact(&folder));
+                Model::load(&folder, &LoadOptions::default()).unwrap();
+                loads += 1;
+            }
+            loads
+        });
+        for opset in [20, 21, 20, 21, 20, 21] {
+            let opset = jetmoe::graph::Opset::new(opset).unwrap();
+            let options = ExportOptions { opset, ..ExportOptions::new("tiny", &folder) };
+            export(&checkpoint, &options).unwrap();
+        }
+        is_done.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    });
+    assert!(loads > 0);
 }

@@ -25,6 +25,7 @@ help! {
     help_of_inspect: "jetmoe inspect --help",
     help_of_devices: "jetmoe devices --help",
     help_of_synth: "jetmoe synth --help",
+    help_of_accept_edits: "jetmoe accept-edits --help",
     version: "jetmoe --version",
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use jetmoe::artifact::{Manifest, OptionalOutput, Precision, TensorRecord, VerificationRecord, WeightPlan};
+use jetmoe::artifact::{
+    Artifact, Manifest, OptionalOutput, Precision, TensorRecord, VerificationRecord, WeightPlan,
+};
 use jetmoe::checkpoint::Checkpoint;
 use jetmoe::export::{Calibration, ExportOptions, export, record_verification};
 use jetmoe_testing::fixtures;
@@ -152,6 +154,7 @@ fn json_of_the_manifest() {
             ..WeightPlan::default()
         },
         calibration: Some(Calibration { max_tokens: 64, ..Calibration::new(text) }),
+        revision: Some("v1".to_owned()),
         ..ExportOptions::new("jetmoe-mini", &folder)
     };
     export(&Checkpoint::open(fixtures::checkpoint("jetmoe-mini")).unwrap(), &options).unwrap();
@@ -160,5 +163,7 @@ fn json_of_the_manifest() {
         vec![TensorRecord { name: "logits".to_owned(), max_absolute_error: 0.0, max_relative_error: 0.0 }];
     let record = VerificationRecord { backend: "ort 1.32.0".to_owned(), passed: true, tokens: 1, tensors };
     record_verification(&folder, &manifest.graphs[0], vec![record]).unwrap();
+    jetmoe_testing::files::edit_json(&folder.join("config.json"), |config| config["mine"] = true.into());
+    Artifact::accept_edits(&folder).unwrap();
     assert_documented("jetmoe.json", &[json(&fs::read_to_string(folder.join("jetmoe.json")).unwrap())]);
 }

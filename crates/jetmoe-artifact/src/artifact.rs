@@ -1,6 +1,8 @@
 //! An opened artifact.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig};
 
@@ -15,30 +17,81 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Opens a folder, and checks the size of every file in the manifest and the digest of every file except the weights.
-    /// [`Artifact::check_digests`] checks the weights.
+    /// Opens a folder, and checks the sizes of graphs and weights, and the digests of graphs and of the configuration and
+    /// tokenizer files that are read. Other line ends than those of the export are accepted, and any content of files for
+    /// other clients. [`Artifact::check_digests`] checks the weights.
+    ///
+    /// While an export replaces the artifact, the result is the old or the new one.
     ///
     /// # Errors
-    /// A file that is missing, damaged, or written by a newer version.
+    /// A file that is missing, damaged, edited, or written by a newer version.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         if !folder.is_dir() {
             return Err(Error::NotFound { path: folder.to_owned() });
         }
-        let manifest = Manifest::read(folder)?;
-        for file in manifest.all_files() {
-            check_size(folder, file)?;
+        const ATTEMPTS: usize = 20;
+        let mut attempt = 1;
+        loop {
+            wait_for_replacement(folder);
+            let manifest = Manifest::read(folder)?;
+            match Self::with_manifest(folder, manifest.clone()) {
+                // the files may be those of another export, which began meanwhile
+                Err(_) if attempt < ATTEMPTS && !is_current(folder, &manifest) => attempt += 1,
+                result => return result,
+            }
         }
-        for file in manifest.files.iter().chain(manifest.graphs.iter().map(|graph| &graph.graph)) {
-            check_digest(folder, file)?;
+    }
+
+    fn with_manifest(folder: &Path, manifest: Manifest) -> Result<Self> {
+        for graph in &manifest.graphs {
+            check_size(folder, &graph.graph)?;
+            check_size(folder, &graph.data)?;
+            check_digest(folder, &graph.graph)?;
+        }
+        for file in manifest.files.iter().filter(|file| names::is_read(&file.path)) {
+            let path = folder.join(&file.path);
+            if !file.is_content(&read(&path)?) {
+                return Err(Error::Edited { path });
+            }
         }
         let config = ModelConfig::read(&folder.join(jetmoe_checkpoint::names::CONFIG))?;
         Ok(Artifact { folder: folder.to_owned(), manifest, config })
     }
 
-    /// Whether a folder has a manifest.
+    /// Whether a folder has a manifest. Waits while an export replaces it.
     pub fn is_artifact(folder: &Path) -> bool {
+        wait_for_replacement(folder);
         folder.join(names::MANIFEST).is_file()
+    }
+
+    /// Whether the folder still holds this artifact, and not the result of a later export.
+    pub fn is_current(&self) -> bool {
+        is_current(&self.folder, &self.manifest)
+    }
+
+    /// Accepts edits of the configuration and tokenizer files that are read: records their contents in the manifest. Later
+    /// exports keep them. Returns the names of the edited files.
+    ///
+    /// # Errors
+    /// A folder that is no artifact, an edited configuration that is not valid, or a manifest that cannot be written.
+    pub fn accept_edits(folder: &Path) -> Result<Vec<String>> {
+        let mut manifest = Manifest::read(folder)?;
+        let mut accepted = Vec::new();
+        for file in manifest.files.iter_mut().filter(|file| names::is_read(&file.path)) {
+            let content = read(&folder.join(&file.path))?;
+            if !file.is_content(&content) {
+                *file =
+                    ArtifactFile { accepted: true, ..ArtifactFile::of_content(file.path.clone(), &content) };
+                accepted.push(file.path.clone());
+            }
+        }
+        let config = ModelConfig::read(&folder.join(jetmoe_checkpoint::names::CONFIG))?;
+        GenerationConfig::open(folder, &config)?;
+        if !accepted.is_empty() {
+            manifest.write(folder)?;
+        }
+        Ok(accepted)
     }
 
     /// The artifact's folder.
@@ -116,4 +169,27 @@ fn check_digest(folder: &Path, file: &ArtifactFile) -> Result<()> {
     let io = |source| Error::Io { action: "read", path: path.clone(), source };
     let found = Digest::of_file(&path).map_err(io)?;
     if found == file.sha256 { Ok(()) } else { Err(Error::Changed { path }) }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Error::MissingFile { path: path.to_owned() },
+        _ => Error::Io { action: "read", path: path.to_owned(), source },
+    })
+}
+
+fn is_current(folder: &Path, manifest: &Manifest) -> bool {
+    Manifest::read(folder).is_ok_and(|found| found.has_files_of(manifest))
+}
+
+/// Waits while an export moves its files into a folder, which has no manifest then. The staged manifest is there from
+/// before the old one is removed until it becomes the new one; that of an interrupted export stays, so the wait is limited.
+fn wait_for_replacement(folder: &Path) {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let (manifest, staged) =
+        (folder.join(names::MANIFEST), folder.join(names::UNFINISHED).join(names::MANIFEST));
+    let begin = Instant::now();
+    while !manifest.is_file() && staged.is_file() && begin.elapsed() < LIMIT {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -59,9 +59,15 @@ pub enum Error {
         /// Size on disk.
         found: u64,
     },
-    /// A file's digest differs from the manifest's.
+    /// The digest of a graph or of its weights differs from the manifest's.
     #[error("{} is not the file that was exported: its sha256 differs from the manifest's\n  copy the artifact again, or export again", path.display())]
     Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A configuration or tokenizer file was edited after the export.
+    #[error("{} was edited after the export: its sha256 differs from the manifest's\n  undo the edit, or accept it", path.display())]
+    Edited {
         /// The file.
         path: PathBuf,
     },

@@ -35,6 +35,9 @@ pub struct Manifest {
 pub struct CheckpointRecord {
     /// Folder or hub id.
     pub source: String,
+    /// Commit of a hub id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Digest of configuration and weights.
     pub digest: Digest,
 }
@@ -48,6 +51,40 @@ pub struct ArtifactFile {
     pub size: u64,
     /// Digest of the content.
     pub sha256: Digest,
+    /// Whether the content is a user's, accepted after the export: another export keeps it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
+}
+
+impl ArtifactFile {
+    /// A file with this content.
+    pub fn of_content(path: impl Into<String>, content: &[u8]) -> Self {
+        ArtifactFile {
+            path: path.into(),
+            size: content.len() as u64,
+            sha256: Digest::of_bytes(content),
+            accepted: false,
+        }
+    }
+
+    /// Whether this is the content of the file, apart from line ends, which git may have changed.
+    pub fn is_content(&self, content: &[u8]) -> bool {
+        let is_same = |content: &[u8]| Digest::of_bytes(content) == self.sha256;
+        let unix = || {
+            content
+                .iter()
+                .enumerate()
+                .filter(|(place, byte)| **byte != b'\r' || content.get(place + 1) != Some(&b'\n'))
+        };
+        is_same(content) || {
+            let unix: Vec<u8> = unix().map(|(_, byte)| *byte).collect();
+            let windows = || {
+                unix.iter()
+                    .flat_map(|byte| if *byte == b'\n' { &b"\r\n"[..] } else { std::slice::from_ref(byte) })
+            };
+            is_same(&unix) || is_same(&windows().copied().collect::<Vec<u8>>())
+        }
+    }
 }
 
 /// One graph of an artifact.
@@ -120,6 +157,11 @@ impl GraphRecord {
 }
 
 impl Manifest {
+    /// Whether both list the same files, apart from results of verification.
+    pub(crate) fn has_files_of(&self, other: &Self) -> bool {
+        self.all_files().eq(other.all_files())
+    }
+
     /// Reads the manifest of an artifact.
     ///
     /// # Errors
@@ -191,3 +233,6 @@ impl Manifest {
 fn is_inside(path: &str) -> bool {
     path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']))
 }
+
+#[cfg(test)]
+mod tests;

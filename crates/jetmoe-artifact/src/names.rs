@@ -9,6 +9,14 @@ use crate::{Error, Precision, Profile, Result};
 pub const MANIFEST: &str = "jetmoe.json";
 /// Configuration for onnxruntime-genai.
 pub const GENAI_CONFIG: &str = "genai_config.json";
+/// Files for other clients, which nothing here reads. Every other file beside the graphs is read when a model is loaded.
+const FOR_OTHER_CLIENTS: [&str; 2] = [GENAI_CONFIG, jetmoe_checkpoint::names::SENTENCEPIECE_TOKENIZER];
+
+/// Whether a file beside the graphs is read when a model is loaded, so that its content must be the one in the manifest.
+pub fn is_read(file: &str) -> bool {
+    !FOR_OTHER_CLIENTS.contains(&file)
+}
+
 /// Staging folder inside an artifact, where an export writes its files until all are complete. Its contents belong to a
 /// running or interrupted export.
 pub const UNFINISHED: &str = "export.partial";

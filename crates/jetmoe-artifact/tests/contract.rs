@@ -24,7 +24,7 @@ fn config(name: &str) -> ModelConfig {
 fn write(folder: &Path, path: &str, content: &[u8]) -> ArtifactFile {
     fs::create_dir_all(folder.join(path).parent().unwrap()).unwrap();
     fs::write(folder.join(path), content).unwrap();
-    ArtifactFile { path: path.to_owned(), size: content.len() as u64, sha256: Digest::of_bytes(content) }
+    ArtifactFile::of_content(path, content)
 }
 
 /// An artifact whose graph and weights are no such thing; nothing here looks into them.
@@ -42,6 +42,7 @@ fn artifact() -> TempDir {
         tool_version: "0.1.0".to_owned(),
         checkpoint: CheckpointRecord {
             source: "owner/name".to_owned(),
+            revision: Some("0123456789abcdef0123456789abcdef01234567".to_owned()),
             digest: Digest::of_bytes(b"weights"),
         },
         files: vec![write(folder.path(), "config.json", &config)],
@@ -138,7 +139,7 @@ fn a_checkpoint_is_named_as_one_with_the_way_to_export_it() {
 
 #[test]
 fn a_file_that_is_missing_longer_shorter_or_changed_is_named() {
-    for name in ["config.json", "onnx/model.onnx", "onnx/model.onnx_data"] {
+    for name in ["onnx/model.onnx", "onnx/model.onnx_data"] {
         let folder = artifact();
         let path = folder.path().join(name);
         let content = fs::read(&path).unwrap();
@@ -160,6 +161,55 @@ fn a_file_that_is_missing_longer_shorter_or_changed_is_named() {
         let error = Artifact::open(folder.path()).unwrap_err();
         assert!(matches!(&error, Error::MissingFile { path: named } if *named == path), "{error}");
     }
+}
+
+#[test]
+fn an_edited_configuration_is_refused_until_it_is_accepted() {
+    let folder = artifact();
+    let path = folder.path().join("config.json");
+    let edited = fs::read_to_string(&path).unwrap().replace("{", "{ \"mine\": 1,");
+    fs::write(&path, &edited).unwrap();
+    let error = Artifact::open(folder.path()).unwrap_err();
+    assert!(matches!(&error, Error::Edited { path: named } if *named == path), "{error}");
+    assert_eq!(Artifact::accept_edits(folder.path()).unwrap(), ["config.json"]);
+    let manifest = Artifact::open(folder.path()).unwrap().manifest().clone();
+    assert!(manifest.files.iter().all(|file| file.accepted == (file.path == "config.json")));
+    assert!(Artifact::accept_edits(folder.path()).unwrap().is_empty());
+
+    fs::write(&path, "{}").unwrap();
+    assert!(matches!(Artifact::accept_edits(folder.path()), Err(Error::Checkpoint(_))));
+    assert_eq!(
+        Manifest::read(folder.path()).unwrap(),
+        manifest,
+        "a configuration that is not valid is not accepted"
+    );
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(Artifact::open(folder.path()), Err(Error::MissingFile { .. })));
+}
+
+/// As an export replaces it: without a manifest in between, with the new one staged.
+#[test]
+fn an_artifact_that_is_being_replaced_is_waited_for() {
+    let folder = artifact();
+    let (manifest, staging) = (folder.path().join(names::MANIFEST), folder.path().join(names::UNFINISHED));
+    fs::create_dir(&staging).unwrap();
+    fs::rename(&manifest, staging.join(names::MANIFEST)).unwrap();
+    let opened = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            assert!(Artifact::is_artifact(folder.path()));
+            Artifact::open(folder.path())
+        });
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        fs::rename(staging.join(names::MANIFEST), &manifest).unwrap();
+        reader.join().unwrap()
+    });
+    let artifact = opened.unwrap();
+    assert!(artifact.is_current());
+    // results of a verification are not another artifact
+    edit_manifest(folder.path(), |manifest| manifest["tool_version"] = json!("9"));
+    assert!(artifact.is_current());
+    edit_manifest(folder.path(), |manifest| manifest["graphs"][0]["data"]["size"] = json!(1));
+    assert!(!artifact.is_current());
 }
 
 #[test]

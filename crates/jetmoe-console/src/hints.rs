@@ -96,6 +96,10 @@ fn after_artifact(error: &jetmoe_artifact::Error) -> Option<String> {
         jetmoe_artifact::Error::NotAnArtifact { .. } => {
             text("make an artifact with: jetmoe-export MODEL --output DIR")
         }
+        jetmoe_artifact::Error::Edited { path } => {
+            let folder = path.parent().unwrap_or(path);
+            Some(format!("with: jetmoe accept-edits {}", folder.display()))
+        }
         _ => None,
     }
 }

@@ -118,6 +118,10 @@ fn transformers_config(mut object: Map<String, Value>, config: &ModelConfig) -> 
         }
     }
     object.insert("model_type".to_owned(), json!("jetmoe"));
+    // the file of the weights decides, and a client that reads the configuration alone must not tie them
+    if !config.tie_word_embeddings {
+        object.insert("tie_word_embeddings".to_owned(), json!(false));
+    }
     object.insert("num_attention_heads".to_owned(), json!(config.num_attention_heads()));
     Value::Object(object)
 }

@@ -43,7 +43,7 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
         /// The checkpoint it was made from.
-        found: CheckpointRecord,
+        found: Box<CheckpointRecord>,
         /// Digest of the checkpoint that is being exported.
         expected: Digest,
     },

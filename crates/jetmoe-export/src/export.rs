@@ -9,7 +9,7 @@ use jetmoe_artifact::{
     ArtifactFile, CalibrationRecord, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest,
     OptionalOutput, Precision, Profile, Task, VerificationRecord, WeightPlan, names,
 };
-use jetmoe_checkpoint::{Architecture, Checkpoint, Digest, GenerationConfig, ModelConfig};
+use jetmoe_checkpoint::{Checkpoint, Digest, GenerationConfig};
 use jetmoe_graph::{Graph, GraphOptions, Opset, Quantizer, Rounding, WrittenGraph};
 
 use crate::calibrated::{Calibrated, check_precision};
@@ -17,6 +17,7 @@ use crate::calibration::{Calibration, CalibrationText};
 use crate::client_files::{ClientFile, client_files};
 use crate::output::OutputFolder;
 use crate::progress::{OnProgress, Progress, Stage};
+use crate::taken_over::TakenOver;
 use crate::{Error, Result};
 
 /// Options of an export.
@@ -24,6 +25,8 @@ use crate::{Error, Result};
 pub struct ExportOptions {
     /// Where the checkpoint came from, for the manifest: a folder or a hub id.
     pub source: String,
+    /// Commit of a hub id, for the manifest.
+    pub revision: Option<String>,
     /// The artifact's folder.
     pub output: PathBuf,
     /// Task of the graph. Default: the task that the checkpoint was trained for.
@@ -44,6 +47,8 @@ pub struct ExportOptions {
     pub calibration: Option<Calibration>,
     /// Write into a folder that holds something else. Default: false.
     pub force: bool,
+    /// Export weights that are infinite or NaN. Quantized weights never are. Default: false.
+    pub allow_non_finite: bool,
 }
 
 impl ExportOptions {
@@ -51,6 +56,7 @@ impl ExportOptions {
     pub fn new(source: impl Into<String>, output: impl Into<PathBuf>) -> Self {
         ExportOptions {
             source: source.into(),
+            revision: None,
             output: output.into(),
             task: None,
             precision: Precision::F32,
@@ -61,6 +67,7 @@ impl ExportOptions {
             rounding: Rounding::Search,
             calibration: None,
             force: false,
+            allow_non_finite: false,
         }
     }
 }
@@ -72,6 +79,10 @@ pub struct Exported {
     pub folder: PathBuf,
     /// The graph's entry in the manifest.
     pub record: GraphRecord,
+    /// Configuration and tokenizer files that stayed, because a user edited them after an earlier export.
+    pub kept: Vec<String>,
+    /// Tensors of a quantized checkpoint that the graph quantizes in another way, so that their codes were not taken over.
+    pub quantized_again: Vec<String>,
 }
 
 /// Exports a checkpoint.
@@ -95,7 +106,7 @@ pub fn export_with_progress(
 ) -> Result<Exported> {
     let config = checkpoint.config();
     let task = options.task.unwrap_or_else(|| Task::of_architecture(config.architecture));
-    check_head(config, task)?;
+    check_head(checkpoint, task)?;
     OutputFolder::check(&options.output, checkpoint.folder(), task, options.force)?;
     let graph_options = GraphOptions {
         task,
@@ -121,6 +132,9 @@ pub fn export_with_progress(
         }
     };
 
+    if !options.allow_non_finite {
+        checkpoint.check_finite()?;
+    }
     let total = checkpoint.tensors().size_in_bytes();
     let digest = checkpoint.digest(&|delta| on_progress(Progress { stage: Stage::Hashing, delta, total }))?;
 
@@ -180,10 +194,12 @@ fn write_artifact(
         Some(calibrated) => calibrated,
         None => &options.rounding,
     };
+    let quantizer = TakenOver::new(checkpoint, quantizer);
     let total = graph.weight_bytes();
-    let written = jetmoe_graph::write(graph, checkpoint, quantizer, &graph_path, &data_path, &mut |delta| {
-        on_progress(Progress { stage: Stage::Writing, delta, total });
-    })?;
+    let written =
+        jetmoe_graph::write(graph, checkpoint, &quantizer, &graph_path, &data_path, &mut |delta| {
+            on_progress(Progress { stage: Stage::Writing, delta, total });
+        })?;
     let mut record = graph_record(graph, options, graph_file, data_file, &written);
     record.calibration = text.zip(calibrated.as_ref()).map(|(text, calibrated)| CalibrationRecord {
         text_sha256: text.digest,
@@ -201,15 +217,23 @@ fn write_artifact(
     let mut manifest = Manifest {
         schema_version: MANIFEST_SCHEMA,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        checkpoint: CheckpointRecord { source: options.source.clone(), digest },
+        checkpoint: CheckpointRecord {
+            source: options.source.clone(),
+            revision: options.revision.clone(),
+            digest,
+        },
         files: Vec::new(),
         graphs,
     };
     let files = client_files(checkpoint, settings, &manifest.graphs)?;
-    manifest.files =
-        files.iter().map(|file| write_client_file(&mut output, file)).collect::<Result<Vec<_>>>()?;
+    let mut kept = Vec::new();
+    manifest.files = files
+        .iter()
+        .map(|file| write_client_file(&mut output, file, &mut kept))
+        .collect::<Result<Vec<_>>>()?;
     output.commit(&manifest)?;
-    Ok(Exported { folder: options.output.clone(), record })
+    let quantized_again = quantizer.quantized_again();
+    Ok(Exported { folder: options.output.clone(), record, kept, quantized_again })
 }
 
 fn graph_record(
@@ -229,31 +253,43 @@ fn graph_record(
             .then(|| options.weights.clone()),
         stored: graph.bytes_by_format(),
         calibration: None,
-        graph: ArtifactFile { path: graph_file, size: written.graph_size, sha256: written.graph_sha256 },
-        data: ArtifactFile { path: data_file, size: written.data_size, sha256: written.data_sha256 },
+        graph: written_file(graph_file, written.graph_size, written.graph_sha256),
+        data: written_file(data_file, written.data_size, written.data_sha256),
         verification: Vec::new(),
     }
 }
 
-fn write_client_file(output: &mut OutputFolder, file: &ClientFile) -> Result<ArtifactFile> {
+fn written_file(path: String, size: u64, sha256: Digest) -> ArtifactFile {
+    ArtifactFile { path, size, sha256, accepted: false }
+}
+
+/// Writes a file, unless the folder holds one that a user edited or added. Such a file stays, and its entry in the
+/// manifest too, so that it is still known to be edited.
+fn write_client_file(
+    output: &mut OutputFolder,
+    file: &ClientFile,
+    kept: &mut Vec<String>,
+) -> Result<ArtifactFile> {
+    let generated = ArtifactFile::of_content(file.name.clone(), &file.content);
+    if let Some(listed) = output.edited(&generated)? {
+        kept.push(file.name.clone());
+        return Ok(listed);
+    }
     let path = output.file(&file.name)?;
     File::create(&path)
         .and_then(|mut target| target.write_all(&file.content).and_then(|()| target.sync_all()))
         .map_err(|source| Error::Io { action: "write", path, source })?;
-    Ok(ArtifactFile {
-        path: file.name.clone(),
-        size: file.content.len() as u64,
-        sha256: Digest::of_bytes(&file.content),
-    })
+    Ok(generated)
 }
 
-/// Refuses a task whose head the checkpoint lacks. Every checkpoint has the backbone; with tied embeddings it has the
-/// language-model head too.
-fn check_head(config: &ModelConfig, task: Task) -> Result<()> {
+/// Refuses a task whose head the checkpoint's file lacks, whatever its architecture is called. Every checkpoint has the
+/// backbone; with tied embeddings it has the language-model head too.
+fn check_head(checkpoint: &Checkpoint, task: Task) -> Result<()> {
+    let config = checkpoint.config();
     let can = |task| match task {
         Task::Backbone => true,
-        Task::CausalLm => config.architecture == Architecture::CausalLm || config.tie_word_embeddings,
-        Task::SequenceClassification => config.architecture == Architecture::SequenceClassification,
+        Task::CausalLm => checkpoint.has_language_model_head(),
+        Task::SequenceClassification => checkpoint.has_classification_head(),
     };
     if can(task) {
         return Ok(());

@@ -4,6 +4,9 @@ use jetmoe_export::Error;
 
 pub(crate) fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let hint = match jetmoe_console::causes(error).find_map(|cause| cause.downcast_ref()) {
+        Some(Error::Checkpoint(jetmoe_checkpoint::Error::NotFinite { .. })) => {
+            "or export it all the same with --allow-non-finite"
+        }
         Some(Error::Graph(error)) => return jetmoe_console::hint(error),
         Some(Error::Artifact(error)) => return jetmoe_console::hint(error),
         Some(Error::OutputInUse { .. }) => "choose another folder, or pass --force to write into it",

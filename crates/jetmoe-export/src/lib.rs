@@ -11,6 +11,7 @@ mod export;
 mod output;
 mod progress;
 mod staging;
+mod taken_over;
 
 pub use calibration::Calibration;
 pub use error::{Error, Result};

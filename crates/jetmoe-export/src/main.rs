@@ -20,7 +20,7 @@ use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,
 };
 use jetmoe_graph::{Opset, Rounding};
-use jetmoe_hub::{HubOptions, ModelSource};
+use jetmoe_hub::{Content, HubOptions, ModelSource, snapshot_commit};
 use jetmoe_rt::{LoadOptions, backends};
 
 const QUANTIZATION: &str = "Quantization";
@@ -70,9 +70,9 @@ struct Arguments {
     /// float16). Experts, kv_proj and the head are quantized; routers and norms never are.
     #[arg(long, value_name = "PRECISION", default_value_t = Precision::F32)]
     precision: Precision,
-    /// Number of weights that share a scale: 16, 32, 64 or 128.
-    #[arg(long, value_name = "N", default_value_t = WeightPlan::default().group_size, help_heading = QUANTIZATION)]
-    group_size: usize,
+    /// Number of weights that share a scale: 16, 32, 64 or 128 [default: 32]
+    #[arg(long, value_name = "N", help_heading = QUANTIZATION)]
+    group_size: Option<usize>,
     /// Give every group a zero point too: more exact and 2 to 3 % larger, but not every backend supports it.
     #[arg(long, help_heading = QUANTIZATION)]
     zero_points: bool,
@@ -80,15 +80,22 @@ struct Arguments {
     /// in one layer only, as in int8:layers.0.mlp.
     #[arg(long = "override", alias = "keep", value_name = "LIST", value_delimiter = ',', help_heading = QUANTIZATION)]
     overrides: Vec<StorageOverride>,
-    /// How to choose scales: search minimizes the squared error, nearest uses the largest weight of the group.
-    #[arg(long, value_name = "METHOD", default_value = "search", help_heading = QUANTIZATION)]
-    rounding: RoundingArgument,
+    /// How to choose scales: search minimizes the squared error, nearest uses the largest weight of the group [default:
+    /// search]
+    #[arg(long, value_name = "METHOD", help_heading = QUANTIZATION)]
+    rounding: Option<RoundingArgument>,
     /// Calibrate 4-bit weights (GPTQ) with text like what the model will read. Plain text with blank lines between texts,
     /// or a .jsonl file with a field "text".
     #[arg(long, value_name = "FILE", help_heading = QUANTIZATION)]
     calibrate: Option<PathBuf>,
     /// Most tokens of the text to calibrate with.
-    #[arg(long, value_name = "N", default_value_t = Calibration::DEFAULT_TOKENS, help_heading = QUANTIZATION)]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "calibrate",
+        default_value_t = Calibration::DEFAULT_TOKENS,
+        help_heading = QUANTIZATION
+    )]
     calibration_tokens: usize,
     /// Version of the standard operator set, 18 to 23. Other clients support up to 21.
     #[arg(long, value_name = "N", default_value_t)]
@@ -106,6 +113,9 @@ struct Arguments {
     /// Write into a folder that holds something else. Another artifact in it is removed; other files stay.
     #[arg(long)]
     force: bool,
+    /// Export weights that are infinite or NaN, such as those of an expert that is never selected.
+    #[arg(long)]
+    allow_non_finite: bool,
 }
 
 fn main() -> ExitCode {
@@ -113,39 +123,77 @@ fn main() -> ExitCode {
     jetmoe_console::run(abort_pending, hints::hint, || export(arguments))
 }
 
+/// Refuses options of quantized weights where there are none.
+fn check_quantization(arguments: &Arguments) -> anyhow::Result<()> {
+    let is_quantized = arguments.precision.format().is_quantized()
+        || arguments.overrides.iter().any(|found| found.format.is_quantized());
+    let given = [
+        ("--group-size", arguments.group_size.is_some()),
+        ("--zero-points", arguments.zero_points),
+        ("--rounding", arguments.rounding.is_some()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((flag, _)) if !is_quantized => anyhow::bail!(
+            "{flag} is for quantized weights, and {} stores none\n  leave it out, or choose --precision int8, q4 or q4f16",
+            arguments.precision
+        ),
+        _ => Ok(()),
+    }
+}
+
 fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
+    check_quantization(&arguments)?;
     let source = ModelSource::parse(&arguments.model)?;
     let observer = Some(Arc::new(DownloadBar::default()) as _);
-    let options = HubOptions { revision: arguments.revision, observer, ..HubOptions::default() };
+    let options = HubOptions {
+        revision: arguments.revision.clone(),
+        content: Content::Checkpoint,
+        observer,
+        ..HubOptions::default()
+    };
     let folder = match &source {
-        ModelSource::Folder(_) => source.resolve(&options)?,
+        ModelSource::Folder(folder) => {
+            anyhow::ensure!(
+                options.revision.is_none(),
+                "--revision is for a hub id, and {} is a folder",
+                folder.display()
+            );
+            source.resolve(&options)?
+        }
         // a misspelled folder looks like a hub id
         ModelSource::Hub(id) => {
             source.resolve(&options).with_context(|| format!("there is no folder {id} here"))?
         }
     };
+    let commit = match &source {
+        ModelSource::Folder(_) => None,
+        ModelSource::Hub(_) => snapshot_commit(&folder).map(str::to_owned),
+    };
     let checkpoint = Checkpoint::open(folder)?;
+    // as a quantized checkpoint has them, so that its codes can be taken over
+    let found = checkpoint.quantization();
+    let found_size = found.map_or(WeightPlan::default().group_size, |found| found.group_size);
+    let group_size = arguments.group_size.unwrap_or(found_size);
+    let zero_points = arguments.zero_points || found.is_some_and(|found| found.zero_points);
     let bars = StageBars::default();
     let exported = export_with_progress(
         &checkpoint,
         &ExportOptions {
             source: source.permanent_name(),
+            revision: commit,
             output: arguments.output,
             task: arguments.task,
             precision: arguments.precision,
             profile: arguments.profile,
             opset: arguments.opset,
             optional_outputs: arguments.outputs.into_iter().collect(),
-            weights: WeightPlan {
-                group_size: arguments.group_size,
-                zero_points: arguments.zero_points,
-                overrides: arguments.overrides,
-            },
-            rounding: arguments.rounding.into(),
+            weights: WeightPlan { group_size, zero_points, overrides: arguments.overrides },
+            rounding: arguments.rounding.map_or(Rounding::Search, Rounding::from),
             calibration: arguments
                 .calibrate
                 .map(|text| Calibration { text, max_tokens: arguments.calibration_tokens }),
             force: arguments.force,
+            allow_non_finite: arguments.allow_non_finite,
         },
         &|progress| {
             let new_bar: fn(_, _) -> _ =
@@ -157,6 +205,19 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     let record = &exported.record;
     let graph = exported.folder.join(&record.graph.path);
     print(&format!("{} ({}, {}, opset {})\n", graph.display(), record.task, record.precision, record.opset))?;
+    if let Some(first) = exported.quantized_again.first() {
+        note(&format!(
+            "{} tensors are quantized again, for example {first}: the graph stores them in another format or other groups\n  \
+             --override int4:PART stores a part with 4 bits",
+            exported.quantized_again.len()
+        ));
+    }
+    if !exported.kept.is_empty() {
+        note(&format!(
+            "{} kept: edited after the last export\n  remove a file and export again to get it as the exporter writes it",
+            exported.kept.join(", ")
+        ));
+    }
     if let Some(calibration) = &record.calibration
         && !calibration.uncalibrated.is_empty()
     {

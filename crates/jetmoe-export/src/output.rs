@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::{Manifest, Task, names};
+use jetmoe_artifact::{ArtifactFile, Manifest, Task, names};
 use jetmoe_checkpoint::Digest;
 
 use crate::staging::{StagingDir, lock_pending};
@@ -68,6 +68,28 @@ impl OutputFolder {
         self.existing.as_ref()
     }
 
+    /// The entry of a file that a user edited or added since the last export, so that it must stay; `None` if it is as that
+    /// export wrote it, or does not exist.
+    pub(crate) fn edited(&self, generated: &ArtifactFile) -> Result<Option<ArtifactFile>> {
+        let Some(existing) = &self.existing else { return Ok(None) };
+        // an interrupted export left files of two exports
+        if !self.folder.join(names::MANIFEST).is_file() {
+            return Ok(None);
+        }
+        let path = self.folder.join(&generated.path);
+        let content = match fs::read(&path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Io { action: "read", path, source }),
+        };
+        let listed = existing.files.iter().find(|file| file.path == generated.path);
+        let is_ours = listed.is_some_and(|file| !file.accepted && file.is_content(&content));
+        if is_ours || generated.is_content(&content) {
+            return Ok(None);
+        }
+        Ok(Some(listed.unwrap_or(generated).clone()))
+    }
+
     /// The path to write a file of the artifact to until [`OutputFolder::commit`]. Creates its folder.
     pub(crate) fn file(&mut self, relative: &str) -> Result<PathBuf> {
         let path = self.staging.path().join(relative);
@@ -76,12 +98,13 @@ impl OutputFolder {
         Ok(path)
     }
 
-    /// Makes `other`, a file of the artifact with the same bytes as the new file `relative`, a hard link to it. On a file
-    /// system without hard links, both stay separate files.
+    /// Makes `other`, a file of the artifact with the same bytes as the new file `relative`, share its blocks on disk. On a
+    /// file system that cannot, both stay separate files. They are never hard links: onnx 1.21 and newer refuse to read
+    /// data files with several names.
     pub(crate) fn share(&mut self, relative: &str, other: &str) -> Result<()> {
         let shared = self.staging.path().join(other);
         create_parent(&shared)?;
-        match fs::hard_link(self.staging.path().join(relative), &shared) {
+        match reflink_copy::reflink(self.staging.path().join(relative), &shared) {
             Ok(()) => self.files.push(other.to_owned()),
             Err(error) => tracing::debug!("{other} stays a separate file: {error}"),
         }
@@ -137,7 +160,7 @@ fn read_existing(output: &Path) -> Result<Option<Manifest>> {
 fn check_same(existing: &Manifest, folder: &Path, digest: Option<Digest>, task: Task) -> Result<()> {
     let (folder, found) = (folder.to_owned(), &existing.checkpoint);
     if let Some(expected) = digest.filter(|digest| *digest != found.digest) {
-        return Err(Error::OtherCheckpoint { folder, found: found.clone(), expected });
+        return Err(Error::OtherCheckpoint { folder, found: Box::new(found.clone()), expected });
     }
     match existing.graphs.iter().find(|graph| graph.task != task) {
         Some(graph) => Err(Error::OtherTask { folder, found: graph.task, expected: task }),

@@ -21,6 +21,7 @@ fn exported(checkpoint: &Path, task: Option<Task>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let options = ExportOptions {
         source: checkpoint.display().to_string(),
+        revision: None,
         output: folder.path().to_owned(),
         task,
         precision: Precision::F32,
@@ -31,6 +32,7 @@ fn exported(checkpoint: &Path, task: Option<Task>) -> TempDir {
         opset: Opset::default(),
         optional_outputs: BTreeSet::new(),
         force: false,
+        allow_non_finite: false,
     };
     export(&Checkpoint::open(checkpoint).unwrap(), &options).unwrap();
     folder

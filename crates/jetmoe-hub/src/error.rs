@@ -19,6 +19,9 @@ pub enum Error {
         /// The underlying error, if there is more to it than the message says.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// The manifest of a downloaded artifact is not valid.
+    #[error(transparent)]
+    Artifact(#[from] jetmoe_artifact::Error),
     /// There is no such folder, or a downloaded file is not valid.
     #[error(transparent)]
     Checkpoint(#[from] jetmoe_checkpoint::Error),

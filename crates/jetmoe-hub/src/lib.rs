@@ -9,4 +9,4 @@ mod error;
 mod source;
 
 pub use error::{Error, Result};
-pub use source::{DownloadObserver, DownloadProgress, HubOptions, ModelSource};
+pub use source::{Content, DownloadObserver, DownloadProgress, HubOptions, ModelSource, snapshot_commit};

@@ -15,11 +15,23 @@ pub enum ModelSource {
     Hub(String),
 }
 
+/// What is needed of a model on the hub.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Content {
+    /// The artifact, if the repository holds one, else the checkpoint.
+    #[default]
+    Any,
+    /// The checkpoint.
+    Checkpoint,
+}
+
 /// How a model is downloaded from the hub.
 #[derive(Debug, Clone, Default)]
 pub struct HubOptions {
     /// Branch, tag or commit; the default branch if `None`.
     pub revision: Option<String>,
+    /// What is needed of it.
+    pub content: Content,
     /// Folder of downloads; Hugging Face's own cache if `None` (`HF_HUB_CACHE`, `HF_HOME`, `~/.cache`).
     pub cache_dir: Option<PathBuf>,
     /// Receives the progress of the download.
@@ -82,6 +94,18 @@ impl ModelSource {
             ModelSource::Hub(id) => download(id, options),
         }
     }
+}
+
+/// The commit of a folder in a cache of the hub, `snapshots/COMMIT`; `None` for any other folder.
+pub fn snapshot_commit(folder: &Path) -> Option<&str> {
+    let is_snapshot = folder.parent().and_then(Path::file_name).is_some_and(|parent| parent == "snapshots");
+    let name = folder.file_name()?.to_str()?;
+    (is_snapshot && is_commit(name)).then_some(name)
+}
+
+/// Whether a revision is a full commit hash, which needs no look-up.
+pub(crate) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// `owner/name` of letters, digits, `-`, `_` and `.`, as the hub allows.

@@ -36,8 +36,10 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_artifact(artifact: &Artifact, options: &LoadOptions) -> Result<Self> {
-        let (record, graph) = fallback::load(artifact, options)?;
-        Self::of_artifact(artifact, record, graph, options)
+        load_current(artifact, |artifact| {
+            let (record, graph) = fallback::load(artifact, options)?;
+            Self::of_artifact(artifact, record, graph, options)
+        })
     }
 
     /// Loads a graph of an opened artifact into a backend that need not be one of [`backends`](crate::backends).
@@ -45,8 +47,10 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_into(backend: &dyn Backend, artifact: &Artifact, options: &LoadOptions) -> Result<Self> {
-        let (record, graph) = fallback::load_into(backend, artifact, options)?;
-        Self::of_artifact(artifact, record, graph, options)
+        load_current(artifact, |artifact| {
+            let (record, graph) = fallback::load_into(backend, artifact, options)?;
+            Self::of_artifact(artifact, record, graph, options)
+        })
     }
 
     fn of_artifact(
@@ -155,4 +159,22 @@ impl Model {
     pub(crate) fn require_tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer().ok_or(Error::NoTokenizer)
     }
+}
+
+/// Loads an artifact, and loads it again if an export replaced it meanwhile: what was loaded may be of both then.
+fn load_current(artifact: &Artifact, load: impl Fn(&Artifact) -> Result<Model>) -> Result<Model> {
+    // each one meets another export only if exports follow each other at once
+    const ATTEMPTS: usize = 20;
+    let mut loaded = load(artifact);
+    let mut is_current = artifact.is_current();
+    for _ in 1..ATTEMPTS {
+        if is_current {
+            break;
+        }
+        // a folder that was removed after loading holds nothing newer
+        let Ok(replacement) = Artifact::open(artifact.folder()) else { break };
+        loaded = load(&replacement);
+        is_current = replacement.is_current();
+    }
+    loaded
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::TestContext;
 use crate::files::{edit_json, truncate};
+use crate::{CheckpointDraft, TestContext};
 
 /// One way to damage a checkpoint.
 pub struct Damage {
@@ -25,7 +25,7 @@ impl Damage {
 }
 
 /// Every damage.
-pub const ALL: [&Damage; 17] = [
+pub const ALL: [&Damage; 18] = [
     &MISSING_SHARD,
     &TRUNCATED_SHARD,
     &TRUNCATED_HEADER,
@@ -43,6 +43,7 @@ pub const ALL: [&Damage; 17] = [
     &NO_WEIGHTS,
     &POINTER_OF_GIT_LFS,
     &BROKEN_TOKENIZER,
+    &NAN_IN_A_ROUTER,
 ];
 
 const SHARD: &str = "model-00003-of-00013.safetensors";
@@ -103,7 +104,7 @@ pub const WRONG_SHAPE: Damage = Damage {
 pub const WRONG_DTYPE: Damage = Damage {
     fixture: "tiny",
     damage: |folder| edit_header(folder, |header| header[KV_PROJECTION]["dtype"] = json!("I32")),
-    says: &["checkpoint", KV_PROJECTION, "I32", "expected float32, float16 or bfloat16"],
+    says: &["checkpoint", KV_PROJECTION, "I32", "expected float32, float16, bfloat16 or float64"],
 };
 
 /// A tensor is missing, and an unknown one is there.
@@ -171,6 +172,21 @@ pub const NO_WEIGHTS: Damage = Damage {
     fixture: "tiny",
     damage: |folder| fs::remove_file(folder.join("model.safetensors")).unwrap(),
     says: &["model.safetensors is missing in checkpoint", "weights must be safetensors"],
+};
+
+/// A weight is NaN.
+pub const NAN_IN_A_ROUTER: Damage = Damage {
+    fixture: "tiny",
+    damage: |folder| {
+        let mut draft = CheckpointDraft::read(folder);
+        draft.row("model.layers.1.mlp.router.layer.weight", 2)[5] = f32::NAN;
+        draft.write_into(folder);
+    },
+    says: &[
+        "checkpoint, model.layers.1.mlp.router.layer.weight",
+        "the weight at [2, 5] is NaN",
+        "use another checkpoint",
+    ],
 };
 
 /// The weights are a pointer file of Git LFS.

@@ -45,6 +45,7 @@ refused! {
     missing_weights: NO_WEIGHTS,
     a_pointer_of_git_lfs: POINTER_OF_GIT_LFS,
     a_broken_tokenizer: BROKEN_TOKENIZER,
+    nan_in_a_router: NAN_IN_A_ROUTER,
 }
 
 #[test]

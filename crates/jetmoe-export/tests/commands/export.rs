@@ -184,3 +184,33 @@ fn both_spellings_store_a_part_in_another_format() {
         assert_eq!(overrides, ["f32:lm_head"], "{flag}");
     }
 }
+
+#[test]
+fn options_without_effect_are_refused() {
+    let context = new_context();
+    context.fixture("tiny");
+    let export = "jetmoe-export tiny --output artifact";
+    let lines = [
+        format!("{export} --group-size 64"),
+        format!("{export} --precision bf16 --zero-points"),
+        format!("{export} --precision f16 --rounding nearest"),
+        format!("{export} --precision q4 --calibration-tokens 100"),
+        format!("{export} --revision v1"),
+    ];
+    let outputs = lines.map(|line| context.run(&line));
+    for output in &outputs {
+        output.refused();
+    }
+    assert!(!context.path("artifact").exists());
+    assert_text!(CommandOutput::transcripts(&outputs), []);
+    context.run(&format!("{export} --override int8:lm_head --group-size 64")).succeeded();
+}
+
+#[test]
+fn weights_that_are_not_finite_can_be_exported_on_request() {
+    let context = new_context();
+    jetmoe_testing::damage::NAN_IN_A_ROUTER.put(&context);
+    let export = "jetmoe-export checkpoint --output artifact";
+    assert!(context.run(export).refused().contains("--allow-non-finite"));
+    context.run(&format!("{export} --allow-non-finite")).succeeded();
+}

@@ -161,16 +161,42 @@ fn force_removes_nothing_outside_of_the_folder() {
     assert!(context.path("precious.txt").exists());
 }
 
+/// onnx 1.21 and newer refuse data files with several names ("multiple hard links").
 #[cfg(unix)]
 #[test]
-fn graphs_with_the_same_weights_share_them_on_disk() {
+fn graphs_with_the_same_weights_have_files_of_their_own() {
     use std::os::unix::fs::MetadataExt;
 
     let context = with_artifact_of("tiny");
     context.run(&format!("{EXPORT} --profile onnxruntime")).succeeded();
-    let file = |path: &str| fs::metadata(context.path(path)).unwrap().ino();
-    assert_eq!(file("artifact/onnx/model.onnx_data"), file("artifact/onnx/onnxruntime/model.onnx_data"));
-    Artifact::open(context.path("artifact")).unwrap();
-    context.run(&format!("{EXPORT} --precision bf16")).succeeded();
-    assert_ne!(file("artifact/onnx/model.onnx_data"), file("artifact/onnx/model_bf16.onnx_data"));
+    let files = ["artifact/onnx/model.onnx_data", "artifact/onnx/onnxruntime/model.onnx_data"];
+    let [portable, onnxruntime] = files.map(|path| fs::metadata(context.path(path)).unwrap());
+    assert_ne!(portable.ino(), onnxruntime.ino());
+    assert_eq!((portable.nlink(), onnxruntime.nlink()), (1, 1));
+    let artifact = Artifact::open(context.path("artifact")).unwrap();
+    artifact.check_digests().unwrap();
+    let [one, other] = artifact.manifest().graphs.as_slice() else { panic!("two graphs") };
+    assert_eq!(one.data.sha256, other.data.sha256);
+}
+
+#[test]
+fn edited_files_stay_when_another_graph_is_added() {
+    let context = with_artifact_of("jetmoe-mini");
+    let export = "jetmoe-export jetmoe-mini --output artifact";
+    let read = |name: &str| fs::read_to_string(context.path("artifact").join(name)).unwrap();
+    let original = read("genai_config.json");
+    fs::write(context.path("artifact/genai_config.json"), "mine").unwrap();
+    edit_json(&context.path("artifact/generation_config.json"), |config| config["max_new_tokens"] = 7.into());
+    Artifact::accept_edits(&context.path("artifact")).unwrap();
+    let edited = read("generation_config.json");
+    for precision in ["bf16", "q4"] {
+        let output = context.run(&format!("{export} --precision {precision}"));
+        assert_eq!(output.status, Some(0), "{output:#?}");
+        assert!(output.stderr.contains("generation_config.json, genai_config.json kept"), "{output:#?}");
+        assert_eq!((read("genai_config.json").as_str(), &read("generation_config.json")), ("mine", &edited));
+        Artifact::open(context.path("artifact")).unwrap().check_digests().unwrap();
+    }
+    fs::remove_file(context.path("artifact/genai_config.json")).unwrap();
+    context.run(&format!("{export} --precision q4"));
+    assert_eq!(read("genai_config.json"), original, "a removed file is written again");
 }

@@ -4,7 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jetmoe_checkpoint::{Error, Result, WeightsIndex, names, read_text};
+use jetmoe_artifact::{Manifest, names as artifact_names};
+use jetmoe_checkpoint::{Error, WeightsIndex, names, read_text};
+
+use crate::source::is_commit;
+use crate::{Content, Result};
 
 /// The folder of one model in the cache.
 pub(super) struct Cache {
@@ -26,12 +30,12 @@ impl Cache {
         self.folder.join("refs").join(revision)
     }
 
-    /// Records the commit of a branch or tag.
+    /// Records the commit of a branch or tag, unless it is recorded already.
     pub(super) fn write_ref(&self, revision: &str, commit: &str) -> io::Result<()> {
-        if is_commit(revision) {
+        let path = self.ref_path(revision);
+        if is_commit(revision) || fs::read_to_string(&path).is_ok_and(|recorded| recorded.trim() == commit) {
             return Ok(());
         }
-        let path = self.ref_path(revision);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -42,7 +46,7 @@ impl Cache {
     ///
     /// # Errors
     /// The first file that is missing.
-    pub(super) fn complete_snapshot(&self, revision: &str) -> Result<PathBuf> {
+    pub(super) fn complete_snapshot(&self, revision: &str, content: Content) -> Result<PathBuf> {
         let commit = match is_commit(revision) {
             true => revision.to_owned(),
             false => read_text(&self.ref_path(revision))?.trim().to_owned(),
@@ -55,6 +59,10 @@ impl Cache {
                 Err(source) => Err(Error::Io { action: "read", path, source }),
             }
         };
+        if content == Content::Any && folder.join(artifact_names::MANIFEST).is_file() {
+            needed_files(&Manifest::read(&folder)?).try_for_each(require)?;
+            return Ok(folder);
+        }
         require(names::CONFIG)?;
         let index = folder.join(names::WEIGHTS_INDEX);
         if index.is_file() && !folder.join(names::WEIGHTS).is_file() {
@@ -66,7 +74,9 @@ impl Cache {
     }
 }
 
-/// A full commit hash names its snapshot without a ref.
-fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// Files of an artifact that must exist: graphs, weights, and what is read beside them.
+pub(super) fn needed_files(manifest: &Manifest) -> impl Iterator<Item = &str> {
+    let files = manifest.files.iter().filter(|file| artifact_names::is_read(&file.path));
+    let graphs = manifest.graphs.iter().flat_map(|graph| [&graph.graph, &graph.data]);
+    files.chain(graphs).map(|file| file.path.as_str())
 }

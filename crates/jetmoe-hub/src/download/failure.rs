@@ -13,7 +13,7 @@ pub(super) enum Failure {
     /// The hub responded, but the repository cannot be used.
     Refused { message: String, advice: String },
     /// A downloaded file is not valid.
-    Files(jetmoe_checkpoint::Error),
+    Files(Error),
 }
 
 impl From<HFError> for Failure {
@@ -44,7 +44,7 @@ impl Failure {
 
     pub(super) fn explain(self, request: &Request<'_>) -> Error {
         let ((message, advice), source) = match self {
-            Failure::Files(error) => return error.into(),
+            Failure::Files(error) => return error,
             Failure::Refused { message, advice } => ((message, advice), None),
             Failure::Hub(error) => match response(&error) {
                 // the message says all that the response does
@@ -135,7 +135,8 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
         ),
         HFError::Io(_) => (
             format!("cannot write to the cache {}: {cause}", settings.cache_dir.display()),
-            "check its free space and permissions, or set HF_HUB_CACHE to another folder".to_owned(),
+            "check its free space and permissions, or set HF_HUB_CACHE to another folder; HF_HUB_OFFLINE=1 uses what it holds"
+                .to_owned(),
         ),
         HFError::CacheLockTimeout { path } => (
             "another process is downloading it".to_owned(),

@@ -104,12 +104,13 @@ fn answer(mut connection: TcpStream, contents: &Contents, log: &Mutex<Vec<String
     } else if needed.is_some() && needed != authorization {
         refuse((401, "", "Invalid username or password."))
     } else {
-        route(method, path.split('?').next().unwrap_or_default(), contents)
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        route(method, path, query.contains("recursive=true"), contents)
     };
     connection.write_all(&response)
 }
 
-fn route(method: &str, path: &str, contents: &Contents) -> Vec<u8> {
+fn route(method: &str, path: &str, is_recursive: bool, contents: &Contents) -> Vec<u8> {
     let missing = |code| refuse((404, code, ""));
     let known =
         |revision: &str| revision == "main" || revision == COMMIT || contents.revisions.contains(&revision);
@@ -122,6 +123,7 @@ fn route(method: &str, path: &str, contents: &Contents) -> Vec<u8> {
                 let entries: Vec<_> = contents
                     .files
                     .iter()
+                    .filter(|(name, _)| is_recursive || !name.contains('/'))
                     .map(|(name, bytes)| json!({ "type": "file", "oid": "0", "path": name, "size": bytes.len() }))
                     .chain([json!({ "type": "directory", "oid": "0", "path": "runs" })])
                     .collect();

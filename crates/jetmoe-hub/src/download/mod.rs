@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 use hf_hub::progress::Progress;
 use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
+use jetmoe_artifact::{Manifest, names as artifact_names};
 use jetmoe_checkpoint::{WeightsIndex, names};
 
-use self::cache::Cache;
+use self::cache::{Cache, needed_files};
 use self::failure::Failure;
 use self::progress::ProgressTracker;
 use self::settings::Settings;
-use crate::{Error, HubOptions, Result};
+use crate::{Content, Error, HubOptions, Result};
 
 const DEFAULT_REVISION: &str = "main";
 
@@ -71,15 +72,19 @@ impl Request<'_> {
         }
         let cache = Cache::new(&self.settings.cache_dir, self.id);
         if self.settings.offline {
-            return cache.complete_snapshot(self.revision).map_err(|missing| self.not_cached(missing));
+            return self.complete_snapshot(&cache).map_err(|missing| self.not_cached(missing));
         }
-        self.download(&cache).or_else(|failure| match cache.complete_snapshot(self.revision) {
+        self.download(&cache).or_else(|failure| match self.complete_snapshot(&cache) {
             Ok(folder) if failure.is_outage() => {
                 tracing::warn!(model = self.id, %failure, "the hub cannot be reached; using the copy in the cache");
                 Ok(folder)
             }
             _ => Err(failure.explain(self)),
         })
+    }
+
+    fn complete_snapshot(&self, cache: &Cache) -> Result<PathBuf> {
+        cache.complete_snapshot(self.revision, self.settings.content)
     }
 
     fn download(&self, cache: &Cache) -> Result<PathBuf, Failure> {
@@ -91,39 +96,17 @@ impl Request<'_> {
             .sha
             .ok_or_else(|| HFError::malformed_response("the commit of the revision"))?;
         let listing = list(&repository, &commit)?;
-        let mut wanted: Vec<&str> =
-            SMALL_FILES.into_iter().filter(|name| listing.contains_key(*name)).collect();
-        wanted.extend(listing.keys().map(String::as_str).filter(|name| is_chat_template(name)));
-        if !listing.contains_key(names::CONFIG) {
-            return Err(self.missing_config());
-        }
-        let index;
-        if listing.contains_key(names::WEIGHTS) {
-            wanted.push(names::WEIGHTS);
-        } else if listing.contains_key(names::WEIGHTS_INDEX) {
-            let path = repository.download_file().filename(names::WEIGHTS_INDEX).revision(&commit).send()?;
-            self.verify(&path, listing[names::WEIGHTS_INDEX])?;
-            index = WeightsIndex::read(&path).map_err(Failure::Files)?;
-            if let Some(absent) = index.shards().find(|shard| !listing.contains_key(*shard)) {
-                return Err(Failure::Refused {
-                    message: format!(
-                        "its {} names {absent}, which the repository does not have",
-                        names::WEIGHTS_INDEX
-                    ),
-                    advice: "this revision is incomplete; try another one".to_owned(),
-                });
-            }
-            wanted.push(names::WEIGHTS_INDEX);
-            wanted.extend(index.shards());
-        } else {
-            return Err(self.missing_safetensors(listing.keys()));
-        }
-
         let folder = cache.snapshot(&commit);
+        let download =
+            Download { request: self, repository: &repository, commit: &commit, listing: &listing };
+        let wanted = match self.settings.content {
+            Content::Any if listing.contains_key(artifact_names::MANIFEST) => download.artifact(&folder)?,
+            Content::Any | Content::Checkpoint => download.checkpoint(&folder)?,
+        };
         let missing: BTreeMap<String, RepoFile> = wanted
             .iter()
             .filter(|name| !folder.join(name).exists())
-            .map(|name| ((*name).to_owned(), listing[*name]))
+            .map(|name| (name.clone(), listing[name]))
             .collect();
         if !missing.is_empty() {
             let observer = self.settings.observer.clone();
@@ -137,10 +120,12 @@ impl Request<'_> {
                 .send()?;
         }
         for name in &wanted {
-            self.verify(&folder.join(name), listing[*name])?;
+            self.verify(&folder.join(name), listing[name])?;
         }
-        // last, so that no ref names an incomplete snapshot
-        cache.write_ref(self.revision, &commit).map_err(HFError::Io)?;
+        // last, so that no ref names an incomplete snapshot; the snapshot is complete without it
+        if let Err(error) = cache.write_ref(self.revision, &commit) {
+            tracing::debug!(model = self.id, %error, "the commit of the revision is not recorded in the cache");
+        }
         Ok(folder)
     }
 
@@ -176,7 +161,15 @@ impl Request<'_> {
         })
     }
 
-    fn missing_config(&self) -> Failure {
+    fn missing_config(&self, listing: &Listing) -> Failure {
+        if listing.contains_key(names::ADAPTER_CONFIG) {
+            return Failure::Refused {
+                message: format!("it is an adapter ({}), not a model", names::ADAPTER_CONFIG),
+                advice: "merge it: load it with the model that it is for in PEFT, then \
+                         merge_and_unload().save_pretrained(FOLDER), and give FOLDER"
+                    .to_owned(),
+            };
+        }
         Failure::Refused {
             message: format!("it has no {}, so it is not a transformers model", names::CONFIG),
             advice: format!("see its files: {}", self.page()),
@@ -204,7 +197,7 @@ impl Request<'_> {
         }
     }
 
-    fn not_cached(&self, missing: jetmoe_checkpoint::Error) -> Error {
+    fn not_cached(&self, missing: Error) -> Error {
         Error::Download {
             id: self.id.to_owned(),
             message: format!("HF_HUB_OFFLINE is set, and the cache has no complete copy: {missing}"),
@@ -222,16 +215,76 @@ impl Request<'_> {
     }
 }
 
-fn list(
-    repository: &HFRepositorySync<RepoTypeModel>,
-    commit: &str,
-) -> Result<BTreeMap<String, RepoFile>, HFError> {
-    let mut entries = repository.list_tree().revision(commit).send()?;
-    let is_templates = |entry: &RepoTreeEntry| matches!(entry, RepoTreeEntry::Directory { path, .. } if path == names::ADDITIONAL_CHAT_TEMPLATES);
-    if entries.iter().any(is_templates) {
-        let folder = names::ADDITIONAL_CHAT_TEMPLATES;
-        entries.extend(repository.list_tree().revision(commit).path_in_repo(folder).send()?);
+/// Files of a repository by their paths.
+type Listing = BTreeMap<String, RepoFile>;
+
+/// A download from one commit.
+struct Download<'a> {
+    request: &'a Request<'a>,
+    repository: &'a HFRepositorySync<RepoTypeModel>,
+    commit: &'a str,
+    listing: &'a Listing,
+}
+
+impl Download<'_> {
+    /// The files of an artifact: those that its manifest names. `folder` is the snapshot.
+    fn artifact(&self, folder: &Path) -> Result<Vec<String>, Failure> {
+        self.fetch(artifact_names::MANIFEST, folder)?;
+        let manifest = Manifest::read(folder).map_err(|error| Failure::Files(error.into()))?;
+        let needed = needed_files(&manifest);
+        if let Some(absent) = needed.into_iter().find(|file| !self.listing.contains_key(*file)) {
+            return Err(incomplete(artifact_names::MANIFEST, absent));
+        }
+        let named = manifest.all_files().map(|file| file.path.as_str());
+        let files = named.filter(|file| self.listing.contains_key(*file)).chain([artifact_names::MANIFEST]);
+        Ok(files.map(str::to_owned).collect())
     }
+
+    /// The files of a checkpoint. `folder` is the snapshot.
+    fn checkpoint(&self, folder: &Path) -> Result<Vec<String>, Failure> {
+        if !self.listing.contains_key(names::CONFIG) {
+            return Err(self.request.missing_config(self.listing));
+        }
+        let small = SMALL_FILES.into_iter().filter(|name| self.listing.contains_key(*name));
+        let mut wanted: Vec<String> = small.map(str::to_owned).collect();
+        wanted.extend(self.listing.keys().filter(|name| is_chat_template(name)).cloned());
+        if self.listing.contains_key(names::WEIGHTS) {
+            wanted.push(names::WEIGHTS.to_owned());
+        } else if self.listing.contains_key(names::WEIGHTS_INDEX) {
+            self.fetch(names::WEIGHTS_INDEX, folder)?;
+            let index = WeightsIndex::read(&folder.join(names::WEIGHTS_INDEX));
+            let index = index.map_err(|error| Failure::Files(error.into()))?;
+            if let Some(absent) = index.shards().find(|shard| !self.listing.contains_key(*shard)) {
+                return Err(incomplete(names::WEIGHTS_INDEX, absent));
+            }
+            wanted.push(names::WEIGHTS_INDEX.to_owned());
+            wanted.extend(index.shards().map(str::to_owned));
+        } else {
+            return Err(self.request.missing_safetensors(self.listing.keys()));
+        }
+        Ok(wanted)
+    }
+
+    /// Downloads one file, unless the snapshot has it: nothing is written to a complete cache.
+    fn fetch(&self, name: &str, folder: &Path) -> Result<(), Failure> {
+        let path = folder.join(name);
+        if !path.exists() {
+            self.repository.download_file().filename(name).revision(self.commit).send()?;
+        }
+        self.request.verify(&path, self.listing[name])
+    }
+}
+
+/// A file that another one names is missing.
+fn incomplete(naming: &str, absent: &str) -> Failure {
+    Failure::Refused {
+        message: format!("its {naming} names {absent}, which the repository does not have"),
+        advice: "this revision is incomplete; try another one".to_owned(),
+    }
+}
+
+fn list(repository: &HFRepositorySync<RepoTypeModel>, commit: &str) -> Result<Listing, HFError> {
+    let entries = repository.list_tree().revision(commit).recursive(true).send()?;
     Ok(entries
         .into_iter()
         .filter_map(|entry| match entry {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{DownloadObserver, HubOptions};
+use crate::{Content, DownloadObserver, HubOptions};
 
 const HUB: &str = "https://huggingface.co";
 
@@ -17,6 +17,8 @@ pub(super) struct Settings {
     pub(super) cache_dir: PathBuf,
     /// Whether to use the cache only.
     pub(super) offline: bool,
+    /// What is needed of a repository.
+    pub(super) content: Content,
     pub(super) observer: Option<Arc<dyn DownloadObserver>>,
     /// Delay before the first retry of a failed request; doubles with every retry.
     pub(super) retry_delay: Duration,
@@ -48,6 +50,7 @@ impl Settings {
             token: variable("HF_TOKEN"),
             cache_dir,
             offline,
+            content: options.content,
             observer: options.observer.clone(),
             retry_delay: Duration::from_millis(100),
         }

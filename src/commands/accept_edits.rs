@@ -1,0 +1,36 @@
+//! `jetmoe accept-edits`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use jetmoe_artifact::Artifact;
+use jetmoe_console::print;
+
+use super::{ExitStatus, note};
+
+/// Accept edits of an artifact's configuration and tokenizer files.
+///
+/// The other commands refuse an artifact whose config.json, generation_config.json, tokenizer or chat template differs from
+/// the exported one. This command records the edited files in the manifest; later exports into the artifact keep them.
+/// Files that only other programs read, such as genai_config.json, can be edited without it.
+#[derive(Debug, Args)]
+pub(crate) struct AcceptEdits {
+    /// Artifact made by jetmoe-export.
+    #[arg(value_name = "DIR")]
+    artifact: PathBuf,
+}
+
+impl AcceptEdits {
+    pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
+        let accepted = Artifact::accept_edits(&self.artifact)?;
+        // finds out whether graphs and files are complete
+        Artifact::open(&self.artifact)?;
+        if accepted.is_empty() {
+            note("nothing was edited");
+        }
+        for file in accepted {
+            print(&format!("{file}: accepted\n"))?;
+        }
+        Ok(ExitStatus::Success)
+    }
+}
