@@ -125,7 +125,15 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
             format!("{endpoint} does not respond like a hub: {cause}"),
             "check HF_ENDPOINT and the proxy".to_owned(),
         ),
-        HFError::Request { .. } | HFError::Xet { .. } => (
+        // hf-hub 1.0 has no way to turn Xet off, and a mirror may not serve it
+        HFError::Xet { .. } => (
+            format!("the download from Xet storage was interrupted: {cause}"),
+            format!(
+                "try again; complete files are not downloaded again; or, from a mirror without Xet, download it with \
+                 `HF_HUB_DISABLE_XET=1 hf download {id}` and set HF_HUB_OFFLINE=1"
+            ),
+        ),
+        HFError::Request { .. } => (
             format!("the download was interrupted: {cause}"),
             "try again; complete files are not downloaded again".to_owned(),
         ),
