@@ -47,8 +47,8 @@ pub use error_kind::ErrorKind;
 pub use generation::{
     Completion, Continuation, Event, FinishReason, GenerationOptions, GenerationStatistics, Generator,
     LogProbabilities, Multinomial, PrefixCache, Prompt, PromptLookup, Request, Sampling, Score,
-    ScoringOptions, ScoringRequest, Stream, Timings, TokenEvent, TokenLogProbability, TokenScore,
-    log_sum_exp,
+    ScoringOptions, ScoringRequest, SequenceSampler, Stream, Timings, TokenEvent, TokenLogProbability,
+    TokenScore, log_sum_exp,
 };
 pub use graph_choice::choose_graph;
 pub use jetmoe_artifact::{

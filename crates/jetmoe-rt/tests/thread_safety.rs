@@ -3,8 +3,8 @@
 use jetmoe_rt::{
     Artifact, CancellationToken, ChatMessage, Classification, ClassificationOptions, Completion, Device,
     Error, ErrorKind, Event, GenerationConfig, GenerationOptions, Generator, LoadOptions, Model, ModelConfig,
-    PrefixCache, Prompt, Request, Score, ScoringOptions, ScoringRequest, Session, StepOutput, Stream,
-    TextClassifier, TokenBatch, Tokenizer,
+    PrefixCache, Prompt, Request, Score, ScoringOptions, ScoringRequest, SequenceSampler, Session,
+    StepOutput, Stream, TextClassifier, TokenBatch, Tokenizer,
 };
 
 fn is_shared<T: Send + Sync + 'static>() {}
@@ -42,4 +42,5 @@ fn the_types_of_a_service_cross_threads() {
     is_shared::<ErrorKind>();
     is_moved::<Session>();
     is_moved::<Stream>();
+    is_moved::<SequenceSampler>();
 }

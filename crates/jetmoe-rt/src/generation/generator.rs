@@ -169,7 +169,7 @@ impl Generator {
         self.encode_prompt(0, &prompt.into(), &ChatOptions::default())
     }
 
-    fn encode_request(&self, request: &Request) -> Result<CheckedRequest> {
+    pub(super) fn encode_request(&self, request: &Request) -> Result<CheckedRequest> {
         let options = match &request.options {
             Some(options) => options.clone(),
             None => GenerationOptions::for_model(&self.model),

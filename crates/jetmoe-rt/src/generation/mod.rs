@@ -18,6 +18,7 @@ mod rules;
 mod sampling;
 mod scoring;
 mod sequence;
+mod sequence_sampler;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -30,4 +31,5 @@ pub use options::{GenerationOptions, Multinomial, Sampling};
 pub use prefix::PrefixCache;
 pub use request::{Prompt, Request};
 pub use scoring::{Continuation, Score, ScoringOptions, ScoringRequest, TokenScore};
+pub use sequence_sampler::SequenceSampler;
 pub use stream::Stream;

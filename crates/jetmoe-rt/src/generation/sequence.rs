@@ -6,10 +6,10 @@ use jetmoe_text::{TextStream, Tokenizer};
 use ndarray::ArrayView1;
 
 use super::completion::{Completion, Event, FinishReason, GenerationStatistics, Timings, TokenEvent};
-use super::rules::Tokens;
+use super::rules::{SequenceLimits, Tokens};
 use super::sampling::{NoChoice, Sampler, SequenceState};
-use super::{GenerationOptions, LogProbabilities};
-use crate::Result;
+use super::{GenerationOptions, Generator, LogProbabilities};
+use crate::{Error, Model, Result};
 
 /// A continuation in progress: the tokens and the text so far.
 #[derive(Debug)]
@@ -52,8 +52,37 @@ impl Limits {
     }
 }
 
+impl Generator {
+    /// End-of-sequence tokens: those of the options, else those of the model.
+    pub(super) fn eos_token_ids_of(&self, options: &GenerationOptions) -> Vec<u32> {
+        options.eos_token_ids.clone().unwrap_or_else(|| self.eos_token_ids().to_vec())
+    }
+
+    /// A sequence that has its prompt only. `random` is the seed, and the index of the sequence in its batch.
+    pub(super) fn start_sequence(
+        &self,
+        sampler: &Sampler,
+        options: &GenerationOptions,
+        eos_token_ids: &[u32],
+        random: (u64, usize),
+        prompt: Vec<u32>,
+    ) -> Result<Sequence> {
+        let (seed, index) = random;
+        let model = self.model();
+        let decoder = model
+            .shared_tokenizer()
+            .map(|tokenizer| TextStream::new(Arc::clone(tokenizer), &prompt, &options.stop))
+            .transpose()?;
+        let limits = Limits::new(options, prompt.len(), model.config().max_position_embeddings);
+        let sequence_limits =
+            SequenceLimits { prompt_length: prompt.len(), new_tokens: limits.new_tokens(), eos_token_ids };
+        let state = sampler.start_sequence(seed, index, sequence_limits);
+        Ok(Sequence::new(index, prompt, decoder, state, limits))
+    }
+}
+
 impl Sequence {
-    pub(super) fn new(
+    fn new(
         index: usize,
         prompt: Vec<u32>,
         decoder: Option<TextStream<Arc<Tokenizer>>>,
@@ -93,14 +122,21 @@ impl Sequence {
         &self.token_ids[self.prompt_length..]
     }
 
-    /// Chooses the token that follows, from logits `[vocab_size]`.
+    /// Chooses the token that follows, from logits `[vocab_size]` of `model`.
     pub(super) fn choose(
         &mut self,
         sampler: &mut Sampler,
         logits: ArrayView1<'_, f32>,
-    ) -> Result<u32, NoChoice> {
+        model: &Model,
+    ) -> Result<u32> {
         let tokens = Tokens { all: &self.token_ids, prompt_length: self.prompt_length };
-        sampler.sample(logits, tokens, &mut self.state)
+        sampler.sample(logits, tokens, &mut self.state).map_err(|reason| match reason {
+            NoChoice::Excluded => Error::NoTokenLeft { sequence: self.index },
+            NoChoice::Logits => Error::Logits {
+                backend: model.backend(),
+                problem: format!("those of sequence {} contain NaN or have no finite maximum", self.index),
+            },
+        })
     }
 
     /// Tokens that may still be generated; at least 1 while the sequence is open.

@@ -2,18 +2,15 @@
 
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jetmoe_backend::CancellationToken;
-use jetmoe_text::TextStream;
 use ndarray::Array2;
 
 use super::generator::CheckedRequest;
 use super::interruption::Interruption;
-use super::rules::SequenceLimits;
-use super::sampling::{NoChoice, Sampler};
-use super::sequence::{Limits, Sequence};
+use super::sampling::Sampler;
+use super::sequence::Sequence;
 use super::{Completion, Event, FinishReason, GenerationOptions, Generator, PrefixCache, Request, Timings};
 use crate::{Error, Result, Session, StepOutput, TokenBatch};
 
@@ -99,30 +96,11 @@ impl Clock {
 impl Stream {
     pub(super) fn new(generator: &Generator, checked: CheckedRequest, request: Request) -> Result<Self> {
         let CheckedRequest { prompts, options } = checked;
-        let model = generator.model();
         let seed = options.seed.unwrap_or_else(rand::random);
         let sampler = Sampler::new(&options);
-        let max_positions = model.config().max_position_embeddings;
-        let eos_token_ids = match &options.eos_token_ids {
-            Some(ids) => ids.clone(),
-            None => generator.eos_token_ids().to_vec(),
-        };
+        let eos_token_ids = generator.eos_token_ids_of(&options);
         let sequences = prompts.into_iter().enumerate().map(|(index, prompt)| {
-            let decoder = model
-                .shared_tokenizer()
-                .map(|tokenizer| TextStream::new(Arc::clone(tokenizer), &prompt, &options.stop))
-                .transpose()?;
-            let limits = Limits::new(&options, prompt.len(), max_positions);
-            let state = sampler.start_sequence(
-                seed,
-                index,
-                SequenceLimits {
-                    prompt_length: prompt.len(),
-                    new_tokens: limits.new_tokens(),
-                    eos_token_ids: &eos_token_ids,
-                },
-            );
-            Ok(Sequence::new(index, prompt, decoder, state, limits))
+            generator.start_sequence(&sampler, &options, &eos_token_ids, (seed, index), prompt)
         });
         let sequences: Vec<Sequence> = sequences.collect::<Result<_>>()?;
         Ok(Stream {
@@ -255,13 +233,7 @@ impl Stream {
     fn sample_token(&mut self, step: &mut Step) -> Result<Event> {
         let sequence = &mut self.sequences[step.row];
         let logits = step.output.logits_before_last(step.row, step.drafts.len() - step.column)?;
-        let token_id = sequence.choose(&mut self.sampler, logits).map_err(|reason| match reason {
-            NoChoice::Excluded => Error::NoTokenLeft { sequence: step.row },
-            NoChoice::Logits => Error::Logits {
-                backend: self.generator.model().backend(),
-                problem: format!("those of sequence {} contain NaN or have no finite maximum", step.row),
-            },
-        })?;
+        let token_id = sequence.choose(&mut self.sampler, logits, self.generator.model())?;
         let is_drafted = step.drafts.get(step.column) == Some(&token_id);
         sequence.statistics.accepted_tokens += usize::from(is_drafted);
         let event = sequence.push(token_id, logits, &self.options, &self.eos_token_ids)?;

@@ -12,6 +12,7 @@ mod cancellation;
 mod lengths;
 mod log_probabilities;
 mod prefix;
+mod sequence_sampler;
 mod speculation;
 mod text;
 

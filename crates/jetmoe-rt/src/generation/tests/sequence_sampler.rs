@@ -1,0 +1,107 @@
+//! A sampler for a program's own steps gives what the generator gives.
+
+use ndarray::Array2;
+
+use super::*;
+use crate::TokenBatch;
+
+/// Continues prompts in one session, whose slots are freed and taken by the next prompt.
+fn continue_in_slots(generator: &Generator, requests: &[(&[u32], GenerationOptions)]) -> Vec<Completion> {
+    const SLOTS: usize = 2;
+    let mut waiting = requests.iter().enumerate();
+    let mut slots: Vec<Option<(usize, SequenceSampler, Vec<u32>)>> = (0..SLOTS).map(|_| None).collect();
+    let mut session = generator.model().session().unwrap();
+    let mut completions = Vec::new();
+    loop {
+        for (slot, entry) in slots.iter_mut().enumerate().filter(|(_, entry)| entry.is_none()) {
+            let Some((index, (prompt, options))) = waiting.next() else { continue };
+            let sampler = generator.sampler(*prompt, options).unwrap();
+            assert_eq!(sampler.prompt(), *prompt);
+            if session.past_length() > 0 {
+                session.clear_sequence(slot).unwrap();
+            }
+            *entry = Some((index, sampler, prompt.to_vec()));
+        }
+        let Some(width) = slots.iter().flatten().map(|(_, _, tokens)| tokens.len()).max() else { break };
+        let token = |row: usize, column: usize| {
+            let (_, _, tokens) = slots[row].as_ref()?;
+            tokens.get((column + tokens.len()).checked_sub(width)?)
+        };
+        let shape = (SLOTS, width);
+        let ids = Array2::from_shape_fn(shape, |(row, column)| token(row, column).copied().unwrap_or(0));
+        let mask = Array2::from_shape_fn(shape, |(row, column)| token(row, column).is_some());
+        let output = session.step(&TokenBatch::masked(ids, mask).unwrap()).unwrap();
+        for (row, slot) in slots.iter_mut().enumerate() {
+            let Some((_, sampler, tokens)) = slot else { continue };
+            let event = sampler.sample(output.last_logits(row).unwrap()).unwrap();
+            *tokens = vec![event.token.unwrap().token_id];
+            assert_eq!(sampler.token_ids().last(), tokens.first());
+            if event.finish_reason.is_some() {
+                completions.extend(slot.take().map(|(index, sampler, _)| (index, sampler.finish().unwrap())));
+            }
+        }
+    }
+    completions.sort_by_key(|(index, _)| *index);
+    completions.into_iter().map(|(_, completion)| completion).collect()
+}
+
+#[test]
+fn continuous_batching_gives_what_the_generator_gives() {
+    let generator = generator(hashed());
+    let options = [
+        at_most(9),
+        multinomial(3).with_repetition_penalty(1.3).with_log_probabilities(2),
+        GenerationOptions { eos_token_ids: Some(vec![9, 30]), ..at_most(20) },
+        multinomial(4),
+        GenerationOptions { no_repeat_ngram_size: 2, min_new_tokens: 5, ..at_most(12) },
+        at_most(1),
+    ];
+    let requests: Vec<(&[u32], GenerationOptions)> = PROMPTS.into_iter().zip(options).collect();
+    let found = continue_in_slots(&generator, &requests);
+    assert_eq!(found.len(), requests.len());
+    for (found, (prompt, options)) in found.iter().zip(&requests) {
+        let expected = generator.run(request([*prompt], options)).unwrap();
+        assert_eq!(outcome(found), outcome(&expected));
+        assert_eq!(found.log_probabilities, expected.log_probabilities);
+        assert_eq!(found.timings, Timings::default());
+    }
+}
+
+#[test]
+fn text_and_stop_strings_are_those_of_the_generator() {
+    let tokenizer = fake::tokenizer();
+    let prompt = tokenizer.encode("In the beginning", true).unwrap();
+    let all = tokenizer.encode("In the beginning of the reign of king", true).unwrap();
+    let script = all[prompt.len()..].to_vec();
+    let generator = Generator::new(&FakeModel::scripted(prompt.len(), script.clone()).load()).unwrap();
+    let options = GenerationOptions::default().with_stop([" reign"]);
+    let mut sampler = generator.sampler("In the beginning", &options).unwrap();
+    let mut text = String::new();
+    for token in script {
+        if sampler.finish_reason().is_some() {
+            break;
+        }
+        let logits = fake::one_hot(token, 2048);
+        text += &sampler.sample(ndarray::aview1(&logits)).unwrap().text;
+    }
+    assert_eq!((text.as_str(), sampler.finish_reason()), (" of the", Some(FinishReason::StopString)));
+    let error = sampler.sample(ndarray::aview1(&fake::one_hot(5, 2048))).unwrap_err();
+    assert!(error.to_string().contains("ended by stop-string"), "{error}");
+    assert_eq!(sampler.finish().unwrap().text, " of the");
+}
+
+#[test]
+fn what_cannot_be_sampled_is_rejected() {
+    let generator = generator(hashed());
+    let mut sampler = generator.sampler([5, 6], &at_most(3)).unwrap();
+    let error = sampler.sample(ndarray::aview1(&[0.0; 49])).unwrap_err();
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
+    let error = sampler.sample(ndarray::aview1(&[f32::NAN; 50])).unwrap_err();
+    assert!(matches!(error, Error::Logits { .. }), "{error}");
+    let completion = sampler.finish().unwrap();
+    assert_eq!((completion.token_ids.len(), completion.finish_reason), (0, FinishReason::Cancelled));
+    let error = generator.sampler([50], &at_most(3)).unwrap_err();
+    assert!(matches!(error, Error::TokenOutOfRange { .. }), "{error}");
+    let error = generator.sampler([5], &at_most(0)).unwrap_err();
+    assert!(matches!(error, Error::Option { option: "max_new_tokens", .. }), "{error}");
+}
