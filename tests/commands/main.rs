@@ -23,5 +23,6 @@ mod models;
 #[cfg(target_os = "linux")]
 mod providers;
 mod run;
+mod settings;
 mod telemetry;
 mod verify;
