@@ -32,6 +32,7 @@ mod golden;
 mod known_failures;
 mod mistakes;
 mod native;
+mod odd;
 mod perplexity;
 mod precisions;
 mod quality;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
     classifications::add_general_tests(&mut suite);
     native::add_general_tests(&mut suite);
     precisions::add_general_tests(&mut suite);
+    odd::add_tests(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     fixtures::remove_temporary_folders();
     conclusion.exit_code()

@@ -49,12 +49,15 @@ impl Suite {
         }
     }
 
+    /// Adds a test of no backend.
+    pub(crate) fn add_general(&mut self, path: String, test: impl FnOnce() + Send + 'static) {
+        self.trials.push(Trial::test(path, move || run(test).map_err(Failed::from)));
+    }
+
     /// Adds tests of no backend under a group.
     pub(crate) fn add_general_group(&mut self, group: &str, tests: &[(&'static str, fn())]) {
         for (name, test) in tests {
-            let test = *test;
-            let trial = move || run(test).map_err(Failed::from);
-            self.trials.push(Trial::test(format!("{group}::{name}"), trial));
+            self.add_general(format!("{group}::{name}"), *test);
         }
     }
 
