@@ -17,10 +17,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::fixtures::temporary_folder;
+use crate::subject::has_device;
 use crate::suite::Suite;
 
-/// Adds a test for every case.
+/// Adds a test for every case. They compute on the CPU, so that a suite for a device has none.
 pub(crate) fn add_tests(suite: &mut Suite) {
+    if has_device() {
+        return;
+    }
     for (index, case) in RECORDED.cases.iter().enumerate() {
         suite.add_general(format!("odd::{index:03} {}", case.kinds.join(", ")), || check(case));
     }
