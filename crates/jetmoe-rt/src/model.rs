@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, Task};
-use jetmoe_backend::{Backend, LoadOptions, LoadedGraph};
+use jetmoe_backend::{Backend, Error as BackendError, LoadOptions, LoadedGraph};
 use jetmoe_checkpoint::{GenerationConfig, ModelConfig};
 use jetmoe_text::Tokenizer;
 
@@ -167,10 +167,14 @@ fn load_current(artifact: &Artifact, load: impl Fn(&Artifact) -> Result<Model>) 
     const ATTEMPTS: usize = 20;
     let mut loaded = load(artifact);
     let mut is_current = artifact.is_current();
+    let mut was_repeated = false;
     for _ in 1..ATTEMPTS {
-        if is_current {
+        // of an export with the same files, which is complete again, a failure is the only trace: it is worth one more attempt
+        let may_be_torn = matches!(loaded, Err(Error::Backend(BackendError::Load { .. })));
+        if is_current && (!may_be_torn || was_repeated) {
             break;
         }
+        was_repeated = is_current;
         // a folder that was removed after loading holds nothing newer
         let Ok(replacement) = Artifact::open(artifact.folder()) else { break };
         loaded = load(&replacement);
