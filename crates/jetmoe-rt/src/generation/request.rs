@@ -21,32 +21,43 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
-macro_rules! prompt_from {
-    ($($(const $size:ident,)? $source:ty => $variant:ident($convert:expr),)*) => {$(
-        impl$(<const $size: usize>)? From<$source> for Prompt {
-            fn from(prompt: $source) -> Self {
-                Prompt::$variant($convert(prompt))
+/// Conversions into an enum, one line for each type.
+macro_rules! conversions {
+    ($target:ident: $($(const $size:ident,)? $source:ty => $variant:ident($convert:expr),)*) => {$(
+        impl$(<const $size: usize>)? From<$source> for $target {
+            fn from(source: $source) -> Self {
+                $target::$variant($convert(source))
             }
         }
     )*};
 }
 
-prompt_from! {
-    String => Text(std::convert::identity),
-    &String => Text(String::clone),
-    &str => Text(str::to_owned),
-    &&str => Text(|prompt: &&str| (*prompt).to_owned()),
+/// Conversions of texts and token ids into an enum with the variants `Text` and `Tokens`.
+macro_rules! conversions_of_texts_and_tokens {
+    ($target:ident) => {
+        conversions! { $target:
+            String => Text(std::convert::identity),
+            &String => Text(String::clone),
+            &str => Text(str::to_owned),
+            &&str => Text(|text: &&str| (*text).to_owned()),
+            Vec<u32> => Tokens(std::convert::identity),
+            &Vec<u32> => Tokens(Vec::clone),
+            &[u32] => Tokens(<[u32]>::to_vec),
+            &&[u32] => Tokens(|ids: &&[u32]| ids.to_vec()),
+            const N, [u32; N] => Tokens(Vec::from),
+            const N, &[u32; N] => Tokens(Vec::from),
+        }
+    };
+}
+pub(super) use {conversions, conversions_of_texts_and_tokens};
+
+conversions_of_texts_and_tokens!(Prompt);
+conversions! { Prompt:
     Vec<ChatMessage> => Chat(std::convert::identity),
     &Vec<ChatMessage> => Chat(Vec::clone),
     &[ChatMessage] => Chat(<[ChatMessage]>::to_vec),
     const N, [ChatMessage; N] => Chat(Vec::from),
     const N, &[ChatMessage; N] => Chat(Vec::from),
-    Vec<u32> => Tokens(std::convert::identity),
-    &Vec<u32> => Tokens(Vec::clone),
-    &[u32] => Tokens(<[u32]>::to_vec),
-    &&[u32] => Tokens(|prompt: &&[u32]| prompt.to_vec()),
-    const N, [u32; N] => Tokens(Vec::from),
-    const N, &[u32; N] => Tokens(Vec::from),
 }
 
 /// What to generate: one or several prompts, with the options that hold for all of them.

@@ -4,6 +4,7 @@ use jetmoe_backend::CancellationToken;
 use jetmoe_text::ChatOptions;
 
 use crate::error::at_least_one;
+use crate::generation::request::{conversions, conversions_of_texts_and_tokens};
 use crate::{Prompt, Result};
 
 /// What is scored: a text or token ids. Both convert into it.
@@ -16,28 +17,7 @@ pub enum Continuation {
     Tokens(Vec<u32>),
 }
 
-macro_rules! continuation_from {
-    ($($(const $size:ident,)? $source:ty => $variant:ident($convert:expr),)*) => {$(
-        impl$(<const $size: usize>)? From<$source> for Continuation {
-            fn from(continuation: $source) -> Self {
-                Continuation::$variant($convert(continuation))
-            }
-        }
-    )*};
-}
-
-continuation_from! {
-    String => Text(std::convert::identity),
-    &String => Text(String::clone),
-    &str => Text(str::to_owned),
-    &&str => Text(|text: &&str| (*text).to_owned()),
-    Vec<u32> => Tokens(std::convert::identity),
-    &Vec<u32> => Tokens(Vec::clone),
-    &[u32] => Tokens(<[u32]>::to_vec),
-    &&[u32] => Tokens(|ids: &&[u32]| ids.to_vec()),
-    const N, [u32; N] => Tokens(Vec::from),
-    const N, &[u32; N] => Tokens(Vec::from),
-}
+conversions_of_texts_and_tokens!(Continuation);
 
 /// Options of a scoring.
 #[derive(Debug, Clone, PartialEq, Eq)]
