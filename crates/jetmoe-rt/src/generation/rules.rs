@@ -67,41 +67,44 @@ impl Rules {
                 rules.push(rule());
             }
         };
-        let o = options;
-        add(!o.sequence_bias.is_empty(), &|| Box::new(SequenceBias::new(&o.sequence_bias)));
-        add(o.encoder_repetition_penalty != 1.0, &|| {
-            Box::new(PromptPenalty::new(o.encoder_repetition_penalty))
+        add(!options.sequence_bias.is_empty(), &|| Box::new(SequenceBias::new(&options.sequence_bias)));
+        add(options.encoder_repetition_penalty != 1.0, &|| {
+            Box::new(PromptPenalty::new(options.encoder_repetition_penalty))
         });
-        add(o.repetition_penalty != 1.0, &|| Box::new(RepetitionPenalty::new(o.repetition_penalty)));
+        add(options.repetition_penalty != 1.0, &|| {
+            Box::new(RepetitionPenalty::new(options.repetition_penalty))
+        });
         // not in transformers; vLLM applies them after the repetition penalty
-        add(o.presence_penalty != 0.0 || o.frequency_penalty != 0.0, &|| {
-            Box::new(OccurrencePenalty::new(o.presence_penalty, o.frequency_penalty))
+        add(options.presence_penalty != 0.0 || options.frequency_penalty != 0.0, &|| {
+            Box::new(OccurrencePenalty::new(options.presence_penalty, options.frequency_penalty))
         });
-        add(o.no_repeat_ngram_size > 0, &|| Box::new(NoRepeat::new(o.no_repeat_ngram_size)));
-        add(o.encoder_no_repeat_ngram_size > 0, &|| {
-            Box::new(NoRepeatOfPrompt::new(o.encoder_no_repeat_ngram_size))
+        add(options.no_repeat_ngram_size > 0, &|| Box::new(NoRepeat::new(options.no_repeat_ngram_size)));
+        add(options.encoder_no_repeat_ngram_size > 0, &|| {
+            Box::new(NoRepeatOfPrompt::new(options.encoder_no_repeat_ngram_size))
         });
-        add(!o.bad_words_ids.is_empty(), &|| Box::new(BadWords::new(&o.bad_words_ids, eos)));
-        let fewest =
-            o.min_length.max(if o.min_new_tokens > 0 { prompt_length + o.min_new_tokens } else { 0 });
+        add(!options.bad_words_ids.is_empty(), &|| Box::new(BadWords::new(&options.bad_words_ids, eos)));
+        let fewest = match options.min_new_tokens {
+            0 => options.min_length,
+            new_tokens => options.min_length.max(prompt_length.saturating_add(new_tokens)),
+        };
         add(fewest > prompt_length && !eos.is_empty(), &|| Box::new(MinLength::new(fewest, eos)));
-        if let Some(token_id) = o.forced_bos_token_id.filter(|_| prompt_length == 1) {
+        if let Some(token_id) = options.forced_bos_token_id.filter(|_| prompt_length == 1) {
             add(true, &|| Box::new(ForceFirst::new(token_id)));
         }
         let longest = prompt_length.saturating_add(new_tokens);
-        add(!o.forced_eos_token_ids.is_empty(), &|| {
-            Box::new(ForceEos::new(longest, &o.forced_eos_token_ids))
+        add(!options.forced_eos_token_ids.is_empty(), &|| {
+            Box::new(ForceEos::new(longest, &options.forced_eos_token_ids))
         });
-        add(o.remove_invalid_values, &|| Box::new(RemoveInvalid));
-        if let Some((start, factor)) = o.exponential_decay_length_penalty.filter(|_| !eos.is_empty()) {
+        add(options.remove_invalid_values, &|| Box::new(RemoveInvalid));
+        if let Some((start, factor)) = options.exponential_decay_length_penalty.filter(|_| !eos.is_empty()) {
             add(true, &|| Box::new(DecayLength::new(start, factor, prompt_length, eos)));
         }
-        add(!o.suppress_tokens.is_empty(), &|| Box::new(Suppress::new(&o.suppress_tokens)));
-        add(!o.begin_suppress_tokens.is_empty(), &|| {
+        add(!options.suppress_tokens.is_empty(), &|| Box::new(Suppress::new(&options.suppress_tokens)));
+        add(!options.begin_suppress_tokens.is_empty(), &|| {
             // after a forced first token it is the second
-            let is_forced = prompt_length == 1 && o.forced_bos_token_id.is_some();
+            let is_forced = prompt_length == 1 && options.forced_bos_token_id.is_some();
             let length = prompt_length + usize::from(is_forced);
-            Box::new(SuppressFirst::new(&o.begin_suppress_tokens, length))
+            Box::new(SuppressFirst::new(&options.begin_suppress_tokens, length))
         });
         Rules(rules)
     }

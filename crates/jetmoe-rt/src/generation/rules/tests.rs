@@ -103,3 +103,12 @@ fn options_without_rules_have_none() {
     let config = GenerationConfig::from_json(&Map::new(), 9).unwrap();
     assert!(Rules::new(&GenerationOptions::from_config(&config), limits).is_empty());
 }
+
+#[test]
+fn a_least_number_of_tokens_that_no_computer_can_count_excludes_the_end() {
+    let limits = SequenceLimits { prompt_length: 3, new_tokens: 9, eos_token_ids: &[2] };
+    let options = GenerationOptions::default().with_min_new_tokens(usize::MAX);
+    let mut scores = [0.0; 4];
+    Rules::new(&options, limits).apply(Tokens { all: &[5, 6, 7, 1], prompt_length: 3 }, &mut scores);
+    assert_eq!(scores, [0.0, 0.0, f32::NEG_INFINITY, 0.0]);
+}
