@@ -155,7 +155,7 @@ fn unsafe_code_is_in_thirteen_files() {
         "crates/jetmoe-kernels/src/matmul/neon.rs",
         "crates/jetmoe-backend-ort/src/library/open.rs",
         "crates/jetmoe-backend-ort/src/library/telemetry.rs",
-        "crates/jetmoe-backend-ort/src/allocator.rs",
+        "crates/jetmoe-backend/src/allocator.rs",
         "crates/jetmoe-backend-ort/src/pages.rs",
         "crates/jetmoe-backend-tract/src/graph.rs",
         "crates/jetmoe-backend-rten/src/graph.rs",

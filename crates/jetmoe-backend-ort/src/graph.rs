@@ -11,6 +11,7 @@ use half::f16;
 use jetmoe_artifact::{
     Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Profile, Signature,
 };
+use jetmoe_backend::allocator;
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::{
@@ -26,7 +27,6 @@ use ort::value::{
     DynValue, PrimitiveTensorElementType, Shape, Tensor, TensorElementType, TensorValueTypeMarker, Value,
 };
 
-use crate::allocator::with_low_mmap_threshold;
 use crate::bound_cache::BoundGraph;
 use crate::library::{OnnxRuntimeLibrary, library_error};
 use crate::turns::Turns;
@@ -74,7 +74,8 @@ impl OrtGraph {
             builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
         }
         let mut builder = providers::register(builder, &library, record.profile, &signature, options)?;
-        let session = with_low_mmap_threshold(|| builder.commit_from_file(&path)).map_err(refused)?;
+        let session =
+            allocator::with_freed_memory_returned(|| builder.commit_from_file(&path)).map_err(refused)?;
         // the custom operators read the mapped weights
         if !options.low_memory && record.profile != Profile::Native {
             pages::advise_dont_need(&artifact.path(&record.data));
@@ -153,7 +154,7 @@ fn log(_level: LogLevel, _category: &str, _id: &str, location: &str, message: &s
     tracing::debug!(location, "{message}");
 }
 
-fn configure(environment: &Environment, options: &LoadOptions) -> ort::Result<SessionBuilder> {
+pub(crate) fn configure(environment: &Environment, options: &LoadOptions) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(environment)?;
     if let Some(threads) = options.thread_limit() {
         builder = builder.with_intra_threads(threads)?;

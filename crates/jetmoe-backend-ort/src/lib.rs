@@ -3,7 +3,6 @@
 //! [`OrtBackend`] is the backend; [`OnnxRuntimeLibrary`] searches for libonnxruntime and opens it. No public item names a
 //! type of `ort`.
 
-mod allocator;
 mod bound_cache;
 mod custom_ops;
 mod graph;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jetmoe_artifact::{
     Artifact, Axis, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
 };
+use jetmoe_backend::allocator;
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::trace::{StepTracer, Trace};
@@ -54,6 +55,7 @@ impl TractGraph {
         let path = artifact.path(&record.graph);
         let signature = artifact.signature(record);
         let data = DataFile::new(artifact.path(&record.data));
+        allocator::keep_freed_memory();
         let shared = catch_panics(|| load(&path, &data, signature, options.thread_limit()))
             .map_err(|source| Error::Load { backend: NAME, graph: path.clone(), source: source.into() })?;
         Ok(TractGraph {

@@ -5,10 +5,12 @@
 //! crate of its own, and `jetmoe-rt` has the list of them.
 //!
 //! Shared code: the bookkeeping of a [key/value cache](kv_cache) that is updated in place, the computation of the
-//! [custom operators](operator), the [contract] check of a graph's inputs and outputs, and a [trace writer](trace).
+//! [custom operators](operator), the [contract] check of a graph's inputs and outputs, a [trace writer](trace), and settings of the
+//! [allocator].
 //!
 //! No public type names a type of `ort`, `tract` or another engine, so these can change.
 
+pub mod allocator;
 mod backend;
 mod cancellation;
 pub mod contract;
@@ -19,6 +21,7 @@ mod loaded_graph;
 mod memory;
 pub mod operator;
 mod options;
+mod panics;
 pub mod trace;
 
 pub use backend::{Backend, Support};
@@ -33,6 +36,7 @@ pub use jetmoe_kernels::Error as KernelsError;
 pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
 pub use memory::{available_memory, estimate_memory};
 pub use options::LoadOptions;
+pub use panics::catch_panics;
 
 /// Compiles the program in the guide for backends.
 #[cfg(doctest)]
