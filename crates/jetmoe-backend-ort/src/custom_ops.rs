@@ -1,14 +1,18 @@
 //! The custom operators in ONNX Runtime. They read weights from the file that it has mapped, and use the threads of its
 //! session.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, PoisonError};
+
 use half::f16;
-use jetmoe_backend::operator::{self, Elements, OperandValue, shapes};
+use jetmoe_backend::catch_panics;
+use jetmoe_backend::operator::{self, Elements, OperandValue};
 use jetmoe_format::{Attributes, DOMAIN, ElementType, OperatorSchema};
 use jetmoe_kernels::{ExecContext, Isa, Threads};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
-use ort::value::{TensorElementType, ValueRef};
+use ort::value::{DynTensorValueType, PrimitiveTensorElementType, Shape, TensorElementType, ValueRef};
 
 use crate::graph::sizes;
 
@@ -52,7 +56,7 @@ impl Operator for Registered {
         let operator =
             operator::Operator::new(self.name(), &NodeAttributes(node)).map_err(ort::Error::wrap)?;
         let (schema, isa, threads) = (self.schema, self.isa, self.threads);
-        Ok(Box::new(move |context: &ComputeContext| {
+        Ok(kernel(move |context| {
             let count = context.num_inputs()?.min(schema.operands.len());
             let values: Vec<Option<ValueRef<'_>>> =
                 (0..count).map(|index| context.input(index)).collect::<ort::Result<_>>()?;
@@ -60,16 +64,21 @@ impl Operator for Registered {
             let operands = values
                 .map(|(value, name)| operand(value, name.element()))
                 .collect::<ort::Result<Vec<_>>>()?;
-            let shape = operator.result_shape(&shapes(&operands)).map_err(ort::Error::wrap)?;
-            let shape: Vec<i64> = shape.into_iter().map(|size| size as i64).collect();
+            let bound = operator.bind(&operands).map_err(ort::Error::wrap)?;
+            let shape: Vec<i64> = bound.shape().iter().map(|size| *size as i64).collect();
             let missing = || ort::Error::new("no node takes the result of an operator");
             let mut output = context.output(0, shape)?.ok_or_else(missing)?;
             let (_, result) = output.try_extract_tensor_mut::<f32>()?;
             let threads = SessionThreads { context, count: threads };
-            let exec_context = ExecContext { isa, threads: &threads };
-            operator.compute(exec_context, &operands, result).map_err(ort::Error::wrap)
+            bound.compute(ExecContext { isa, threads: &threads }, result).map_err(ort::Error::wrap)
         }))
     }
+}
+
+/// A kernel whose panics are errors: ONNX Runtime calls it through C, where a panic would abort the process.
+fn kernel<'a>(compute: impl Fn(&ComputeContext) -> ort::Result<()> + Send + 'a) -> BoxedKernel<'a> {
+    let error = |text| ort::Error::new(format!("a kernel panicked: {text}"));
+    Box::new(move |context: &ComputeContext| catch_panics(|| compute(context), error))
 }
 
 fn element(kind: ElementType) -> TensorElementType {
@@ -84,23 +93,33 @@ fn element(kind: ElementType) -> TensorElementType {
 fn operand<'a>(value: &'a ValueRef<'_>, kind: ElementType) -> ort::Result<OperandValue<'a>> {
     let (shape, elements) = match kind {
         ElementType::Int64 => {
-            let (shape, elements) = value.try_extract_tensor::<i64>()?;
+            let (shape, elements) = slice::<i64>(value)?;
             (shape, Elements::Int64(elements))
         }
         ElementType::UInt8 => {
-            let (shape, elements) = value.try_extract_tensor::<u8>()?;
+            let (shape, elements) = slice::<u8>(value)?;
             (shape, Elements::UInt8(elements))
         }
         ElementType::Float16 => {
-            let (shape, elements) = value.try_extract_tensor::<f16>()?;
+            let (shape, elements) = slice::<f16>(value)?;
             (shape, Elements::Float16(elements))
         }
         _ => {
-            let (shape, elements) = value.try_extract_tensor::<f32>()?;
+            let (shape, elements) = slice::<f32>(value)?;
             (shape, Elements::Float32(elements))
         }
     };
     Ok(OperandValue { shape: sizes(shape), elements })
+}
+
+/// Shape and elements of a tensor. Refuses one that begins inside of an element, as a weight can that a graph places at an odd
+/// offset of its data file.
+fn slice<'a, T: PrimitiveTensorElementType>(value: &'a ValueRef<'_>) -> ort::Result<(&'a Shape, &'a [T])> {
+    let tensor = value.view().downcast::<DynTensorValueType>()?;
+    if !tensor.data_ptr().cast::<T>().is_aligned() {
+        return Err(ort::Error::new("a tensor does not begin at an element in memory"));
+    }
+    value.try_extract_tensor::<T>()
 }
 
 struct NodeAttributes<'a, 'attr>(&'a KernelContext<'attr>);
@@ -127,10 +146,24 @@ impl Threads for SessionThreads<'_> {
     }
 
     fn run(&self, work: &(dyn Fn(usize) + Sync)) {
-        if let Err(error) = self.context.par_for(self.count, self.count, work) {
+        // ONNX Runtime calls this through C, as it does a kernel
+        let panicked = Mutex::new(None);
+        let guarded = |index| {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(index))) {
+                *panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+        };
+        if let Err(error) = self.context.par_for(self.count, self.count, guarded) {
             // the work is taken from one queue, so one thread can do all of it
             tracing::warn!("ONNX Runtime does not share work among its threads: {error}");
             work(0);
         }
+        let panicked = panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

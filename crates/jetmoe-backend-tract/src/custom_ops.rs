@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use half::f16;
-use jetmoe_backend::operator::{self, Elements, OperandValue, Operator, shapes};
+use jetmoe_backend::operator::{self, Elements, OperandValue, Operator};
 use jetmoe_checkpoint::MappedFile;
 use jetmoe_format::{Attributes, DOMAIN, ElementType, OperatorSchema};
 use jetmoe_kernels::ExecContext;
@@ -115,7 +115,8 @@ fn parse(
     let (external_data, _) = external_data.map_or(&[][..], |attribute| &attribute.ints).as_chunks::<2>();
     let place = |[offset, length]: &[i64; 2]| {
         let (offset, length) = (usize::try_from(*offset)?, usize::try_from(*length)?);
-        Ok(offset..offset + length)
+        let end = offset.checked_add(length).context("a weight ends beyond every file")?;
+        Ok(offset..end)
     };
     let external_data = external_data.iter().map(place).collect::<TractResult<Vec<_>>>()?;
     Ok((boxed(CustomOp { operator, external_data, data: None }), Vec::new()))
@@ -156,13 +157,13 @@ impl Kernel for CustomOp {
             };
             inputs.push(OperandValue { shape: vec![place.len()], elements });
         }
-        let shape = self.operator.result_shape(&shapes(&inputs))?;
-        let mut result = Tensor::zero::<f32>(&shape)?;
+        let bound = self.operator.bind(&inputs)?;
+        let mut result = Tensor::zero::<f32>(bound.shape())?;
         let mut elements = result.try_as_plain_ram_mut()?;
         let isa = operator::isa()?;
         let threads = StepThreads::current();
         let exec_context = ExecContext { isa, threads: &threads };
-        self.operator.compute(exec_context, &inputs, elements.as_slice_mut::<f32>()?)?;
+        bound.compute(exec_context, elements.as_slice_mut::<f32>()?)?;
         Ok(tvec![result.into_tvalue()])
     }
 }

@@ -1,7 +1,6 @@
 //! A graph in tract and its sessions.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,11 +96,7 @@ impl LoadedGraph for TractGraph {
 
 /// Calls tract and turns panics into errors: tract asserts on some graphs it does not expect.
 pub(crate) fn catch_panics<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("tract panicked");
-        Err(TractError::msg(text.to_owned()))
-    })
+    jetmoe_backend::catch_panics(work, TractError::msg)
 }
 
 fn load(path: &Path, data: &DataFile, signature: Signature, threads: Option<usize>) -> TractResult<Shared> {
@@ -328,16 +323,5 @@ pub(crate) fn run_error(source: TractError) -> Error {
     match source.is::<Cancelled>() {
         true => Error::Cancelled { backend: NAME },
         false => Error::Run { backend: NAME, source: source.into() },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_becomes_an_error() {
-        assert_eq!(catch_panics::<()>(|| panic!("in {}", "tract")).unwrap_err().to_string(), "in tract");
-        assert_eq!(catch_panics::<()>(|| panic!("in tract")).unwrap_err().to_string(), "in tract");
     }
 }

@@ -1,6 +1,7 @@
 //! The custom operators, domain `jetmoe`: how a backend computes a node of one. Operands are found by name;
 //! [`OperatorSchema`] has their order.
 
+use std::fmt::Display;
 use std::iter::Product;
 use std::sync::OnceLock;
 
@@ -111,16 +112,11 @@ impl Operator {
         })
     }
 
-    /// Computes the result, of the shape of [`Operator::result_shape`].
+    /// Checks the operands of a step against the node and against each other, before the result is allocated.
     ///
     /// # Errors
-    /// [`Error::Operator`] for an operand that is missing or of another type, [`Error::Kernels`] for sizes that do not fit.
-    pub fn compute(
-        &self,
-        context: ExecContext<'_>,
-        operands: &[OperandValue<'_>],
-        result: &mut [f32],
-    ) -> Result<()> {
+    /// [`Error::Operator`] for an operand that is missing, of another type or of another size.
+    pub fn bind<'a>(&self, operands: &[OperandValue<'a>]) -> Result<BoundOperator<'a>> {
         let floats = |operand| match self.find(operands, operand)?.elements {
             Elements::Float32(elements) => Ok(elements),
             _ => Err(self.wrong(operand, "is not float32")),
@@ -129,21 +125,40 @@ impl Operator {
             Elements::Int64(elements) => Ok(elements),
             _ => Err(self.wrong(operand, "is not int64")),
         };
+        let sized = |operand, rows: usize, width: usize| {
+            let (elements, expected) = (floats(operand)?, rows.checked_mul(width));
+            match expected == Some(elements.len()) {
+                true => Ok(elements),
+                false => Err(self.wrong(
+                    operand,
+                    format_args!("has {} elements for {rows} rows of {width}", elements.len()),
+                )),
+            }
+        };
         let top_k = || {
-            let k = self.find(operands, Operand::Experts)?.shape.last().copied().unwrap_or(0);
-            Ok::<_, Error>(TopK { experts: indices(Operand::Experts)?, k })
+            let experts = indices(Operand::Experts)?;
+            match *self.find(operands, Operand::Experts)?.shape {
+                [rows, k] if k > 0 && rows.checked_mul(k) == Some(experts.len()) => Ok(TopK { experts, k }),
+                ref shape => Err(self.wrong(Operand::Experts, format_args!("has the shape {shape:?}"))),
+            }
         };
         let weight = |slot| self.weight(operands, slot);
-        match self.node.operator {
+        let shape = self.result_shape(&shapes(operands))?;
+        let rows = shape.first().copied().unwrap_or(0);
+        let inputs = match self.node.operator {
             CustomOperator::Linear => {
-                linear(context, floats(Operand::X)?, &weight(WeightSlot::Only)?, result)?;
+                let weight = weight(WeightSlot::Only)?;
+                Inputs::Linear { x: sized(Operand::X, rows, weight.layout().inputs)?, weight }
             }
             CustomOperator::ExpertLinear => {
-                expert_linear(context, floats(Operand::X)?, top_k()?, &weight(WeightSlot::Only)?, result)?;
+                let (weight, top_k) = (weight(WeightSlot::Only)?, top_k()?);
+                let tokens = top_k.experts.len() / top_k.k;
+                Inputs::ExpertLinear { x: sized(Operand::X, tokens, weight.layout().inputs)?, top_k, weight }
             }
             CustomOperator::ExpertLinearSum => {
-                let (x, gates) = (floats(Operand::X)?, floats(Operand::Gates)?);
-                expert_linear_sum(context, x, top_k()?, gates, &weight(WeightSlot::Only)?, result)?;
+                let (weight, top_k) = (weight(WeightSlot::Only)?, top_k()?);
+                let x = sized(Operand::X, top_k.experts.len(), weight.layout().inputs)?;
+                Inputs::ExpertLinearSum { x, top_k, gates: sized(Operand::Gates, rows, top_k.k)?, weight }
             }
             CustomOperator::ExpertMlp => {
                 let mlp = Mlp {
@@ -151,14 +166,14 @@ impl Operator {
                     down: weight(WeightSlot::Down)?,
                     activation: self.activation.unwrap_or(Activation::Silu),
                 };
-                let (x, gates) = (floats(Operand::X)?, floats(Operand::Gates)?);
-                expert_mlp(context, x, top_k()?, gates, &mlp, result)?;
+                let (x, top_k) = (sized(Operand::X, rows, mlp.gate_and_up.layout().inputs)?, top_k()?);
+                Inputs::ExpertMlp { x, top_k, gates: sized(Operand::Gates, rows, top_k.k)?, mlp }
             }
             CustomOperator::Embedding => {
-                gather_rows(indices(Operand::Ids)?, &weight(WeightSlot::Only)?, result)?;
+                Inputs::Embedding { ids: indices(Operand::Ids)?, weight: weight(WeightSlot::Only)? }
             }
-        }
-        Ok(())
+        };
+        Ok(BoundOperator { inputs, shape })
     }
 
     /// A weight of the node. How many experts it has follows from the codes.
@@ -185,8 +200,50 @@ impl Operator {
         self.schema().find(operands, operand).ok_or_else(|| self.wrong(operand, "is missing"))
     }
 
-    fn wrong(&self, operand: Operand, what: &str) -> Error {
+    fn wrong(&self, operand: Operand, what: impl Display) -> Error {
         let problem = format!("operand {operand:?} {what}");
         Error::Operator { operator: self.node.operator.to_string(), problem }
+    }
+}
+
+/// A node of a custom operator with the operands of one step, which fit it.
+#[derive(Debug, Clone)]
+pub struct BoundOperator<'a> {
+    inputs: Inputs<'a>,
+    shape: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+enum Inputs<'a> {
+    Linear { x: &'a [f32], weight: PackedWeight<'a> },
+    ExpertLinear { x: &'a [f32], top_k: TopK<'a>, weight: PackedWeight<'a> },
+    ExpertLinearSum { x: &'a [f32], top_k: TopK<'a>, gates: &'a [f32], weight: PackedWeight<'a> },
+    ExpertMlp { x: &'a [f32], top_k: TopK<'a>, gates: &'a [f32], mlp: Mlp<'a> },
+    Embedding { ids: &'a [i64], weight: PackedWeight<'a> },
+}
+
+impl BoundOperator<'_> {
+    /// Shape of the result.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Computes the result, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Kernels`] for a result of another size, or an expert or id that is out of range.
+    pub fn compute(&self, context: ExecContext<'_>, result: &mut [f32]) -> Result<()> {
+        match self.inputs {
+            Inputs::Linear { x, weight } => linear(context, x, &weight, result)?,
+            Inputs::ExpertLinear { x, top_k, weight } => expert_linear(context, x, top_k, &weight, result)?,
+            Inputs::ExpertLinearSum { x, top_k, gates, weight } => {
+                expert_linear_sum(context, x, top_k, gates, &weight, result)?;
+            }
+            Inputs::ExpertMlp { x, top_k, gates, mlp } => {
+                expert_mlp(context, x, top_k, gates, &mlp, result)?;
+            }
+            Inputs::Embedding { ids, weight } => gather_rows(ids, &weight, result)?,
+        }
+        Ok(())
     }
 }

@@ -255,7 +255,7 @@ impl OperatorNode {
     /// Reads the attributes of a node.
     ///
     /// # Errors
-    /// An unknown operator, a missing attribute, or a value that no kernel supports.
+    /// An unknown operator, a missing attribute, or a value that no kernel supports, sizes that do not fit in memory included.
     pub fn read(name: &str, attributes: &dyn Attributes) -> Result<Self> {
         let schema = OperatorSchema::named(name)?;
         let operator = schema.operator;
@@ -282,7 +282,9 @@ impl OperatorNode {
             };
             let (bits, group_size) = (integer(Attribute::Bits(slot))?, integer(Attribute::GroupSize(slot))?);
             let scheme = PackedLayout::scheme(bits, group_size, false)?;
-            Ok((slot, PackedLayout { experts: 1, outputs, inputs, scheme, order }))
+            let layout = PackedLayout { experts: 1, outputs, inputs, scheme, order };
+            layout.check()?;
+            Ok((slot, layout))
         };
         Ok(OperatorNode {
             operator,

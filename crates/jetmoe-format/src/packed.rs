@@ -234,7 +234,7 @@ impl PackedLayout {
     }
 
     /// Refuses sizes that no product has. Those that remain can be padded and multiplied without checks.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let PackedLayout { experts, outputs, inputs, scheme, .. } = *self;
         PackedLayout::scheme(scheme.format.bits() as i64, scheme.group_size as i64, scheme.zero_points)?;
         let elements = experts.checked_mul(outputs).and_then(|rows| rows.checked_mul(inputs));

@@ -92,6 +92,12 @@ fn what_no_kernel_takes_is_refused_by_name() {
         read(&[("group_size", 20)]),
         "groups of 20 weights are not supported; choose one of [16, 32, 64, 128]"
     );
+    // a size overflows, alone or with another one
+    let size =
+        |outputs| format!("a weight of 1 experts, {outputs} outputs and 8 inputs does not fit in memory");
+    assert_eq!(read(&[("outputs", 1 << 62)]), size(1_u64 << 62));
+    assert_eq!(read(&[("outputs", i64::MAX)]), size(i64::MAX as u64));
+    assert!(read(&[("outputs", 1 << 31), ("inputs", 1 << 31)]).ends_with("does not fit in memory"));
     let missing = OperatorNode::read("LookUp", &Integers(HashMap::new())).unwrap_err();
     assert_eq!(missing.to_string(), "LookUp has no attribute outputs");
     let unknown = OperatorNode::read("Conv", &Integers(HashMap::new())).unwrap_err();
