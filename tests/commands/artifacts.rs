@@ -11,7 +11,7 @@ use jetmoe_testing::files::edit_json;
 use jetmoe_testing::{CommandOutput, assert_transcript};
 use serde_json::json;
 
-use crate::context::context_with_artifact;
+use crate::context::{context_with_artifact, replace_by_links};
 
 const GRAPH: &str = "onnx/model.onnx";
 const DATA: &str = "onnx/model.onnx_data";
@@ -150,20 +150,11 @@ fn an_unfinished_export() {
     assert_transcript!(damaged(unfinished, &["artifact is no artifact yet", "export again"]));
 }
 
-/// As the hub's cache holds an artifact: every file is a link to a file named by its digest.
 #[cfg(unix)]
 #[test]
 fn an_artifact_of_links_runs_in_every_backend() {
     let context = context_with_artifact("jetmoe-mini");
-    let (artifact, blobs) = (context.path("artifact"), context.path("blobs"));
-    fs::create_dir(&blobs).unwrap();
-    for (number, name) in context.files("artifact").into_iter().enumerate() {
-        let (file, blob) = (artifact.join(&name), blobs.join(format!("{number:040}")));
-        if file.is_file() {
-            fs::rename(&file, &blob).unwrap();
-            std::os::unix::fs::symlink(&blob, &file).unwrap();
-        }
-    }
+    replace_by_links(&context);
     let backends: Vec<&str> = jetmoe_rt::backends().iter().map(|backend| backend.name()).collect();
     assert!(backends.contains(&"ort") && backends.contains(&"tract"), "{backends:?}");
     for backend in backends {

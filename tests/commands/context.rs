@@ -82,3 +82,16 @@ pub(crate) fn export_checkpoint(
     };
     export(&Checkpoint::open(source).unwrap(), &options).unwrap();
 }
+
+/// Makes the artifact as the hub's cache holds one: every file is a link to a file named by its digest.
+pub(crate) fn replace_by_links(context: &TestContext) {
+    let (artifact, blobs) = (context.path("artifact"), context.path("blobs"));
+    std::fs::create_dir(&blobs).unwrap();
+    for (number, name) in context.files("artifact").into_iter().enumerate() {
+        let (file, blob) = (artifact.join(&name), blobs.join(format!("{number:040}")));
+        if file.is_file() {
+            std::fs::rename(&file, &blob).unwrap();
+            std::os::unix::fs::symlink(&blob, &file).unwrap();
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use jetmoe_rt::{LibraryStatus, OnnxRuntimeLibrary};
 use jetmoe_testing::{CommandLine, CommandOutput, TestContext};
 
-use crate::context::context_with_artifact;
+use crate::context::{context_with_artifact, replace_by_links};
 
 const RUN: &str = "jetmoe run --model artifact --max-new-tokens 8 --prompt \"In the beginning\"";
 const TEXT: &str = " of the reign of king Hezekiah sent\n";
@@ -155,6 +155,16 @@ mod openvino {
         let cached = context.run(&format!("{RUN} --device openvino --provider-option cache=compiled"));
         assert_eq!(cached.succeeded(), TEXT);
         assert!(!context.files("compiled").is_empty(), "no compiled graph was kept");
+    }
+
+    #[test]
+    #[ignore = "needs `cargo xtask setup --openvino`"]
+    fn links_are_refused_with_the_way_to_a_copy() {
+        let context = context_with_artifact("jetmoe-mini");
+        replace_by_links(&context);
+        let output = context.run(&format!("{RUN} --device openvino"));
+        let message = output.refused();
+        assert!(message.contains("the graph is a link") && message.contains("cp -rL"), "{message}");
     }
 
     #[test]
