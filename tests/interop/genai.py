@@ -1,9 +1,10 @@
 """Compare onnxruntime-genai with `jetmoe run` and with transformers on an artifact. `cargo xtask interop` calls it.
 
-usage: genai.py JETMOE ARTIFACT EXPECTED
+usage: genai.py JETMOE ARTIFACT EXPECTED COMBINATIONS
 
-EXPECTED is the expected.json of the artifact's checkpoint: what transformers computed. onnxruntime-genai must render the same chat
-prompt, encode it to the same ids, and generate the same greedy texts.
+EXPECTED is the expected.json of the artifact's checkpoint, COMBINATIONS the file that make_combinations.py wrote, whose first case
+is this checkpoint as it is: what transformers computed. onnxruntime-genai must render the same chat prompt, encode it to the same
+ids, and generate the same greedy texts and answers.
 """
 
 import argparse
@@ -61,11 +62,23 @@ def compare(what: str, found: object, expected: object) -> bool:
     return False
 
 
+def answers_like_transformers(client: Client, combinations: dict) -> bool:
+    """The ids of the recorded conversation, and the greedy answer to it, are those of transformers."""
+    unchanged = combinations["cases"][0]
+    assert unchanged["edits"] == [], "the first case edits nothing"
+    recorded = unchanged["transformers"]["chat"]
+    (message,) = combinations["conversation"]
+    ids = client.encode(client.render(message["content"]), special=False)
+    answer = client.generate(ids, len(recorded["tokens"]))
+    return compare("chat of transformers", {"ids": ids, "tokens": answer}, recorded)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jetmoe", type=pathlib.Path)
     parser.add_argument("artifact", type=pathlib.Path)
     parser.add_argument("expected", type=pathlib.Path)
+    parser.add_argument("combinations", type=pathlib.Path)
     arguments = parser.parse_args()
     expected = json.loads(arguments.expected.read_text())
     client = Client(arguments.artifact)
@@ -73,6 +86,7 @@ def main() -> int:
     rendered = expected["chat_template"]["rendered"]
     questions = [message["content"] for message in expected["chat_template"]["messages"] if message["role"] == "user"]
     results.append(compare("chat prompt of transformers", client.render(questions[-1]), rendered))
+    results.append(answers_like_transformers(client, json.loads(arguments.combinations.read_text())))
     for question in QUESTIONS:
         ours = run(arguments.jetmoe, arguments.artifact, "--chat", "--prompt", question)
         prompt = client.render(question)

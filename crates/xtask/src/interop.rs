@@ -79,7 +79,8 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         .arg("tests/interop/genai.py")
         .arg(workspace.binary("jetmoe"))
         .arg(folder.join("jetmoe-mini/causal-lm/plain/default/f32"))
-        .arg("tests/fixtures/models/jetmoe-mini/expected.json");
+        .arg("tests/fixtures/models/jetmoe-mini/expected.json")
+        .arg("tests/fixtures/odd-checkpoints/combinations.json");
     steps.run("interop with onnxruntime-genai", &workspace.root, &genai)
 }
 
