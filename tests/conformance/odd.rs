@@ -1,7 +1,8 @@
 //! Checkpoints as other tools write them: whether one loads, its token ids and its greedy continuations are those of
-//! transformers. `tests/fixtures/odd-checkpoints/make_combinations.py` says what the cases are, and recorded what transformers does.
+//! transformers. `tests/fixtures/odd-checkpoints/make_combinations.py` says what the cases are, and recorded what transformers
+//! does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -39,6 +40,8 @@ static RECORDED: LazyLock<Recorded> = LazyLock::new(|| {
 struct Recorded {
     text: String,
     conversation: Vec<Message>,
+    /// What `Edit::Write` refers to.
+    texts: Vec<String>,
     cases: Vec<OddCase>,
 }
 
@@ -59,13 +62,14 @@ struct OddCase {
 enum Edit {
     Set { file: String, key: String, value: Value },
     Delete { file: String, key: String },
-    Write { file: String, text: String },
+    Write { file: String, text: usize },
     Remove { file: String },
     Prefix { prefix: String },
     Cast { tensor: String, dtype: String },
     Rotate { tensor: String, from: String, rows: usize },
     Drop { tensor: String },
     Shards { count: usize, folder: String },
+    Files { tensors: BTreeMap<String, String> },
 }
 
 /// What a program does with a checkpoint.
@@ -215,7 +219,7 @@ fn write_checkpoint(folder: &Path, edits: &[Edit]) {
                 edit_json(&folder.join(file), |values| drop(values.insert(key.clone(), value.clone())));
             }
             Edit::Delete { file, key } => edit_json(&folder.join(file), |values| drop(values.remove(key))),
-            Edit::Write { file, text } => fs::write(folder.join(file), text).unwrap(),
+            Edit::Write { file, text } => fs::write(folder.join(file), &RECORDED.texts[*text]).unwrap(),
             Edit::Remove { file } => fs::remove_file(folder.join(file)).unwrap_or_default(),
             Edit::Prefix { prefix } => {
                 let named = std::mem::take(&mut tensors).into_iter();
@@ -235,10 +239,15 @@ fn write_checkpoint(folder: &Path, edits: &[Edit]) {
                 tensors.insert(tensor.clone(), rotated);
             }
             Edit::Drop { tensor } => drop(tensors.remove(tensor)),
-            Edit::Shards { count, folder: below } => write_shards(folder, &tensors, *count, below),
+            Edit::Shards { count, folder: below } => {
+                fs::create_dir_all(folder.join(below)).unwrap();
+                write_files(folder, &tensors, &shards(&tensors, *count, below));
+            }
+            Edit::Files { tensors: files } => write_files(folder, &tensors, files),
         }
     }
-    if changes_weights && !edits.iter().any(|edit| matches!(edit, Edit::Shards { .. })) {
+    let is_split = |edit: &Edit| matches!(edit, Edit::Shards { .. } | Edit::Files { .. });
+    if changes_weights && !edits.iter().any(is_split) {
         write_tensors(&folder.join(WEIGHTS), tensors.iter());
     }
 }
@@ -261,7 +270,7 @@ fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
     tensors.collect()
 }
 
-/// The same values in another type that holds them exactly.
+/// The values in another type.
 fn cast(tensor: &Tensor, dtype: &str) -> Tensor {
     let bytes = &tensor.bytes;
     let values: Vec<f64> = match tensor.dtype {
@@ -271,6 +280,9 @@ fn cast(tensor: &Tensor, dtype: &str) -> Tensor {
         other => panic!("no case is stored in {other:?}"),
     };
     let (dtype, bytes) = match dtype {
+        "BF16" => {
+            (Dtype::BF16, values.iter().flat_map(|value| bf16::from_f64(*value).to_le_bytes()).collect())
+        }
         "F32" => (Dtype::F32, values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect()),
         "F64" => (Dtype::F64, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
         other => panic!("no case is stored in {other}"),
@@ -286,16 +298,22 @@ fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a String, &'a
     safetensors::serialize_to_file(views, Some(metadata), path).unwrap();
 }
 
-fn write_shards(folder: &Path, tensors: &BTreeMap<String, Tensor>, count: usize, below: &str) {
-    fs::create_dir_all(folder.join(below)).unwrap();
-    let mut weight_map = Map::new();
-    for shard in 0..count {
-        let name = format!("model-{:05}-of-{count:05}.safetensors", shard + 1);
-        let name = if below.is_empty() { name } else { format!("{below}/{name}") };
-        let part: Vec<_> = tensors.iter().skip(shard).step_by(count).collect();
-        write_tensors(&folder.join(&name), part.iter().copied());
-        weight_map.extend(part.iter().map(|(tensor, _)| ((*tensor).clone(), json!(name))));
+/// The file of each tensor, in turn.
+fn shards(tensors: &BTreeMap<String, Tensor>, count: usize, folder: &str) -> BTreeMap<String, String> {
+    let file = |shard| format!("model-{:05}-of-{count:05}.safetensors", shard + 1);
+    let file = |shard| if folder.is_empty() { file(shard) } else { format!("{folder}/{}", file(shard)) };
+    tensors.keys().enumerate().map(|(index, name)| (name.clone(), file(index % count))).collect()
+}
+
+/// Writes these tensors, each into its file, and an index if there are several files.
+fn write_files(folder: &Path, tensors: &BTreeMap<String, Tensor>, files: &BTreeMap<String, String>) {
+    let names: BTreeSet<&String> = files.values().collect();
+    for &name in &names {
+        let part = tensors.iter().filter(|(tensor, _)| files.get(*tensor) == Some(name));
+        write_tensors(&folder.join(name), part);
     }
-    let index = json!({ "metadata": {}, "weight_map": weight_map });
-    fs::write(folder.join(format!("{WEIGHTS}.index.json")), index.to_string()).unwrap();
+    if !names.iter().all(|name| *name == WEIGHTS) {
+        let index = json!({ "metadata": {}, "weight_map": files });
+        fs::write(folder.join(format!("{WEIGHTS}.index.json")), index.to_string()).unwrap();
+    }
 }

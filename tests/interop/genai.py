@@ -2,9 +2,9 @@
 
 usage: genai.py JETMOE ARTIFACT EXPECTED COMBINATIONS
 
-EXPECTED is the expected.json of the artifact's checkpoint, COMBINATIONS the file that make_combinations.py wrote, whose first case
-is this checkpoint as it is: what transformers computed. onnxruntime-genai must render the same chat prompt, encode it to the same
-ids, and generate the same greedy texts and answers.
+EXPECTED is the expected.json of the artifact's checkpoint, COMBINATIONS the file that make_combinations.py wrote, whose first
+case is this checkpoint as it is: what transformers computed. onnxruntime-genai must render the same chat prompt, encode it to
+the same ids, and generate the same greedy texts and answers.
 """
 
 import argparse
