@@ -1,5 +1,5 @@
 //! Shared by the test suites of the workspace, and by nothing else: fixtures, temporary checkpoints, damaged checkpoints,
-//! and commands typed as a user types them.
+//! a local hub, and commands typed as a user types them.
 //!
 //! The crate depends on no other crate of the workspace. So the unit tests of every crate can use it, and no
 //! dependency cycle makes cargo build a crate twice.
@@ -11,6 +11,7 @@ mod command;
 pub mod damage;
 pub mod files;
 pub mod fixtures;
+pub mod hub;
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -2,8 +2,6 @@
 
 mod cache;
 mod failure;
-#[cfg(test)]
-mod mock;
 mod progress;
 mod settings;
 #[cfg(test)]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use hf_hub::progress::{DownloadEvent, FileProgress, FileStatus, ProgressHandler};
 use jetmoe_checkpoint::names;
+use jetmoe_testing::hub::{COMMIT, Contents, ID, MockHub};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::mock::{COMMIT, Contents, ID, MockHub};
 use super::progress::ProgressTracker;
 use super::settings::Settings;
 use super::{RepoFile, Request};

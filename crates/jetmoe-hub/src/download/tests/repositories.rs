@@ -2,9 +2,9 @@
 
 use jetmoe_artifact::names as artifact_names;
 use jetmoe_checkpoint::names;
+use jetmoe_testing::hub::{COMMIT, Contents, ID, MockHub};
 use serde_json::json;
 
-use super::super::mock::{COMMIT, Contents, ID, MockHub};
 use super::super::settings::Settings;
 use super::{cache, fetch, files, listing, refused, settings, sharded, single};
 use crate::{Content, snapshot_commit};

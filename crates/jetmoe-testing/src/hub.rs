@@ -1,4 +1,4 @@
-//! A local hub with one model. It serves the requests of hf-hub and records them.
+//! A local hub with one model. It serves the requests of a download and records them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,35 +9,41 @@ use std::thread::JoinHandle;
 
 use serde_json::json;
 
-pub(super) const ID: &str = "jetmoe/jetmoe-mini";
-pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The hub id of the model.
+pub const ID: &str = "jetmoe/jetmoe-mini";
+/// The commit that `main` and the other revisions name.
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// An error response: status, `X-Error-Code`, `X-Error-Message`.
-pub(super) type Refusal = (u16, &'static str, &'static str);
+pub type Refusal = (u16, &'static str, &'static str);
 
 /// Files of the model, and how the hub responds.
-#[derive(Default)]
-pub(super) struct Contents {
-    pub(super) files: BTreeMap<String, Vec<u8>>,
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Content of the files by their paths.
+    pub files: BTreeMap<String, Vec<u8>>,
     /// Branches and tags other than `main`.
-    pub(super) revisions: Vec<&'static str>,
+    pub revisions: Vec<&'static str>,
     /// Requests without this token get status 401.
-    pub(super) token: Option<&'static str>,
+    pub token: Option<&'static str>,
     /// Response to every request.
-    pub(super) refusal: Option<Refusal>,
+    pub refusal: Option<Refusal>,
     /// Response to the download (not to the HEAD request) of this file.
-    pub(super) broken_file: Option<(&'static str, Refusal)>,
+    pub broken_file: Option<(&'static str, Refusal)>,
 }
 
-pub(super) struct MockHub {
-    pub(super) endpoint: String,
+/// A running hub, which stops when it is dropped.
+pub struct MockHub {
+    /// Its URL, for `HF_ENDPOINT`.
+    pub endpoint: String,
     log: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl MockHub {
-    pub(super) fn serve(contents: Contents) -> Self {
+    /// Starts a hub on a free port of this machine.
+    pub fn serve(contents: Contents) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -56,12 +62,12 @@ impl MockHub {
     }
 
     /// Every request so far, as `METHOD path`.
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
     /// Names of the files that were downloaded, in any order.
-    pub(super) fn downloads(&self) -> Vec<String> {
+    pub fn downloads(&self) -> Vec<String> {
         let prefix = format!("GET /{ID}/resolve/{COMMIT}/");
         let mut files: Vec<_> =
             self.requests().iter().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect();
