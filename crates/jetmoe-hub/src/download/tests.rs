@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hf_hub::progress::{DownloadEvent, FileProgress, FileStatus, ProgressHandler};
 use jetmoe_checkpoint::names;
-use jetmoe_testing::hub::{COMMIT, Contents, ID, MockHub};
+use jetmoe_testing::hub::{COMMIT, Contents, Fault, ID, MockHub};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -290,7 +290,7 @@ fn an_endpoint_that_is_no_hub_is_named() {
 
 #[test]
 fn an_error_page_does_not_stay_in_the_cache_as_the_file() {
-    let contents = Contents { broken_file: Some((SHARDS[1], (403, "", ""))), ..sharded() };
+    let contents = Contents { fault: Some((SHARDS[1], Fault::Refused((403, "", "")))), ..sharded() };
     let (broken, cache) = (MockHub::serve(contents), cache());
     let error = fetch(&settings(&broken.endpoint, &cache)).unwrap_err().to_string();
     assert_eq!(
