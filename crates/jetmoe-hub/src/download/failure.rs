@@ -121,7 +121,7 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
                  give the folder; or point HF_HUB_CACHE to a cache that holds it and set HF_HUB_OFFLINE=1"
             ),
         ),
-        HFError::Request { source, .. } if source.is_decode() => (
+        HFError::Request { source, .. } if is_not_json(source) => (
             format!("{endpoint} does not respond like a hub: {cause}"),
             "check HF_ENDPOINT and the proxy".to_owned(),
         ),
@@ -199,4 +199,9 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+/// Whether a response was not the JSON of a hub. A response that ended too early is an error of decoding for reqwest, too.
+fn is_not_json(error: &dyn std::error::Error) -> bool {
+    error.source().is_some_and(|source| source.is::<serde_json::Error>())
 }

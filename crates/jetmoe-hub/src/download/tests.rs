@@ -15,6 +15,7 @@ use super::{RepoFile, Request};
 use crate::{Content, DownloadObserver, DownloadProgress, Error, HubOptions};
 
 mod repositories;
+mod transfers;
 
 const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
 
