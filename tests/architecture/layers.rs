@@ -103,6 +103,8 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("minijinja", &["jetmoe-text"]),
     ("memmap2", &["jetmoe-checkpoint"]),
     ("hf-hub", &["jetmoe-hub"]),
+    ("reqwest", &["jetmoe-hub"]),
+    ("tokio", &["jetmoe-hub"]),
     ("anyhow", &["jetmoe", "jetmoe-bench", "jetmoe-console", "jetmoe-export", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-bench", "jetmoe-export", "xtask"]),
     ("comfy-table", &["jetmoe-console"]),

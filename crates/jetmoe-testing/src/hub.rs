@@ -244,6 +244,8 @@ fn serve_file(
         headers.push(format!("X-Xet-Hash: {}", xet_hash()));
     }
     if let Some(storage) = &contents.storage {
+        // of the redirection itself
+        headers.push("ETag: \"redirection\"".to_owned());
         headers.push(format!("X-Linked-ETag: {etag}"));
         headers.push(format!("X-Linked-Size: {}", bytes.len()));
         headers.push(format!("Location: {storage}{path}"));

@@ -1,28 +1,82 @@
-//! The folder layout of Hugging Face's cache: `models--owner--name/{refs,snapshots,blobs}`.
+//! The folder layout of Hugging Face's cache: `models--owner--name/{refs,snapshots,blobs}`, and `.locks/models--owner--name`.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
+use hf_hub::HFError;
 use jetmoe_artifact::{Manifest, names as artifact_names};
 use jetmoe_checkpoint::{Error, WeightsIndex, names, read_text};
 
 use crate::source::is_commit;
 use crate::{Content, Result};
 
+/// Attempts to lock a file of the cache, as long as hf-hub's, which take 10 s.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_DELAY: Duration = Duration::from_millis(100);
+
 /// The folder of one model in the cache.
 pub(super) struct Cache {
     folder: PathBuf,
+    locks: PathBuf,
 }
 
 impl Cache {
     pub(super) fn new(cache_dir: &Path, id: &str) -> Self {
-        Cache { folder: cache_dir.join(format!("models--{}", id.replace('/', "--"))) }
+        let name = format!("models--{}", id.replace('/', "--"));
+        Cache { folder: cache_dir.join(&name), locks: cache_dir.join(".locks").join(name) }
     }
 
     /// Folder with the files of a commit.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
+    }
+
+    /// File with the content of files of an ETag.
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    /// Excludes other downloads of an ETag, by all of Hugging Face's tools, while the returned file is open.
+    ///
+    /// # Errors
+    /// [`HFError::CacheLockTimeout`] if another process has the lock for 10 s.
+    pub(super) fn lock(&self, etag: &str) -> Result<File, HFError> {
+        fs::create_dir_all(&self.locks)?;
+        let path = self.locks.join(format!("{etag}.lock"));
+        let file = File::create(&path)?;
+        for _ in 0..LOCK_ATTEMPTS {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => sleep(LOCK_DELAY),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+        Err(HFError::CacheLockTimeout { path })
+    }
+
+    /// Makes a blob the file `name` of a commit: by a link, on Windows by a copy, because links need a permission there.
+    pub(super) fn add_to_snapshot(&self, commit: &str, name: &str, etag: &str) -> io::Result<()> {
+        let path = self.snapshot(commit).join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        #[cfg(unix)]
+        let added = {
+            // a link to a blob that was removed
+            let _ = fs::remove_file(&path);
+            let up = "../".repeat(2 + name.matches('/').count());
+            std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), &path)
+        };
+        #[cfg(not(unix))]
+        let added = fs::copy(self.blob(etag), &path).map(drop);
+        match added {
+            // by another process
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            added => added,
+        }
     }
 
     /// File that holds the commit of a branch or tag, as of its last download.

@@ -1,19 +1,39 @@
 //! Why a download failed, and advice.
 
 use std::fmt;
+use std::io;
 
 use hf_hub::HFError;
 
 use super::Request;
 use crate::Error;
 
+/// Part of the URL that gives access to Xet storage.
+const XET_ACCESS: &str = "/xet-read-token/";
+
+const WITHOUT_XET: &str = "download without Xet: set HF_HUB_DISABLE_XET=1";
+
 pub(super) enum Failure {
     /// The network, the hub or the disk.
     Hub(HFError),
+    /// An error response to a download without Xet.
+    Response(ErrorResponse),
     /// The hub responded, but the repository cannot be used.
     Refused { message: String, advice: String },
     /// A downloaded file is not valid.
     Files(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Hub(error.into())
+    }
+}
+
+impl From<reqwest::Error> for Failure {
+    fn from(error: reqwest::Error) -> Self {
+        Failure::Hub(error.into())
+    }
 }
 
 impl From<HFError> for Failure {
@@ -26,6 +46,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Hub(error) => f.write_str(&root_cause(error)),
+            Failure::Response(response) => write!(f, "HTTP {} from {}", response.status, response.url),
             Failure::Refused { message, .. } => f.write_str(message),
             Failure::Files(error) => error.fmt(f),
         }
@@ -38,6 +59,7 @@ impl Failure {
         match self {
             Failure::Hub(HFError::Request { source, .. }) => source.is_connect() || source.is_timeout(),
             Failure::Hub(error) => response(error).is_some_and(|response| response.status >= 500),
+            Failure::Response(response) => response.status >= 500,
             Failure::Refused { .. } | Failure::Files(_) => false,
         }
     }
@@ -46,6 +68,7 @@ impl Failure {
         let ((message, advice), source) = match self {
             Failure::Files(error) => return error,
             Failure::Refused { message, advice } => ((message, advice), None),
+            Failure::Response(response) => (explain_response(&response, request), None),
             Failure::Hub(error) => match response(&error) {
                 // the message says all that the response does
                 Some(response) => (explain_response(&response, request), None),
@@ -54,17 +77,42 @@ impl Failure {
         };
         Error::Download { id: request.id.to_owned(), message, advice, source }
     }
+
+    /// A file has another size than the hub lists, so it was removed.
+    pub(super) fn wrong_size(name: &str, found: u64, listed: u64) -> Self {
+        Failure::Refused {
+            message: format!("{name} arrived with {found} bytes instead of {listed}"),
+            advice: "it was removed; download again; complete files are kept".to_owned(),
+        }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Failure::Hub(HFError::Request { source, .. }) => !source.is_builder(),
+            Failure::Response(response) => matches!(response.status, 408 | 429 | 500..),
+            Failure::Hub(_) | Failure::Refused { .. } | Failure::Files(_) => false,
+        }
+    }
 }
 
-fn explain_response(response: &Response<'_>, request: &Request<'_>) -> (String, String) {
+fn explain_response(response: &ErrorResponse, request: &Request<'_>) -> (String, String) {
     let Request { id, revision, settings } = request;
     let endpoint = &settings.endpoint;
     let tokens = "https://huggingface.co/settings/tokens";
-    let said = match response.message.map(str::trim) {
+    let said = match response.message.as_deref().map(str::trim) {
         Some(message) if !message.is_empty() => format!(" ({message})"),
         _ => String::new(),
     };
-    match (response.status, response.code) {
+    match (response.status, response.code.as_deref()) {
+        (status, _) if response.is_redirected => (
+            format!("{} responded with HTTP {status}{said}", response.url),
+            "try again later; complete files are not downloaded again".to_owned(),
+        ),
+        (status, _) if response.url.contains(XET_ACCESS) => (
+            format!("{endpoint} does not serve files in Xet storage: HTTP {status}{said}"),
+            format!("try again later, or {WITHOUT_XET}"),
+        ),
         (_, Some("GatedRepo")) | (403, _) => (
             format!("access to it is restricted{said}"),
             format!(
@@ -115,7 +163,7 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
     let cause = root_cause(error);
     match error {
         HFError::Request { source, .. } if source.is_connect() || source.is_timeout() => (
-            format!("cannot reach {endpoint}: {cause}"),
+            format!("cannot reach {}: {cause}", server(source).as_ref().unwrap_or(endpoint)),
             format!(
                 "check the network and, behind a proxy, HTTPS_PROXY; or download it elsewhere (`hf download {id}`) and \
                  give the folder; or point HF_HUB_CACHE to a cache that holds it and set HF_HUB_OFFLINE=1"
@@ -125,13 +173,9 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
             format!("{endpoint} does not respond like a hub: {cause}"),
             "check HF_ENDPOINT and the proxy".to_owned(),
         ),
-        // hf-hub 1.0 has no way to turn Xet off, and a mirror may not serve it
         HFError::Xet { .. } => (
             format!("the download from Xet storage was interrupted: {cause}"),
-            format!(
-                "try again; complete files are not downloaded again; or, from a mirror without Xet, download it with \
-                 `HF_HUB_DISABLE_XET=1 hf download {id}` and set HF_HUB_OFFLINE=1"
-            ),
+            format!("try again; complete files are not downloaded again; or {WITHOUT_XET}"),
         ),
         HFError::Request { .. } => (
             format!("the download was interrupted: {cause}"),
@@ -162,17 +206,20 @@ fn explain_error(error: &HFError, request: &Request<'_>) -> (String, String) {
     }
 }
 
-/// An error response of the hub.
-struct Response<'a> {
-    status: u16,
+/// An error response.
+pub(super) struct ErrorResponse {
+    pub(super) status: u16,
     /// The hub's error code, such as `GatedRepo`.
-    code: Option<&'a str>,
-    message: Option<&'a str>,
-    url: &'a str,
+    pub(super) code: Option<String>,
+    pub(super) message: Option<String>,
+    /// URL of the request, without a query.
+    pub(super) url: String,
+    /// Whether it came from another server, which the hub redirected to.
+    pub(super) is_redirected: bool,
 }
 
 /// The hub's response, if there was one.
-fn response(error: &HFError) -> Option<Response<'_>> {
+fn response(error: &HFError) -> Option<ErrorResponse> {
     let context = match error {
         HFError::Http { context }
         | HFError::AuthRequired { context }
@@ -184,11 +231,12 @@ fn response(error: &HFError) -> Option<Response<'_>> {
         | HFError::EntryNotFound { context, .. } => context.as_ref()?,
         _ => return None,
     };
-    Some(Response {
+    Some(ErrorResponse {
         status: context.status.as_u16(),
-        code: context.error_code.as_deref(),
-        message: context.server_message.as_deref(),
-        url: &context.url,
+        code: context.error_code.clone(),
+        message: context.server_message.clone(),
+        url: context.url.clone(),
+        is_redirected: false,
     })
 }
 
@@ -204,4 +252,9 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 /// Whether a response was not the JSON of a hub. A response that ended too early is an error of decoding for reqwest, too.
 fn is_not_json(error: &dyn std::error::Error) -> bool {
     error.source().is_some_and(|source| source.is::<serde_json::Error>())
+}
+
+/// Scheme, host and port of a failed request.
+fn server(error: &reqwest::Error) -> Option<String> {
+    error.url().map(|url| url.origin().ascii_serialization())
 }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod failure;
+mod http;
 mod progress;
 mod settings;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hf_hub::progress::Progress;
 use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
@@ -18,11 +20,13 @@ use jetmoe_checkpoint::{WeightsIndex, names};
 
 use self::cache::{Cache, needed_files};
 use self::failure::Failure;
+use self::http::HttpDownload;
 use self::progress::ProgressTracker;
 use self::settings::Settings;
 use crate::{Content, Error, HubOptions, Result};
 
 const DEFAULT_REVISION: &str = "main";
+const USER_AGENT: &str = concat!("jetmoe/", env!("CARGO_PKG_VERSION"));
 
 /// Files of a checkpoint other than its weights; only the configuration must exist.
 const SMALL_FILES: [&str; 8] = [
@@ -48,7 +52,7 @@ struct Request<'a> {
 #[derive(Debug, Clone, Copy)]
 struct RepoFile {
     bytes: u64,
-    /// Whether it is in Xet storage; hf-hub reports the progress of all such files as one batch.
+    /// Whether it comes from Xet storage; hf-hub reports the progress of all such files as one batch.
     is_xet: bool,
 }
 
@@ -93,10 +97,10 @@ impl Request<'_> {
             .send()?
             .sha
             .ok_or_else(|| HFError::malformed_response("the commit of the revision"))?;
-        let listing = list(&repository, &commit)?;
+        let listing = self.list(&repository, &commit)?;
         let folder = cache.snapshot(&commit);
         let download =
-            Download { request: self, repository: &repository, commit: &commit, listing: &listing };
+            Download { request: self, cache, repository: &repository, commit: &commit, listing: &listing };
         let wanted = match self.settings.content {
             Content::Any if listing.contains_key(artifact_names::MANIFEST) => download.artifact(&folder)?,
             Content::Any | Content::Checkpoint => download.checkpoint(&folder)?,
@@ -108,14 +112,8 @@ impl Request<'_> {
             .collect();
         if !missing.is_empty() {
             let observer = self.settings.observer.clone();
-            let progress =
-                observer.map(|observer| Progress::new(ProgressTracker::new(observer, missing.clone())));
-            repository
-                .snapshot_download()
-                .revision(&commit)
-                .allow_patterns(missing.keys().map(|name| literal_pattern(name)).collect())
-                .maybe_progress(progress)
-                .send()?;
+            let progress = observer.map(|observer| Arc::new(ProgressTracker::new(observer, missing.clone())));
+            download.transfer(&missing, progress)?;
         }
         for name in &wanted {
             self.verify(&folder.join(name), listing[name])?;
@@ -131,7 +129,7 @@ impl Request<'_> {
         let mut builder = HFClient::builder()
             .endpoint(&self.settings.endpoint)
             .cache_dir(&self.settings.cache_dir)
-            .user_agent(concat!("jetmoe/", env!("CARGO_PKG_VERSION")))
+            .user_agent(USER_AGENT)
             .retry_base_delay(self.settings.retry_delay);
         if let Some(token) = &self.settings.token {
             builder = builder.token(token);
@@ -139,6 +137,21 @@ impl Request<'_> {
         let client = HFClientSync::from_inner(builder.build()?)?;
         let (owner, name) = hf_hub::split_id(self.id);
         Ok(client.model(owner, name))
+    }
+
+    /// The files of a commit.
+    fn list(&self, repository: &HFRepositorySync<RepoTypeModel>, commit: &str) -> Result<Listing, HFError> {
+        let entries = repository.list_tree().revision(commit).recursive(true).send()?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|entry| match entry {
+                RepoTreeEntry::File { path, size, xet_hash, .. } => {
+                    let is_xet = xet_hash.is_some() && !self.settings.disable_xet;
+                    Some((path, RepoFile { bytes: size, is_xet }))
+                }
+                RepoTreeEntry::Directory { .. } => None,
+            })
+            .collect())
     }
 
     /// hf-hub 1.0 ignores the HTTP status of a download and stores an error page as the file. Compares the size, and
@@ -153,10 +166,7 @@ impl Request<'_> {
         }
         let _ = std::fs::remove_file(file);
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        Err(Failure::Refused {
-            message: format!("{name} arrived with {found} bytes instead of {}", listed.bytes),
-            advice: "it was removed; download again; complete files are kept".to_owned(),
-        })
+        Err(Failure::wrong_size(&name, found, listed.bytes))
     }
 
     fn missing_config(&self, listing: &Listing) -> Failure {
@@ -219,6 +229,7 @@ type Listing = BTreeMap<String, RepoFile>;
 /// A download from one commit.
 struct Download<'a> {
     request: &'a Request<'a>,
+    cache: &'a Cache,
     repository: &'a HFRepositorySync<RepoTypeModel>,
     commit: &'a str,
     listing: &'a Listing,
@@ -266,10 +277,33 @@ impl Download<'_> {
     /// Downloads one file, unless the snapshot has it: nothing is written to a complete cache.
     fn fetch(&self, name: &str, folder: &Path) -> Result<(), Failure> {
         let path = folder.join(name);
+        let listed = self.listing[name];
         if !path.exists() {
-            self.repository.download_file().filename(name).revision(self.commit).send()?;
+            if self.request.settings.disable_xet {
+                self.transfer(&BTreeMap::from([(name.to_owned(), listed)]), None)?;
+            } else {
+                self.repository.download_file().filename(name).revision(self.commit).send()?;
+            }
         }
-        self.request.verify(&path, self.listing[name])
+        self.request.verify(&path, listed)
+    }
+
+    /// Downloads files that the snapshot does not have.
+    fn transfer(
+        &self,
+        files: &BTreeMap<String, RepoFile>,
+        progress: Option<Arc<ProgressTracker>>,
+    ) -> Result<(), Failure> {
+        if self.request.settings.disable_xet {
+            return HttpDownload::new(self.request, self.cache, self.commit, progress)?.run(files);
+        }
+        self.repository
+            .snapshot_download()
+            .revision(self.commit)
+            .allow_patterns(files.keys().map(|name| literal_pattern(name)).collect())
+            .maybe_progress(progress.map(Progress::from))
+            .send()?;
+        Ok(())
     }
 }
 
@@ -279,19 +313,6 @@ fn incomplete(naming: &str, absent: &str) -> Failure {
         message: format!("its {naming} names {absent}, which the repository does not have"),
         advice: "this revision is incomplete; try another one".to_owned(),
     }
-}
-
-fn list(repository: &HFRepositorySync<RepoTypeModel>, commit: &str) -> Result<Listing, HFError> {
-    let entries = repository.list_tree().revision(commit).recursive(true).send()?;
-    Ok(entries
-        .into_iter()
-        .filter_map(|entry| match entry {
-            RepoTreeEntry::File { path, size, xet_hash, .. } => {
-                Some((path, RepoFile { bytes: size, is_xet: xet_hash.is_some() }))
-            }
-            RepoTreeEntry::Directory { .. } => None,
-        })
-        .collect())
 }
 
 /// Whether a file is one of the further chat templates.

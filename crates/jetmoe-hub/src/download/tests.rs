@@ -58,8 +58,10 @@ fn settings(endpoint: &str, cache: &TempDir) -> Settings {
     Settings {
         endpoint: endpoint.to_owned(),
         token: None,
+        token_file: None,
         cache_dir: cache.path().to_owned(),
         offline: false,
+        disable_xet: false,
         content: Content::Any,
         observer: None,
         retry_delay: Duration::from_millis(1),
