@@ -12,6 +12,8 @@ mod context;
 mod devices;
 mod eval;
 mod help;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
 #[cfg(unix)]
 mod interruption;

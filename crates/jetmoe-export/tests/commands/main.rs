@@ -8,6 +8,8 @@ mod checkpoints;
 #[cfg(target_os = "linux")]
 mod disk;
 mod export;
+#[cfg(feature = "hub")]
+mod hub;
 #[cfg(unix)]
 mod interruption;
 mod output;
