@@ -118,10 +118,13 @@ fn is_not_positive(value: &Value) -> bool {
     value.as_f64().is_some_and(|number| number <= 0.0)
 }
 
-/// Whether the key is one of `GenerationConfig`, wherever it stands. Special tokens and flags that `config.json` has for itself
-/// are not.
+/// Special tokens: `config.json` has them for itself and by its own rules.
+const SPECIAL_TOKENS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
+
+/// Whether a key of `config.json` is a setting for generation. Special tokens, and flags that `config.json` has for itself, are not.
 pub(super) fn is_of_generation(key: &str) -> bool {
-    APPLIED.contains(&key) || NOT_SUPPORTED.iter().any(|(name, ..)| *name == key)
+    let is_setting = || APPLIED.contains(&key) || NOT_SUPPORTED.iter().any(|(name, ..)| *name == key);
+    !SPECIAL_TOKENS.contains(&key) && is_setting()
 }
 
 /// The settings that are not followed, and the keys that transformers does not have.

@@ -111,24 +111,21 @@ impl GenerationConfig {
     }
 
     /// Reads `generation_config.json` of a folder. As in transformers 5.23, that file alone holds the settings if there is
-    /// one: a special token that it does not name is none. Without it, special tokens are those of `config`, and other settings
-    /// are read from `config.json`, where older releases wrote them.
+    /// one: a special token that it does not name is none. Without it, special tokens are those of `config`, by the rules of
+    /// `config.json`, and other settings are read from `config.json`, where older releases wrote them.
     ///
     /// # Errors
     /// A file that cannot be read. [`Error::GenerationConfig`] lists every key with a value that cannot be followed.
     pub fn open(folder: &Path, config: &ModelConfig) -> Result<Self> {
-        let path = folder.join(names::GENERATION_CONFIG);
-        let has_own_file = path.is_file();
-        let path = if has_own_file { path } else { folder.join(names::CONFIG) };
+        let has_own_file = folder.join(names::GENERATION_CONFIG).is_file();
+        let file = if has_own_file { names::GENERATION_CONFIG } else { names::CONFIG };
+        let path = folder.join(file);
         if !path.is_file() {
             return Ok(Self::from_model_config(config));
         }
         let fail = |problems| Error::GenerationConfig { path: path.clone(), problems };
         let Value::Object(mut object) = read_json(&path)? else {
-            let problem = ConfigProblem {
-                key: names::GENERATION_CONFIG.to_owned(),
-                message: "is not a JSON object".to_owned(),
-            };
+            let problem = ConfigProblem { key: file.to_owned(), message: "is not a JSON object".to_owned() };
             return Err(fail(vec![problem]));
         };
         if !has_own_file {
@@ -156,8 +153,8 @@ impl GenerationConfig {
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
-    /// The keys of a parsed `config.json` that are settings for generation. Releases of transformers before 4.26 wrote them
-    /// there.
+    /// The keys of a parsed `config.json` that are settings for generation, without special tokens. Releases of transformers
+    /// before 4.26 wrote them there.
     pub fn keys_of_model_config(object: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
         object.iter().filter(|(key, _)| keys::is_of_generation(key))
     }

@@ -175,6 +175,30 @@ fn a_folder_without_the_file_has_the_settings_of_its_configuration() {
 }
 
 #[test]
+fn special_tokens_of_the_configuration_follow_its_own_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.json");
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(fixtures::mini().join("config.json")).unwrap()).unwrap();
+    // `generation_config.json` takes no list of begin-of-sequence tokens
+    config["bos_token_id"] = json!([1]);
+    config["eos_token_id"] = json!([2, 9000, -1]);
+    config["pad_token_id"] = json!(-1);
+    config["top_k"] = json!(5);
+    fixtures::write_json(&file, &config);
+    let model = ModelConfig::read(&file).unwrap();
+    let settings = GenerationConfig::open(folder.path(), &model).unwrap();
+    assert_eq!((settings.bos_token_id, settings.pad_token_id), (Some(1), None));
+    assert_eq!((settings.eos_token_ids, settings.top_k), (vec![2, 9000], Some(5)));
+    let keys: Vec<&String> =
+        GenerationConfig::keys_of_model_config(config.as_object().unwrap()).map(|(key, _)| key).collect();
+    assert_eq!(keys, ["top_k"]);
+    // the same values in a file of their own
+    let own = json!({ "bos_token_id": [1], "eos_token_id": [2, 9000, -1], "pad_token_id": -1 });
+    assert!(read_value(own).unwrap_err().contains("bos_token_id: is [1], expected a token id"));
+}
+
+#[test]
 fn a_file_that_is_not_valid_is_named_with_key_or_place() {
     let error = read(r#"{ "eos_token_id": "</s>" }"#).unwrap_err();
     assert!(
