@@ -41,6 +41,7 @@ impl DraftTensor {
             Dtype::BF16 => bf16::from_f32(*value).to_le_bytes().to_vec(),
             Dtype::F64 => f64::from(*value).to_le_bytes().to_vec(),
             Dtype::I64 => (*value as i64).to_le_bytes().to_vec(),
+            Dtype::I32 => (*value as i32).to_le_bytes().to_vec(),
             Dtype::I8 => (*value as i8).to_le_bytes().to_vec(),
             Dtype::BOOL => vec![u8::from(*value != 0.0)],
             other => panic!("no test writes {other:?}"),

@@ -1,6 +1,6 @@
 //! Where codes, scales and zero points are, in each tool's layout.
 
-use super::{MIDDLE, PackedMatrix, QuantizedMatrix, tensor};
+use super::{MIDDLE, PackedMatrix, QuantizedMatrix, TensorOf, tensor};
 use crate::{Result, Tensors};
 
 /// The layout of a tool.
@@ -44,6 +44,8 @@ impl Layout {
         }
     }
 
+    /// Finds every tensor of a matrix, of the shape that the configuration requires, before it allocates anything: the sizes of a
+    /// configuration that is not of these weights may be of any size.
     pub(super) fn unpack(
         self,
         tensors: &Tensors,
@@ -52,64 +54,85 @@ impl Layout {
     ) -> Result<QuantizedMatrix> {
         let (rows, columns) = (matrix.rows, matrix.columns);
         let groups = columns.div_ceil(group_size);
+        let (row_words, column_words) = (rows.div_ceil(PER_WORD), columns.div_ceil(PER_WORD));
         let part = |name: &str, shape: &[usize]| tensor(tensors, matrix, name, shape);
-        let mut unpacked = QuantizedMatrix {
-            rows,
-            columns,
-            group_size,
-            codes: vec![0; rows * columns],
-            scales: vec![0.0; rows * groups],
-            zero_points: vec![MIDDLE; rows * groups],
-        };
         match self {
             Layout::Gptq { zero_point_offset } => {
-                let words = part("qweight", &[columns.div_ceil(PER_WORD), rows])?.words()?;
-                for (index, code) in unpacked.codes.iter_mut().enumerate() {
-                    let (row, column) = (index / columns, index % columns);
-                    *code = nibble(words[column / PER_WORD * rows + row], column % PER_WORD);
-                }
-                let zeros = part("qzeros", &[groups, rows.div_ceil(PER_WORD)])?.words()?;
-                for (index, zero_point) in unpacked.zero_points.iter_mut().enumerate() {
-                    let (row, group) = (index / groups, index % groups);
-                    let stored =
-                        nibble(zeros[group * rows.div_ceil(PER_WORD) + row / PER_WORD], row % PER_WORD);
-                    *zero_point = (stored + zero_point_offset) & 0xF;
-                }
-                transpose(&part("scales", &[groups, rows])?.scales()?, &mut unpacked.scales, groups);
+                let codes = part("qweight", &[column_words, rows])?;
+                let zeros = part("qzeros", &[groups, row_words])?;
+                let scales = part("scales", &[groups, rows])?;
                 let order = part("g_idx", &[columns])?;
                 let in_order = |(column, group): (usize, &u32)| *group as usize == column / group_size;
                 if !order.words()?.iter().enumerate().all(in_order) {
                     return order
                         .refuse("sorts the inputs (desc_act), which the stored groups cannot express");
                 }
+                let mut unpacked = allocate(matrix, group_size, &codes)?;
+                let words = codes.words()?;
+                for (index, code) in unpacked.codes.iter_mut().enumerate() {
+                    let (row, column) = (index / columns, index % columns);
+                    *code = nibble(words[column / PER_WORD * rows + row], column % PER_WORD);
+                }
+                let zeros = zeros.words()?;
+                for (index, zero_point) in unpacked.zero_points.iter_mut().enumerate() {
+                    let (row, group) = (index / groups, index % groups);
+                    let stored = nibble(zeros[group * row_words + row / PER_WORD], row % PER_WORD);
+                    *zero_point = (stored + zero_point_offset) & 0xF;
+                }
+                transpose(&scales.scales()?, &mut unpacked.scales, groups);
+                Ok(unpacked)
             }
             Layout::Awq => {
-                let width = rows.div_ceil(PER_WORD);
-                let words = part("qweight", &[columns, width])?.words()?;
+                let codes = part("qweight", &[columns, row_words])?;
+                let zeros = part("qzeros", &[groups, row_words])?;
+                let scales = part("scales", &[groups, rows])?;
+                let mut unpacked = allocate(matrix, group_size, &codes)?;
+                let words = codes.words()?;
                 let place = |row: usize| AWQ_PLACES[row % PER_WORD];
                 for (index, code) in unpacked.codes.iter_mut().enumerate() {
                     let (row, column) = (index / columns, index % columns);
-                    *code = nibble(words[column * width + row / PER_WORD], place(row));
+                    *code = nibble(words[column * row_words + row / PER_WORD], place(row));
                 }
-                let zeros = part("qzeros", &[groups, width])?.words()?;
+                let zeros = zeros.words()?;
                 for (index, zero_point) in unpacked.zero_points.iter_mut().enumerate() {
                     let (row, group) = (index / groups, index % groups);
-                    *zero_point = nibble(zeros[group * width + row / PER_WORD], place(row));
+                    *zero_point = nibble(zeros[group * row_words + row / PER_WORD], place(row));
                 }
-                transpose(&part("scales", &[groups, rows])?.scales()?, &mut unpacked.scales, groups);
+                transpose(&scales.scales()?, &mut unpacked.scales, groups);
+                Ok(unpacked)
             }
             Layout::CompressedTensors => {
-                let width = columns.div_ceil(PER_WORD);
-                let words = part("weight_packed", &[rows, width])?.words()?;
+                let codes = part("weight_packed", &[rows, column_words])?;
+                let scales = part("weight_scale", &[rows, groups])?;
+                let mut unpacked = allocate(matrix, group_size, &codes)?;
+                let words = codes.words()?;
                 for (index, code) in unpacked.codes.iter_mut().enumerate() {
                     let (row, column) = (index / columns, index % columns);
-                    *code = nibble(words[row * width + column / PER_WORD], column % PER_WORD);
+                    *code = nibble(words[row * column_words + column / PER_WORD], column % PER_WORD);
                 }
-                unpacked.scales = part("weight_scale", &[rows, groups])?.scales()?;
+                unpacked.scales = scales.scales()?;
+                Ok(unpacked)
             }
         }
-        Ok(unpacked)
     }
+}
+
+/// A matrix with the zero points of symmetric codes, to be filled. `codes` is the tensor of its codes, of the required shape.
+fn allocate(matrix: &PackedMatrix, group_size: usize, codes: &TensorOf<'_>) -> Result<QuantizedMatrix> {
+    let PackedMatrix { rows, columns, .. } = *matrix;
+    let weights = rows.checked_mul(columns);
+    let groups = rows.checked_mul(columns.div_ceil(group_size));
+    let (Some(weights), Some(groups)) = (weights, groups) else {
+        return codes.refuse("holds more codes than a process can address");
+    };
+    Ok(QuantizedMatrix {
+        rows,
+        columns,
+        group_size,
+        codes: vec![0; weights],
+        scales: vec![0.0; groups],
+        zero_points: vec![MIDDLE; groups],
+    })
 }
 
 fn nibble(word: u32, place: usize) -> u8 {

@@ -6,5 +6,6 @@ mod config;
 mod digest;
 mod fixtures;
 mod generation;
+mod quantized;
 mod rope;
 mod weights;
