@@ -90,10 +90,10 @@ pub enum Error {
         reason: String,
     },
     /// A tensor of quantized weights cannot be taken over.
-    #[error(
-        "{tensor} {problem}\n  give the checkpoint that was quantized, and choose a precision for the export"
-    )]
+    #[error("{}, {tensor} {problem}\n  give the checkpoint that was quantized, and choose a precision for the export", folder.display())]
     QuantizedTensor {
+        /// The checkpoint's folder.
+        folder: PathBuf,
         /// The tensor.
         tensor: String,
         /// What is wrong with it, as in `is missing`.

@@ -7,6 +7,7 @@ mod layout;
 mod settings;
 
 use std::io::{BufWriter, Write};
+use std::path::Path;
 
 use crate::mapped_file::MappedFile;
 use crate::{Error, Result, TensorView, Tensors};
@@ -146,16 +147,23 @@ pub(crate) fn tensor<'a>(
     shape: &[usize],
 ) -> Result<TensorOf<'a>> {
     let name = format!("{}.{part}", matrix.module);
-    let refused = |problem: String| Error::QuantizedTensor { tensor: name.clone(), problem };
+    let folder = tensors.folder();
+    let refused = |problem: String| tensor_error(folder, &name, problem);
     let found = tensors.raw_tensor(&name).ok_or_else(|| refused("is missing".to_owned()))?;
     if found.shape != shape {
         return Err(refused(format!("has shape {:?}, expected {shape:?}", found.shape)));
     }
-    Ok(TensorOf { name, tensor: found })
+    Ok(TensorOf { folder, name, tensor: found })
+}
+
+fn tensor_error(folder: &Path, tensor: &str, problem: String) -> Error {
+    Error::QuantizedTensor { folder: folder.to_owned(), tensor: tensor.to_owned(), problem }
 }
 
 /// A stored tensor of any type, with its name.
 pub(crate) struct TensorOf<'a> {
+    /// The checkpoint's folder.
+    folder: &'a Path,
     name: String,
     tensor: RawTensor<'a>,
 }
@@ -171,7 +179,7 @@ pub(crate) struct RawTensor<'a> {
 
 impl TensorOf<'_> {
     fn refused(&self, problem: impl Into<String>) -> Error {
-        Error::QuantizedTensor { tensor: self.name.clone(), problem: problem.into() }
+        tensor_error(self.folder, &self.name, problem.into())
     }
 
     /// The words of a tensor of 32-bit integers.

@@ -14,6 +14,7 @@ use crate::{Dtype, Error, Result, foreign, names};
 /// All tensors of a checkpoint, mapped into memory.
 #[derive(Debug)]
 pub struct Tensors {
+    folder: PathBuf,
     shards: Vec<MappedFile>,
     entries: BTreeMap<String, Entry>,
     /// Names of the tensors that hold codes, scales and zero points of other tensors.
@@ -57,7 +58,7 @@ impl Tensors {
         };
         if single.is_file() {
             let (shard, entries) = map_shard(&single, 0)?;
-            Ok(Self::of_shards(vec![shard], entries))
+            Ok(Self::of_shards(folder, vec![shard], entries))
         } else if index.is_file() {
             Self::open_sharded(folder, &WeightsIndex::read(&index)?)
         } else {
@@ -69,8 +70,14 @@ impl Tensors {
         }
     }
 
-    fn of_shards(shards: Vec<MappedFile>, entries: BTreeMap<String, Entry>) -> Self {
-        Tensors { shards, entries, packed: BTreeSet::new(), unpacked: BTreeSet::new() }
+    fn of_shards(folder: &Path, shards: Vec<MappedFile>, entries: BTreeMap<String, Entry>) -> Self {
+        let (packed, unpacked) = (BTreeSet::new(), BTreeSet::new());
+        Tensors { folder: folder.to_owned(), shards, entries, packed, unpacked }
+    }
+
+    /// The checkpoint's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Takes each tensor from the file that the index lists it in. A tensor that the index does not list is taken from the
@@ -106,7 +113,7 @@ impl Tensors {
         for (tensor, entry) in contents.into_values().flatten() {
             entries.entry(tensor).or_insert(entry);
         }
-        Ok(Self::of_shards(shards, entries))
+        Ok(Self::of_shards(folder, shards, entries))
     }
 
     /// Renames every tensor.

@@ -56,6 +56,21 @@ fn sizes_are_compared_before_memory_is_allocated() {
 }
 
 #[test]
+fn the_error_names_folder_tensor_and_problem() {
+    let mut draft = gptq();
+    draft.weight(&format!("{}.scales", module()))[3] = -1.0;
+    let folder = draft.write();
+    let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    let expected = format!(
+        "{}, {}.scales holds the scale -1, expected a positive number\n  \
+         give the checkpoint that was quantized, and choose a precision for the export",
+        folder.path().display(),
+        module()
+    );
+    assert_eq!(error, expected);
+}
+
+#[test]
 fn each_part_must_have_the_shape_that_the_others_imply() {
     let others: [(&str, Dtype, &[usize], &str); 4] = [
         ("qweight", Dtype::I32, &[2, 16], "[1, 16]"),
