@@ -151,18 +151,21 @@ impl<'a> SettingsReader<'a> {
         })
     }
 
-    /// Pairs of a sequence of token ids and a number.
+    /// Pairs of a sequence of token ids and a bias below infinity. −∞ excludes the token.
     pub(super) fn sequence_bias(&mut self, key: &str) -> Vec<(Vec<u32>, f32)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let pair = |entry: &Value| {
             let [sequence, bias] = entry.as_array()?.as_slice() else { return None };
             let sequence = self.sequence(sequence).filter(|sequence| !sequence.is_empty())?;
-            Some((sequence, bias.as_f64()? as f32))
+            Some((sequence, bias_of(bias)?))
         };
         let pairs = value.as_array().and_then(|list| list.iter().map(pair).collect());
         pairs.unwrap_or_else(|| {
-            let expected =
-                format!("a list of [ids, bias] with non-empty lists of token ids below {}", self.vocab_size);
+            let expected = format!(
+                "a list of [ids, bias] with non-empty lists of token ids below {}, and each bias a finite number, \
+                 or -Infinity to exclude the token",
+                self.vocab_size
+            );
             self.expected(key, value, &expected);
             Vec::new()
         })
@@ -176,7 +179,7 @@ impl<'a> SettingsReader<'a> {
             _ => None,
         });
         if pair.is_none() {
-            self.expected(key, value, "[start, factor], an integer and a number");
+            self.expected(key, value, "[start, factor], an integer and a finite number");
         }
         pair
     }
@@ -214,6 +217,16 @@ impl<'a> SettingsReader<'a> {
     fn in_vocabulary(&self, id: i64) -> Option<u32> {
         u32::try_from(id).ok().filter(|id| (*id as usize) < self.vocab_size)
     }
+}
+
+/// A bias as float32. The reader of JSON returns −∞ as text; +∞ and NaN would make every probability NaN.
+fn bias_of(value: &Value) -> Option<f32> {
+    let bias = match value.as_str() {
+        Some("-Infinity") => f32::NEG_INFINITY,
+        Some(_) => return None,
+        None => value.as_f64()? as f32,
+    };
+    (bias < f32::INFINITY).then_some(bias)
 }
 
 /// An integer, also one that is written as 50.0.

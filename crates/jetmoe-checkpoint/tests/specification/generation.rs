@@ -98,6 +98,36 @@ fn rules_for_logits_are_read() {
     assert_eq!(texts, ["a", "b"]);
 }
 
+/// transformers accepts a bias of −∞, which excludes the token, and +∞ too, with which it computes NaN.
+#[test]
+fn a_number_that_would_make_probabilities_nan_is_refused() {
+    let config = read(r#"{ "sequence_bias": [[[5], -Infinity], [[6], -1e300], [[7], 1e30]] }"#).unwrap();
+    let biases: Vec<f32> = config.sequence_bias.iter().map(|(_, bias)| *bias).collect();
+    assert_eq!(biases, [f32::NEG_INFINITY, f32::NEG_INFINITY, 1e30]);
+    for bias in ["Infinity", "1e300", "1e39", "NaN", "\"5\""] {
+        let error = read(&format!(r#"{{ "sequence_bias": [[[5], {bias}]] }}"#)).unwrap_err();
+        assert!(error.contains("generation_config.json") && error.contains("sequence_bias: is "), "{error}");
+        assert!(error.contains("a finite number, or -Infinity to exclude the token"), "{error}");
+    }
+    for number in ["Infinity", "-Infinity", "NaN", "1e999"] {
+        let file = format!(
+            r#"{{ "exponential_decay_length_penalty": [3, {number}], "repetition_penalty": {number}, "top_p": {number},
+                 "encoder_repetition_penalty": {number}, "temperature": {number}, "epsilon_cutoff": {number} }}"#
+        );
+        let error = read(&file).unwrap_err();
+        for key in [
+            "exponential_decay_length_penalty",
+            "repetition_penalty",
+            "encoder_repetition_penalty",
+            "temperature",
+            "top_p",
+            "epsilon_cutoff",
+        ] {
+            assert!(error.contains(&format!("\n  - {key}: ")), "{key}: {error}");
+        }
+    }
+}
+
 #[test]
 fn settings_that_are_not_applied_are_named_with_what_happens() {
     let config = read_value(json!({

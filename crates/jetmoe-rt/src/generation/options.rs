@@ -65,7 +65,8 @@ pub struct GenerationOptions {
     pub begin_suppress_tokens: Vec<u32>,
     /// Sequences of tokens that are never completed. An end-of-sequence token alone is not excluded.
     pub bad_words_ids: Vec<Vec<u32>>,
-    /// What is added to the logit of a sequence's last token after its other tokens.
+    /// What is added to the logit of a sequence's last token after its other tokens: a finite number, or −∞, which excludes the
+    /// token. Sums beyond the largest float32 are that number.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// The first token after a prompt of one token.
     pub forced_bos_token_id: Option<u32>,
@@ -73,7 +74,7 @@ pub struct GenerationOptions {
     /// probable.
     pub forced_eos_token_ids: Vec<u32>,
     /// After the first number of new tokens, the score of an end-of-sequence token grows by its absolute value times the second
-    /// number to the power of the tokens since, minus 1.
+    /// number to the power of the tokens since, minus 1. The second number is finite, and the score stays within float32.
     pub exponential_decay_length_penalty: Option<(i64, f64)>,
     /// Whether NaN becomes 0 and infinities the largest numbers, instead of an error. Off by default.
     pub remove_invalid_values: bool,

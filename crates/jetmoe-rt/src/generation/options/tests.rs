@@ -43,6 +43,21 @@ fn an_invalid_value_is_rejected_by_name() {
         let options = GenerationOptions { repetition_penalty, ..GenerationOptions::default() };
         assert_eq!(refused(options).0, "repetition_penalty");
     }
+    for bias in [f32::NAN, f32::INFINITY] {
+        let options = GenerationOptions::default().with_sequence_bias(vec![(vec![1], 2.0), (vec![3], bias)]);
+        assert_eq!(refused(options), ("sequence_bias", bias.to_string()));
+    }
+    GenerationOptions::default().with_sequence_bias(vec![(vec![3], f32::NEG_INFINITY)]).validate().unwrap();
+    for factor in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let options = GenerationOptions::default().with_exponential_decay_length_penalty((1, factor));
+        assert_eq!(refused(options).0, "exponential_decay_length_penalty");
+    }
+    for penalty in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let options = GenerationOptions { presence_penalty: penalty, ..GenerationOptions::default() };
+        assert_eq!(refused(options).0, "presence_penalty");
+        let options = GenerationOptions { frequency_penalty: penalty, ..GenerationOptions::default() };
+        assert_eq!(refused(options).0, "frequency_penalty");
+    }
     let options = GenerationOptions { max_new_tokens: 0, ..GenerationOptions::default() };
     assert_eq!(refused(options).0, "max_new_tokens");
     let options = GenerationOptions { prefill_chunk: 0, ..GenerationOptions::default() };

@@ -23,8 +23,10 @@ impl GenerationOptions {
         {
             check(option, penalty, penalty.is_finite(), "a finite number")?;
         }
-        let is_number = |(_, bias): &(Vec<u32>, f32)| !bias.is_nan();
-        check("sequence_bias", "NaN", self.sequence_bias.iter().all(is_number), "numbers")?;
+        for (_, bias) in &self.sequence_bias {
+            let expected = "a finite number, or negative infinity to exclude the token";
+            check("sequence_bias", bias, *bias < f32::INFINITY, expected)?;
+        }
         if let Some((_, factor)) = self.exponential_decay_length_penalty {
             check("exponential_decay_length_penalty", factor, factor.is_finite(), "a finite factor")?;
         }

@@ -2,7 +2,7 @@
 
 use super::{LogitsRule, Tokens, exclude};
 
-/// Ids with the tokens before them.
+/// Ids with the tokens before them, and a bias that is finite or −∞.
 #[derive(Debug)]
 struct Biases(Vec<(Vec<u32>, u32, f32)>);
 
@@ -16,21 +16,27 @@ impl Biases {
     }
 
     /// Adds the biases of the sequences that the next token would complete. Several biases of a token are added first, so that
-    /// rounding is as in transformers.
+    /// rounding is as in transformers. A sum that float32 cannot hold is its largest number: +∞ would make every probability NaN.
     fn add(&self, tokens: &[u32], scores: &mut [f32]) {
         let mut sums: Vec<(u32, f32)> = Vec::new();
         for (_, id, bias) in self.0.iter().filter(|(before, ..)| tokens.ends_with(before)) {
             match sums.iter_mut().find(|(known, _)| known == id) {
-                Some((_, sum)) => *sum += bias,
+                Some((_, sum)) => *sum = (*sum + bias).min(f32::MAX),
                 None => sums.push((*id, *bias)),
             }
         }
         for (id, sum) in sums {
             if let Some(score) = scores.get_mut(id as usize) {
-                *score += sum;
+                *score = add_below_infinity(*score, sum);
             }
         }
     }
+}
+
+/// The sum of a score and a bias that is finite or −∞. Only a score of +∞ or NaN, which is the model's, stays one.
+fn add_below_infinity(score: f32, bias: f32) -> f32 {
+    let sum = score + bias;
+    if score < f32::INFINITY { sum.min(f32::MAX) } else { sum }
 }
 
 /// `SequenceBiasLogitsProcessor`: adds to the last token of a sequence, after its other tokens.

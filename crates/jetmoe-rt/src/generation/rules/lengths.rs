@@ -65,7 +65,7 @@ impl LogitsRule for ForceEos {
 }
 
 /// `ExponentialDecayLengthPenalty`: after `start` new tokens, adds a growing multiple of its absolute value to the score of every
-/// end-of-sequence token.
+/// end-of-sequence token. The score stays finite, where transformers computes infinity or ends with an OverflowError.
 #[derive(Debug)]
 pub(super) struct DecayLength {
     /// Length of prompt and continuation from which on it acts.
@@ -92,9 +92,11 @@ impl LogitsRule for DecayLength {
             return;
         }
         let growth = (self.factor.powf(past as f64) - 1.0) as f32;
+        // 0 · ∞ is NaN
+        let growth = growth.clamp(f32::MIN, f32::MAX);
         for id in &self.eos_token_ids {
             if let Some(score) = scores.get_mut(*id as usize).filter(|score| score.is_finite()) {
-                *score += score.abs() * growth;
+                *score = (*score + score.abs() * growth).clamp(f32::MIN, f32::MAX);
             }
         }
     }

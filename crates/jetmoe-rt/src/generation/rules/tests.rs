@@ -97,6 +97,22 @@ fn rules_follow_a_sequence_token_by_token() {
 }
 
 #[test]
+fn biases_and_penalties_beyond_float32_leave_finite_probabilities() {
+    let limits = SequenceLimits { prompt_length: 1, new_tokens: 9000, eos_token_ids: &[2, 3] };
+    let biases =
+        vec![(vec![0], f32::MAX), (vec![5, 0], f32::MAX), (vec![1], f32::NEG_INFINITY), (vec![5, 1], 7.0)];
+    let options = GenerationOptions::default()
+        .with_sequence_bias(biases)
+        .with_exponential_decay_length_penalty((1, 1e300));
+    options.validate().unwrap();
+    let tokens = Tokens { all: &[5; 9], prompt_length: 1 };
+    // the score of one end-of-sequence token is 0, whose product with infinity is NaN
+    let mut scores = [f32::MAX, 1.0, 0.0, -3.0, 0.5];
+    Rules::new(&options, limits).apply(tokens, &mut scores);
+    assert_eq!(scores, [f32::MAX, f32::NEG_INFINITY, 0.0, f32::MAX, 0.5]);
+}
+
+#[test]
 fn options_without_rules_have_none() {
     let limits = SequenceLimits { prompt_length: 3, new_tokens: 9, eos_token_ids: &[2] };
     assert!(Rules::new(&GenerationOptions::default(), limits).is_empty());
