@@ -125,6 +125,7 @@ fn of_text(error: &TextError) -> ErrorKind {
         TextError::File(error) => of_checkpoint(error),
         TextError::Encode { .. }
         | TextError::Conversation { .. }
+        | TextError::TooDeep { .. }
         | TextError::ChatTemplateName { .. }
         | TextError::EmptyStopString => ErrorKind::InvalidInput,
         TextError::NoChatTemplate => ErrorKind::Unsupported,

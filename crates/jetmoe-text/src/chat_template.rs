@@ -6,7 +6,7 @@ use minijinja::{Environment, ErrorKind, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::{Error, Result, jinja, python};
+use crate::{Error, Result, jinja, limits, python};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +146,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Conversation`] if the template raises an error, for example for two consecutive turns of one role.
+    /// [`Error::TooDeep`] for a value of a message with more than 128 levels of lists and objects.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
         self.render_with(messages, &ChatOptions { add_generation_prompt, ..ChatOptions::default() })
     }
@@ -153,8 +154,13 @@ impl ChatTemplate {
     /// Renders a conversation with the variables of `options`; its name of a template is not used.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`].
+    /// As [`ChatTemplate::render`], and [`Error::TooDeep`] for such a variable.
     pub fn render_with(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String> {
+        // before they are copied
+        let mut values = messages.iter().flat_map(|message| &message.extra).chain(&options.variables);
+        if let Some((name, _)) = values.find(|(_, value)| !limits::is_within_depth(value)) {
+            return Err(Error::TooDeep { name: name.clone(), limit: limits::MAX_INPUT_DEPTH });
+        }
         let messages: Vec<Map<String, Json>> = messages.iter().map(ChatMessage::for_template).collect();
         let mut context: BTreeMap<&str, Value> = BTreeMap::new();
         context.insert("tools", Value::from(()));

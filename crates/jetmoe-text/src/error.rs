@@ -52,6 +52,16 @@ pub enum Error {
         /// What the template raised or the template engine reported, with the line.
         source: minijinja::Error,
     },
+    /// A variable of the chat template, or a key of a message, has lists and objects nested too deep.
+    #[error(
+        "chat template: the value of {name:?} is nested deeper than {limit} levels\n  give it as a text, or with fewer levels"
+    )]
+    TooDeep {
+        /// Name of the variable, or the key of the message.
+        name: String,
+        /// Most levels.
+        limit: usize,
+    },
     /// The model has no chat template.
     #[error(
         "chat template: the model has none\n  put {} into the checkpoint and export again, or give the prompt as \

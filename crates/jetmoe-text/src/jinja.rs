@@ -3,13 +3,15 @@
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
 
+use crate::limits;
+
 /// Adds them to an environment.
 pub(crate) fn add_to(environment: &mut Environment<'_>) {
     minijinja_contrib::add_to_environment(environment);
     environment.set_formatter(format);
     environment.add_filter("center", center);
     environment.add_filter("replace", replace);
-    environment.add_filter("string", |value: &Value| Value::from(to_text(value)));
+    environment.add_filter("string", |value: &Value| to_text(value).map(Value::from));
     environment.add_filter("truncate", truncate);
     environment.add_filter("urlencode", urlencode);
     environment.add_filter("wordcount", wordcount);
@@ -26,35 +28,33 @@ fn is_container(value: &Value) -> bool {
 /// A list or an object is printed as Python prints it.
 fn format(output: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     if is_container(value) {
-        Ok(write!(output, "{}", to_text(value))?)
+        Ok(write!(output, "{}", to_text(value)?)?)
     } else {
+        limits::check_depth("str", value)?;
         escape_formatter(output, state, value)
     }
 }
 
 /// Python's `str`.
-fn to_text(value: &Value) -> String {
+fn to_text(value: &Value) -> Result<String, Error> {
+    limits::check_depth("str", value)?;
     if !is_container(value) {
-        return value.to_string();
+        return Ok(value.to_string());
     }
     let mut text = String::new();
-    write_repr(&mut text, value, 0);
-    text
+    write_repr(&mut text, value);
+    Ok(text)
 }
 
-/// Deepest list in a list that is printed.
-const MAX_DEPTH: usize = 100;
-
-/// Python's `repr`.
-fn write_repr(text: &mut String, value: &Value, depth: usize) {
+/// Python's `repr`, of a value whose depth is checked.
+fn write_repr(text: &mut String, value: &Value) {
     match value.kind() {
         ValueKind::String => write_quoted(text, value.as_str().unwrap_or_default()),
-        ValueKind::Seq | ValueKind::Map if depth > MAX_DEPTH => text.push_str("..."),
         ValueKind::Seq => {
             text.push('[');
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 text.push_str(if index > 0 { ", " } else { "" });
-                write_repr(text, &item, depth + 1);
+                write_repr(text, &item);
             }
             text.push(']');
         }
@@ -62,9 +62,9 @@ fn write_repr(text: &mut String, value: &Value, depth: usize) {
             text.push('{');
             for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
                 text.push_str(if index > 0 { ", " } else { "" });
-                write_repr(text, &key, depth + 1);
+                write_repr(text, &key);
                 text.push_str(": ");
-                write_repr(text, &value.get_item(&key).unwrap_or_default(), depth + 1);
+                write_repr(text, &value.get_item(&key).unwrap_or_default());
             }
             text.push('}');
         }

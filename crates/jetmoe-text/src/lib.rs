@@ -25,6 +25,7 @@ mod error;
 #[cfg(test)]
 mod fixtures;
 mod jinja;
+mod limits;
 mod python;
 mod special_tokens;
 mod stop;

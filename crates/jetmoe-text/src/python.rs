@@ -6,12 +6,15 @@ use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
+use crate::limits;
+
 fn failed(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
 /// transformers' filter `tojson`: `json.dumps(x, ensure_ascii, indent, separators, sort_keys)`.
 pub(crate) fn to_json(value: Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
+    limits::check_depth("tojson", &value)?;
     let json: Json = serde_json::to_value(&value).map_err(|error| failed(format!("tojson: {error}")))?;
     let ensure_ascii = options.get::<Option<bool>>("ensure_ascii")?.or(ensure_ascii).unwrap_or(false);
     let indent = match options.get::<Option<Value>>("indent")? {

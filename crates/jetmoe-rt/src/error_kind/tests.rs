@@ -50,6 +50,7 @@ fn a_nested_error_has_the_kind_of_its_cause() {
         (ArtifactError::Checkpoint(io_error(io::ErrorKind::NotFound)).into(), ErrorKind::NotFound),
         (TextError::File(io_error(io::ErrorKind::PermissionDenied)).into(), ErrorKind::Io),
         (TextError::NoChatTemplate.into(), ErrorKind::Unsupported),
+        (TextError::TooDeep { name: "tools".to_owned(), limit: 128 }.into(), ErrorKind::InvalidInput),
         (TextError::EmptyStopString.into(), ErrorKind::InvalidInput),
         (conversation("{{ raise_exception('no') }}").unwrap_err().into(), ErrorKind::InvalidInput),
         (conversation("{% if %}").unwrap_err().into(), ErrorKind::InvalidModel),

@@ -108,6 +108,47 @@ fn json_is_written_as_python_writes_it() {
     assert!(render("{{ [1] | tojson(nonsense=2) }}", "").unwrap_err().contains("nonsense"));
 }
 
+/// The values of a template: a list in a list, and so on.
+fn nested(levels: usize) -> String {
+    format!(
+        "{{% set ns = namespace(x=[]) %}}{{% for _ in range({levels} - 1) %}}{{% set ns.x = [ns.x] %}}{{% endfor %}}"
+    )
+}
+
+#[test]
+fn values_that_are_nested_too_deep_are_an_error() {
+    for written in ["ns.x | tojson", "ns.x", "ns.x | string", "{'a': ns.x} | tojson(indent=2)"] {
+        let template = |levels| format!("{}{{{{ {written} }}}}", nested(levels));
+        assert!(render(&template(200), "").unwrap().contains('['), "{written}");
+        let error = render(&template(257), "").unwrap_err();
+        assert!(error.contains("nested deeper than 256 levels"), "{written}: {error}");
+        assert!(error.ends_with("(in chat_template:1)"), "{written}: {error}");
+    }
+    // nothing is left out
+    assert_eq!(render(&(nested(256) + "{{ ns.x }}"), "").unwrap(), "[".repeat(256) + &"]".repeat(256));
+    let error = render("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns | tojson }}", "").unwrap_err();
+    assert!(error.contains("or contains itself"), "{error}");
+}
+
+#[test]
+fn variables_and_keys_of_messages_that_are_nested_too_deep_are_refused() {
+    let value = |levels| (0..levels).fold(json!(null), |inner, _| json!([inner]));
+    let template = ChatTemplate::new("{{ tools | tojson }}{{ messages | tojson }}", BTreeMap::new()).unwrap();
+    let with_variable = |levels| ChatOptions::default().with_variable("tools", value(levels));
+    let with_extra = |levels| message("user", "hi").with_extra("tool_calls", value(levels));
+    let render = |message: ChatMessage, options: &ChatOptions| {
+        template.render_with(&[message], options).map_err(|error| error.to_string())
+    };
+    render(with_extra(128), &with_variable(128)).unwrap();
+    assert_eq!(
+        render(message("user", "hi"), &with_variable(129)).unwrap_err(),
+        "chat template: the value of \"tools\" is nested deeper than 128 levels\n  \
+         give it as a text, or with fewer levels"
+    );
+    let error = render(with_extra(129), &ChatOptions::default()).unwrap_err();
+    assert!(error.contains("the value of \"tool_calls\""), "{error}");
+}
+
 #[test]
 fn tools_and_documents_are_none() {
     let template = "{{ tools is none }} {{ documents is none }} {% if tools is not none %}tools{% endif %}";
