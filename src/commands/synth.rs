@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use jetmoe_checkpoint::{Dtype, ModelConfig, SyntheticOptions, jetmoe_8b_config, names, write_synthetic};
+use jetmoe_checkpoint::{
+    Dtype, ModelConfig, SyntheticOptions, jetmoe_8b_config, names, tokenizer_files, write_synthetic,
+};
 use serde_json::Value;
 
 use super::{ExitStatus, print};
@@ -95,19 +97,17 @@ impl Synth {
                 file.display()
             );
         }
-        for name in [
-            names::TOKENIZER,
-            names::TOKENIZER_CONFIG,
-            names::SPECIAL_TOKENS_MAP,
-            names::ADDED_TOKENS,
-            names::CHAT_TEMPLATE,
-            names::GENERATION_CONFIG,
-        ] {
-            let source = self.tokenizer.as_deref().unwrap_or(Path::new(&self.like)).join(name);
-            if source.is_file() {
-                std::fs::copy(&source, self.output.join(name))
-                    .with_context(|| format!("cannot copy {}", source.display()))?;
-            }
+        let folder = self.tokenizer.as_deref().unwrap_or(Path::new(&self.like));
+        let mut files = tokenizer_files(folder)?;
+        files.extend(
+            folder.join(names::GENERATION_CONFIG).is_file().then(|| names::GENERATION_CONFIG.to_owned()),
+        );
+        for name in files {
+            let (source, target) = (folder.join(&name), self.output.join(&name));
+            let copied = target.parent().map_or(Ok(()), std::fs::create_dir_all);
+            copied
+                .and_then(|()| std::fs::copy(&source, &target))
+                .with_context(|| format!("cannot copy {}", source.display()))?;
         }
         Ok(())
     }

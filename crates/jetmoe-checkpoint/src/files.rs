@@ -17,13 +17,36 @@ pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })
 }
 
+/// Reads a text file; `None` if it does not exist.
+///
+/// # Errors
+/// [`Error::Io`] names the file.
+pub fn read_text_if_exists(path: &Path) -> Result<Option<String>> {
+    match read_text(path) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 /// Reads a JSON file, with what Python's `json` module accepts beyond the standard: what is not a finite number is a
 /// string, such as `"NaN"`; of repeated keys the last one counts.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::Json`]; both name the file, the second with line and column.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    json::parse(&read_text(path)?).map_err(|source| Error::Json { path: path.to_owned(), source })
+    parse_json(path, &read_text(path)?)
+}
+
+/// As [`read_json`]; `None` if the file does not exist.
+///
+/// # Errors
+/// As [`read_json`].
+pub fn read_json_if_exists<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    read_text_if_exists(path)?.map(|text| parse_json(path, &text)).transpose()
+}
+
+fn parse_json<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    json::parse(text).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
 /// A file that takes its name only when it is complete, so that no reader sees half of it. Until

@@ -26,6 +26,7 @@ pub mod names;
 mod quantized;
 mod synthetic;
 mod tensors;
+mod tokenizer_files;
 mod weights;
 mod wrappers;
 
@@ -34,10 +35,11 @@ pub use config::{Activation, Architecture, ModelConfig, ProblemType, RopeParamet
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
-pub use files::{AtomicFile, read_json, read_text};
+pub use files::{AtomicFile, read_json, read_json_if_exists, read_text, read_text_if_exists};
 pub use generation::{GenerationConfig, SettingNotApplied};
 pub use index::WeightsIndex;
 pub use mapped_file::MappedFile;
 pub use quantized::{Quantization, QuantizedMatrix};
 pub use synthetic::{SyntheticOptions, jetmoe_8b_config, write_synthetic};
 pub use tensors::{TensorView, Tensors, convert_to_f32};
+pub use tokenizer_files::{additional_chat_templates, tokenizer_files};

@@ -20,12 +20,29 @@ pub const CHAT_TEMPLATE_JSON: &str = "chat_template.json";
 pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 /// Ids of added tokens, as early releases of transformers 4 wrote them.
 pub const ADDED_TOKENS: &str = "added_tokens.json";
+/// Every file of a tokenizer and its chat templates, apart from those in [`ADDITIONAL_CHAT_TEMPLATES`].
+pub const TOKENIZER_FILES: [&str; 7] = [
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    CHAT_TEMPLATE,
+    CHAT_TEMPLATE_JSON,
+    SPECIAL_TOKENS_MAP,
+    ADDED_TOKENS,
+    SENTENCEPIECE_TOKENIZER,
+];
 /// Settings of an adapter of PEFT, which is no model by itself.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Weights in one file.
 pub const WEIGHTS: &str = "model.safetensors";
 /// Which shard file holds which tensor.
 pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+
+/// Name of the chat template in a file of [`ADDITIONAL_CHAT_TEMPLATES`], such as `rag` for
+/// `additional_chat_templates/rag.jinja`. `None` for any other file. `file` is relative to the checkpoint, with `/`.
+pub fn additional_chat_template(file: &str) -> Option<&str> {
+    let name = file.strip_prefix(ADDITIONAL_CHAT_TEMPLATES)?.strip_prefix('/')?.strip_suffix(".jinja")?;
+    (!name.contains('/')).then_some(name)
+}
 
 /// Token embedding, `[vocab_size, hidden_size]`.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";

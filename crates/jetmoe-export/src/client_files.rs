@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use jetmoe_artifact::{CacheUpdate, GraphRecord, Task, names as artifact_names};
-use jetmoe_checkpoint::{Checkpoint, GenerationConfig, ModelConfig, names, read_json, read_text};
+use jetmoe_checkpoint::{
+    Checkpoint, GenerationConfig, ModelConfig, names, read_json_if_exists, read_text_if_exists,
+    tokenizer_files,
+};
 use jetmoe_text::Tokenizer;
 use serde_json::{Map, Value, json};
 
@@ -14,16 +17,6 @@ pub(crate) struct ClientFile {
     pub(crate) name: String,
     pub(crate) content: Vec<u8>,
 }
-
-/// Files to copy if the checkpoint has them.
-const COPIED: &[&str] = &[
-    names::TOKENIZER,
-    names::CHAT_TEMPLATE,
-    names::CHAT_TEMPLATE_JSON,
-    names::SPECIAL_TOKENS_MAP,
-    names::ADDED_TOKENS,
-    names::SENTENCEPIECE_TOKENIZER,
-];
 
 /// All client files of an artifact. A client that reads only one graph gets the first one that it can run.
 pub(crate) fn client_files(
@@ -38,13 +31,11 @@ pub(crate) fn client_files(
         json_file(names::CONFIG, &transformers_config(read_object(folder, names::CONFIG)?, config)),
         json_file(names::GENERATION_CONFIG, &generation_config(folder, settings)?),
     ];
-    for name in COPIED.iter().map(|name| (*name).to_owned()).chain(additional_templates(folder)) {
+    // the settings of the tokenizer are not copied but completed
+    for name in tokenizer_files(folder)?.into_iter().filter(|name| name != names::TOKENIZER_CONFIG) {
         let path = folder.join(&name);
-        if path.is_file() {
-            let content =
-                std::fs::read(&path).map_err(|source| Error::Io { action: "read", path, source })?;
-            files.push(ClientFile { name, content });
-        }
+        let content = std::fs::read(&path).map_err(|source| Error::Io { action: "read", path, source })?;
+        files.push(ClientFile { name, content });
     }
     if let Some(tokenizer) = &tokenizer {
         files.push(json_file(names::TOKENIZER_CONFIG, &tokenizer_config(folder, config, tokenizer)?));
@@ -57,30 +48,12 @@ pub(crate) fn client_files(
     Ok(files)
 }
 
-/// The further chat templates, sorted by name.
-fn additional_templates(folder: &Path) -> Vec<String> {
-    let folder = folder.join(names::ADDITIONAL_CHAT_TEMPLATES);
-    // a folder that cannot be read has no templates
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = files
-        .filter_map(|file| file.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".jinja"))
-        .map(|name| format!("{}/{name}", names::ADDITIONAL_CHAT_TEMPLATES))
-        .collect();
-    names.sort();
-    names
-}
-
 fn json_file(name: &str, value: &Value) -> ClientFile {
     ClientFile { name: name.to_owned(), content: format!("{value:#}\n").into_bytes() }
 }
 
 fn read_object(folder: &Path, name: &str) -> Result<Map<String, Value>> {
-    let path = folder.join(name);
-    if !path.is_file() {
-        return Ok(Map::new());
-    }
-    Ok(read_json(&path)?)
+    Ok(read_json_if_exists(&folder.join(name))?.unwrap_or_default())
 }
 
 /// The checkpoint's configuration in the layout of transformers, with the keys of the first hub upload renamed.
@@ -164,9 +137,8 @@ fn tokenizer_config(folder: &Path, config: &ModelConfig, tokenizer: &Tokenizer) 
             object.insert("pad_token".to_owned(), padding);
         }
     }
-    let template = folder.join(names::CHAT_TEMPLATE);
-    if template.is_file() {
-        object.insert("chat_template".to_owned(), json!(read_text(&template)?));
+    if let Some(template) = read_text_if_exists(&folder.join(names::CHAT_TEMPLATE))? {
+        object.insert("chat_template".to_owned(), json!(template));
     } else if !object.contains_key("chat_template") {
         let old = read_object(folder, names::CHAT_TEMPLATE_JSON)?;
         object.extend(old.into_iter().filter(|(key, _)| key == "chat_template"));

@@ -8,4 +8,5 @@ mod fixtures;
 mod generation;
 mod quantized;
 mod rope;
+mod tokenizer_files;
 mod weights;

@@ -28,18 +28,6 @@ use crate::{Content, Error, HubOptions, Result};
 const DEFAULT_REVISION: &str = "main";
 const USER_AGENT: &str = concat!("jetmoe/", env!("CARGO_PKG_VERSION"));
 
-/// Files of a checkpoint other than its weights; only the configuration must exist.
-const SMALL_FILES: [&str; 8] = [
-    names::CONFIG,
-    names::GENERATION_CONFIG,
-    names::TOKENIZER,
-    names::TOKENIZER_CONFIG,
-    names::SPECIAL_TOKENS_MAP,
-    names::ADDED_TOKENS,
-    names::CHAT_TEMPLATE,
-    names::CHAT_TEMPLATE_JSON,
-];
-
 /// One model to download.
 struct Request<'a> {
     /// `owner/name`.
@@ -254,9 +242,11 @@ impl Download<'_> {
         if !self.listing.contains_key(names::CONFIG) {
             return Err(self.request.missing_config(self.listing));
         }
-        let small = SMALL_FILES.into_iter().filter(|name| self.listing.contains_key(*name));
-        let mut wanted: Vec<String> = small.map(str::to_owned).collect();
-        wanted.extend(self.listing.keys().filter(|name| is_chat_template(name)).cloned());
+        let fixed = [names::CONFIG, names::GENERATION_CONFIG].into_iter().chain(names::TOKENIZER_FILES);
+        let is_small = |name: &&String| {
+            fixed.clone().any(|known| known == *name) || names::additional_chat_template(name).is_some()
+        };
+        let mut wanted: Vec<String> = self.listing.keys().filter(is_small).cloned().collect();
         if self.listing.contains_key(names::WEIGHTS) {
             wanted.push(names::WEIGHTS.to_owned());
         } else if self.listing.contains_key(names::WEIGHTS_INDEX) {
@@ -313,13 +303,6 @@ fn incomplete(naming: &str, absent: &str) -> Failure {
         message: format!("its {naming} names {absent}, which the repository does not have"),
         advice: "this revision is incomplete; try another one".to_owned(),
     }
-}
-
-/// Whether a file is one of the further chat templates.
-fn is_chat_template(name: &str) -> bool {
-    name.strip_prefix(names::ADDITIONAL_CHAT_TEMPLATES)
-        .and_then(|name| name.strip_prefix('/'))
-        .is_some_and(|name| name.ends_with(".jinja") && !name.contains('/'))
 }
 
 /// A revision becomes part of a path in the cache, so it must not escape from it.

@@ -1,7 +1,7 @@
 //! Repositories with artifacts and adapters, and caches that cannot be written.
 
 use jetmoe_artifact::names as artifact_names;
-use jetmoe_checkpoint::names;
+use jetmoe_checkpoint::{names, tokenizer_files};
 use jetmoe_testing::hub::{COMMIT, Contents, ID, MockHub};
 use serde_json::json;
 
@@ -52,6 +52,28 @@ fn an_export_gets_the_checkpoint_of_a_repository_with_both() {
     let settings = Settings { content: Content::Checkpoint, ..settings(&hub.endpoint, &cache) };
     let folder = fetch(&settings).unwrap();
     assert_eq!(listing(&folder), [names::CONFIG, names::WEIGHTS, names::TOKENIZER]);
+}
+
+#[test]
+fn every_file_of_a_tokenizer_is_fetched() {
+    let mut contents = single();
+    contents.files.extend(files(&names::TOKENIZER_FILES));
+    let templates = ["additional_chat_templates/rag.jinja", "additional_chat_templates/tool_use.jinja"];
+    contents.files.extend(files(&templates));
+    // files of something else
+    contents.files.extend(files(&[
+        "additional_chat_templates/notes.txt",
+        "additional_chat_templates/old/rag.jinja",
+        "other/tokenizer.model",
+    ]));
+    let (hub, cache) = (MockHub::serve(contents), cache());
+    let folder = fetch(&settings(&hub.endpoint, &cache)).unwrap();
+    let mut expected: Vec<&str> =
+        [names::CONFIG, names::WEIGHTS].into_iter().chain(names::TOKENIZER_FILES).chain(templates).collect();
+    expected.sort_unstable();
+    assert_eq!(hub.downloads(), expected);
+    assert!(expected.contains(&"tokenizer.model") && expected.contains(&"chat_template.json"));
+    assert_eq!(tokenizer_files(&folder).unwrap(), [&names::TOKENIZER_FILES[..], &templates].concat());
 }
 
 #[test]
