@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use jetmoe_checkpoint::{names, read_json};
+use jetmoe_checkpoint::{names, read_json_if_exists};
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
@@ -40,21 +40,14 @@ impl SpecialTokens {
             }
             return Ok(tokens);
         }
-        let map = folder.join(names::SPECIAL_TOKENS_MAP);
-        if map.is_file()
-            && let Value::Object(map) = read_json(&map)?
-        {
-            tokens.read(&map);
-        }
-        let added = folder.join(names::ADDED_TOKENS);
-        if added.is_file()
-            && let Value::Object(added) = read_json(&added)?
-        {
-            for (text, id) in added {
-                if let Some(id) = id.as_u64().and_then(|id| u32::try_from(id).ok()) {
-                    let is_special = tokens.all().any(|token| *token == text);
-                    tokens.added.insert(id, AddedToken::from(text, is_special));
-                }
+        let read = |name: &str| -> Result<Map<String, Value>> {
+            Ok(read_json_if_exists(&folder.join(name))?.unwrap_or_default())
+        };
+        tokens.read(&read(names::SPECIAL_TOKENS_MAP)?);
+        for (text, id) in read(names::ADDED_TOKENS)? {
+            if let Some(id) = id.as_u64().and_then(|id| u32::try_from(id).ok()) {
+                let is_special = tokens.all().any(|token| *token == text);
+                tokens.added.insert(id, AddedToken::from(text, is_special));
             }
         }
         Ok(tokens)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use jetmoe_checkpoint::{names, read_json};
+use jetmoe_checkpoint::{names, read_json_if_exists};
 use serde_json::{Map, Value};
 use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
 
@@ -59,12 +59,8 @@ impl Tokenizer {
         // generation and classification pad and truncate: they know the model's limits and report what they do
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed(&path))?;
-        let config_path = folder.join(names::TOKENIZER_CONFIG);
-        let config = if config_path.is_file() { read_json(&config_path)? } else { Value::Null };
-        let config = match config {
-            Value::Object(config) => config,
-            _ => Map::new(),
-        };
+        let config: Option<Map<String, Value>> = read_json_if_exists(&folder.join(names::TOKENIZER_CONFIG))?;
+        let config = config.unwrap_or_default();
         let special_tokens = SpecialTokens::open(folder, &config)?;
         special_tokens.add_to(&mut inner).map_err(failed(&path))?;
         let chat_templates = ChatTemplates::open(folder, &config, &special_tokens.named)?;
