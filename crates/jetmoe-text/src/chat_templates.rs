@@ -5,10 +5,11 @@
 //! transformers 4 wrote, is read if there is no other.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use jetmoe_checkpoint::{names, read_json, read_text};
+use jetmoe_checkpoint::{
+    additional_chat_templates, names, read_json_if_exists, read_text, read_text_if_exists,
+};
 use serde_json::{Map, Value as Json};
 
 use crate::{ChatMessage, ChatOptions, ChatTemplate, Error, Result};
@@ -32,9 +33,9 @@ impl ChatTemplates {
         if sources.is_empty() {
             sources = named(tokenizer_config.get("chat_template"));
         }
-        let old = folder.join(names::CHAT_TEMPLATE_JSON);
-        if sources.is_empty() && old.is_file() {
-            sources = named(read_json::<Json>(&old)?.get("chat_template"));
+        if sources.is_empty() {
+            let old = read_json_if_exists::<Map<String, Json>>(&folder.join(names::CHAT_TEMPLATE_JSON))?;
+            sources = named(old.as_ref().and_then(|old| old.get("chat_template")));
         }
         let compile = |(name, source): (String, String)| {
             Ok((name, ChatTemplate::new(&source, special_tokens.clone())?))
@@ -74,18 +75,11 @@ impl ChatTemplates {
 
 /// The templates in files of their own.
 fn files(folder: &Path) -> Result<Vec<(String, String)>> {
-    let mut sources = Vec::new();
-    let single = folder.join(names::CHAT_TEMPLATE);
-    if single.is_file() {
-        sources.push((DEFAULT.to_owned(), read_text(&single)?));
-    }
-    // a folder that cannot be read has no templates
-    for entry in fs::read_dir(folder.join(names::ADDITIONAL_CHAT_TEMPLATES)).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let name =
-            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jinja"));
-        if let Some(name) = name {
-            sources.push((name.to_owned(), read_text(&path)?));
+    let single = read_text_if_exists(&folder.join(names::CHAT_TEMPLATE))?;
+    let mut sources: Vec<_> = single.map(|source| (DEFAULT.to_owned(), source)).into_iter().collect();
+    for file in additional_chat_templates(folder)? {
+        if let Some(name) = names::additional_chat_template(&file) {
+            sources.push((name.to_owned(), read_text(&folder.join(&file))?));
         }
     }
     Ok(sources)

@@ -173,6 +173,11 @@ fn content_is_not_escaped() {
 
 /// A tokenizer of the trained model with these files beside it.
 fn tokenizer_with(files: &[(&str, serde_json::Value)]) -> Tokenizer {
+    open_with(files).unwrap()
+}
+
+/// The same, or the error without the path of the folder.
+fn open_with(files: &[(&str, serde_json::Value)]) -> Result<Tokenizer, String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(fixtures::mini().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     for (name, content) in files {
@@ -183,7 +188,45 @@ fn tokenizer_with(files: &[(&str, serde_json::Value)]) -> Tokenizer {
             None => fixtures::write_json(&path, content),
         }
     }
-    Tokenizer::open(folder.path()).unwrap().unwrap()
+    match Tokenizer::open(folder.path()) {
+        Ok(tokenizer) => Ok(tokenizer.unwrap()),
+        Err(error) => Err(error.to_string().replace(&format!("{}/", folder.path().display()), "")),
+    }
+}
+
+#[test]
+fn a_file_that_is_no_object_is_refused_by_name() {
+    for name in
+        ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json"]
+    {
+        for (content, found) in [
+            (json!([]), "sequence"),
+            (json!(3), "integer `3`"),
+            (json!(null), "null"),
+            (json!(true), "boolean"),
+        ] {
+            let error = open_with(&[(name, content)]).unwrap_err();
+            let expected = format!("{name} is not valid: invalid type: {found}");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+}
+
+/// Only a file that does not exist is no template.
+#[test]
+fn a_template_that_cannot_be_read_is_refused_by_its_path() {
+    // a file inside makes a folder of the name of a template; text makes a file of the name of a folder
+    for (file, refused) in [
+        ("chat_template.jinja/inside", "chat_template.jinja"),
+        ("additional_chat_templates/rag.jinja/inside", "additional_chat_templates/rag.jinja"),
+        ("additional_chat_templates", "additional_chat_templates"),
+        ("chat_template.json/inside", "chat_template.json"),
+        ("tokenizer_config.json/inside", "tokenizer_config.json"),
+    ] {
+        let error = open_with(&[(file, json!("text"))]).unwrap_err();
+        assert!(error.starts_with(&format!("cannot read {refused}: ")), "{error}");
+    }
+    assert!(open_with(&[]).is_ok());
 }
 
 #[test]
