@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use jetmoe_checkpoint::{AtomicFile, Digest, ModelConfig, names as checkpoint_names};
+use jetmoe_checkpoint::{AtomicFile, Digest, ModelConfig, is_inside, names as checkpoint_names};
 use jetmoe_format::WeightFormat;
 use serde::{Deserialize, Serialize};
 
@@ -190,7 +190,8 @@ impl Manifest {
             return Err(Error::NewerSchema { path, found: schema_version, supported: MANIFEST_SCHEMA });
         }
         let manifest: Self = serde_json::from_str(&text).map_err(json)?;
-        let outside = manifest.all_files().find(|file| !is_inside(&file.path)).map(|file| file.path.clone());
+        let outside =
+            manifest.all_files().find(|file| !is_valid_path(&file.path)).map(|file| file.path.clone());
         match outside {
             Some(file) => Err(Error::FileOutside { file, path }),
             None => Ok(manifest),
@@ -228,10 +229,10 @@ impl Manifest {
     }
 }
 
-/// Whether a relative path stays inside its folder, on any system. Files named by a manifest are read, and removed when
-/// another artifact replaces them.
-fn is_inside(path: &str) -> bool {
-    path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']))
+/// Whether a path is one that a manifest may name: files are read, removed when another artifact replaces them, and compared by
+/// their paths, so that each has one path.
+fn is_valid_path(path: &str) -> bool {
+    is_inside(path) && !path.split('/').any(|part| part == ".")
 }
 
 #[cfg(test)]

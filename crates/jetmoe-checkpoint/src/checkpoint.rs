@@ -11,7 +11,7 @@ use crate::quantized::PackedWeight;
 use crate::weights::expected_weights;
 use crate::{
     Architecture, Digest, Error, GenerationConfig, ModelConfig, Quantization, QuantizedMatrix, Result,
-    TensorView, Tensors, WeightProblem, foreign, index, quantized, read_json, wrappers,
+    TensorView, Tensors, WeightProblem, foreign, is_inside, quantized, read_json, wrappers,
 };
 
 /// An opened checkpoint folder: configuration and mapped weights that match each other.
@@ -211,7 +211,7 @@ impl Checkpoint {
 fn weights_file<'a>(config_file: &Path, config: &'a Value) -> Result<Option<&'a str>> {
     let key = "transformers_weights";
     match config.get(key).and_then(Value::as_str) {
-        Some(file) if !index::is_inside(file) => Err(Error::ShardOutside {
+        Some(file) if !is_inside(file) => Err(Error::ShardOutside {
             index: config_file.to_owned(),
             tensor: key.to_owned(),
             file: file.to_owned(),

@@ -9,6 +9,12 @@ use tempfile::TempPath;
 
 use crate::{Error, Result, json};
 
+/// Whether a relative path with `/` is a file's that stays in its folder on every system.
+pub fn is_inside(path: &str) -> bool {
+    let is_file = path.rsplit('/').next().is_some_and(|name| !matches!(name, "" | "."));
+    is_file && path.split('/').all(|part| !matches!(part, "" | "..") && !part.contains(['\\', ':']))
+}
+
 /// Reads a text file.
 ///
 /// # Errors

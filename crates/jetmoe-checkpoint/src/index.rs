@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, read_json};
+use crate::{Error, Result, is_inside, read_json};
 
 /// `model.safetensors.index.json`: which file holds which tensor.
 #[derive(Debug)]
@@ -46,10 +46,4 @@ impl WeightsIndex {
     pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &str)> {
         self.weight_map.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str()))
     }
-}
-
-/// Whether a relative path stays in its folder on every system.
-pub(crate) fn is_inside(path: &str) -> bool {
-    let is_file = path.rsplit('/').next().is_some_and(|name| !matches!(name, "" | "."));
-    is_file && path.split('/').all(|part| !matches!(part, "" | "..") && !part.contains(['\\', ':']))
 }

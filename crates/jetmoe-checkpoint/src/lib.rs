@@ -35,7 +35,7 @@ pub use config::{Activation, Architecture, ModelConfig, ProblemType, RopeParamet
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
-pub use files::{AtomicFile, read_json, read_json_if_exists, read_text, read_text_if_exists};
+pub use files::{AtomicFile, is_inside, read_json, read_json_if_exists, read_text, read_text_if_exists};
 pub use generation::{GenerationConfig, SettingNotApplied};
 pub use index::WeightsIndex;
 pub use mapped_file::MappedFile;
