@@ -10,8 +10,8 @@ use crate::names;
 use crate::quantized::PackedWeight;
 use crate::weights::expected_weights;
 use crate::{
-    Architecture, Digest, Error, GenerationConfig, ModelConfig, Quantization, QuantizedMatrix, Result,
-    TensorView, Tensors, WeightProblem, foreign, is_inside, quantized, read_json, wrappers,
+    Architecture, ConfigProblem, Digest, Error, GenerationConfig, ModelConfig, Quantization, QuantizedMatrix,
+    Result, TensorView, Tensors, WeightProblem, foreign, is_inside, quantized, read_json, wrappers,
 };
 
 /// An opened checkpoint folder: configuration and mapped weights that match each other.
@@ -51,7 +51,7 @@ impl Checkpoint {
         for note in notes {
             tracing::warn!("{}, {note}", config_file.display());
         }
-        let mut tensors = Tensors::open(folder, weights_file(&config_file, &json)?)?;
+        let mut tensors = Tensors::open(folder, weights_file(folder, &json)?)?;
         unwrap_names(folder, &mut tensors);
         let quantized = match &quantization {
             Some(quantization) => unpack_weights(&mut tensors, quantization, &config)?,
@@ -208,16 +208,24 @@ impl Checkpoint {
 }
 
 /// The file of weights, or the index of files, that `transformers_weights` names.
-fn weights_file<'a>(config_file: &Path, config: &'a Value) -> Result<Option<&'a str>> {
+///
+/// # Errors
+/// [`Error::Config`] if it names no file of the folder.
+fn weights_file<'a>(folder: &Path, config: &'a Value) -> Result<Option<&'a str>> {
     let key = "transformers_weights";
-    match config.get(key).and_then(Value::as_str) {
-        Some(file) if !is_inside(file) => Err(Error::ShardOutside {
-            index: config_file.to_owned(),
-            tensor: key.to_owned(),
-            file: file.to_owned(),
-        }),
-        named => Ok(named),
-    }
+    let message = match config.get(key) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(file)) if !is_inside(file) => {
+            format!("is {file:?}, expected the name of a file inside of the folder")
+        }
+        Some(Value::String(file)) if !folder.join(file).is_file() => {
+            format!("is {file:?}, and the folder has no such file; add it, or remove the key")
+        }
+        Some(Value::String(file)) => return Ok(Some(file)),
+        Some(other) => format!("is {other}, expected the name of a file"),
+    };
+    let problems = vec![ConfigProblem { key: key.to_owned(), message }];
+    Err(Error::Config { path: folder.join(names::CONFIG), problems })
 }
 
 /// Gives tensors that were saved from inside a wrapper, or by a model without a head, the names of a model with a head.

@@ -141,7 +141,7 @@ pub enum Error {
         /// The missing file.
         file: String,
     },
-    /// The index, or the key `transformers_weights` of the configuration, names a file outside its folder.
+    /// The index names a file outside its folder.
     #[error("{} lists {tensor} in {file:?}, which is outside of its folder\n  put the file into the folder of the index, and name it there", index.display())]
     ShardOutside {
         /// The index file.

@@ -10,3 +10,4 @@ mod quantized;
 mod rope;
 mod tokenizer_files;
 mod weights;
+mod weights_file;

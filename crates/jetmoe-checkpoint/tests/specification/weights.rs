@@ -331,15 +331,6 @@ fn weights_in_another_format_are_named() {
 }
 
 #[test]
-fn the_configuration_can_name_the_file_of_the_weights() {
-    let folder = tiny().with("transformers_weights", json!("other.safetensors")).write();
-    let message = message(&folder);
-    assert!(message.starts_with("other.safetensors is missing in"), "{message}");
-    std::fs::rename(folder.path().join(names::WEIGHTS), folder.path().join("other.safetensors")).unwrap();
-    assert!(open(&folder).is_ok());
-}
-
-#[test]
 fn a_base_model_saved_without_prefix_opens_under_the_usual_names() {
     let mut draft = tiny().with("architectures", json!(["JetMoeModel"]));
     draft.tensors =
