@@ -10,6 +10,7 @@ mod rope;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use strum::VariantNames;
 
 use self::reader::{ConfigReader, MAX_SIZE};
 use crate::weights::expected_weights;
@@ -249,7 +250,8 @@ fn read_problem_type(reader: &mut ConfigReader<'_>, labels: usize) -> Option<Pro
     let known = name.parse().ok();
     match known {
         None => {
-            let message = format!("{name:?} is not supported; known are {}", ProblemType::NAMES);
+            let message =
+                format!("{name:?} is not supported; known are {}", ProblemType::VARIANTS.join(", "));
             reader.problem("problem_type", message);
         }
         Some(ProblemType::SingleLabelClassification) if labels == 1 => reader.problem(
