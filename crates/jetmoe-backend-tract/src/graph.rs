@@ -110,6 +110,7 @@ fn load(path: &Path, data: &DataFile, signature: Signature, threads: Option<usiz
     // Edit the ONNX message, before tract turns weights into tensors.
     let mut proto = tract.proto_model_for_path(path)?;
     let graph = proto.graph.as_mut().ok_or_else(|| TractError::msg("the file holds no graph"))?;
+    data.check_locations(graph)?;
     let weights = quantized::rewrite(graph, data)?;
     custom_ops::remove_weights(graph)?;
     logits_to_keep::rewrite(graph);
