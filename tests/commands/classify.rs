@@ -94,6 +94,23 @@ fn the_scores_of_a_regression_are_no_probabilities() {
 }
 
 #[test]
+fn classes_and_names_of_different_numbers_are_no_panic() {
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    // a gap: class 1 has no name
+    edit_config(&context, |config| config["id2label"] = json!({ "0": "Old Testament", "7": "another" }));
+    let output = context.run(&format!("jetmoe classify --model artifact --format json \"{JESUS}\""));
+    let row: Value = serde_json::from_str(output.succeeded()).unwrap();
+    assert_eq!((&row["label"], &row["label_index"]), (&json!("LABEL_1"), &json!(1)));
+    // more logits than names, and fewer
+    let eval = fixtures::checkpoint("jetmoe-mini-classifier").join("eval.jsonl");
+    for names in [json!({ "0": "a" }), json!({ "0": "a", "1": "b", "2": "c" })] {
+        edit_config(&context, |config| config["id2label"] = names);
+        context.run("jetmoe classify --model artifact x").refused();
+        context.run(&format!("jetmoe eval --model artifact --text {}", eval.display())).refused();
+    }
+}
+
+#[test]
 fn every_backend_gives_the_logits_of_transformers() {
     /// `eval.jsonl` holds them rounded.
     const ROUNDED: f64 = 1e-3;

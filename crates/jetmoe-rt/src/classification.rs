@@ -279,10 +279,18 @@ impl TextClassifier {
         }
         let (label_index, _) = best;
         let scores = function.apply(logits);
+        let (Some(label), Some(score)) =
+            (self.model.config().labels.get(label_index), scores.get(label_index))
+        else {
+            return Err(Error::Logits {
+                backend: self.model.backend(),
+                problem: format!("those of text {index} belong to no label"),
+            });
+        };
         Ok(Classification {
-            label: self.model.config().labels.get(label_index).cloned().unwrap_or_default(),
+            label: label.clone(),
             label_index,
-            score: scores[label_index],
+            score: *score,
             scores,
             logits: logits.to_vec(),
             function,

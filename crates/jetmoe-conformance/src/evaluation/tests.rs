@@ -131,6 +131,16 @@ fn classifier_of(problem_type: Option<&str>, labels: usize, logits: [f32; 2]) ->
 }
 
 #[test]
+fn more_logits_than_labels_are_an_error() {
+    let model = classifier(|tensors| {
+        tensors.insert(OutputName::Logits, ndarray::Array2::<f32>::zeros((1, 3)).into_dyn());
+    });
+    let line = r#"{"text": "a", "label": 0}"#;
+    let error = run(&model, &[line], &EvaluationOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("logits") && error.contains("[1, 3]"), "{error}");
+}
+
+#[test]
 fn of_several_labels_any_number_can_be_correct() {
     let model = classifier_of(Some("multi_label_classification"), 2, [0.5, -0.5]);
     let lines = [

@@ -168,6 +168,31 @@ fn another_number_of_classes_than_the_configuration_names_is_an_error() {
 }
 
 #[test]
+fn a_class_without_a_name_has_a_numbered_label() {
+    let file = fake::fixture("jetmoe-mini-classifier").join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    config["id2label"] = serde_json::json!({ "0": "Old Testament", "7": "of another model" });
+    let mut model = FakeModel::classifier(|_| vec![1.0, 3.0]);
+    model.config = ModelConfig::from_json(&config).unwrap();
+    let result = classify(model, &["a"], &ClassificationOptions::default()).unwrap().remove(0);
+    assert_eq!((result.label.as_str(), result.label_index), ("LABEL_1", 1));
+}
+
+#[test]
+fn logits_without_a_label_are_an_error() {
+    for count in [0, 1, 3] {
+        let model = FakeModel::classifier(move |_| vec![0.5; count]);
+        let classifier = TextClassifier::new(&model.load()).unwrap();
+        let error = classifier.classify_each(&ClassificationRequest::new("a")).unwrap_err();
+        assert!(matches!(error, Error::OutputShape { .. }), "{count}: {error}");
+    }
+    let mut model = FakeModel::classifier(|_| Vec::new());
+    model.config.labels.clear();
+    let error = classify(model, &["a"], &ClassificationOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::Logits { .. }), "{error}");
+}
+
+#[test]
 fn a_language_model_or_a_model_without_a_tokenizer_does_not_classify() {
     let language_model = FakeModel::scripted(1, vec![]).load();
     assert!(matches!(TextClassifier::new(&language_model), Err(Error::WrongTask { .. })));
