@@ -273,7 +273,7 @@ impl<'a> TensorView<'a> {
     }
 
     /// The index of an element, given by its number in row-major order.
-    pub fn index_of(&self, element: usize) -> Vec<usize> {
+    fn index_of(&self, element: usize) -> Vec<usize> {
         let mut rest = element;
         let mut index: Vec<usize> = self
             .shape
