@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig};
 
-use crate::{ArtifactFile, Error, GraphRecord, Manifest, Precision, Profile, Result, Signature, names};
+use crate::{ArtifactFile, Error, GraphRecord, Manifest, Precision, Profile, Result, Signature, Task, names};
 
 /// An opened artifact whose files exist with the expected sizes.
 #[derive(Debug, Clone)]
@@ -132,12 +132,12 @@ impl Artifact {
         graph.signature(&self.config)
     }
 
-    /// The settings for generation, see [`GenerationConfig::open`].
+    /// The settings for generation that a graph of a task follows, see [`Task::generation_config`].
     ///
     /// # Errors
     /// A file that cannot be read, or settings that cannot be followed.
-    pub fn generation_config(&self) -> Result<GenerationConfig> {
-        Ok(GenerationConfig::open(&self.folder, &self.config)?)
+    pub fn generation_config(&self, task: Task) -> Result<GenerationConfig> {
+        Ok(task.generation_config(&self.folder, &self.config)?)
     }
 
     /// Full path of a file of the artifact.

@@ -1,6 +1,8 @@
 //! Task, precision, profile and optional outputs of a graph.
 
-use jetmoe_checkpoint::Architecture;
+use std::path::Path;
+
+use jetmoe_checkpoint::{Architecture, GenerationConfig, ModelConfig};
 use jetmoe_format::{ElementType, UnknownName, WeightFormat, named};
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantArray};
@@ -37,6 +39,22 @@ impl Task {
             Architecture::CausalLm => Task::CausalLm,
             Architecture::Base => Task::Backbone,
             Architecture::SequenceClassification => Task::SequenceClassification,
+        }
+    }
+
+    /// The settings for generation in a folder, see [`GenerationConfig::open`]. Only a causal language model follows them: for
+    /// another task no file is read, and the result holds the special tokens of `config` alone.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or settings that cannot be followed.
+    pub fn generation_config(
+        self,
+        folder: &Path,
+        config: &ModelConfig,
+    ) -> jetmoe_checkpoint::Result<GenerationConfig> {
+        match self {
+            Task::CausalLm => GenerationConfig::open(folder, config),
+            Task::Backbone | Task::SequenceClassification => Ok(GenerationConfig::from_model_config(config)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jetmoe_artifact::{
     Artifact, GraphRecord, OptionalOutput, OutputName, Precision, Profile, Signature, Task,
 };
-use jetmoe_checkpoint::{Checkpoint, GenerationConfig};
+use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Inputs, Reference};
 use jetmoe_rt::{
     Backend, BackendError, BoxError, GraphSession, LoadOptions, LoadedGraph, Model, StepInputs, Support,
@@ -104,11 +104,7 @@ fn check_memory(checkpoint: &Checkpoint) -> Result<()> {
 
 fn wrap(reference: Reference, checkpoint: &Checkpoint, task: Task) -> Result<Model> {
     let graph = ReferenceGraph::new(reference, checkpoint, task);
-    let generation_config = match task {
-        Task::CausalLm => checkpoint.generation_config()?,
-        // the settings do not matter to other tasks
-        _ => GenerationConfig::from_model_config(checkpoint.config()),
-    };
+    let generation_config = task.generation_config(checkpoint.folder(), checkpoint.config())?;
     Ok(Model::from_graph(
         Arc::new(graph),
         checkpoint.config().clone(),

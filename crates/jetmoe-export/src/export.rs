@@ -83,6 +83,8 @@ pub struct Exported {
     pub kept: Vec<String>,
     /// Tensors of a quantized checkpoint that the graph quantizes in another way, so that their codes were not taken over.
     pub quantized_again: Vec<String>,
+    /// The settings for generation that the graph follows, see [`Task::generation_config`].
+    pub settings: GenerationConfig,
 }
 
 /// Exports a checkpoint.
@@ -118,11 +120,7 @@ pub fn export_with_progress(
     };
     let graph = jetmoe_graph::build(config, &graph_options)?;
     graph.check_weights(checkpoint)?;
-    let settings = match task {
-        Task::CausalLm => checkpoint.generation_config()?,
-        // they do not matter to other tasks
-        _ => GenerationConfig::from_model_config(config),
-    };
+    let settings = task.generation_config(checkpoint.folder(), config)?;
 
     let text = match &options.calibration {
         None => None,
@@ -233,7 +231,8 @@ fn write_artifact(
         .collect::<Result<Vec<_>>>()?;
     output.commit(&manifest)?;
     let quantized_again = quantizer.quantized_again();
-    Ok(Exported { folder: options.output.clone(), record, kept, quantized_again })
+    let settings = settings.clone();
+    Ok(Exported { folder: options.output.clone(), record, kept, quantized_again, settings })
 }
 
 fn graph_record(

@@ -227,9 +227,7 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
             calibration.uncalibrated.join(", ")
         ));
     }
-    if record.task == Task::CausalLm {
-        note_settings(&checkpoint.generation_config()?, checkpoint.config());
-    }
+    note_settings(&exported.settings, checkpoint.config());
     if !arguments.verify {
         return Ok(ExitStatus::Success);
     }

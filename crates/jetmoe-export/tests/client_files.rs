@@ -210,7 +210,8 @@ fn settings_in_the_configuration_are_kept_where_there_is_no_other_file() {
     let settings = checkpoint.generation_config().unwrap();
     assert_eq!((settings.do_sample, settings.temperature), (Some(true), Some(0.5)));
     assert_eq!(settings.eos_token_ids, [2, 3]);
-    assert_eq!(Artifact::open(folder.path()).unwrap().generation_config().unwrap(), settings);
+    let artifact = Artifact::open(folder.path()).unwrap();
+    assert_eq!(artifact.generation_config(Task::CausalLm).unwrap(), settings);
 }
 
 #[test]

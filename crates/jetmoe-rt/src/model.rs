@@ -60,11 +60,7 @@ impl Model {
         options: &LoadOptions,
     ) -> Result<Self> {
         let tokenizer = Tokenizer::open(artifact.folder())?;
-        // the settings do not matter to other tasks
-        let generation_config = match record.task {
-            Task::CausalLm => artifact.generation_config()?,
-            _ => GenerationConfig::from_model_config(artifact.config()),
-        };
+        let generation_config = artifact.generation_config(record.task)?;
         let mut config = artifact.config().clone();
         if let Some(limit) = options.max_sequence_length {
             config.max_position_embeddings = config.max_position_embeddings.min(limit);
