@@ -7,13 +7,12 @@ use std::path::Path;
 use clap::Args;
 use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
-use jetmoe_console::{CellAlignment, HumanBytes, new_table};
+use jetmoe_console::{CellAlignment, HumanBytes, model_folder, new_table};
 use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
-use jetmoe_hub::Content;
+use jetmoe_hub::{Content, ModelSource};
 use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
 
-use super::model::model_folder;
 use super::{ExitStatus, Format, SCHEMA};
 
 /// Show what a model holds: tasks, inputs, outputs, operators, parameters, sizes.
@@ -138,7 +137,7 @@ impl Inspect {
             report.graphs.push(graph_facts(path)?);
             return Ok(report);
         }
-        let folder = model_folder(&self.path, self.revision.clone(), Content::Any)?;
+        let folder = model_folder(&ModelSource::parse(&self.path)?, self.revision.clone(), Content::Any)?;
         if Artifact::is_artifact(&folder) {
             let artifact = Artifact::open(&folder)?;
             for graph in &artifact.manifest().graphs {

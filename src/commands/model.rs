@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -10,9 +9,9 @@ use directories::ProjectDirs;
 use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
 use jetmoe_checkpoint::{Checkpoint, Digest};
 use jetmoe_conformance::{BackendName, load, reference_model};
-use jetmoe_console::{DownloadBar, StageBars, byte_bar};
+use jetmoe_console::{StageBars, byte_bar, model_folder};
 use jetmoe_export::{ExportOptions, export_with_progress};
-use jetmoe_hub::{Content, HubOptions, ModelSource};
+use jetmoe_hub::{Content, ModelSource};
 use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption, backends};
 
 use super::note;
@@ -106,7 +105,7 @@ impl ModelArguments {
             "{} is a file\n  give the folder of an artifact or of a checkpoint",
             path.display()
         );
-        let folder = model_folder(&self.model, self.revision.clone(), Content::Any)?;
+        let folder = model_folder(&ModelSource::parse(&self.model)?, self.revision.clone(), Content::Any)?;
         if Artifact::is_artifact(&folder) {
             return Ok(Opened::Artifact(Box::new(Artifact::open(&folder)?)));
         }
@@ -268,31 +267,6 @@ impl ModelArguments {
     }
 }
 
-/// The folder of a model; a hub id is downloaded first.
-pub(crate) fn model_folder(
-    model: &str,
-    revision: Option<String>,
-    content: Content,
-) -> anyhow::Result<PathBuf> {
-    let source = ModelSource::parse(model)?;
-    let observer = Some(Arc::new(DownloadBar::default()) as _);
-    let options = HubOptions { revision, content, observer, ..HubOptions::default() };
-    match &source {
-        ModelSource::Folder(folder) => {
-            anyhow::ensure!(
-                options.revision.is_none(),
-                "--revision is for a hub id, and {} is a folder",
-                folder.display()
-            );
-            Ok(source.resolve(&options)?)
-        }
-        // a misspelled folder looks like a hub id
-        ModelSource::Hub(id) => {
-            source.resolve(&options).with_context(|| format!("there is no folder {id} here"))
-        }
-    }
-}
-
 /// The checkpoint that an artifact was made from: the named one, otherwise the one in the manifest. Its digest must match.
 /// `advice` says how to name another one.
 pub(crate) fn resolve_checkpoint(
@@ -303,8 +277,7 @@ pub(crate) fn resolve_checkpoint(
     let remembered = &artifact.manifest().checkpoint;
     let source = named.unwrap_or(&remembered.source);
     let revision = if named.is_none() { remembered.revision.clone() } else { None };
-    let checkpoint =
-        model_folder(source, revision, Content::Checkpoint).and_then(|folder| Ok(Checkpoint::open(&folder)?));
+    let checkpoint = open_checkpoint(source, revision);
     let checkpoint = match named {
         Some(_) => checkpoint?,
         None => checkpoint.with_context(|| {
@@ -319,6 +292,11 @@ pub(crate) fn resolve_checkpoint(
         remembered.digest
     );
     Ok(checkpoint)
+}
+
+fn open_checkpoint(source: &str, revision: Option<String>) -> anyhow::Result<Checkpoint> {
+    let folder = model_folder(&ModelSource::parse(source)?, revision, Content::Checkpoint)?;
+    Ok(Checkpoint::open(&folder)?)
 }
 
 /// A checkpoint in the reference, for the task it was trained for.

@@ -1,5 +1,5 @@
-//! Code shared by the commands `jetmoe` and `jetmoe-export`: exit status, errors and hints, logging, tables, progress bars
-//! and Ctrl-C.
+//! Code shared by the commands `jetmoe` and `jetmoe-export`: exit status, errors and hints, logging, tables, progress bars,
+//! Ctrl-C and the folder of a model argument.
 //!
 //! Results go to standard output; notes, warnings, errors and progress go to standard error. The libraries print
 //! nothing and name no flag: they return errors, which [`hint`] completes with what to type, and call back with their
@@ -9,6 +9,7 @@ mod exit;
 mod hints;
 mod interrupt;
 mod logging;
+mod model_folder;
 mod output;
 mod progress;
 mod report;
@@ -18,8 +19,9 @@ mod verification;
 pub use exit::{ExitStatus, run};
 pub use hints::{Hint, hint, setup_command};
 pub use interrupt::finish_on_interrupt;
+pub use model_folder::model_folder;
 pub use output::{CellAlignment, HumanBytes, Table, new_table, note, print, print_json, print_table};
-pub use progress::{DownloadBar, ProgressBar, StageBars, byte_bar, spinner, step_bar};
+pub use progress::{ProgressBar, StageBars, byte_bar, spinner, step_bar};
 pub use report::causes;
 pub use settings::note_settings;
 pub use verification::verification_table;

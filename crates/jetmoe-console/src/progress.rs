@@ -59,7 +59,7 @@ impl StageBars {
 
 /// Draws a download as one bar over all its files.
 #[derive(Debug)]
-pub struct DownloadBar(ProgressBar);
+pub(crate) struct DownloadBar(ProgressBar);
 
 impl Default for DownloadBar {
     fn default() -> Self {

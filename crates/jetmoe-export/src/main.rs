@@ -5,7 +5,6 @@ mod hints;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -13,14 +12,14 @@ use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, StorageOverr
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_conformance::{Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
-    DownloadBar, ExitStatus, StageBars, byte_bar, note, note_settings, print, print_table, spinner, step_bar,
+    ExitStatus, StageBars, byte_bar, model_folder, note, note_settings, print, print_table, spinner, step_bar,
     verification_table,
 };
 use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,
 };
 use jetmoe_graph::{Opset, Rounding};
-use jetmoe_hub::{Content, HubOptions, ModelSource, snapshot_commit};
+use jetmoe_hub::{Content, ModelSource, snapshot_commit};
 use jetmoe_rt::{LoadOptions, backends};
 
 const QUANTIZATION: &str = "Quantization";
@@ -144,27 +143,7 @@ fn check_quantization(arguments: &Arguments) -> anyhow::Result<()> {
 fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     check_quantization(&arguments)?;
     let source = ModelSource::parse(&arguments.model)?;
-    let observer = Some(Arc::new(DownloadBar::default()) as _);
-    let options = HubOptions {
-        revision: arguments.revision.clone(),
-        content: Content::Checkpoint,
-        observer,
-        ..HubOptions::default()
-    };
-    let folder = match &source {
-        ModelSource::Folder(folder) => {
-            anyhow::ensure!(
-                options.revision.is_none(),
-                "--revision is for a hub id, and {} is a folder",
-                folder.display()
-            );
-            source.resolve(&options)?
-        }
-        // a misspelled folder looks like a hub id
-        ModelSource::Hub(id) => {
-            source.resolve(&options).with_context(|| format!("there is no folder {id} here"))?
-        }
-    };
+    let folder = model_folder(&source, arguments.revision.clone(), Content::Checkpoint)?;
     let commit = match &source {
         ModelSource::Folder(_) => None,
         ModelSource::Hub(_) => snapshot_commit(&folder).map(str::to_owned),
