@@ -17,6 +17,10 @@ pub struct Artifact {
 }
 
 impl Artifact {
+    /// How often a folder is read while exports replace the artifact in it. An attempt meets another export only if exports
+    /// follow each other at once.
+    pub const LOAD_ATTEMPTS: usize = 20;
+
     /// Opens a folder, and checks the sizes of graphs and weights, and the digests of graphs and of the configuration and
     /// tokenizer files that are read. Other line ends than those of the export are accepted, and any content of files for
     /// other clients. [`Artifact::check_digests`] checks the weights.
@@ -30,14 +34,13 @@ impl Artifact {
         if !folder.is_dir() {
             return Err(Error::NotFound { path: folder.to_owned() });
         }
-        const ATTEMPTS: usize = 20;
         let mut attempt = 1;
         loop {
             wait_for_replacement(folder);
             let manifest = Manifest::read(folder)?;
             match Self::with_manifest(folder, manifest.clone()) {
                 // the files may be those of another export, which began meanwhile
-                Err(_) if attempt < ATTEMPTS && !is_current(folder, &manifest) => attempt += 1,
+                Err(_) if attempt < Self::LOAD_ATTEMPTS && !is_current(folder, &manifest) => attempt += 1,
                 result => return result,
             }
         }

@@ -159,12 +159,10 @@ impl Model {
 
 /// Loads an artifact, and loads it again if an export replaced it meanwhile: what was loaded may be of both then.
 fn load_current(artifact: &Artifact, load: impl Fn(&Artifact) -> Result<Model>) -> Result<Model> {
-    // each one meets another export only if exports follow each other at once
-    const ATTEMPTS: usize = 20;
     let mut loaded = load(artifact);
     let mut is_current = artifact.is_current();
     let mut was_repeated = false;
-    for _ in 1..ATTEMPTS {
+    for _ in 1..Artifact::LOAD_ATTEMPTS {
         // of an export with the same files, which is complete again, a failure is the only trace: it is worth one more attempt
         let may_be_torn = matches!(loaded, Err(Error::Backend(BackendError::Load { .. })));
         if is_current && (!may_be_torn || was_repeated) {
