@@ -18,3 +18,4 @@ pub use error::{Error, Result};
 pub use export::{ExportOptions, Exported, export, export_with_progress, record_verification};
 pub use progress::{OnProgress, Progress, Stage};
 pub use staging::abort_pending;
+pub use taken_over::weight_plan;

@@ -17,6 +17,7 @@ use jetmoe_console::{
 };
 use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,
+    weight_plan,
 };
 use jetmoe_graph::{Opset, Rounding};
 use jetmoe_hub::{Content, ModelSource, snapshot_commit};
@@ -149,11 +150,12 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
         ModelSource::Hub(_) => snapshot_commit(&folder).map(str::to_owned),
     };
     let checkpoint = Checkpoint::open(folder)?;
-    // as a quantized checkpoint has them, so that its codes can be taken over
-    let found = checkpoint.quantization();
-    let found_size = found.map_or(WeightPlan::default().group_size, |found| found.group_size);
-    let group_size = arguments.group_size.unwrap_or(found_size);
-    let zero_points = arguments.zero_points || found.is_some_and(|found| found.zero_points);
+    let default = weight_plan(&checkpoint);
+    let weights = WeightPlan {
+        group_size: arguments.group_size.unwrap_or(default.group_size),
+        zero_points: arguments.zero_points || default.zero_points,
+        overrides: arguments.overrides,
+    };
     let bars = StageBars::default();
     let exported = export_with_progress(
         &checkpoint,
@@ -166,7 +168,7 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
             profile: arguments.profile,
             opset: arguments.opset,
             optional_outputs: arguments.outputs.into_iter().collect(),
-            weights: WeightPlan { group_size, zero_points, overrides: arguments.overrides },
+            weights,
             rounding: arguments.rounding.map_or(Rounding::Search, Rounding::from),
             calibration: arguments
                 .calibrate

@@ -3,9 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use jetmoe_artifact::WeightPlan;
 use jetmoe_checkpoint::{Checkpoint, QuantizedMatrix};
 use jetmoe_format::{ElementType, Scheme};
 use jetmoe_graph::{QuantizedRows, Quantizer, Rounding, Weight};
+
+/// The plan that takes over the codes of a checkpoint that another tool quantized: with its groups, and with zero points if it has
+/// some. For another checkpoint, the default.
+pub fn weight_plan(checkpoint: &Checkpoint) -> WeightPlan {
+    let default = WeightPlan::default();
+    match checkpoint.quantization() {
+        Some(found) => WeightPlan { group_size: found.group_size, zero_points: found.zero_points, ..default },
+        None => default,
+    }
+}
 
 /// Takes codes from the checkpoint where the graph stores 4-bit weights in the same groups; asks another quantizer otherwise.
 pub(crate) struct TakenOver<'a> {

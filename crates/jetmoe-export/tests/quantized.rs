@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use jetmoe_artifact::{Artifact, Precision, Profile, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, Error};
 use jetmoe_conformance::StoredWeights;
-use jetmoe_export::{ExportOptions, Exported, export};
+use jetmoe_export::{ExportOptions, Exported, export, weight_plan};
 use jetmoe_testing::files::{copy_folder, edit_json};
 use jetmoe_testing::fixtures;
 use serde_json::{Value, json};
@@ -69,6 +69,8 @@ fn codes_of_other_tools_are_not_quantized_again() {
             checkpoint.quantization().map(|found| (found.group_size, found.zero_points)),
             Some((GROUP, !is_symmetric))
         );
+        let plan = weight_plan(&checkpoint);
+        assert_eq!((plan.group_size, plan.zero_points), (GROUP, !is_symmetric), "{name}");
         for profile in Profile::ALL {
             let output = tempfile::tempdir().unwrap();
             let exported = export(&checkpoint, &options(&output, *profile, !is_symmetric)).unwrap();
@@ -80,6 +82,12 @@ fn codes_of_other_tools_are_not_quantized_again() {
             }
         }
     }
+}
+
+#[test]
+fn a_checkpoint_without_codes_is_stored_as_by_default() {
+    let checkpoint = Checkpoint::open(fixtures::checkpoint("tiny")).unwrap();
+    assert_eq!(weight_plan(&checkpoint), WeightPlan::default());
 }
 
 #[test]
