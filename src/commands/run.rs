@@ -11,7 +11,7 @@ use jetmoe_conformance::BackendName;
 use jetmoe_console::{finish_on_interrupt, note_settings};
 use jetmoe_rt::{
     CancellationToken, ChatMessage, ChatOptions, FinishReason, GenerationConfig, GenerationOptions,
-    Generator, Model, Prompt, PromptLookup, Request,
+    Generator, Prompt, PromptLookup, Request,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -117,20 +117,14 @@ impl Run {
         let options = self.options(model.generation_config());
         options.validate().context("the checkpoint's generation_config.json cannot be followed")?;
 
-        let shown = self.rendered(&model, &prompt)?.unwrap_or_else(|| prompt.clone());
-        let prompt_token_ids = match model.tokenizer() {
-            Some(tokenizer) => tokenizer.encode(&shown, !self.chat)?,
-            None => Vec::new(),
-        };
         let prompt = if self.chat { Prompt::Chat(self.conversation(&prompt)) } else { Prompt::Text(prompt) };
+        let prompt = generator.encode_with(prompt, &self.chat_options())?;
+        let shown = prompt.text.as_deref().unwrap_or_default();
         // printed before the next piece of text
-        let mut before = if self.echo { shown.as_str() } else { "" };
+        let mut before = if self.echo { shown } else { "" };
         let mut printed = Ok(());
         let token = CancellationToken::new();
-        let request = Request::new(prompt)
-            .with_options(options)
-            .with_chat_options(self.chat_options())
-            .with_cancellation(&token);
+        let request = Request::new(&prompt).with_options(options).with_cancellation(&token);
         finish_on_interrupt(move || token.cancel());
         let generated = generator.for_each(request, |event| {
             if self.stream && !event.text.is_empty() {
@@ -144,8 +138,8 @@ impl Run {
         match self.format {
             Some(Format::Json) => print_json(&Output {
                 schema_version: SCHEMA,
-                prompt: &shown,
-                prompt_token_ids: &prompt_token_ids,
+                prompt: shown,
+                prompt_token_ids: &prompt.token_ids,
                 text: &generated.text,
                 token_ids: &generated.token_ids,
                 finish_reason: generated.finish_reason.to_string(),
@@ -220,12 +214,6 @@ impl Run {
         self.template_variable
             .iter()
             .fold(options, |options, (name, value)| options.with_variable(name, value.clone()))
-    }
-
-    /// The prompt as the chat template renders it, with --chat.
-    fn rendered(&self, model: &Model, prompt: &str) -> anyhow::Result<Option<String>> {
-        let Some(tokenizer) = model.tokenizer().filter(|_| self.chat) else { return Ok(None) };
-        Ok(Some(tokenizer.render_chat(&self.conversation(prompt), &self.chat_options())?))
     }
 
     fn prompt_lookup(&self) -> Option<PromptLookup> {

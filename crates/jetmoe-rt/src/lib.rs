@@ -45,8 +45,8 @@ pub use classification::{
 pub use error::{Error, Result};
 pub use error_kind::ErrorKind;
 pub use generation::{
-    Completion, Continuation, Event, FinishReason, GenerationOptions, GenerationStatistics, Generator,
-    LogProbabilities, Multinomial, PrefixCache, Prompt, PromptLookup, Request, Sampling, Score,
+    Completion, Continuation, EncodedPrompt, Event, FinishReason, GenerationOptions, GenerationStatistics,
+    Generator, LogProbabilities, Multinomial, PrefixCache, Prompt, PromptLookup, Request, Sampling, Score,
     ScoringOptions, ScoringRequest, SequenceSampler, Stream, Timings, TokenEvent, TokenLogProbability,
     TokenScore, log_sum_exp,
 };

@@ -7,7 +7,7 @@ use jetmoe_artifact::Task;
 use jetmoe_text::ChatOptions;
 
 use super::stream::Stream;
-use super::{Completion, Event, GenerationOptions, Prompt, Request};
+use super::{Completion, EncodedPrompt, Event, GenerationOptions, Prompt, Request};
 use crate::{Error, Model, Result};
 
 /// Continues texts, conversations and token ids.
@@ -166,7 +166,22 @@ impl Generator {
     /// # Errors
     /// [`Error::EmptyPrompt`], [`Error::NoTokenizer`] or [`Error::Text`], as [`Generator::check`].
     pub fn encode(&self, prompt: impl Into<Prompt>) -> Result<Vec<u32>> {
-        self.encode_prompt(0, &prompt.into(), &ChatOptions::default())
+        Ok(self.encode_with(prompt, &ChatOptions::default())?.token_ids)
+    }
+
+    /// Text and token ids of a prompt, with a conversation rendered as `chat_options` say. A request with the result as its prompt
+    /// neither renders nor encodes it again.
+    ///
+    /// # Errors
+    /// As [`Generator::encode`].
+    pub fn encode_with(
+        &self,
+        prompt: impl Into<Prompt>,
+        chat_options: &ChatOptions,
+    ) -> Result<EncodedPrompt> {
+        let prompt = prompt.into();
+        let (text, token_ids) = self.encode_prompt(0, &prompt, chat_options)?;
+        Ok(EncodedPrompt { text: text.map(Cow::into_owned), token_ids })
     }
 
     pub(super) fn encode_request(&self, request: &Request) -> Result<CheckedRequest> {
@@ -179,7 +194,7 @@ impl Generator {
         let prompts = request.prompts.iter().enumerate();
         let prompts = prompts
             .map(|(index, prompt)| {
-                let ids = self.encode_prompt(index, prompt, &request.chat_options)?;
+                let (_, ids) = self.encode_prompt(index, prompt, &request.chat_options)?;
                 self.check_prompt(index, &ids)?;
                 check_length(&ids, &options)?;
                 Ok(ids)
@@ -206,16 +221,23 @@ impl Generator {
         Ok(())
     }
 
-    fn encode_prompt(&self, index: usize, prompt: &Prompt, chat: &ChatOptions) -> Result<Vec<u32>> {
-        let ids = match self.render_prompt(prompt, chat)? {
+    /// The text of a prompt, unless it is token ids, and its token ids.
+    fn encode_prompt<'a>(
+        &self,
+        index: usize,
+        prompt: &'a Prompt,
+        chat: &ChatOptions,
+    ) -> Result<(Option<Cow<'a, str>>, Vec<u32>)> {
+        let (text, ids) = match self.render_prompt(prompt, chat)? {
             // the begin-of-sequence token alone would be a valid prompt, but an empty text is a mistake
-            RenderedPrompt::Text { text, .. } if text.is_empty() => Vec::new(),
+            RenderedPrompt::Text { text, .. } if text.is_empty() => (Some(text), Vec::new()),
             RenderedPrompt::Text { text, special_tokens } => {
-                self.model.require_tokenizer()?.encode(&text, special_tokens)?
+                let ids = self.model.require_tokenizer()?.encode(&text, special_tokens)?;
+                (Some(text), ids)
             }
-            RenderedPrompt::Tokens(ids) => ids.to_vec(),
+            RenderedPrompt::Tokens(ids) => (None, ids.to_vec()),
         };
-        if ids.is_empty() { Err(Error::EmptyPrompt { index }) } else { Ok(ids) }
+        if ids.is_empty() { Err(Error::EmptyPrompt { index }) } else { Ok((text, ids)) }
     }
 
     /// The text or the tokens of a prompt. A conversation without a message is an empty text.

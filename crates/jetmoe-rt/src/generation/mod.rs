@@ -29,7 +29,7 @@ pub use log_probabilities::{LogProbabilities, TokenLogProbability, log_sum_exp};
 pub use lookup::PromptLookup;
 pub use options::{GenerationOptions, Multinomial, Sampling};
 pub use prefix::PrefixCache;
-pub use request::{Prompt, Request};
+pub use request::{EncodedPrompt, Prompt, Request};
 pub use scoring::{Continuation, Score, ScoringOptions, ScoringRequest, TokenScore};
 pub use sequence_sampler::SequenceSampler;
 pub use stream::Stream;

@@ -21,6 +21,16 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
+/// A prompt as a model reads it. It converts into a [`Prompt`] of its token ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EncodedPrompt {
+    /// The text: of a conversation, as the chat template renders it. `None` if the prompt is token ids.
+    pub text: Option<String>,
+    /// The token ids, including special tokens.
+    pub token_ids: Vec<u32>,
+}
+
 /// Conversions into an enum, one line for each type.
 macro_rules! conversions {
     ($target:ident: $($(const $size:ident,)? $source:ty => $variant:ident($convert:expr),)*) => {$(
@@ -53,6 +63,8 @@ pub(super) use {conversions, conversions_of_texts_and_tokens};
 
 conversions_of_texts_and_tokens!(Prompt);
 conversions! { Prompt:
+    EncodedPrompt => Tokens(|encoded: EncodedPrompt| encoded.token_ids),
+    &EncodedPrompt => Tokens(|encoded: &EncodedPrompt| encoded.token_ids.clone()),
     Vec<ChatMessage> => Chat(std::convert::identity),
     &Vec<ChatMessage> => Chat(Vec::clone),
     &[ChatMessage] => Chat(<[ChatMessage]>::to_vec),

@@ -1,7 +1,7 @@
 //! Text and chat prompts in, streamed text out.
 
 use jetmoe_checkpoint::names::{TOKENIZER, TOKENIZER_CONFIG};
-use jetmoe_text::{ChatMessage, Tokenizer};
+use jetmoe_text::{ChatMessage, ChatOptions, Tokenizer};
 
 use super::*;
 
@@ -145,6 +145,26 @@ fn a_conversation_is_rendered_and_encoded_without_another_begin_token() {
     let messages = [ChatMessage::user("Who made the heaven?")];
     assert_eq!(generator.encode(messages).unwrap(), expected);
     assert!(!expected.contains(&1), "no <s>");
+}
+
+#[test]
+fn an_encoded_prompt_is_continued_as_the_conversation_that_it_renders() {
+    let model = FakeModel::new(|seen| fake::hashed(seen, 2048)).load();
+    let generator = Generator::new(&model).unwrap();
+    let messages = [ChatMessage::user("Who made the heaven?"), ChatMessage::assistant("God")];
+    let chat_options = ChatOptions::default().with_add_generation_prompt(false);
+    let encoded = generator.encode_with(&messages, &chat_options).unwrap();
+    let rendered = "<|user|>\nWho made the heaven?</s>\n<|assistant|>\nGod</s>\n";
+    assert_eq!(encoded.text.as_deref(), Some(rendered));
+    assert_eq!(encoded.token_ids, fake::tokenizer().encode(rendered, false).unwrap());
+    let options = GenerationOptions::default().with_max_new_tokens(8);
+    let conversation = Request::new(&messages).with_chat_options(chat_options).with_options(options.clone());
+    assert_eq!(
+        outcome(&generator.run(Request::new(&encoded).with_options(options)).unwrap()),
+        outcome(&generator.run(conversation).unwrap())
+    );
+    let of_ids = generator.encode_with([5_u32, 6], &ChatOptions::default()).unwrap();
+    assert_eq!((of_ids.text, of_ids.token_ids), (None, vec![5, 6]));
 }
 
 #[test]
