@@ -71,7 +71,13 @@ fn what_is_no_model_is_refused() {
     let context = new_context();
     fs::create_dir(context.path("empty")).unwrap();
     fs::write(context.path("text"), "In the beginning").unwrap();
-    let lines = ["jetmoe inspect", "jetmoe inspect nothing", "jetmoe inspect empty", "jetmoe inspect text"];
+    let lines = [
+        "jetmoe inspect",
+        "jetmoe inspect nothing",
+        "jetmoe inspect empty",
+        "jetmoe inspect text",
+        "jetmoe inspect onnx/model.onnx",
+    ];
     let outputs = lines.map(|line| context.run(line));
     for output in &outputs {
         output.refused();

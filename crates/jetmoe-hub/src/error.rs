@@ -1,5 +1,7 @@
 //! The error type of this crate.
 
+use std::path::PathBuf;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -7,6 +9,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The argument is the name of an ONNX file, and there is none.
+    #[error("no such file: {}\n  a name that ends in .onnx is a file, not a hub id", path.display())]
+    NoSuchFile {
+        /// The requested value.
+        path: PathBuf,
+    },
     /// A model could not be downloaded from the hub.
     #[error("cannot download {id} from the hub: {message}\n  {advice}")]
     Download {

@@ -58,14 +58,17 @@ pub struct DownloadProgress<'a> {
 }
 
 impl ModelSource {
-    /// A folder that exists, else a hub id of the form `owner/name`.
+    /// A folder that exists, else a hub id of the form `owner/name`. A name that ends in `.onnx` is a file and never a hub id.
     ///
     /// # Errors
+    /// [`Error::NoSuchFile`](crate::Error::NoSuchFile) for an ONNX file that does not exist,
     /// [`jetmoe_checkpoint::Error::NotFound`] for anything else.
     pub fn parse(argument: &str) -> Result<Self> {
         let path = Path::new(argument);
         if path.exists() {
             Ok(ModelSource::Folder(path.to_owned()))
+        } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
+            Err(crate::Error::NoSuchFile { path: path.to_owned() })
         } else if is_hub_id(argument) {
             Ok(ModelSource::Hub(argument.to_owned()))
         } else {
