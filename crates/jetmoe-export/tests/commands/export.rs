@@ -3,6 +3,7 @@
 use std::fs;
 
 use jetmoe_artifact::{Artifact, OptionalOutput, Task};
+use jetmoe_testing::files::edit_json;
 use jetmoe_testing::{CommandOutput, assert_text, assert_transcript};
 use jetmoe_text::Tokenizer;
 
@@ -61,6 +62,22 @@ fn what_was_asked_for_is_what_the_manifest_says() {
     let [graph] = artifact.manifest().graphs.as_slice() else { panic!("one graph") };
     assert_eq!((graph.task, graph.opset), (Task::Backbone, 18));
     assert_eq!(graph.optional_outputs, OptionalOutput::ALL.iter().copied().collect());
+}
+
+#[test]
+fn unknown_settings_are_noted_for_the_task_that_follows_settings() {
+    let context = new_context();
+    let copy = context.copy("jetmoe-mini", "checkpoint");
+    edit_json(&copy.join("generation_config.json"), |config| {
+        for key in ["a", "b", "c", "d", "e", "f", "g"] {
+            config[key] = 1.into();
+        }
+    });
+    let note = "generation_config.json has unknown keys, which have no effect: a, b, c, d, e and 2 more\n";
+    for (task, noted) in [("causal-lm", note), ("backbone", "")] {
+        let output = context.run(&format!("jetmoe-export checkpoint --output {task} --task {task}"));
+        assert_eq!((output.status, output.stderr.as_str()), (Some(0), noted));
+    }
 }
 
 #[test]
