@@ -5,7 +5,7 @@
 //! transformers 4 wrote, is read if there is no other.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jetmoe_checkpoint::{
     additional_chat_templates, names, read_json_if_exists, read_text, read_text_if_exists,
@@ -22,6 +22,26 @@ const TOOL_USE: &str = "tool_use";
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ChatTemplates(BTreeMap<String, ChatTemplate>);
 
+/// A template before it is compiled.
+struct Source {
+    name: String,
+    text: String,
+    /// Where it is: a file, and the key in a JSON file.
+    path: PathBuf,
+    key: Option<String>,
+}
+
+impl Source {
+    fn compile(self, special_tokens: &BTreeMap<String, String>) -> Result<(String, ChatTemplate)> {
+        let Source { name, text, path, key } = self;
+        match ChatTemplate::new(&text, special_tokens.clone()) {
+            Ok(template) => Ok((name, template)),
+            Err(Error::ChatTemplate { source }) => Err(Error::ChatTemplateFile { path, key, source }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl ChatTemplates {
     /// Compiles every template of a folder.
     pub(crate) fn open(
@@ -31,16 +51,16 @@ impl ChatTemplates {
     ) -> Result<Self> {
         let mut sources = files(folder)?;
         if sources.is_empty() {
-            sources = named(tokenizer_config.get("chat_template"));
+            sources = named(&folder.join(names::TOKENIZER_CONFIG), tokenizer_config);
         }
-        if sources.is_empty() {
-            let old = read_json_if_exists::<Map<String, Json>>(&folder.join(names::CHAT_TEMPLATE_JSON))?;
-            sources = named(old.as_ref().and_then(|old| old.get("chat_template")));
+        let old = folder.join(names::CHAT_TEMPLATE_JSON);
+        if sources.is_empty()
+            && let Some(object) = read_json_if_exists::<Map<String, Json>>(&old)?
+        {
+            sources = named(&old, &object);
         }
-        let compile = |(name, source): (String, String)| {
-            Ok((name, ChatTemplate::new(&source, special_tokens.clone())?))
-        };
-        Ok(ChatTemplates(sources.into_iter().map(compile).collect::<Result<_>>()?))
+        let compiled = sources.into_iter().map(|source| source.compile(special_tokens));
+        Ok(ChatTemplates(compiled.collect::<Result<_>>()?))
     }
 
     /// The template that holds without a name.
@@ -74,29 +94,41 @@ impl ChatTemplates {
 }
 
 /// The templates in files of their own.
-fn files(folder: &Path) -> Result<Vec<(String, String)>> {
-    let single = read_text_if_exists(&folder.join(names::CHAT_TEMPLATE))?;
-    let mut sources: Vec<_> = single.map(|source| (DEFAULT.to_owned(), source)).into_iter().collect();
+fn files(folder: &Path) -> Result<Vec<Source>> {
+    let source = |name: &str, path: PathBuf, text| Source { name: name.to_owned(), text, path, key: None };
+    let single = folder.join(names::CHAT_TEMPLATE);
+    let text = read_text_if_exists(&single)?;
+    let mut sources: Vec<_> = text.map(|text| source(DEFAULT, single, text)).into_iter().collect();
     for file in additional_chat_templates(folder)? {
         if let Some(name) = names::additional_chat_template(&file) {
-            sources.push((name.to_owned(), read_text(&folder.join(&file))?));
+            let path = folder.join(&file);
+            let text = read_text(&path)?;
+            sources.push(source(name, path, text));
         }
     }
     Ok(sources)
 }
 
-/// A single template, or a list of named ones.
-fn named(value: Option<&Json>) -> Vec<(String, String)> {
+/// The templates under the key of a JSON file: a single template, or a list or an object of named ones.
+fn named(path: &Path, object: &Map<String, Json>) -> Vec<Source> {
+    const KEY: &str = "chat_template";
+    let source = |name: &str, text: &str, key: String| Source {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        path: path.to_owned(),
+        key: Some(key),
+    };
+    let one_of_several = |name: &str, text: &str| source(name, text, format!("{KEY}.{name}"));
     let text = |entry: &Json, key: &str| Some(entry.get(key)?.as_str()?.to_owned());
-    match value {
-        Some(Json::String(source)) => vec![(DEFAULT.to_owned(), source.clone())],
-        Some(Json::Array(list)) => {
-            list.iter().filter_map(|entry| Some((text(entry, "name")?, text(entry, "template")?))).collect()
-        }
-        Some(Json::Object(named)) => named
+    match object.get(KEY) {
+        Some(Json::String(single)) => vec![source(DEFAULT, single, KEY.to_owned())],
+        Some(Json::Array(list)) => list
             .iter()
-            .filter_map(|(name, source)| Some((name.clone(), source.as_str()?.to_owned())))
+            .filter_map(|entry| Some(one_of_several(&text(entry, "name")?, &text(entry, "template")?)))
             .collect(),
+        Some(Json::Object(named)) => {
+            named.iter().filter_map(|(name, value)| Some(one_of_several(name, value.as_str()?))).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -46,6 +46,20 @@ pub enum Error {
         /// What the template engine reported, with the line.
         source: minijinja::Error,
     },
+    /// A chat template in a file of the checkpoint cannot be parsed.
+    #[error(
+        "{}{} is no valid chat template: {source}\n  correct the template, or remove it",
+        path.display(),
+        key.as_ref().map_or_else(String::new, |key| format!(": {key}"))
+    )]
+    ChatTemplateFile {
+        /// The file.
+        path: PathBuf,
+        /// The key in a JSON file, such as `chat_template` or, for one of several templates, `chat_template.tool_use`.
+        key: Option<String>,
+        /// What the template engine reported, with the line.
+        source: minijinja::Error,
+    },
     /// The chat template rejects a conversation, or fails while it renders one.
     #[error("chat template: {source}")]
     Conversation {

@@ -171,13 +171,8 @@ fn content_is_not_escaped() {
     assert_eq!(render("{{ messages[0].content }}", "<b> & {{ x }}").unwrap(), "<b> & {{ x }}");
 }
 
-/// A tokenizer of the trained model with these files beside it.
-fn tokenizer_with(files: &[(&str, serde_json::Value)]) -> Tokenizer {
-    open_with(files).unwrap()
-}
-
-/// The same, or the error without the path of the folder.
-fn open_with(files: &[(&str, serde_json::Value)]) -> Result<Tokenizer, String> {
+/// A folder with the tokenizer of the trained model and these files.
+fn folder_with(files: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(fixtures::mini().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     for (name, content) in files {
@@ -188,6 +183,16 @@ fn open_with(files: &[(&str, serde_json::Value)]) -> Result<Tokenizer, String> {
             None => fixtures::write_json(&path, content),
         }
     }
+    folder
+}
+
+fn tokenizer_with(files: &[(&str, serde_json::Value)]) -> Tokenizer {
+    open_with(files).unwrap()
+}
+
+/// The same, or the error without the path of the folder.
+fn open_with(files: &[(&str, serde_json::Value)]) -> Result<Tokenizer, String> {
+    let folder = folder_with(files);
     match Tokenizer::open(folder.path()) {
         Ok(tokenizer) => Ok(tokenizer.unwrap()),
         Err(error) => Err(error.to_string().replace(&format!("{}/", folder.path().display()), "")),
@@ -248,6 +253,32 @@ fn a_template_is_selected_by_name_and_by_tools() {
         error,
         "chat template: the model has none called \"chat\"\n  the model has: default, rag, tool_use"
     );
+}
+
+#[test]
+fn a_file_with_a_template_that_cannot_be_parsed_is_named_with_the_key() {
+    let broken = "a\n{% if %}";
+    let several = json!([{ "name": "default", "template": "" }, { "name": "rag", "template": broken }]);
+    for (file, content, place) in [
+        ("chat_template.jinja", json!(broken), "chat_template.jinja"),
+        ("additional_chat_templates/rag.jinja", json!(broken), "additional_chat_templates/rag.jinja"),
+        (
+            "tokenizer_config.json",
+            json!({ "chat_template": broken }),
+            "tokenizer_config.json: chat_template",
+        ),
+        (
+            "tokenizer_config.json",
+            json!({ "chat_template": several }),
+            "tokenizer_config.json: chat_template.rag",
+        ),
+        ("chat_template.json", json!({ "chat_template": broken }), "chat_template.json: chat_template"),
+    ] {
+        let folder = folder_with(&[(file, content)]);
+        let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+        let expected = format!("{} is no valid chat template: ", folder.path().join(place).display());
+        assert!(error.starts_with(&expected) && error.contains("(in chat_template:2)"), "{error}");
+    }
 }
 
 #[test]
