@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jetmoe::export::{ExportOptions, export};
 use jetmoe_rt::{LoadOptions, Model};
 use jetmoe_testing::files::edit_json;
-use jetmoe_testing::{CommandOutput, assert_transcript};
+use jetmoe_testing::{CommandOutput, assert_text, assert_transcript};
 use serde_json::json;
 
 use crate::context::{context_with_artifact, replace_by_links};
@@ -92,6 +92,31 @@ fn edits_are_accepted() {
     let again = context.run("jetmoe accept-edits artifact");
     assert_eq!((again.status, again.stdout.as_str()), (Some(0), ""));
     assert_transcript!(refused, accepted, again);
+}
+
+/// An edit after which no command could load the artifact.
+#[test]
+fn an_edit_that_cannot_be_read_is_not_accepted() {
+    let context = context_with_artifact("jetmoe-mini");
+    let artifact = context.path("artifact");
+    let manifest = fs::read(artifact.join("jetmoe.json")).unwrap();
+    let edits = [
+        ("tokenizer.json", "{ \"model\": {} }", "artifact/tokenizer.json cannot be used as a tokenizer"),
+        ("tokenizer_config.json", "{", "artifact/tokenizer_config.json is not valid"),
+        ("chat_template.jinja", "{% if %}", "artifact/chat_template.jinja is no valid chat template"),
+        ("generation_config.json", "{ \"max_new_tokens\": 0 }", "max_new_tokens: is 0"),
+        ("config.json", "{ \"model_type\": \"jetmoe\", \"vocab_size\": 0 }", "vocab_size: is 0"),
+    ];
+    let outputs = edits.map(|(name, edited, says)| {
+        let original = fs::read(artifact.join(name)).unwrap();
+        fs::write(artifact.join(name), edited).unwrap();
+        let output = context.run("jetmoe accept-edits artifact");
+        assert!(output.refused().contains(says), "{output:#?}\ndoes not say {says:?}");
+        assert_eq!(fs::read(artifact.join("jetmoe.json")).unwrap(), manifest, "{name} was recorded");
+        fs::write(artifact.join(name), original).unwrap();
+        output
+    });
+    assert_text!(CommandOutput::transcripts(&outputs), []);
 }
 
 #[test]

@@ -47,11 +47,7 @@ impl Artifact {
     }
 
     fn with_manifest(folder: &Path, manifest: Manifest) -> Result<Self> {
-        for graph in &manifest.graphs {
-            check_size(folder, &graph.graph)?;
-            check_size(folder, &graph.data)?;
-            check_digest(folder, &graph.graph)?;
-        }
+        check_graphs(folder, &manifest)?;
         for file in manifest.files.iter().filter(|file| names::is_read(&file.path)) {
             let path = folder.join(&file.path);
             if !file.is_content(&read(&path)?) {
@@ -76,10 +72,16 @@ impl Artifact {
     /// Accepts edits of the configuration and tokenizer files that are read: records their contents in the manifest. Later
     /// exports keep them. Returns the names of the edited files.
     ///
+    /// The manifest is written only if graphs and sizes of the weights are as exported, configuration and tokenizer files exist,
+    /// and the configuration and the settings that the graphs follow are valid. This crate does not read the tokenizer; open it
+    /// before.
+    ///
     /// # Errors
-    /// A folder that is no artifact, an edited configuration that is not valid, or a manifest that cannot be written.
+    /// A folder that is no artifact, damaged graphs, an edited configuration or settings for generation that are not valid, or
+    /// a manifest that cannot be written.
     pub fn accept_edits(folder: &Path) -> Result<Vec<String>> {
         let mut manifest = Manifest::read(folder)?;
+        check_graphs(folder, &manifest)?;
         let mut accepted = Vec::new();
         for file in manifest.files.iter_mut().filter(|file| names::is_read(&file.path)) {
             let content = read(&folder.join(&file.path))?;
@@ -90,7 +92,9 @@ impl Artifact {
             }
         }
         let config = ModelConfig::read(&folder.join(jetmoe_checkpoint::names::CONFIG))?;
-        GenerationConfig::open(folder, &config)?;
+        for graph in &manifest.graphs {
+            graph.task.generation_config(folder, &config)?;
+        }
         if !accepted.is_empty() {
             manifest.write(folder)?;
         }
@@ -155,6 +159,16 @@ impl Artifact {
     pub fn check_digests(&self) -> Result<()> {
         self.manifest.graphs.iter().try_for_each(|graph| check_digest(&self.folder, &graph.data))
     }
+}
+
+/// Compares the sizes of graphs and weights, and the digests of graphs.
+fn check_graphs(folder: &Path, manifest: &Manifest) -> Result<()> {
+    for graph in &manifest.graphs {
+        check_size(folder, &graph.graph)?;
+        check_size(folder, &graph.data)?;
+        check_digest(folder, &graph.graph)?;
+    }
+    Ok(())
 }
 
 fn check_size(folder: &Path, file: &ArtifactFile) -> Result<()> {

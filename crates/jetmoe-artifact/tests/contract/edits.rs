@@ -5,7 +5,7 @@ use std::fs;
 use jetmoe_artifact::{Artifact, Error, Manifest, names};
 use serde_json::json;
 
-use crate::{artifact, edit_manifest};
+use crate::{artifact, edit_manifest, write};
 
 #[test]
 fn an_edited_configuration_is_refused_until_it_is_accepted() {
@@ -54,4 +54,35 @@ fn an_artifact_that_is_being_replaced_is_waited_for() {
     assert!(artifact.is_current());
     edit_manifest(folder.path(), |manifest| manifest["graphs"][0]["data"]["size"] = json!(1));
     assert!(!artifact.is_current());
+}
+
+#[test]
+fn settings_that_cannot_be_followed_are_accepted_where_no_graph_follows_settings() {
+    let folder = artifact();
+    let name = "generation_config.json";
+    let file = write(folder.path(), name, b"{}");
+    edit_manifest(folder.path(), |manifest| {
+        manifest["files"].as_array_mut().unwrap().push(serde_json::to_value(&file).unwrap());
+    });
+    fs::write(folder.path().join(name), "{ \"max_new_tokens\": \"many\" }").unwrap();
+    let manifest = Manifest::read(folder.path()).unwrap();
+    let error = Artifact::accept_edits(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("generation_config.json holds settings"), "{error}");
+    assert!(error.contains("max_new_tokens: is \"many\""), "{error}");
+    assert_eq!(Manifest::read(folder.path()).unwrap(), manifest, "nothing was recorded");
+
+    edit_manifest(folder.path(), |manifest| manifest["graphs"][0]["task"] = json!("backbone"));
+    assert_eq!(Artifact::accept_edits(folder.path()).unwrap(), [name]);
+    Artifact::open(folder.path()).unwrap();
+}
+
+#[test]
+fn edits_of_an_artifact_with_a_damaged_graph_are_not_accepted() {
+    let folder = artifact();
+    let path = folder.path().join("config.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace("{", "{ \"mine\": 1,")).unwrap();
+    let manifest = Manifest::read(folder.path()).unwrap();
+    fs::write(folder.path().join(&manifest.graphs[0].graph.path), b"grapf").unwrap();
+    assert!(matches!(Artifact::accept_edits(folder.path()), Err(Error::Changed { .. })));
+    assert_eq!(Manifest::read(folder.path()).unwrap(), manifest, "nothing was recorded");
 }
