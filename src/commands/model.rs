@@ -42,7 +42,8 @@ pub(crate) struct ModelArguments {
     /// backend prefers]
     #[arg(long, value_name = "PROFILE", help_heading = HEADING)]
     profile: Option<Profile>,
-    /// Number of threads [default: all cores]
+    /// Number of threads [default: one per physical core, but no more than the process may use by its affinity and by the quota
+    /// of its control group]
     #[arg(long, value_name = "N", help_heading = HEADING)]
     threads: Option<usize>,
     /// Maximum length of prompt and continuation in tokens. The cache is allocated at once for this length; by default it
