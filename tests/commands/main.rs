@@ -25,6 +25,5 @@ mod models;
 #[cfg(target_os = "linux")]
 mod providers;
 mod run;
-mod settings;
 mod telemetry;
 mod verify;

@@ -38,6 +38,7 @@ mod precisions;
 mod quality;
 mod scoring;
 mod sessions;
+mod settings;
 mod sparsity;
 mod subject;
 mod suite;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
     native::add_general_tests(&mut suite);
     precisions::add_general_tests(&mut suite);
     odd::add_tests(&mut suite);
+    settings::add_tests(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     fixtures::remove_temporary_folders();
     conclusion.exit_code()
