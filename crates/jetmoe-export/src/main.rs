@@ -12,8 +12,8 @@ use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, StorageOverr
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_conformance::{Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
-    ExitStatus, StageBars, byte_bar, model_folder, note, note_settings, print, print_table, spinner, step_bar,
-    verification_table,
+    ExitStatus, StageBars, byte_bar, model_folder, note, note_settings, print, print_table, spinner,
+    step_bar, verification_table,
 };
 use jetmoe_export::{
     Calibration, ExportOptions, Exported, Stage, abort_pending, export_with_progress, record_verification,

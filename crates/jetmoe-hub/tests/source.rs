@@ -25,7 +25,8 @@ fn an_owner_and_a_name_are_a_hub_id() {
 fn an_onnx_file_is_never_a_hub_id() {
     for argument in ["onnx/model.onnx", "model.onnx", "owner/name.ONNX", "a/b/model.onnx"] {
         let error = ModelSource::parse(argument).unwrap_err().to_string();
-        let expected = format!("no such file: {argument}\n  a name that ends in .onnx is a file, not a hub id");
+        let expected =
+            format!("no such file: {argument}\n  a name that ends in .onnx is a file, not a hub id");
         assert_eq!(error, expected);
     }
     assert_eq!(ModelSource::parse("owner/onnx").unwrap(), ModelSource::Hub("owner/onnx".to_owned()));

@@ -262,11 +262,7 @@ fn a_file_with_a_template_that_cannot_be_parsed_is_named_with_the_key() {
     for (file, content, place) in [
         ("chat_template.jinja", json!(broken), "chat_template.jinja"),
         ("additional_chat_templates/rag.jinja", json!(broken), "additional_chat_templates/rag.jinja"),
-        (
-            "tokenizer_config.json",
-            json!({ "chat_template": broken }),
-            "tokenizer_config.json: chat_template",
-        ),
+        ("tokenizer_config.json", json!({ "chat_template": broken }), "tokenizer_config.json: chat_template"),
         (
             "tokenizer_config.json",
             json!({ "chat_template": several }),
