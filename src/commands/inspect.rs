@@ -8,8 +8,8 @@ use clap::Args;
 use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_console::{CellAlignment, HumanBytes, model_folder, new_table};
-use jetmoe_graph::onnx::{self, DataLocation, DataType, DimensionValue};
 use jetmoe_hub::{Content, ModelSource};
+use jetmoe_onnx::{self as onnx, DataLocation, DataType, DimensionValue};
 use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
 
@@ -195,7 +195,7 @@ fn unused_expert_parameters(config: &ModelConfig) -> u64 {
 }
 
 fn graph_facts(path: &Path) -> anyhow::Result<GraphFacts> {
-    let model = jetmoe_graph::read(path)?;
+    let model = onnx::read(path)?;
     let graph = model.graph.unwrap_or_default();
     let mut operators = BTreeMap::new();
     for node in &graph.node {

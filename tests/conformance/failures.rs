@@ -4,13 +4,12 @@
 use std::time::Instant;
 
 use jetmoe::artifact::Artifact;
-use jetmoe::graph::onnx;
+use jetmoe::onnx;
 use jetmoe::rt::{
     BackendError, CancellationToken, Error, GraphSession, LogitsToKeep, Model, Session, StepInputs,
     StepOutput, TokenBatch,
 };
 use ndarray::Array2;
-use prost::Message;
 
 use crate::fixtures::Case;
 use crate::subject::{Subject, has_device};
@@ -193,12 +192,12 @@ fn a_node_that_fails_after_some_layers_leaves_the_session_as_it_was(subject: Sub
 /// Adds nodes that fail for the tokens [`FAULTS`], and change nothing for the others.
 fn inject_faults(artifact: &Artifact) {
     let path = artifact.path(&artifact.graph(None, None).unwrap().graph);
-    let mut model = jetmoe::graph::read(&path).unwrap();
+    let mut model = onnx::read(&path).unwrap();
     let graph = model.graph.as_mut().unwrap();
     let layers = graph.output.iter().filter(|output| is_cache(output.name())).count() / 2;
     inject_fault(graph, &format!("layers.{}/input_layernorm/", layers - 1), FAULTS[0]);
     inject_fault(graph, "norm/", FAULTS[1]);
-    std::fs::write(&path, model.encode_to_vec()).unwrap();
+    std::fs::write(&path, model.to_bytes()).unwrap();
 }
 
 fn is_cache(output: &str) -> bool {

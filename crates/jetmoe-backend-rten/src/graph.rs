@@ -14,7 +14,6 @@ use jetmoe_backend::{
 };
 use jetmoe_checkpoint::MappedFile;
 use ndarray::{ArrayD, ArrayView2};
-use prost::Message;
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::Tensor;
 use rten_tensor::prelude::*;
@@ -112,7 +111,7 @@ fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) 
 /// Loads a graph as it is, with its weights where the file is mapped, or rewritten, with weights in memory.
 fn load_model(path: &Path, data: &Path) -> Result<Model, BoxError> {
     let mut options = ModelOptions::with_all_ops();
-    let model = jetmoe_graph::read(path)?;
+    let model = jetmoe_onnx::read(path)?;
     if !model.graph.as_ref().is_some_and(rewrite::is_needed) {
         // SAFETY: the maps are read-only and private to this process. As with every mapped model file, the bytes stay
         // valid as long as the file is not truncated meanwhile, and nothing relies on them staying unchanged.
@@ -123,7 +122,7 @@ fn load_model(path: &Path, data: &Path) -> Result<Model, BoxError> {
     for (name, bytes) in weights {
         options.external_data(&name, bytes);
     }
-    Ok(options.load(model.encode_to_vec())?)
+    Ok(options.load(model.to_bytes())?)
 }
 
 /// Axis of a part of the cache that counts tokens.

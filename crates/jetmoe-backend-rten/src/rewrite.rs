@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use jetmoe_artifact::names;
-use jetmoe_graph::onnx::{self, DataLocation, DataType};
+use jetmoe_onnx::{self as onnx, DataLocation, DataType};
 
 use crate::error::{Error, Result};
 use crate::quantized::QuantizedWeight;

@@ -55,7 +55,7 @@ pub enum Error {
     },
     /// A graph cannot be read.
     #[error(transparent)]
-    Graph(#[from] jetmoe_graph::Error),
+    Graph(#[from] jetmoe_onnx::Error),
     /// A weight is not stored in the graph's files as the operators expect it.
     #[error("{}: the weight {weight} is not stored as the operator that reads it expects\n  export again", graph.display())]
     StoredWeight {

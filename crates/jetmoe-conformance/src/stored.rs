@@ -12,7 +12,7 @@ use jetmoe_format::{
     Attributes, DOMAIN, Encoding, Grouping, Operand, OperatorNode, PackedLayout, Scheme, TensorRole, Tensors,
     WeightFormat,
 };
-use jetmoe_graph::onnx;
+use jetmoe_onnx as onnx;
 use jetmoe_reference::WeightOverrides;
 
 use crate::{Error, Result};
@@ -51,7 +51,7 @@ impl StoredWeights {
     /// A file that cannot be read.
     pub fn open(artifact: &Artifact, record: &GraphRecord) -> Result<Self> {
         let path = artifact.path(&record.graph);
-        let graph = jetmoe_graph::read(&path)?.graph.unwrap_or_default();
+        let graph = onnx::read(&path)?.graph.unwrap_or_default();
         let tensors = graph.initializer.iter().filter_map(|tensor| {
             let entry = |wanted: &str| {
                 let entry = tensor.external_data.iter().find(|entry| entry.key.as_deref() == Some(wanted))?;

@@ -144,14 +144,6 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not an ONNX model.
-    #[error("{} is no ONNX model: {}", path.display(), source.as_ref().map_or("it holds no graph".to_owned(), |source| source.to_string()))]
-    NotOnnx {
-        /// The file.
-        path: PathBuf,
-        /// The decoder's error; `None` if the file decodes but has no graph.
-        source: Option<prost::DecodeError>,
-    },
 }
 
 fn precisions(profile: Profile) -> String {

@@ -1,10 +1,11 @@
 //! A graph as the messages of an ONNX file.
 
 use jetmoe_format::DOMAIN;
+use jetmoe_onnx as onnx;
 
+use crate::Dimension;
 use crate::graph::{Attribute, Graph, MICROSOFT, ValueFacts, ValueId};
 use crate::writer::FileRange;
-use crate::{Dimension, onnx};
 
 /// The whole file; the weights are at `ranges` of the file `location`.
 pub(crate) fn model(graph: &Graph, location: &str, ranges: &[Vec<FileRange>]) -> onnx::Model {

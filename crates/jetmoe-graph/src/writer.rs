@@ -8,7 +8,6 @@ use std::thread;
 
 use jetmoe_checkpoint::{Checkpoint, Digest};
 use jetmoe_format::{ElementType, TensorRole, TensorSpec, WeightFormat};
-use prost::Message;
 use rayon::prelude::*;
 
 use crate::Result;
@@ -53,7 +52,7 @@ pub fn write(
     let data = writing.write(PartialFile::create(data_path)?, progress)?;
     let message = model(graph, &location, &ranges);
     let mut file = PartialFile::create(graph_path)?;
-    file.write_all(&message.encode_to_vec()).map_err(file.failed("write"))?;
+    file.write_all(&message.to_bytes()).map_err(file.failed("write"))?;
     // the graph names the data file, so the data must be in place first
     let (data_size, data_sha256) = data.finish()?;
     let (graph_size, graph_sha256) = file.finish()?;

@@ -3,7 +3,7 @@
 //! GatherBlockQuantized of <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>.
 
 use half::f16;
-use jetmoe_graph::onnx::{DataType, Node, Tensor};
+use jetmoe_onnx::{DataType, Node, Tensor};
 
 use crate::Written;
 use crate::panels::matrices_of;

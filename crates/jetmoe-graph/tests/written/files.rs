@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use jetmoe_artifact::{Precision, Profile, Task};
-use jetmoe_graph::onnx::{DataType, Tensor};
 use jetmoe_graph::{GraphOptions, Opset};
+use jetmoe_onnx::{DataType, Tensor};
 
 use crate::shared::external;
 use crate::{BY_DEFAULT, Way, Written, every_way, golden, profiles_of};

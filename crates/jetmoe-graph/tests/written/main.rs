@@ -15,8 +15,8 @@ mod writing;
 
 use jetmoe_artifact::{Precision, Profile, Scheme, StorageOverride, Task, WeightPlan};
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_graph::onnx::{Graph, Model, Tensor};
-use jetmoe_graph::{GraphOptions, Quantizer, Result, Rounding, build, read, write};
+use jetmoe_graph::{GraphOptions, Quantizer, Result, Rounding, build, write};
+use jetmoe_onnx::{Graph, Model, Tensor};
 use jetmoe_testing::fixtures;
 
 use crate::dequantized::{Matrix, matrices};
@@ -33,7 +33,7 @@ impl Written {
         let folder = tempfile::tempdir().unwrap();
         let (graph_path, data_path) = (folder.path().join("g.onnx"), folder.path().join("g.onnx_data"));
         write(&graph, checkpoint, quantizer, &graph_path, &data_path, &mut |_| ())?;
-        Ok(Written { model: read(&graph_path)?, data: std::fs::read(&data_path).unwrap() })
+        Ok(Written { model: jetmoe_onnx::read(&graph_path).unwrap(), data: std::fs::read(&data_path).unwrap() })
     }
 
     fn graph(&self) -> &Graph {

@@ -3,9 +3,9 @@
 use half::{bf16, f16};
 use jetmoe_artifact::{Precision, Profile};
 use jetmoe_format::{PackedLayout, PackedWeight, RowOrder, Scheme};
-use jetmoe_graph::onnx::{DataType, Node, Tensor};
 use jetmoe_graph::{Error, Rounding};
 use jetmoe_kernels::Activation;
+use jetmoe_onnx::{DataType, Node, Tensor};
 use jetmoe_quantize::quantize_row;
 use safetensors::Dtype;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_graph::onnx::Tensor;
+use jetmoe_onnx::Tensor;
 use jetmoe_testing::{CheckpointDraft, DraftTensor};
 use safetensors::Dtype;
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use jetmoe_artifact::{Precision, Profile};
 use jetmoe_checkpoint::Checkpoint;
-use jetmoe_graph::onnx::{DataType, Tensor};
+use jetmoe_onnx::{DataType, Tensor};
 
 use crate::shared::{bytes, expected, external};
 use crate::{BY_DEFAULT, QUANTIZED, Way, Written, golden, golden_language_models, profiles_of};

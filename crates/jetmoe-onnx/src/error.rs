@@ -1,0 +1,30 @@
+//! The error of this crate.
+
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an ONNX file could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An error of the operating system.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// The action, as a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A file is not an ONNX model.
+    #[error("{} is no ONNX model: {}", path.display(), source.as_ref().map_or("it holds no graph".to_owned(), |source| source.to_string()))]
+    NotOnnx {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's error; `None` if the file decodes but has no graph.
+        source: Option<prost::DecodeError>,
+    },
+}

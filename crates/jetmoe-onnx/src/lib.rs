@@ -1,0 +1,12 @@
+//! ONNX files: their messages, and how they are read.
+//!
+//! The messages are the part of ONNX's protobuf schema that JetMoE graphs use. [`read`] decodes a file,
+//! [`Model::to_bytes`] encodes one. This crate builds no graph and runs none.
+
+mod error;
+mod messages;
+mod reader;
+
+pub use error::{Error, Result};
+pub use messages::*;
+pub use reader::read;
