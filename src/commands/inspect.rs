@@ -9,7 +9,7 @@ use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_console::{CellAlignment, HumanBytes, model_folder, new_table};
 use jetmoe_hub::{Content, ModelSource};
-use jetmoe_onnx::{self as onnx, DataLocation, DataType, DimensionValue};
+use jetmoe_onnx::{self as onnx, DataLocation, DataType, DimensionValue, MAX_GRAPH_BYTES, MAX_ONNX_BYTES};
 use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
 
@@ -134,14 +134,14 @@ impl Inspect {
                 "--revision is for a hub id, and {} is a file",
                 self.path
             );
-            report.graphs.push(graph_facts(path)?);
+            report.graphs.push(graph_facts(path, MAX_ONNX_BYTES)?);
             return Ok(report);
         }
         let folder = model_folder(&ModelSource::parse(&self.path)?, self.revision.clone(), Content::Any)?;
         if Artifact::is_artifact(&folder) {
             let artifact = Artifact::open(&folder)?;
             for graph in &artifact.manifest().graphs {
-                report.graphs.push(graph_facts(&artifact.path(&graph.graph))?);
+                report.graphs.push(graph_facts(&artifact.path(&graph.graph), MAX_GRAPH_BYTES)?);
             }
             report.memory = memory_facts(artifact.manifest());
             report.manifest = Some(artifact.manifest().clone());
@@ -194,8 +194,9 @@ fn unused_expert_parameters(config: &ModelConfig) -> u64 {
     (config.num_hidden_layers * unused * per_expert) as u64
 }
 
-fn graph_facts(path: &Path) -> anyhow::Result<GraphFacts> {
-    let model = onnx::read(path)?;
+/// Facts about a graph file of at most `limit` bytes.
+fn graph_facts(path: &Path, limit: u64) -> anyhow::Result<GraphFacts> {
+    let model = onnx::read_up_to(path, limit)?;
     let graph = model.graph.unwrap_or_default();
     let mut operators = BTreeMap::new();
     for node in &graph.node {

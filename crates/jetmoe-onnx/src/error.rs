@@ -19,6 +19,30 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A folder, a pipe or a device.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file that is longer than any graph.
+    #[error("{} holds {found} bytes, and a graph has at most {limit}", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        found: u64,
+        /// The largest size that is read.
+        limit: u64,
+    },
+    /// A file whose messages take too much memory.
+    #[error("{} consists of messages that take more than {limit} bytes of memory", path.display())]
+    TooManyMessages {
+        /// The file.
+        path: PathBuf,
+        /// The most memory that messages may take, in addition to the bytes of the file.
+        limit: u64,
+    },
     /// A file is not an ONNX model.
     #[error("{} is no ONNX model: {}", path.display(), source.as_ref().map_or("it holds no graph".to_owned(), |source| source.to_string()))]
     NotOnnx {

@@ -1,20 +1,68 @@
-//! Reads ONNX files, and encodes them.
+//! Reads ONNX files, with limits on their size and on the memory that their messages take, and encodes them.
 
+use std::fs::{self, File, Metadata};
+use std::io::Read;
 use std::path::Path;
 
 use prost::Message;
 
+use crate::decoded_size::decoded_size;
 use crate::{Error, Model, Result};
 
-/// Reads an ONNX file, without the data outside of it.
+/// The longest graph of an artifact, in bytes. JetMoE-8B's has 2 MB, and 128 layers with 64 experts 40 MB.
+pub const MAX_GRAPH_BYTES: u64 = 128 << 20;
+
+/// The longest file that holds a protobuf message, in bytes.
+pub const MAX_ONNX_BYTES: u64 = 2 << 30;
+
+/// The most memory that messages take in addition to the bytes of the file. A message of two bytes can take some hundred.
+const MAX_MESSAGE_BYTES: u64 = 1 << 30;
+
+/// Reads the graph of an artifact, without the data outside of it: at most [`MAX_GRAPH_BYTES`].
 ///
 /// # Errors
-/// A file that cannot be read, or is no ONNX model.
+/// A file that cannot be read, that is too long, or that is no ONNX model.
 pub fn read(path: &Path) -> Result<Model> {
-    let bytes =
-        std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
+    read_up_to(path, MAX_GRAPH_BYTES)
+}
+
+/// As [`read`], with another limit on the size of the file: [`MAX_ONNX_BYTES`] for one that may hold its weights.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_up_to(path: &Path, limit: u64) -> Result<Model> {
+    decode(path, &read_bytes(path, limit)?)
+}
+
+/// The content of a regular file.
+pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let io = |source| Error::Io { action: "read", path: path.to_owned(), source };
+    let too_long = |found| Error::TooLong { path: path.to_owned(), found, limit };
+    let check = |metadata: Metadata| match metadata.len() {
+        _ if !metadata.is_file() => Err(Error::NotAFile { path: path.to_owned() }),
+        found if found > limit => Err(too_long(found)),
+        found => Ok(found),
+    };
+    // before it is opened: opening a pipe waits for its writer
+    check(fs::metadata(path).map_err(io)?)?;
+    let file = File::open(path).map_err(io)?;
+    let size = check(file.metadata().map_err(io)?)?;
+    let mut bytes = Vec::with_capacity(size as usize);
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
+    match bytes.len() as u64 {
+        found if found > limit => Err(too_long(found)),
+        _ => Ok(bytes),
+    }
+}
+
+/// Decodes the content of a file.
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Model> {
     let not_onnx = |source| Error::NotOnnx { path: path.to_owned(), source };
-    let model = Model::decode(bytes.as_slice()).map_err(|source| not_onnx(Some(source)))?;
+    let limit = MAX_MESSAGE_BYTES + bytes.len() as u64;
+    if decoded_size(bytes, limit) > limit {
+        return Err(Error::TooManyMessages { path: path.to_owned(), limit: MAX_MESSAGE_BYTES });
+    }
+    let model = Model::decode(bytes).map_err(|source| not_onnx(Some(source)))?;
     if model.graph.is_none() || model.ir_version.is_none() {
         return Err(not_onnx(None));
     }
