@@ -33,7 +33,7 @@ pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
             scale_bits: scale.to_bits(),
         };
         ensure!(
-            operator.kv_heads > 0 && operator.heads.is_multiple_of(operator.kv_heads),
+            operator.kv_heads > 0 && operator.heads > 0 && operator.heads.is_multiple_of(operator.kv_heads),
             "{} query heads do not share {} key heads",
             operator.heads,
             operator.kv_heads
@@ -72,9 +72,28 @@ impl Kernel for CachedAttention {
     }
 
     fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
-        ensure!(operands.len() == OPERANDS, "{CACHED_ATTENTION} takes {OPERANDS} operands");
-        ensure!(operands[0].0 == f32::datum_type(), "attends in float32 only");
-        Ok(tvec![operands[0].clone()])
+        let [queries, keys, values, last_places, longest] = operands else {
+            bail!("{CACHED_ATTENTION} takes {OPERANDS} operands, and there are {}", operands.len())
+        };
+        for heads in [queries, keys, values] {
+            ensure!(heads.0 == f32::datum_type() && heads.1.len() == 3, "heads are {heads:?}, expected 3 axes of float32");
+        }
+        for places in [last_places, longest] {
+            ensure!(places.0 == i32::datum_type(), "places are {places:?}, expected int32");
+        }
+        let widths = [queries, keys, values].map(|heads| heads.1[2].as_usize());
+        // sizes that depend on the step are compared in the step
+        if let [Some(width), Some(_), Some(_)] = widths {
+            let channels = width / self.heads;
+            let expected = [self.heads, self.kv_heads, self.kv_heads].map(|heads| Some(heads * channels));
+            ensure!(
+                channels > 0 && widths == expected,
+                "{} query heads and {} key heads do not fit widths {widths:?}",
+                self.heads,
+                self.kv_heads
+            );
+        }
+        Ok(tvec![queries.clone()])
     }
 
     fn compute(&self, context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
@@ -111,13 +130,13 @@ impl Kernel for CachedAttention {
                 (queries.as_slice::<f32>()?, keys.as_slice::<f32>()?, values.as_slice::<f32>()?);
             let last_places = last_places.try_as_plain_ram()?;
             let last_places = last_places.as_slice::<i32>()?;
-            let totals =
-                last_places.iter().map(|last| usize::try_from(last + 1)).collect::<Result<Vec<_>, _>>()?;
+            let totals = last_places.iter().map(|last| Ok(usize::try_from(*last)? + 1));
+            let totals = totals.collect::<TractResult<Vec<usize>>>()?;
             ensure!(
                 totals.iter().all(|total| *total <= capacity),
                 "{totals:?} tokens in a cache for {capacity}"
             );
-            ensure!(totals.len() == batch && !totals.contains(&0), "{totals:?} tokens of {batch} sequences");
+            ensure!(totals.len() == batch && sequence > 0, "{totals:?} tokens of {batch} sequences");
             let mut key_cache = key_buffer.try_as_plain_ram_mut()?;
             let mut value_cache = value_buffer.try_as_plain_ram_mut()?;
             let (key_cache, value_cache) =
@@ -285,18 +304,37 @@ impl Kernel for RotaryEmbedding {
     }
 
     fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
-        ensure!(operands.len() == 4, "RotaryEmbedding takes 4 operands");
-        ensure!(operands[0].0 == f32::datum_type(), "rotates float32 only");
-        Ok(tvec![operands[0].clone()])
+        let [heads, rows, cos, sin] = operands else {
+            bail!("RotaryEmbedding takes 4 operands, and there are {}", operands.len())
+        };
+        for (operand, element, rank) in [
+            (heads, f32::datum_type(), 3),
+            (rows, i64::datum_type(), 2),
+            (cos, f32::datum_type(), 2),
+            (sin, f32::datum_type(), 2),
+        ] {
+            ensure!(
+                operand.0 == element && operand.1.len() == rank,
+                "an operand of RotaryEmbedding is {operand:?}, expected {rank} axes of {element:?}"
+            );
+        }
+        Ok(tvec![heads.clone()])
     }
 
     fn compute(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let Ok([heads, rows, cos, sin]) = <[TValue; 4]>::try_from(operands.into_vec()) else {
             bail!("RotaryEmbedding takes 4 operands")
         };
-        let [_, _, width] = *heads.shape() else { bail!("heads are {:?}", heads.shape()) };
+        let [batch, sequence, width] = *heads.shape() else { bail!("heads are {:?}", heads.shape()) };
         let [table_rows, half] = *cos.shape() else { bail!("a table is {:?}", cos.shape()) };
-        ensure!(half > 0 && width % (2 * half) == 0 && sin.shape() == cos.shape(), "the tables do not fit");
+        ensure!(
+            half > 0 && width > 0 && width % (2 * half) == 0 && sin.shape() == cos.shape(),
+            "tables {:?} and {:?} do not fit heads {:?}",
+            cos.shape(),
+            sin.shape(),
+            heads.shape()
+        );
+        ensure!(rows.shape() == [batch, sequence], "rows {:?} of tokens {:?}", rows.shape(), [batch, sequence]);
         let mut rotated = heads.into_tensor();
         {
             let (rows, cos, sin) =
@@ -318,3 +356,6 @@ impl Kernel for RotaryEmbedding {
         Ok(tvec![rotated.into_tvalue()])
     }
 }
+
+#[cfg(test)]
+mod tests;
