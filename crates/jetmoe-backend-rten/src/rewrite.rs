@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use jetmoe_artifact::names;
-use jetmoe_onnx::{self as onnx, DataLocation, DataType};
+use jetmoe_onnx::{self as onnx, DataLocation, DataType, MICROSOFT};
 
 use crate::error::{Error, Result};
 use crate::quantized::QuantizedWeight;
@@ -46,9 +46,6 @@ pub(crate) fn rewrite(mut model: onnx::Model, data: &[u8], data_name: &str) -> R
     }
     Ok(Rewritten { model, weights })
 }
-
-/// Domain of `MatMulNBits`.
-const MICROSOFT: &str = "com.microsoft";
 
 /// The initializers of the graph as it was.
 struct Stored<'a> {

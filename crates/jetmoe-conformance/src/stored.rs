@@ -181,30 +181,11 @@ fn read_at(path: &Path, offset: u64, length: usize) -> std::io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
-struct NodeAttributes<'a>(&'a onnx::Node);
-
-impl NodeAttributes<'_> {
-    fn find(&self, name: &str) -> Option<&onnx::Attribute> {
-        self.0.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name))
-    }
-}
-
-impl Attributes for NodeAttributes<'_> {
-    fn integer(&self, name: &str) -> Option<i64> {
-        self.find(name)?.i
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        String::from_utf8(self.find(name)?.s.clone()?).ok()
-    }
-}
-
 /// The name of the codes that a standard operator or a contrib operator reads, and how it reads them.
 fn grouped_weight(
     node: &onnx::Node,
     tensors: &HashMap<String, StoredTensor>,
 ) -> Option<(String, EncodedWeight)> {
-    let attributes = NodeAttributes(node);
     let (first, grouping) = match node.op_type.as_deref()? {
         "DequantizeLinear" => (0, Grouping::AlongColumns),
         "MatMulNBits" => (1, Grouping::AlongRows),
@@ -213,11 +194,11 @@ fn grouped_weight(
     let [codes, scales, rest @ ..] = node.input.get(first..)? else { return None };
     let format = match grouping {
         Grouping::AlongColumns => WeightFormat::of_codes(tensors.get(codes)?.element)?,
-        Grouping::AlongRows => WeightFormat::packable(attributes.integer("bits")?).ok()?,
+        Grouping::AlongRows => WeightFormat::packable(node.integer("bits")?).ok()?,
     };
     let scheme = Scheme {
         format,
-        group_size: usize::try_from(attributes.integer("block_size")?).ok().filter(|size| *size > 0)?,
+        group_size: usize::try_from(node.integer("block_size")?).ok().filter(|size| *size > 0)?,
         zero_points: !rest.is_empty(),
         scales: tensors.get(scales)?.element,
     };
@@ -229,7 +210,7 @@ fn grouped_weight(
 /// The codes of every packed weight that a custom operator reads, and how it reads them.
 fn packed_weights(node: &onnx::Node) -> Vec<(String, EncodedWeight)> {
     let name = node.op_type.as_deref().filter(|_| node.domain.as_deref() == Some(DOMAIN));
-    let read = name.and_then(|name| OperatorNode::read(name, &NodeAttributes(node)).ok());
+    let read = name.and_then(|name| OperatorNode::read(name, node).ok());
     let Some(read) = read else { return Vec::new() };
     let schema = read.operator.schema();
     let weight = |(slot, layout): &(_, PackedLayout)| {

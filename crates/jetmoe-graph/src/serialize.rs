@@ -1,19 +1,14 @@
 //! A graph as the messages of an ONNX file.
 
 use jetmoe_format::DOMAIN;
-use jetmoe_onnx as onnx;
+use jetmoe_onnx::{self as onnx, MICROSOFT};
 
 use crate::Dimension;
-use crate::graph::{Attribute, Graph, MICROSOFT, ValueFacts, ValueId};
+use crate::graph::{Attribute, Graph, ValueFacts, ValueId};
 use crate::writer::FileRange;
 
 /// The whole file; the weights are at `ranges` of the file `location`.
 pub(crate) fn model(graph: &Graph, location: &str, ranges: &[Vec<FileRange>]) -> onnx::Model {
-    let metadata = [
-        ("jetmoe.task", graph.task.to_string()),
-        ("jetmoe.precision", graph.precision.to_string()),
-        ("jetmoe.profile", graph.profile.to_string()),
-    ];
     let is_used = |domain: &&str| graph.nodes.iter().any(|node| node.operator.domain == *domain);
     let other_domains = [MICROSOFT, DOMAIN].into_iter().filter(is_used).map(|domain| (domain, 1));
     onnx::Model {
@@ -30,7 +25,7 @@ pub(crate) fn model(graph: &Graph, location: &str, ranges: &[Vec<FileRange>]) ->
                 version: Some(version),
             })
             .collect(),
-        metadata_props: metadata.into_iter().map(|(key, value)| entry(key, value)).collect(),
+        metadata_props: onnx::metadata(graph.task, graph.precision, graph.profile),
     }
 }
 

@@ -51,4 +51,14 @@ pub enum Error {
         /// The decoder's error; `None` if the file decodes but has no graph.
         source: Option<prost::DecodeError>,
     },
+    /// A graph that no exporter writes for this artifact.
+    #[error("{}, {place}: {problem}\n  export again", path.display())]
+    Unexpected {
+        /// The file.
+        path: PathBuf,
+        /// The node, the tensor, the input or the output.
+        place: String,
+        /// What it is or has, and what it must be.
+        problem: String,
+    },
 }

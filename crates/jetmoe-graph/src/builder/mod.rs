@@ -15,12 +15,11 @@ use std::collections::HashMap;
 
 use jetmoe_artifact::{InputSpec, OutputSpec, Profile, WeightPlan};
 use jetmoe_format::{DOMAIN, OperatorSchema, TensorRole};
+use jetmoe_onnx::MICROSOFT;
 
 pub(crate) use self::attention::GroupedQueries;
 pub(crate) use self::custom_ops::PackedWeight;
-use crate::graph::{
-    Attribute, Constant, Graph, MICROSOFT, Node, Operator, StoredWeight, ValueFacts, ValueId,
-};
+use crate::graph::{Attribute, Constant, Graph, Node, Operator, StoredWeight, ValueFacts, ValueId};
 use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
 
 /// The operators of ONNX Runtime that graphs may use besides the standard ones.

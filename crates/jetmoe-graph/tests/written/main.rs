@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod checked;
 mod dequantized;
 mod files;
 mod panels;
@@ -10,6 +11,8 @@ mod precomputed;
 mod refusals;
 mod shared;
 mod stored;
+mod unexpected;
+mod unexpected_sizes;
 mod weights;
 mod writing;
 

@@ -1,0 +1,89 @@
+//! Integer constants: sizes, axes, divisors and counts. A backend computes some of them while it loads a graph, or divides by
+//! them.
+
+use std::collections::HashMap;
+
+use jetmoe_artifact::ElementType;
+use jetmoe_checkpoint::ModelConfig;
+
+use super::Checked;
+use super::initializers::TensorFacts;
+use super::nodes::{Operation, Value};
+
+/// The largest integer in the constants of a graph with these tensors. The largest ones in exported graphs are indices of
+/// elements of a weight.
+pub(super) fn largest(tensors: &HashMap<&str, TensorFacts>) -> i64 {
+    // 4-bit elements are two per byte
+    let elements = tensors.values().map(|facts| facts.size.saturating_mul(2)).max().unwrap_or(0);
+    i64::try_from(elements).unwrap_or(i64::MAX).max(i64::from(i32::MAX))
+}
+
+/// Checks the constants that a node reads; `largest` is the largest value of one.
+pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, largest: i64) -> Checked {
+    let name = operation.operator.name;
+    for (index, operand) in operation.operands.iter().enumerate() {
+        let Value::Tensor(TensorFacts { integers: Some(integers), .. }) = operand else { continue };
+        // the end of a slice that has none
+        let is_open_end = |number: i64| name == "Slice" && index == 2 && number == i64::MAX;
+        let is_wrong = |number: &&i64| !((-1..=largest).contains(*number) || is_open_end(**number));
+        if let Some(number) = integers.iter().find(is_wrong) {
+            return operation.refuse(format_args!("its operand {index} holds {number}, at most {largest} expected"));
+        }
+    }
+    if operation.is_constant() {
+        return check_constant(operation);
+    }
+    match name {
+        "Div" => check_divisor(operation),
+        "Range" => match operation.integers(2)? {
+            [1] => Ok(()),
+            step => operation.refuse(format_args!("its step is {step:?}, expected 1")),
+        },
+        "TopK" => match operation.integers(1)? {
+            [count] if usize::try_from(*count) == Ok(config.num_experts_per_token) => Ok(()),
+            counts => {
+                let expected = config.num_experts_per_token;
+                let found = counts.first().copied().unwrap_or_default();
+                operation.refuse(format_args!("it takes the best {found}, and config.json says {expected}"))
+            }
+        },
+        "Split" => match operation.integers(1)? {
+            [first, second] if first == second && *first > 0 => Ok(()),
+            _ => operation.refuse("it must make two equal parts"),
+        },
+        "CumSum" | "Squeeze" | "Unsqueeze" | "ReduceMax" | "ReduceMean" | "ReduceSum" => {
+            operation.integers(1).map(|_| ())
+        }
+        "Slice" => operation.integers(3).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+/// A backend computes a node without inputs while it loads the graph, whatever the size of its result. Exported graphs only
+/// convert weights, which have a size in the data file.
+fn check_constant(operation: &Operation<'_>) -> Checked {
+    match operation.operator.name {
+        "DequantizeLinear" => Ok(()),
+        "Cast" => {
+            let is_float =
+                |element| matches!(element, ElementType::Float32 | ElementType::Float16 | ElementType::BFloat16);
+            let to = i32::try_from(operation.integer("to")).ok().and_then(ElementType::from_onnx);
+            match (operation.tensor(0)?.element, to) {
+                (from, Some(to)) if is_float(from) && is_float(to) => Ok(()),
+                (from, _) => operation.refuse(format_args!("a weight of {from} is not converted in exported graphs")),
+            }
+        }
+        _ => operation.refuse("it depends on no input"),
+    }
+}
+
+/// Integers are divided by positive constants; floating-point numbers by square roots.
+fn check_divisor(operation: &Operation<'_>) -> Checked {
+    match operation.operands.get(1) {
+        Some(Value::Computed { operator: "Sqrt", .. }) => Ok(()),
+        _ => match operation.integers(1)?.iter().all(|divisor| *divisor > 0) {
+            true => Ok(()),
+            false => operation.refuse("its divisor must be positive"),
+        },
+    }
+}

@@ -1,0 +1,182 @@
+//! Operators with sizes in their attributes: attention, and products with quantized or packed weights. The sizes must be those
+//! of the configuration, and the weights must have the shapes that follow from them.
+
+use jetmoe_checkpoint::ModelConfig;
+use jetmoe_format::{
+    Attributes, CustomOperator, DOMAIN, Encoding, Grouping, OperatorNode, Scheme, TensorRole, TensorSpec, WeightFormat,
+    WeightSlot,
+};
+
+use super::Checked;
+use super::nodes::{Operation, Value};
+use crate::Node;
+use crate::operators::MICROSOFT;
+
+/// Checks a node whose attributes have the values that the operator can have.
+pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
+    match (operation.operator.domain, operation.operator.name) {
+        (MICROSOFT, "GroupQueryAttention") => check_attention(operation, config),
+        (MICROSOFT, "MatMulNBits") => check_rows(operation, config),
+        (MICROSOFT, "GatherBlockQuantized") => check_table(operation, config),
+        ("", "DequantizeLinear") => check_columns(operation, config),
+        (DOMAIN, _) => check_packed(operation, config),
+        _ => Ok(()),
+    }
+}
+
+fn check_attention(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
+    let expected = [("num_heads", config.num_attention_heads()), ("kv_num_heads", config.num_key_value_heads)];
+    for (name, expected) in expected {
+        let found = operation.integer(name);
+        if usize::try_from(found) != Ok(expected) {
+            return operation.refuse(format_args!("its {name} is {found}, and config.json says {expected}"));
+        }
+    }
+    match operation.operands[3..5] {
+        [Value::Input, Value::Input] => Ok(()),
+        _ => operation.refuse("the cache that it continues must be inputs of the graph"),
+    }
+}
+
+/// Inputs and outputs of every product with a weight that can be quantized.
+fn products(config: &ModelConfig) -> [(usize, usize); 6] {
+    let (hidden, kv_width, intermediate) = (config.hidden_size, config.kv_width(), config.intermediate_size);
+    [
+        (hidden, kv_width.saturating_mul(2)),
+        (hidden, kv_width),
+        (kv_width, hidden),
+        (hidden, intermediate.saturating_mul(2)),
+        (intermediate, hidden),
+        (hidden, config.vocab_size),
+    ]
+}
+
+fn check_product(operation: &Operation<'_>, config: &ModelConfig, sizes: (usize, usize)) -> Checked {
+    if products(config).contains(&sizes) {
+        return Ok(());
+    }
+    let (inputs, outputs) = sizes;
+    operation.refuse(format_args!(
+        "a weight of {inputs} inputs and {outputs} outputs is in no model of this config.json"
+    ))
+}
+
+/// The scheme of codes in groups, with scales in the operand `scales`.
+fn group_scheme(operation: &Operation<'_>, bits: i64, scales: usize, zero_points: bool) -> Checked<Scheme> {
+    let group_size = operation.integer("block_size") as usize;
+    let scales = operation.tensor(scales)?.element;
+    let format = WeightFormat::packable(bits).ok().filter(|format| format.is_quantized());
+    match format {
+        Some(format) if scales.is_float() && Scheme::GROUP_SIZES.contains(&group_size) => {
+            Ok(Scheme { format, group_size, zero_points, scales })
+        }
+        _ => operation.refuse(format_args!(
+            "groups of {group_size} codes of {bits} bits with scales of {scales} are not in exported graphs"
+        )),
+    }
+}
+
+/// Compares operands with the tensors of a weight.
+fn check_tensors(operation: &Operation<'_>, tensors: &[(usize, TensorSpec)]) -> Checked {
+    for (index, expected) in tensors {
+        let found = operation.tensor(*index)?;
+        if found.element != expected.element || found.dims != expected.shape {
+            return operation.refuse(format_args!(
+                "its operand {index}, the {} of a weight, is {}{:?}, expected {}{:?}",
+                expected.role, found.element, found.dims, expected.element, expected.shape
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `MatMulNBits`: x, codes, scales, zero points.
+fn check_rows(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
+    let (inputs, outputs) = (operation.integer("K") as usize, operation.integer("N") as usize);
+    check_product(operation, config, (inputs, outputs))?;
+    let scheme = group_scheme(operation, operation.integer("bits"), 2, operation.operands.len() == 4)?;
+    let tensors = Encoding::Grouped(scheme, Grouping::AlongRows).tensors(&[outputs, inputs]);
+    check_tensors(operation, &(1..).zip(tensors).collect::<Vec<_>>())
+}
+
+/// `GatherBlockQuantized`: codes with the groups of a row in one dimension, ids, scales, zero points.
+fn check_table(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
+    if (operation.integer("gather_axis"), operation.integer("quantize_axis")) != (0, 1) {
+        return operation.refuse("it must gather rows whose groups are consecutive columns");
+    }
+    let scheme = group_scheme(operation, operation.integer("bits"), 2, operation.operands.len() == 4)?;
+    let shape = [config.vocab_size, config.hidden_size];
+    let mut tensors = Encoding::Grouped(scheme, Grouping::AlongRows).tensors(&shape);
+    if let Some(codes) = tensors.first_mut() {
+        codes.shape = vec![config.vocab_size, codes.shape[1..].iter().product()];
+    }
+    check_tensors(operation, &[0, 2, 3].into_iter().zip(tensors).collect::<Vec<_>>())
+}
+
+/// `DequantizeLinear`: codes, scales, zero points.
+fn check_columns(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
+    let codes = operation.tensor(0)?;
+    let ([inputs, outputs], Some(format)) = (codes.dims.as_slice(), WeightFormat::of_codes(codes.element)) else {
+        return operation.refuse("its codes must be a matrix of integers of 4 or 8 bits");
+    };
+    check_product(operation, config, (*inputs, *outputs))?;
+    if operation.integer("axis") != 0 {
+        return operation.refuse("its groups must be along the columns");
+    }
+    let scheme = group_scheme(operation, format.bits() as i64, 1, operation.operands.len() == 3)?;
+    let tensors = Encoding::Grouped(scheme, Grouping::AlongColumns).tensors(&codes.dims);
+    check_tensors(operation, &(0..).zip(tensors).collect::<Vec<_>>())
+}
+
+/// A custom operator.
+fn check_packed(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
+    let read = match OperatorNode::read(operation.operator.name, operation.node) {
+        Ok(read) => read,
+        Err(error) => return operation.refuse(error),
+    };
+    let schema = read.operator.schema();
+    let (hidden, kv_width) = (config.hidden_size, config.kv_width());
+    let mut expected_operands = schema.operands.iter().filter(|operand| operand.tensor().is_none()).count();
+    for (slot, layout) in read.weights() {
+        let is_of_experts = !matches!(read.operator, CustomOperator::Linear | CustomOperator::Embedding);
+        let sizes = match (read.operator, slot) {
+            (CustomOperator::Linear, _) if layout.outputs != config.vocab_size => (hidden, 2 * kv_width),
+            (CustomOperator::Linear | CustomOperator::Embedding, _) => (hidden, config.vocab_size),
+            (CustomOperator::ExpertLinear, _) => (hidden, kv_width),
+            (CustomOperator::ExpertLinearSum, _) => (kv_width, hidden),
+            (CustomOperator::ExpertMlp, WeightSlot::Down) => (config.intermediate_size, hidden),
+            (CustomOperator::ExpertMlp, _) => (hidden, 2 * config.intermediate_size),
+        };
+        if (layout.inputs, layout.outputs) != sizes {
+            return operation.refuse(format_args!(
+                "its weight has {} inputs and {} outputs, and config.json says {} and {}",
+                layout.inputs, layout.outputs, sizes.0, sizes.1
+            ));
+        }
+        let index = |role| schema.operands.iter().position(|operand| operand.tensor() == Some((*slot, role)));
+        let mut layout = *layout;
+        layout.experts = if is_of_experts { config.num_local_experts } else { 1 };
+        let given = operation.operands.len();
+        let has = |role| index(role).is_some_and(|index| index < given);
+        layout.scheme.zero_points = has(TensorRole::ZeroPoints);
+        let tensors = Encoding::Packed(layout).tensors(&[]).into_iter();
+        let tensors: Vec<_> = tensors.filter_map(|tensor| Some((index(tensor.role)?, tensor))).collect();
+        expected_operands += tensors.len();
+        check_tensors(operation, &tensors)?;
+    }
+    match operation.operands.len() {
+        found if found == expected_operands => Ok(()),
+        found => operation.refuse(format_args!("it has {found} operands, expected {expected_operands}")),
+    }
+}
+
+impl Attributes for Node {
+    fn integer(&self, name: &str) -> Option<i64> {
+        self.attribute.iter().find(|attribute| attribute.name() == name)?.i
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        let found = self.attribute.iter().find(|attribute| attribute.name() == name)?;
+        String::from_utf8(found.s.clone()?).ok()
+    }
+}
