@@ -61,6 +61,9 @@ pub(crate) struct ModelArguments {
     /// Load a model even if it does not seem to fit in memory.
     #[arg(long, help_heading = HEADING)]
     no_memory_check: bool,
+    /// Load a graph without the check that it is one that jetmoe-export writes. Only for artifacts of people you trust.
+    #[arg(long, help_heading = HEADING)]
+    trust_graph: bool,
     /// The libonnxruntime to load [default: the first usable one that `jetmoe devices` lists]
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     onnxruntime: Option<PathBuf>,
@@ -261,7 +264,8 @@ impl ModelArguments {
             .with_max_sequence_length(self.max_sequence_length)
             .with_int8_activations(!self.exact)
             .with_low_memory(self.low_memory)
-            .with_check_memory(!self.no_memory_check);
+            .with_check_memory(!self.no_memory_check)
+            .with_trust_graph(self.trust_graph);
         options.onnxruntime_library.clone_from(&self.onnxruntime);
         options.trace.clone_from(&self.trace);
         Ok(options)

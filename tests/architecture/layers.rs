@@ -11,7 +11,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("jetmoe-text", &["jetmoe-checkpoint"]),
     ("jetmoe-format", &[]),
     ("jetmoe-artifact", &["jetmoe-checkpoint", "jetmoe-format"]),
-    ("jetmoe-onnx", &[]),
+    ("jetmoe-onnx", &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact"]),
     ("jetmoe-quantize", &["jetmoe-format"]),
     ("jetmoe-kernels", &["jetmoe-format"]),
     (
@@ -38,6 +38,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-checkpoint",
             "jetmoe-text",
             "jetmoe-artifact",
+            "jetmoe-onnx",
             "jetmoe-backend",
             "jetmoe-backend-ort",
             "jetmoe-backend-tract",

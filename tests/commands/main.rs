@@ -11,6 +11,7 @@ mod classify;
 mod context;
 mod devices;
 mod eval;
+mod graphs;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;

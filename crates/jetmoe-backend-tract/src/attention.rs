@@ -76,7 +76,10 @@ impl Kernel for CachedAttention {
             bail!("{CACHED_ATTENTION} takes {OPERANDS} operands, and there are {}", operands.len())
         };
         for heads in [queries, keys, values] {
-            ensure!(heads.0 == f32::datum_type() && heads.1.len() == 3, "heads are {heads:?}, expected 3 axes of float32");
+            ensure!(
+                heads.0 == f32::datum_type() && heads.1.len() == 3,
+                "heads are {heads:?}, expected 3 axes of float32"
+            );
         }
         for places in [last_places, longest] {
             ensure!(places.0 == i32::datum_type(), "places are {places:?}, expected int32");
@@ -334,7 +337,12 @@ impl Kernel for RotaryEmbedding {
             sin.shape(),
             heads.shape()
         );
-        ensure!(rows.shape() == [batch, sequence], "rows {:?} of tokens {:?}", rows.shape(), [batch, sequence]);
+        ensure!(
+            rows.shape() == [batch, sequence],
+            "rows {:?} of tokens {:?}",
+            rows.shape(),
+            [batch, sequence]
+        );
         let mut rotated = heads.into_tensor();
         {
             let (rows, cos, sin) =

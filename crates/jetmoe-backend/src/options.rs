@@ -45,6 +45,9 @@ pub struct LoadOptions {
     /// Whether to reject a graph that does not fit in memory before it is loaded; true by default. Memory is estimated for
     /// the CPU only.
     pub check_memory: bool,
+    /// Whether to load a graph without the check that it is one that the exporter writes; false by default. Without the
+    /// check, a hostile graph can take any time and memory, and end the process.
+    pub trust_graph: bool,
     /// The libonnxruntime to load. `None`, the default, searches for one. A second library in
     /// one process is rejected.
     pub onnxruntime_library: Option<PathBuf>,
@@ -65,6 +68,7 @@ impl Default for LoadOptions {
             low_memory: false,
             max_sequence_length: None,
             check_memory: true,
+            trust_graph: false,
             onnxruntime_library: None,
             trace: None,
         }
@@ -143,6 +147,13 @@ impl LoadOptions {
     #[must_use]
     pub fn with_check_memory(mut self, check_memory: bool) -> Self {
         self.check_memory = check_memory;
+        self
+    }
+
+    /// Sets [`LoadOptions::trust_graph`].
+    #[must_use]
+    pub fn with_trust_graph(mut self, trust_graph: bool) -> Self {
+        self.trust_graph = trust_graph;
         self
     }
 

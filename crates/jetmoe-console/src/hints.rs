@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use jetmoe_rt::{BackendError, ExecutionProvider};
+use jetmoe_rt::{BackendError, ExecutionProvider, OnnxError};
 
 use crate::causes;
 
@@ -17,6 +17,7 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
             .or_else(|| cause.downcast_ref().and_then(after_rt))
             .or_else(|| cause.downcast_ref().and_then(after_backend))
             .or_else(|| cause.downcast_ref().and_then(after_graph))
+            .or_else(|| cause.downcast_ref().and_then(after_onnx))
             .or_else(|| cause.downcast_ref().and_then(after_artifact))
     })
 }
@@ -45,6 +46,7 @@ fn after_rt(error: &jetmoe_rt::Error) -> Option<String> {
     match error {
         Error::Backend(error) => hint(error),
         Error::Artifact(error) => hint(error),
+        Error::Graph(error) => hint(error),
         Error::CpuOnly { .. } => text("choose --backend ort for that device, or --device cpu"),
         Error::Unsupported { .. } => text(
             "choose another graph or backend, or export one: jetmoe-export MODEL --output DIR --precision PRECISION",
@@ -91,6 +93,15 @@ fn after_graph(error: &jetmoe_graph::Error) -> Option<String> {
         jetmoe_graph::Error::NotRepresentable { .. } => {
             text("`--override f32:mlp` stores the MLP experts in another format, for instance")
         }
+        _ => None,
+    }
+}
+
+fn after_onnx(error: &OnnxError) -> Option<String> {
+    match error {
+        OnnxError::Unexpected { .. } => text(
+            "or load it with --trust-graph, if you trust whoever made it: it can take any time and memory, or end the process",
+        ),
         _ => None,
     }
 }

@@ -115,7 +115,10 @@ fn check_header(model: &Model, record: &GraphRecord) -> Checked {
         return refuse("operator sets", "the standard one is not imported");
     }
     if model.metadata_props != metadata(record.task, record.precision, record.profile) {
-        return refuse("metadata", "task, precision and profile are not those of the artifact, or it has other keys");
+        return refuse(
+            "metadata",
+            "task, precision and profile are not those of the artifact, or it has other keys",
+        );
     }
     Ok(())
 }

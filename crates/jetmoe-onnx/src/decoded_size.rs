@@ -4,8 +4,8 @@
 use std::mem::size_of;
 
 use crate::messages::{
-    Attribute, Graph, Node, OperatorSetId, ShapeDimension, StringStringEntry, Tensor, TensorShape, TensorType,
-    Type, ValueInfo,
+    Attribute, Graph, Node, OperatorSetId, ShapeDimension, StringStringEntry, Tensor, TensorShape,
+    TensorType, Type, ValueInfo,
 };
 
 /// A message of ONNX's schema.

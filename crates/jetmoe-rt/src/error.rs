@@ -19,6 +19,9 @@ pub enum Error {
     /// The artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] jetmoe_artifact::Error),
+    /// The graph is not one that the exporter writes for its artifact, or cannot be read.
+    #[error(transparent)]
+    Graph(#[from] jetmoe_onnx::Error),
     /// The tokenizer or the chat template cannot be used.
     #[error(transparent)]
     Text(#[from] jetmoe_text::Error),

@@ -5,6 +5,7 @@ use std::io;
 use jetmoe_artifact::Error as ArtifactError;
 use jetmoe_backend::{Error as BackendError, KernelsError};
 use jetmoe_checkpoint::Error as CheckpointError;
+use jetmoe_onnx::Error as OnnxError;
 use jetmoe_text::Error as TextError;
 
 use crate::Error;
@@ -70,6 +71,7 @@ impl Error {
         match self {
             Error::Backend(error) => of_backend(error),
             Error::Artifact(error) => of_artifact(error),
+            Error::Graph(error) => of_onnx(error),
             Error::Text(error) => of_text(error),
             Error::UnknownBackend { .. } => ErrorKind::NotFound,
             Error::NotBuiltIn { .. }
@@ -116,6 +118,13 @@ fn of_checkpoint(error: &CheckpointError) -> ErrorKind {
     match error {
         CheckpointError::NotFound { .. } => ErrorKind::NotFound,
         CheckpointError::Io { source, .. } => of_io(source),
+        _ => ErrorKind::InvalidModel,
+    }
+}
+
+fn of_onnx(error: &OnnxError) -> ErrorKind {
+    match error {
+        OnnxError::Io { source, .. } => of_io(source),
         _ => ErrorKind::InvalidModel,
     }
 }

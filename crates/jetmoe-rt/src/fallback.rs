@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, GraphRecord};
 use jetmoe_backend::{Backend, Device, Error as BackendError, LoadOptions, LoadedGraph, available_memory};
+use jetmoe_onnx::check_graph;
 
 use crate::error::at_least_one;
 use crate::{Error, Result, backends, choose_graph, registry};
@@ -88,6 +89,9 @@ pub(crate) fn load_into<'a>(
             let graph = artifact.path(&record.graph);
             return Err(Error::Memory { backend: backend.name(), graph, needed, available });
         }
+    }
+    if !options.trust_graph {
+        check_graph(&artifact.path(&record.graph), artifact.config(), record)?;
     }
     if let Some(path) = &options.trace {
         // a file that cannot be written is refused before anything is loaded

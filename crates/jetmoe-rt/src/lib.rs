@@ -72,6 +72,7 @@ pub use jetmoe_checkpoint::{
     Activation, Architecture, ConfigProblem, Digest, Error as CheckpointError, GenerationConfig, ModelConfig,
     ProblemType, RopeParameters, RopeScaling, SettingNotApplied, WeightProblem,
 };
+pub use jetmoe_onnx::Error as OnnxError;
 pub use jetmoe_text::{
     ChatMessage, ChatOptions, ChatTemplate, EncodedInput, Error as TextError, TextStream, Tokenizer,
 };

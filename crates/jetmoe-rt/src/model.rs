@@ -164,7 +164,7 @@ fn load_current(artifact: &Artifact, load: impl Fn(&Artifact) -> Result<Model>) 
     let mut was_repeated = false;
     for _ in 1..Artifact::LOAD_ATTEMPTS {
         // of an export with the same files, which is complete again, a failure is the only trace: it is worth one more attempt
-        let may_be_torn = matches!(loaded, Err(Error::Backend(BackendError::Load { .. })));
+        let may_be_torn = matches!(loaded, Err(Error::Backend(BackendError::Load { .. }) | Error::Graph(_)));
         if is_current && (!may_be_torn || was_repeated) {
             break;
         }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{Artifact, OutputName};
 use jetmoe_rt::{
-    BACKEND_NAMES, Backend, BackendError, CancellationToken, Error, GraphSession, LoadOptions, LogitsToKeep,
-    Model, StepInputs, TensorMap, TokenBatch, backend, backends,
+    BACKEND_NAMES, Backend, BackendError, CancellationToken, Error, ErrorKind, GraphSession, LoadOptions,
+    LogitsToKeep, Model, OnnxError, StepInputs, TensorMap, TokenBatch, backend, backends,
 };
 use ndarray::{Array2, ArrayD, array, s};
 
@@ -20,7 +20,8 @@ fn toy() -> PathBuf {
 }
 
 fn load(folder: &Path, backend: &'static dyn Backend) -> Result<Model, Error> {
-    Model::load(folder, &LoadOptions::default().with_backend(backend))
+    // the toy is not the exporter's
+    Model::load(folder, &LoadOptions::default().with_trust_graph(true).with_backend(backend))
 }
 
 fn toy_model(backend: &'static dyn Backend) -> Model {
@@ -214,7 +215,7 @@ fn load_damaged(damage: impl Fn(&Path), backend: &'static dyn Backend) -> Error 
     let folder = copy_of_toy();
     let artifact = Artifact::open(folder.path()).unwrap();
     damage(folder.path());
-    Model::load_into(backend, &artifact, &LoadOptions::default()).unwrap_err()
+    Model::load_into(backend, &artifact, &LoadOptions::default().with_trust_graph(true)).unwrap_err()
 }
 
 fn assert_refuses_to_load(damage: impl Fn(&Path), backend: &'static dyn Backend) -> String {
@@ -284,9 +285,18 @@ fn a_graph_that_is_not_what_the_configuration_says_is_refused() {
 }
 
 #[test]
+fn a_graph_of_another_exporter_is_refused_before_a_backend_loads_it() {
+    for &backend in backends() {
+        let error = Model::load(toy(), &LoadOptions::default().with_backend(backend)).unwrap_err();
+        assert!(matches!(&error, Error::Graph(OnnxError::Unexpected { .. })), "{error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidModel);
+    }
+}
+
+#[test]
 fn no_thread_is_too_few() {
     for &backend in backends() {
-        let options = LoadOptions::default().with_backend(backend).with_threads(0);
+        let options = LoadOptions::default().with_trust_graph(true).with_backend(backend).with_threads(0);
         let error = Model::load(toy(), &options).unwrap_err();
         assert_eq!(error.to_string(), "threads is 0, expected at least 1");
         let options = options.with_threads(1);

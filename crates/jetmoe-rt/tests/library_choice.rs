@@ -34,7 +34,7 @@ fn in_a_process_of_its_own() {
         Ok(library) => println!("found {} ({})", library.path().display(), library.origin()),
         Err(error) => println!("error {}", chain(&error)),
     }
-    match Model::load(toy(), &LoadOptions::default()) {
+    match Model::load(toy(), &LoadOptions::default().with_trust_graph(true)) {
         Ok(model) => println!("model {}", model.backend()),
         Err(error) => println!("refused {}", chain(&error)),
     }
@@ -134,7 +134,10 @@ fn without_a_library_every_place_is_named_and_tract_serves() {
 fn a_library_that_the_caller_names_is_taken_or_refused() {
     let missing = Path::new("/nowhere/libonnxruntime.so");
     for backend in [None, Some(backend("ort").unwrap())] {
-        let options = LoadOptions::default().with_backend(backend).with_onnxruntime_library(missing);
+        let options = LoadOptions::default()
+            .with_trust_graph(true)
+            .with_backend(backend)
+            .with_onnxruntime_library(missing);
         match Model::load(toy(), &options).unwrap_err() {
             Error::Backend(BackendError::Library { path, .. }) => assert_eq!(path, missing),
             other => panic!("{other:?}"),

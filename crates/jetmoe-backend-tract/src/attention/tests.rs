@@ -51,9 +51,13 @@ fn rotated_heads_have_their_type_if_all_operands_fit() {
     let right = [heads.clone(), int64(&[2, 3]), table.clone(), table];
     let of = |operands: &[ValueType]| RotaryEmbedding.result_types(operands);
     assert_eq!(of(&right).unwrap().as_slice(), std::slice::from_ref(&heads));
-    for (index, operand) in
-        [(0, float32(&[6, 128])), (1, float32(&[2, 3])), (1, int64(&[6])), (2, float32(&[8])), (3, int64(&[6, 8]))]
-    {
+    for (index, operand) in [
+        (0, float32(&[6, 128])),
+        (1, float32(&[2, 3])),
+        (1, int64(&[6])),
+        (2, float32(&[8])),
+        (3, int64(&[6, 8])),
+    ] {
         let mut operands = right.clone();
         operands[index] = operand.clone();
         assert!(of(&operands).is_err(), "{operand:?} as operand {index}");

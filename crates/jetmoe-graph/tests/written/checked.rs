@@ -28,8 +28,7 @@ impl Exported {
         let folder = tempfile::tempdir().unwrap();
         let graph = build(checkpoint.config(), options).unwrap();
         let [graph_path, data_path] = ["model.onnx", "model.onnx_data"].map(|name| folder.path().join(name));
-        let written =
-            write(&graph, checkpoint, &BY_DEFAULT, &graph_path, &data_path, &mut |_| ()).unwrap();
+        let written = write(&graph, checkpoint, &BY_DEFAULT, &graph_path, &data_path, &mut |_| ()).unwrap();
         let file = |name: &str, size, sha256| ArtifactFile {
             path: format!("onnx/{name}"),
             size,
@@ -143,9 +142,8 @@ fn every_export(mut visit: impl FnMut(&str, &Exported)) {
     for experts in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let sizes = Sizes { hidden: 24, intermediate: 12, experts };
-        let small = checkpoint(folder.path(), Dtype::F32, sizes, |_, tensor, index| {
-            ((tensor + index) % 7) as f32
-        });
+        let small =
+            checkpoint(folder.path(), Dtype::F32, sizes, |_, tensor, index| ((tensor + index) % 7) as f32);
         for options in each_profile(&GraphOptions::clone) {
             export(&format!("{experts} experts, heads of width 2"), &small, &options);
         }
@@ -167,7 +165,11 @@ fn every_written_graph_is_accepted_and_needs_the_whole_table_of_operators() {
         let GraphRecord { precision, profile, .. } = exported.record;
         exported.check().unwrap_or_else(|error| panic!("{what}, {precision} {profile}: {error}"));
         let model = exported.model();
-        assert_eq!(model.to_bytes(), std::fs::read(exported.path()).unwrap(), "{what}, {precision} {profile}");
+        assert_eq!(
+            model.to_bytes(),
+            std::fs::read(exported.path()).unwrap(),
+            "{what}, {precision} {profile}"
+        );
         for node in model.graph.unwrap().node {
             let key = (node.domain().to_owned(), node.op_type().to_owned());
             let occurrence = found.entry(key).or_default();

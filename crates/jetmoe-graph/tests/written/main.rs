@@ -36,7 +36,10 @@ impl Written {
         let folder = tempfile::tempdir().unwrap();
         let (graph_path, data_path) = (folder.path().join("g.onnx"), folder.path().join("g.onnx_data"));
         write(&graph, checkpoint, quantizer, &graph_path, &data_path, &mut |_| ())?;
-        Ok(Written { model: jetmoe_onnx::read(&graph_path).unwrap(), data: std::fs::read(&data_path).unwrap() })
+        Ok(Written {
+            model: jetmoe_onnx::read(&graph_path).unwrap(),
+            data: std::fs::read(&data_path).unwrap(),
+        })
     }
 
     fn graph(&self) -> &Graph {

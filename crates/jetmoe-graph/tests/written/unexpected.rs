@@ -134,17 +134,20 @@ fn other_operators_attributes_and_operands() {
             |graph| attribute(graph, "Softmax", "axis").r#type = Some(AttributeType::Float as i32),
             "its attribute axis must be an integer",
         ),
-        (|graph| set(graph, "Softmax", "axis", 1 << 40), "its attribute axis is 1099511627776, expected -8 to 8"),
+        (
+            |graph| set(graph, "Softmax", "axis", 1 << 40),
+            "its attribute axis is 1099511627776, expected -8 to 8",
+        ),
         (|graph| set(graph, "Cast", "to", 99), "it casts to type 99, which exported graphs do not have"),
-        (|graph| attribute(graph, "Transpose", "perm").ints[0] = 7, "its attribute perm must be an order of axes"),
+        (
+            |graph| attribute(graph, "Transpose", "perm").ints[0] = 7,
+            "its attribute perm must be an order of axes",
+        ),
         (
             |graph| attribute(graph, "ConstantOfShape", "value").t.as_mut().unwrap().dims = vec![1 << 40],
             "its attribute value must be one zero, as float32 or float16",
         ),
-        (
-            |graph| node(graph, "MatMul").input.push("input_ids".to_owned()),
-            "MatMul does not take 3 operands",
-        ),
+        (|graph| node(graph, "MatMul").input.push("input_ids".to_owned()), "MatMul does not take 3 operands"),
         (|graph| node(graph, "TopK").output.truncate(1), "TopK has 1 results, expected 2"),
         (
             |graph| {
@@ -246,8 +249,14 @@ fn tensors_of_other_sizes_and_in_other_places() {
         (|graph| weight(graph).dims[0] = 0, "sizes must be positive"),
         (|graph| weight(graph).dims = vec![1 << 62, 1 << 62], "has too many elements"),
         (|graph| weight(graph).dims = vec![1 << 40], "bytes in the data file and should have 4398046511104"),
-        (|graph| weight(graph).data_type = Some(99), "its elements have type 99, which no exported tensor has"),
-        (|graph| weight(graph).data_type = Some(DataType::Int64 as i32), "int64 must be stored in the graph file"),
+        (
+            |graph| weight(graph).data_type = Some(99),
+            "its elements have type 99, which no exported tensor has",
+        ),
+        (
+            |graph| weight(graph).data_type = Some(DataType::Int64 as i32),
+            "int64 must be stored in the graph file",
+        ),
         (|graph| weight(graph).data_location = Some(7), "its location is 7, expected 1 or none"),
         (|graph| weight(graph).raw_data = Some(vec![0]), "bytes in the data file and should have"),
         (|graph| weight(graph).external_data.truncate(1), "must be given by location, offset and length"),
@@ -295,7 +304,8 @@ fn fields_that_are_skipped_and_other_headers() {
     let message = refusal_of_bytes(&exported, &[&[0x08, 0x09][..], &bytes].concat());
     assert!(message.starts_with("byte 1: from here on"), "{message}");
 
-    let set = |domain: &str, version| OperatorSetId { domain: Some(domain.to_owned()), version: Some(version) };
+    let set =
+        |domain: &str, version| OperatorSetId { domain: Some(domain.to_owned()), version: Some(version) };
     let message = refusal(&exported, |model| model.opset_import[0] = set("", 7));
     assert!(message.starts_with("operator set \"\": its version is 7, expected 21"), "{message}");
     let message = refusal(&exported, |model| model.opset_import.push(set("somebody", 1)));
@@ -331,5 +341,8 @@ fn a_data_file_elsewhere() {
     let mut exported = exported(Precision::F32, Profile::Portable);
     exported.record.data.path = "model.onnx_data".to_owned();
     let message = exported.check().unwrap_err().to_string();
-    assert!(message.contains("data file \"model.onnx_data\": it must be in the folder of the graph"), "{message}");
+    assert!(
+        message.contains("data file \"model.onnx_data\": it must be in the folder of the graph"),
+        "{message}"
+    );
 }

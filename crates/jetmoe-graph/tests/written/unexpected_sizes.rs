@@ -13,13 +13,13 @@ fn integer_constants_that_no_graph_has() {
             "its operand 1 holds 1099511627776, at most 2147483647 expected",
         ),
         (|graph| set_operand(graph, "Reshape", 1, &[i64::MIN]), "its operand 1 holds -9223372036854775808"),
-        (
-            |graph| set_operand(graph, "TopK", 1, &[5]),
-            "TopK: it takes the best 5, and config.json says 2",
-        ),
+        (|graph| set_operand(graph, "TopK", 1, &[5]), "TopK: it takes the best 5, and config.json says 2"),
         (|graph| node(graph, "TopK").input[1] = "input_ids".to_owned(), "its operand 1 must be a weight"),
         (|graph| set_operand(graph, "Split", 1, &[0, 64]), "Split: it must make two equal parts"),
-        (|graph| node(graph, "Unsqueeze").input[1] = "input_ids".to_owned(), "its operand 1 must be a weight"),
+        (
+            |graph| node(graph, "Unsqueeze").input[1] = "input_ids".to_owned(),
+            "its operand 1 must be a weight",
+        ),
         (
             |graph| {
                 let places = graph.node.iter_mut().find(|node| node.name().ends_with("router/Div")).unwrap();
@@ -32,10 +32,7 @@ fn integer_constants_that_no_graph_has() {
             |graph| set_operand(graph, "ConstantOfShape", 0, &[1 << 30, 1 << 30]),
             "ConstantOfShape: it depends on no input",
         ),
-        (
-            |graph| set_operand(graph, "Shape", 0, &[1]),
-            "Shape: it depends on no input",
-        ),
+        (|graph| set_operand(graph, "Shape", 0, &[1]), "Shape: it depends on no input"),
         (
             |graph| set_operand(graph, "Cast", 0, &[1]),
             "Cast: a weight of int64 is not converted in exported graphs",
@@ -111,19 +108,22 @@ fn sizes_in_attributes_that_do_not_agree() {
     ];
     check_cases(Precision::Q4, Profile::Portable, cases);
     let cases: &[Case] = &[
-        (|graph| set(graph, "Linear", "inputs", 1 << 62), "its attribute inputs is 4611686018427387904, expected"),
+        (
+            |graph| set(graph, "Linear", "inputs", 1 << 62),
+            "its attribute inputs is 4611686018427387904, expected",
+        ),
         (
             |graph| set(graph, "Linear", "outputs", 1),
             "its weight has 64 inputs and 1 outputs, and config.json says 64 and 128",
         ),
         (|graph| set(graph, "ExpertMlp", "up_bits", 5), "ExpertMlp: weights of 5 bits cannot be packed"),
         (|graph| set(graph, "ExpertMlp", "down_group_size", 48), "groups of 48 weights are not supported"),
-        (
-            |graph| set(graph, "ExpertMlp", "intermediate", 48),
-            "and config.json says 64 and 192",
-        ),
+        (|graph| set(graph, "ExpertMlp", "intermediate", 48), "and config.json says 64 and 192"),
         (|graph| operand(graph, "ExpertLinear", 2).dims.swap(0, 1), "the codes of a weight, is uint8["),
-        (|graph| node(graph, "ExpertLinear").input.truncate(3), "its operand 3 must be a weight or a constant"),
+        (
+            |graph| node(graph, "ExpertLinear").input.truncate(3),
+            "its operand 3 must be a weight or a constant",
+        ),
     ];
     check_cases(Precision::Q4, Profile::Native, cases);
 }

@@ -89,7 +89,9 @@ fn check_integer(operation: &Operation<'_>, name: &str, found: i64) -> Checked {
     if name == "to" {
         return match i32::try_from(found).ok().and_then(ElementType::from_onnx) {
             Some(_) => Ok(()),
-            None => operation.refuse(format_args!("it casts to type {found}, which exported graphs do not have")),
+            None => {
+                operation.refuse(format_args!("it casts to type {found}, which exported graphs do not have"))
+            }
         };
     }
     let allowed = match name {

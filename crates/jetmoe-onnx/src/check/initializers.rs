@@ -27,9 +27,7 @@ impl<'a> DataFile<'a> {
         let (graph, data) = (record.graph.path.as_str(), record.data.path.as_str());
         let folder = graph.rfind('/').map_or("", |end| &graph[..=end]);
         match data.strip_prefix(folder) {
-            Some(location) if !location.contains('/') => {
-                Ok(DataFile { location, size: record.data.size })
-            }
+            Some(location) if !location.contains('/') => Ok(DataFile { location, size: record.data.size }),
             _ => refuse(format_args!("data file {}", shown(data)), "it must be in the folder of the graph"),
         }
     }
@@ -91,17 +89,15 @@ fn check_tensor(tensor: &Tensor, data: &DataFile<'_>, place: &str) -> Checked<Te
             None
         }
         None => constant(tensor, (element, size), place)?,
-        Some(location) => return refuse(place, format_args!("its location is {location}, expected 1 or none")),
+        Some(location) => {
+            return refuse(place, format_args!("its location is {location}, expected 1 or none"));
+        }
     };
     Ok(TensorFacts { element, dims, integers, size })
 }
 
 /// Checks a constant in the graph file. Returns its values if they are int64.
-fn constant(
-    tensor: &Tensor,
-    (element, size): (ElementType, u64),
-    place: &str,
-) -> Checked<Option<Vec<i64>>> {
+fn constant(tensor: &Tensor, (element, size): (ElementType, u64), place: &str) -> Checked<Option<Vec<i64>>> {
     if !(element.is_float() || element == ElementType::Int64) {
         return refuse(place, format_args!("{element} must be stored in the data file"));
     }
@@ -128,7 +124,8 @@ fn check_range(
         return refuse(place, "its place must be given by location, offset and length");
     };
     if location != data.location {
-        let problem = format!("it is in the file {}, and the data file is {:?}", shown(location), data.location);
+        let problem =
+            format!("it is in the file {}, and the data file is {:?}", shown(location), data.location);
         return refuse(place, problem);
     }
     let number = |text: &str| text.parse::<u64>().ok().filter(|number| number.to_string() == text);

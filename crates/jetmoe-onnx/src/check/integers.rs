@@ -12,7 +12,7 @@ use super::nodes::{Operation, Value};
 
 /// The largest integer in the constants of a graph with these tensors. The largest ones in exported graphs are indices of
 /// elements of a weight.
-pub(super) fn largest(tensors: &HashMap<&str, TensorFacts>) -> i64 {
+pub(super) fn largest_integer(tensors: &HashMap<&str, TensorFacts>) -> i64 {
     // 4-bit elements are two per byte
     let elements = tensors.values().map(|facts| facts.size.saturating_mul(2)).max().unwrap_or(0);
     i64::try_from(elements).unwrap_or(i64::MAX).max(i64::from(i32::MAX))
@@ -27,7 +27,8 @@ pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, largest: i6
         let is_open_end = |number: i64| name == "Slice" && index == 2 && number == i64::MAX;
         let is_wrong = |number: &&i64| !((-1..=largest).contains(*number) || is_open_end(**number));
         if let Some(number) = integers.iter().find(is_wrong) {
-            return operation.refuse(format_args!("its operand {index} holds {number}, at most {largest} expected"));
+            return operation
+                .refuse(format_args!("its operand {index} holds {number}, at most {largest} expected"));
         }
     }
     if operation.is_constant() {
@@ -65,12 +66,15 @@ fn check_constant(operation: &Operation<'_>) -> Checked {
     match operation.operator.name {
         "DequantizeLinear" => Ok(()),
         "Cast" => {
-            let is_float =
-                |element| matches!(element, ElementType::Float32 | ElementType::Float16 | ElementType::BFloat16);
+            let is_float = |element| {
+                matches!(element, ElementType::Float32 | ElementType::Float16 | ElementType::BFloat16)
+            };
             let to = i32::try_from(operation.integer("to")).ok().and_then(ElementType::from_onnx);
             match (operation.tensor(0)?.element, to) {
                 (from, Some(to)) if is_float(from) && is_float(to) => Ok(()),
-                (from, _) => operation.refuse(format_args!("a weight of {from} is not converted in exported graphs")),
+                (from, _) => {
+                    operation.refuse(format_args!("a weight of {from} is not converted in exported graphs"))
+                }
             }
         }
         _ => operation.refuse("it depends on no input"),

@@ -49,7 +49,7 @@ pub(super) fn check(
     let operators = ExportedOperator::all();
     let operators: HashMap<_, _> =
         operators.iter().map(|operator| ((operator.domain, operator.name), operator)).collect();
-    let limit = integers::largest(tensors);
+    let limit = integers::largest_integer(tensors);
     let mut values: HashMap<&str, Value<'_>> = HashMap::with_capacity(tensors.len() + graph.node.len());
     values.extend(tensors.iter().map(|(name, facts)| (*name, Value::Tensor(facts))));
     // also those with a default
@@ -63,7 +63,8 @@ pub(super) fn check(
             Value::Computed { operator: operation.operator.name, is_constant: operation.is_constant() };
         for result in &node.output {
             if result.is_empty() || values.insert(result, computed).is_some() {
-                return operation.refuse(format_args!("its result {} needs a name of its own", shown(result)));
+                return operation
+                    .refuse(format_args!("its result {} needs a name of its own", shown(result)));
             }
         }
     }
@@ -101,7 +102,10 @@ impl<'a> Operation<'a> {
         }
         if results != operator.results {
             let expected = operator.results;
-            return refuse(place(), format_args!("{} has {results} results, expected {expected}", operator.name));
+            return refuse(
+                place(),
+                format_args!("{} has {results} results, expected {expected}", operator.name),
+            );
         }
         let value = |name: &String| match values.get(name.as_str()) {
             Some(value) => Ok(*value),

@@ -59,9 +59,7 @@ fn has_type(info: &ValueInfo, element: ElementType, shape: &[Axis]) -> bool {
         (Some(DimensionValue::DimParam(name)), axis) => *name == axis.to_string(),
         _ => false,
     };
-    found == element as i32
-        && dimensions.len() == shape.len()
-        && dimensions.iter().zip(shape).all(has_size)
+    found == element as i32 && dimensions.len() == shape.len() && dimensions.iter().zip(shape).all(has_size)
 }
 
 fn expected_type(element: ElementType, shape: &[Axis]) -> String {

@@ -3,8 +3,8 @@
 
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_format::{
-    Attributes, CustomOperator, DOMAIN, Encoding, Grouping, OperatorNode, Scheme, TensorRole, TensorSpec, WeightFormat,
-    WeightSlot,
+    Attributes, CustomOperator, DOMAIN, Encoding, Grouping, OperatorNode, Scheme, TensorRole, TensorSpec,
+    WeightFormat, WeightSlot,
 };
 
 use super::Checked;
@@ -25,7 +25,8 @@ pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig) -> Checked 
 }
 
 fn check_attention(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
-    let expected = [("num_heads", config.num_attention_heads()), ("kv_num_heads", config.num_key_value_heads)];
+    let expected =
+        [("num_heads", config.num_attention_heads()), ("kv_num_heads", config.num_key_value_heads)];
     for (name, expected) in expected {
         let found = operation.integer(name);
         if usize::try_from(found) != Ok(expected) {
@@ -116,7 +117,8 @@ fn check_table(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
 /// `DequantizeLinear`: codes, scales, zero points.
 fn check_columns(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
     let codes = operation.tensor(0)?;
-    let ([inputs, outputs], Some(format)) = (codes.dims.as_slice(), WeightFormat::of_codes(codes.element)) else {
+    let ([inputs, outputs], Some(format)) = (codes.dims.as_slice(), WeightFormat::of_codes(codes.element))
+    else {
         return operation.refuse("its codes must be a matrix of integers of 4 or 8 bits");
     };
     check_product(operation, config, (*inputs, *outputs))?;
@@ -153,7 +155,9 @@ fn check_packed(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
                 layout.inputs, layout.outputs, sizes.0, sizes.1
             ));
         }
-        let index = |role| schema.operands.iter().position(|operand| operand.tensor() == Some((*slot, role)));
+        let index = |role: TensorRole| {
+            schema.operands.iter().position(|operand| operand.tensor() == Some((*slot, role)))
+        };
         let mut layout = *layout;
         layout.experts = if is_of_experts { config.num_local_experts } else { 1 };
         let given = operation.operands.len();
