@@ -1,7 +1,6 @@
 //! SHA-256 digests of checkpoints and files.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::str::FromStr;
@@ -9,7 +8,7 @@ use std::str::FromStr;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Checkpoint, Error, Result, names};
+use crate::{Checkpoint, Error, Result, names, open_file, read_bytes};
 
 /// A SHA-256 digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,16 +29,14 @@ impl Digest {
     /// A file that cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut hasher = Hasher::default();
-        io::copy(&mut File::open(path)?, &mut hasher)?;
+        io::copy(&mut open_file(path)?, &mut hasher)?;
         Ok(hasher.finish())
     }
 
     /// The digest covers the configuration file and, per tensor in order of names, name, type, shape and bytes; it
     /// does not depend on how the weights are split into shards.
     pub(crate) fn of_checkpoint(checkpoint: &Checkpoint, progress: &(dyn Fn(u64) + Sync)) -> Result<Self> {
-        let config = checkpoint.folder().join(names::CONFIG);
-        let config =
-            std::fs::read(&config).map_err(|source| Error::Io { action: "read", path: config, source })?;
+        let config = read_bytes(&checkpoint.folder().join(names::CONFIG))?;
         let tensors: Vec<[u8; 32]> = checkpoint
             .tensors()
             .raw()

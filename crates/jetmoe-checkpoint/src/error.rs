@@ -53,6 +53,16 @@ pub enum Error {
         /// What the operating system reported.
         source: std::io::Error,
     },
+    /// A file that is kept in memory is larger than any of its name.
+    #[error("{} holds {size} bytes, and a file of this name is read up to {limit} bytes\n  it is damaged, or not what its name says: download or copy it again", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// Most bytes that are read.
+        limit: u64,
+    },
     /// A JSON file cannot be parsed.
     #[error("{} is not valid: {source}\n  correct it, or download or copy it again", path.display())]
     Json {

@@ -17,6 +17,7 @@ mod digest;
 mod dtype;
 mod error;
 mod files;
+mod folder;
 mod foreign;
 mod generation;
 mod index;
@@ -35,7 +36,11 @@ pub use config::{Activation, Architecture, ModelConfig, ProblemType, RopeParamet
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::{ConfigProblem, Error, Result, WeightProblem};
-pub use files::{AtomicFile, is_inside, read_json, read_json_if_exists, read_text, read_text_if_exists};
+pub use files::{
+    AtomicFile, belongs_to_user, is_inside, open_file, read_bytes, read_json, read_json_if_exists, read_text,
+    read_text_if_exists,
+};
+pub use folder::{EntryKind, Folder};
 pub use generation::{GenerationConfig, SettingNotApplied};
 pub use index::WeightsIndex;
 pub use mapped_file::MappedFile;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use crate::{Error, Result};
+use crate::{Error, Result, open_file};
 
 /// The bytes of a file, mapped into memory: pages are read on first access and shared by every process that maps the
 /// file.
@@ -18,10 +18,10 @@ impl MappedFile {
     /// Maps a file.
     ///
     /// # Errors
-    /// A file that cannot be opened or mapped.
+    /// Anything but a regular file, or a file that cannot be opened or mapped.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |action| move |source| Error::Io { action, path: path.to_owned(), source };
-        Self::of_file(&File::open(path).map_err(io("open"))?).map_err(io("map"))
+        Self::of_file(&open_file(path).map_err(io("open"))?).map_err(io("map"))
     }
 
     /// Maps an open file.

@@ -1,5 +1,7 @@
 //! Names of a JetMoE checkpoint's files and tensors. No other module spells them.
 
+use std::path::Path;
+
 /// Model configuration.
 pub const CONFIG: &str = "config.json";
 /// Defaults for generation: end-of-sequence tokens, sampling.
@@ -42,6 +44,15 @@ pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 pub fn additional_chat_template(file: &str) -> Option<&str> {
     let name = file.strip_prefix(ADDITIONAL_CHAT_TEMPLATES)?.strip_prefix('/')?.strip_suffix(".jinja")?;
     (!name.contains('/')).then_some(name)
+}
+
+/// Most bytes of a file that is read into memory as a whole, by its name: 256 MiB for a tokenizer, which holds the vocabulary, and
+/// 16 MiB for any other file.
+pub fn size_limit(path: &Path) -> u64 {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(TOKENIZER | SENTENCEPIECE_TOKENIZER) => 256 << 20,
+        _ => 16 << 20,
+    }
 }
 
 /// Token embedding, `[vocab_size, hidden_size]`.
