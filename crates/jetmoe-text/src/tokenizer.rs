@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use jetmoe_checkpoint::{names, read_json_if_exists};
+use jetmoe_checkpoint::{names, read_bytes, read_json_if_exists};
 use serde_json::{Map, Value};
 use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
 
@@ -55,7 +55,7 @@ impl Tokenizer {
             }
             return Ok(None);
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(failed(&path))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(read_bytes(&path)?).map_err(failed(&path))?;
         // generation and classification pad and truncate: they know the model's limits and report what they do
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed(&path))?;
