@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -87,6 +88,9 @@ const TELEMETRY_FOLDER: &str = "Microsoft/DeveloperTools";
 const INHERITED: [&str; 7] =
     ["PATH", "LD_LIBRARY_PATH", "ORT_DYLIB_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "TMPDIR", "SystemRoot"];
 
+/// When a command is killed, which fails its test: something hangs.
+const WATCHDOG: Duration = Duration::from_secs(600);
+
 impl CommandLine<'_> {
     /// Text for standard input, which is empty by default.
     #[must_use]
@@ -105,7 +109,8 @@ impl CommandLine<'_> {
     /// Runs it to its end.
     pub fn run(self) -> CommandOutput {
         let mut command = assert_cmd::Command::from_std(self.standard_command());
-        let output = command.write_stdin(self.input.clone().unwrap_or_default()).output().unwrap();
+        command.write_stdin(self.input.clone().unwrap_or_default()).timeout(WATCHDOG);
+        let output = command.output().unwrap();
         let text = |bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).unwrap();
             text.replace(self.context.folder.path().to_str().unwrap(), "[FOLDER]")
@@ -156,6 +161,13 @@ impl CommandOutput {
     #[track_caller]
     pub fn succeeded(&self) -> &str {
         assert_eq!((self.status, self.stderr.as_str()), (Some(0), ""), "{self:#?}");
+        &self.stdout
+    }
+
+    /// The result of a command that succeeded and printed a note.
+    #[track_caller]
+    pub fn noted(&self, note: &str) -> &str {
+        assert_eq!((self.status, self.stderr.as_str()), (Some(0), note), "{self:#?}");
         &self.stdout
     }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+#[cfg(unix)]
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -53,9 +55,21 @@ pub fn list(root: &Path) -> Vec<String> {
     files
 }
 
-pub(crate) fn symlink(target: &Path, link: &Path) {
+/// Makes a link, to a folder on Windows.
+pub fn symlink(target: &Path, link: &Path) {
     #[cfg(unix)]
     std::os::unix::fs::symlink(target, link).unwrap();
     #[cfg(windows)]
     std::os::windows::fs::symlink_dir(target, link).unwrap();
+}
+
+/// Makes a named pipe. Opening it waits for ever unless another process opens its other end.
+#[cfg(unix)]
+pub fn named_pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Makes a file of so many bytes, all of them zero, that takes no space.
+pub fn hole(path: &Path, length: u64) {
+    fs::File::create(path).unwrap().set_len(length).unwrap();
 }
