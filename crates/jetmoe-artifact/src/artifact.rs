@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use jetmoe_checkpoint::{Digest, GenerationConfig, ModelConfig};
+use jetmoe_checkpoint::{
+    Digest, Error as CheckpointError, GenerationConfig, ModelConfig, open_file, read_bytes,
+};
 
 use crate::{ArtifactFile, Error, GraphRecord, Manifest, Precision, Profile, Result, Signature, Task, names};
 
@@ -165,6 +167,7 @@ impl Artifact {
 fn check_graphs(folder: &Path, manifest: &Manifest) -> Result<()> {
     for graph in &manifest.graphs {
         check_size(folder, &graph.graph)?;
+        check_graph_size(folder, &graph.graph)?;
         check_size(folder, &graph.data)?;
         check_digest(folder, &graph.graph)?;
     }
@@ -173,12 +176,22 @@ fn check_graphs(folder: &Path, manifest: &Manifest) -> Result<()> {
 
 fn check_size(folder: &Path, file: &ArtifactFile) -> Result<()> {
     let path = folder.join(&file.path);
-    match std::fs::metadata(&path) {
+    match open_file(&path).and_then(|file| file.metadata()) {
         Ok(found) if found.len() == file.size => Ok(()),
         Ok(found) => Err(Error::WrongSize { path, expected: file.size, found: found.len() }),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Err(Error::MissingFile { path }),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Err(Error::MissingFile { path }),
         Err(source) => Err(Error::Io { action: "read", path, source }),
     }
+}
+
+/// Refuses a graph that cannot be one of an export: its weights are in the data file. Without a limit the
+/// graph would be read as a whole, whatever its size.
+fn check_graph_size(folder: &Path, file: &ArtifactFile) -> Result<()> {
+    const LIMIT: u64 = 256 << 20;
+    if file.size <= LIMIT {
+        return Ok(());
+    }
+    Err(Error::GraphTooLarge { path: folder.join(&file.path), size: file.size, limit: LIMIT })
 }
 
 fn check_digest(folder: &Path, file: &ArtifactFile) -> Result<()> {
@@ -189,9 +202,11 @@ fn check_digest(folder: &Path, file: &ArtifactFile) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => Error::MissingFile { path: path.to_owned() },
-        _ => Error::Io { action: "read", path: path.to_owned(), source },
+    read_bytes(path).map_err(|error| match error {
+        CheckpointError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Error::MissingFile { path: path.to_owned() }
+        }
+        other => other.into(),
     })
 }
 

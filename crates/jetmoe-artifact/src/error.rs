@@ -43,6 +43,44 @@ pub enum Error {
         /// The path in the manifest.
         file: String,
     },
+    /// The manifest lists a file twice.
+    #[error("{} lists the file {file:?} twice\n  the manifest was tampered with or is damaged: export again", path.display())]
+    RepeatedFile {
+        /// The manifest.
+        path: PathBuf,
+        /// The path in the manifest.
+        file: String,
+    },
+    /// The manifest does not list a file that every artifact has.
+    #[error("{} does not list {file}, which every artifact has\n  the manifest was tampered with or is damaged: export again", path.display())]
+    IncompleteManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// The missing file.
+        file: &'static str,
+    },
+    /// The manifest says of a data file that it holds more weights than it has bytes.
+    #[error("{} says that {file:?} has {size} bytes and holds {stored} bytes of weights\n  the manifest was tampered with or is damaged: export again", path.display())]
+    StoredBytes {
+        /// The manifest.
+        path: PathBuf,
+        /// The data file.
+        file: String,
+        /// Its size by the manifest.
+        size: u64,
+        /// Bytes of weights in it by the manifest, at most the largest number.
+        stored: u64,
+    },
+    /// A graph file is larger than any that an export writes.
+    #[error("{} holds {size} bytes, and graphs are read up to {limit} bytes\n  copy the artifact again, or export again", path.display())]
+    GraphTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// Most bytes that are read.
+        limit: u64,
+    },
     /// A file of the manifest is missing.
     #[error("{} is missing, though the manifest names it\n  copy the artifact again, or export again", path.display())]
     MissingFile {

@@ -1,10 +1,12 @@
 //! `jetmoe.json`: contents, origin and verification results of an artifact.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use jetmoe_checkpoint::{AtomicFile, Digest, ModelConfig, is_inside, names as checkpoint_names};
+use jetmoe_checkpoint::{
+    AtomicFile, Digest, Folder, ModelConfig, is_inside, names as checkpoint_names, read_text,
+};
 use jetmoe_format::WeightFormat;
 use serde::{Deserialize, Serialize};
 
@@ -165,7 +167,7 @@ impl Manifest {
     /// Reads the manifest of an artifact.
     ///
     /// # Errors
-    /// No manifest, a newer schema, a damaged file, or one that names files outside of the artifact.
+    /// No manifest, a newer schema, a damaged or incomplete file, or one that names files outside of the artifact.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(names::MANIFEST);
         if !path.is_file() {
@@ -174,11 +176,7 @@ impl Manifest {
                 && (has(checkpoint_names::WEIGHTS) || has(checkpoint_names::WEIGHTS_INDEX));
             return Err(Error::NotAnArtifact { folder: folder.to_owned(), is_checkpoint });
         }
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
+        let text = read_text(&path)?;
         // read the version first: a newer schema may differ in every other field
         #[derive(Deserialize)]
         struct Version {
@@ -190,12 +188,32 @@ impl Manifest {
             return Err(Error::NewerSchema { path, found: schema_version, supported: MANIFEST_SCHEMA });
         }
         let manifest: Self = serde_json::from_str(&text).map_err(json)?;
-        let outside =
-            manifest.all_files().find(|file| !is_valid_path(&file.path)).map(|file| file.path.clone());
-        match outside {
-            Some(file) => Err(Error::FileOutside { file, path }),
-            None => Ok(manifest),
+        manifest.check(path)?;
+        Ok(manifest)
+    }
+
+    /// Refuses a manifest that cannot be one of a complete artifact, whatever the files hold.
+    fn check(&self, path: PathBuf) -> Result<()> {
+        let mut files = HashSet::new();
+        for ArtifactFile { path: file, .. } in self.all_files() {
+            if !is_valid_path(file) {
+                return Err(Error::FileOutside { file: file.clone(), path });
+            }
+            if !files.insert(file) {
+                return Err(Error::RepeatedFile { file: file.clone(), path });
+            }
         }
+        if !self.files.iter().any(|file| file.path == checkpoint_names::CONFIG) {
+            return Err(Error::IncompleteManifest { file: checkpoint_names::CONFIG, path });
+        }
+        for graph in &self.graphs {
+            let stored = graph.stored.values().copied().fold(0, u64::saturating_add);
+            if stored > graph.data.size {
+                let (file, size) = (graph.data.path.clone(), graph.data.size);
+                return Err(Error::StoredBytes { path, stored, file, size });
+            }
+        }
+        Ok(())
     }
 
     /// Writes the manifest under a temporary name and renames it when it is complete.
@@ -203,10 +221,23 @@ impl Manifest {
     /// # Errors
     /// An error of the file system.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(names::MANIFEST);
+        let opened = Folder::open(folder).map_err(|source| Error::Io {
+            action: "write into",
+            path: folder.to_owned(),
+            source,
+        })?;
+        self.write_in(&opened)
+    }
+
+    /// As [`Manifest::write`], into an open folder.
+    ///
+    /// # Errors
+    /// An error of the file system.
+    pub fn write_in(&self, folder: &Folder) -> Result<()> {
+        let path = folder.path().join(names::MANIFEST);
         let text = serde_json::to_string_pretty(self)
             .map_err(|source| Error::Json { path: path.clone(), source })?;
-        let written = AtomicFile::create(&path).and_then(|mut file| {
+        let written = AtomicFile::create_in(folder, names::MANIFEST).and_then(|mut file| {
             writeln!(file, "{text}")?;
             file.commit()
         });

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jetmoe_checkpoint::names as checkpoint_names;
+
 use crate::{Error, Precision, Profile, Result};
 
 /// The manifest.
@@ -10,7 +12,7 @@ pub const MANIFEST: &str = "jetmoe.json";
 /// Configuration for onnxruntime-genai.
 pub const GENAI_CONFIG: &str = "genai_config.json";
 /// Files for other clients, which nothing here reads. Every other file beside the graphs is read when a model is loaded.
-const FOR_OTHER_CLIENTS: [&str; 2] = [GENAI_CONFIG, jetmoe_checkpoint::names::SENTENCEPIECE_TOKENIZER];
+const FOR_OTHER_CLIENTS: [&str; 2] = [GENAI_CONFIG, checkpoint_names::SENTENCEPIECE_TOKENIZER];
 
 /// Whether a file beside the graphs is read when a model is loaded, so that its content must be the one in the manifest.
 pub fn is_read(file: &str) -> bool {
@@ -52,6 +54,44 @@ pub fn graph_file(profile: Profile, precision: Precision) -> String {
 /// Path of a graph's external data inside the artifact: the graph's own path followed by `_data`.
 pub fn data_file(graph_file: &str) -> String {
     format!("{graph_file}_data")
+}
+
+/// Configuration and tokenizer files that an export can write beside the graphs.
+const BESIDE_GRAPHS: [&str; 10] = [
+    GENAI_CONFIG,
+    checkpoint_names::CONFIG,
+    checkpoint_names::GENERATION_CONFIG,
+    checkpoint_names::TOKENIZER,
+    checkpoint_names::TOKENIZER_CONFIG,
+    checkpoint_names::CHAT_TEMPLATE,
+    checkpoint_names::CHAT_TEMPLATE_JSON,
+    checkpoint_names::SPECIAL_TOKENS_MAP,
+    checkpoint_names::ADDED_TOKENS,
+    checkpoint_names::SENTENCEPIECE_TOKENIZER,
+];
+
+/// Whether an export can write a file of this name, relative to the artifact and with `/`. Exports remove no other file.
+pub fn is_written(file: &str) -> bool {
+    if file == MANIFEST || BESIDE_GRAPHS.contains(&file) {
+        return true;
+    }
+    match file.rsplit_once('/') {
+        Some((checkpoint_names::ADDITIONAL_CHAT_TEMPLATES, name)) => name.ends_with(".jinja"),
+        _ => Profile::ALL.iter().any(|profile| {
+            let mut graphs = Precision::ALL.iter().map(|precision| graph_file(*profile, *precision));
+            graphs.any(|graph| file == graph || file == data_file(&graph))
+        }),
+    }
+}
+
+/// Folders that an export can create in an artifact, relative to it and with `/`, inner ones before those around them.
+pub fn written_folders() -> Vec<String> {
+    let graphs = Profile::ALL.iter().map(|profile| graph_file(*profile, Precision::F32));
+    let mut folders: Vec<String> =
+        graphs.filter_map(|graph| Some(graph.rsplit_once('/')?.0.to_owned())).collect();
+    folders.push(checkpoint_names::ADDITIONAL_CHAT_TEMPLATES.to_owned());
+    folders.sort_by_key(|folder| std::cmp::Reverse(folder.matches('/').count()));
+    folders
 }
 
 /// An input of a graph.

@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 #[path = "contract/edits.rs"]
 mod edits;
+#[path = "contract/untrusted.rs"]
+mod untrusted;
 
 fn config(name: &str) -> ModelConfig {
     ModelConfig::read(&fixtures::checkpoint(name).join("config.json")).unwrap()
