@@ -32,7 +32,7 @@ pub use model::build;
 pub use opset::Opset;
 pub use picture::dot;
 pub use weight::Weight;
-pub use writer::{WrittenGraph, write};
+pub use writer::{WrittenGraph, write, write_to};
 
 /// Everything that determines a graph besides the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

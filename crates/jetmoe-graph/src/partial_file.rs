@@ -1,7 +1,7 @@
 //! A file of the artifact while it is written.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jetmoe_checkpoint::{AtomicFile, Digest, Hasher};
 
@@ -16,13 +16,8 @@ pub(crate) struct PartialFile {
 }
 
 impl PartialFile {
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        let file = AtomicFile::create(path).map_err(|source| Error::Io {
-            action: "create",
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(PartialFile { path: path.to_owned(), file, hasher: Hasher::default(), written: 0 })
+    pub(crate) fn new(file: AtomicFile) -> Self {
+        PartialFile { path: file.path(), file, hasher: Hasher::default(), written: 0 }
     }
 
     pub(crate) fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> Error + use<> {

@@ -6,15 +6,15 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use jetmoe_checkpoint::{Checkpoint, Digest};
+use jetmoe_checkpoint::{AtomicFile, Checkpoint, Digest};
 use jetmoe_format::{ElementType, TensorRole, TensorSpec, WeightFormat};
 use rayon::prelude::*;
 
-use crate::Result;
 use crate::conversion::{Quantizer, Source};
 use crate::graph::Graph;
 use crate::partial_file::PartialFile;
 use crate::serialize::model;
+use crate::{Error, Result};
 
 /// Sizes and digests of the two files of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +29,10 @@ pub struct WrittenGraph {
     pub data_sha256: Digest,
 }
 
-/// Writes `graph` to `graph_path` and its weights to `data_path`. Weights come from `checkpoint`; `quantizer` provides the
-/// codes of quantized ones. Both files must be in the same folder, because the graph names its data file by its bare name.
-/// They are written under temporary names, ending in `.partial`, and renamed when complete. `progress` receives the
-/// number of weight bytes written since its last call.
+/// Writes `graph` to `graph_path` and its weights to `data_path`, as [`write_to`] does.
 ///
 /// # Errors
-/// A weight that the checkpoint lacks or that its element type cannot hold, or an error of the file system.
+/// As [`write_to`], or a folder that cannot be written to.
 pub fn write(
     graph: &Graph,
     checkpoint: &Checkpoint,
@@ -44,14 +41,38 @@ pub fn write(
     data_path: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<WrittenGraph> {
+    let create = |path: &Path| {
+        AtomicFile::create(path).map_err(|source| Error::Io {
+            action: "create",
+            path: path.to_owned(),
+            source,
+        })
+    };
+    write_to(graph, checkpoint, quantizer, create(graph_path)?, create(data_path)?, progress)
+}
+
+/// Writes `graph` to one file and its weights to another. Weights come from `checkpoint`; `quantizer` provides the codes of
+/// quantized ones. Both files must be in the same folder, because the graph names its data file by its bare name. They take
+/// their names when they are complete. `progress` receives the number of weight bytes written since its last call.
+///
+/// # Errors
+/// A weight that the checkpoint lacks or that its element type cannot hold, or an error of the file system.
+pub fn write_to(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    quantizer: &dyn Quantizer,
+    graph_file: AtomicFile,
+    data_file: AtomicFile,
+    progress: &mut dyn FnMut(u64),
+) -> Result<WrittenGraph> {
     graph.check_weights(checkpoint)?;
-    let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let location = data_file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
 
     let ranges = assign_ranges(graph);
     let writing = Writing { graph, checkpoint, quantizer, ranges: &ranges };
-    let data = writing.write(PartialFile::create(data_path)?, progress)?;
+    let data = writing.write(PartialFile::new(data_file), progress)?;
     let message = model(graph, &location, &ranges);
-    let mut file = PartialFile::create(graph_path)?;
+    let mut file = PartialFile::new(graph_file);
     file.write_all(&message.to_bytes()).map_err(file.failed("write"))?;
     // the graph names the data file, so the data must be in place first
     let (data_size, data_sha256) = data.finish()?;
