@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use jetmoe_artifact::{ModelPart, Precision};
 use jetmoe_checkpoint::names::{self, Mixture};
-use jetmoe_checkpoint::{Checkpoint, ModelConfig, convert_to_f32};
+use jetmoe_checkpoint::{Checkpoint, Folder, ModelConfig, convert_to_f32};
 use jetmoe_format::{Scheme, WeightFormat};
 use jetmoe_graph::{Graph, QuantizedRows, Quantizer, Weight};
 use jetmoe_quantize::{Gptq, InputStatistics, Rounding};
@@ -60,23 +60,23 @@ pub(crate) fn check_precision(graph: &Graph, precision: Precision) -> Result<()>
 
 impl Calibrated {
     /// Runs the text through the model and quantizes the graph's weights for the inputs of their products, one layer at a
-    /// time. The temporary file is in `folder`.
+    /// time. The temporary file is in `folder` and has no name.
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         graph: &Graph,
         text: &CalibrationText,
         rounding: Rounding,
-        folder: &Path,
+        folder: &Folder,
         on_progress: OnProgress<'_>,
     ) -> Result<Self> {
-        let file = tempfile::tempfile_in(folder).map_err(|source| Error::Io {
+        let file = folder.create_unnamed_file().map_err(|source| Error::Io {
             action: "write into",
-            path: folder.to_owned(),
+            path: folder.path().to_owned(),
             source,
         })?;
         let mut calibrated = Calibrated {
             rounding,
-            folder: folder.to_owned(),
+            folder: folder.path().to_owned(),
             file: Mutex::new(file),
             offsets: HashMap::new(),
             end: 0,

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use jetmoe_artifact::{CacheUpdate, GraphRecord, Task, names as artifact_names};
 use jetmoe_checkpoint::{
-    Checkpoint, GenerationConfig, ModelConfig, names, read_json_if_exists, read_text_if_exists,
+    Checkpoint, GenerationConfig, ModelConfig, names, read_bytes, read_json_if_exists, read_text_if_exists,
     tokenizer_files,
 };
 use jetmoe_text::Tokenizer;
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// A file to write.
 pub(crate) struct ClientFile {
@@ -34,8 +34,7 @@ pub(crate) fn client_files(
     // the settings of the tokenizer are not copied but completed
     for name in tokenizer_files(folder)?.into_iter().filter(|name| name != names::TOKENIZER_CONFIG) {
         let path = folder.join(&name);
-        let content = std::fs::read(&path).map_err(|source| Error::Io { action: "read", path, source })?;
-        files.push(ClientFile { name, content });
+        files.push(ClientFile { name, content: read_bytes(&path)? });
     }
     if let Some(tokenizer) = &tokenizer {
         files.push(json_file(names::TOKENIZER_CONFIG, &tokenizer_config(folder, config, tokenizer)?));

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{CheckpointRecord, Precision, Task};
-use jetmoe_checkpoint::Digest;
+use jetmoe_checkpoint::{Digest, EntryKind};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,6 +79,16 @@ pub enum Error {
     OutputIsFile {
         /// The path.
         path: PathBuf,
+    },
+    /// The output folder holds something else where an export writes.
+    #[error("{} is {found}, and an export writes {expected} there\n  remove it, or choose another folder", path.display())]
+    OutputEntry {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        found: EntryKind,
+        /// What an export writes.
+        expected: EntryKind,
     },
     /// Another export is writing into the output folder.
     #[error("another export is writing into {}\n  wait until it has ended, or choose another folder", folder.display())]

@@ -1,7 +1,6 @@
 //! The export pipeline.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -182,10 +181,9 @@ fn write_artifact(
     let graph_file = names::graph_file(graph.profile, graph.precision);
     let data_file = names::data_file(&graph_file);
     // created before the graph, which refers to it
-    let (data_path, graph_path) = (output.file(&data_file)?, output.file(&graph_file)?);
+    let (data, graph_output) = (output.create(&data_file)?, output.create(&graph_file)?);
     let calibrated = text.map(|text| {
-        let folder = data_path.parent().unwrap_or(&options.output);
-        Calibrated::new(checkpoint, graph, text, options.rounding, folder, on_progress)
+        Calibrated::new(checkpoint, graph, text, options.rounding, output.staging(), on_progress)
     });
     let calibrated = calibrated.transpose()?;
     let quantizer: &dyn Quantizer = match &calibrated {
@@ -194,10 +192,9 @@ fn write_artifact(
     };
     let quantizer = TakenOver::new(checkpoint, quantizer);
     let total = graph.weight_bytes();
-    let written =
-        jetmoe_graph::write(graph, checkpoint, &quantizer, &graph_path, &data_path, &mut |delta| {
-            on_progress(Progress { stage: Stage::Writing, delta, total });
-        })?;
+    let written = jetmoe_graph::write_to(graph, checkpoint, &quantizer, graph_output, data, &mut |delta| {
+        on_progress(Progress { stage: Stage::Writing, delta, total });
+    })?;
     let mut record = graph_record(graph, options, graph_file, data_file, &written);
     record.calibration = text.zip(calibrated.as_ref()).map(|(text, calibrated)| CalibrationRecord {
         text_sha256: text.digest,
@@ -274,10 +271,13 @@ fn write_client_file(
         kept.push(file.name.clone());
         return Ok(listed);
     }
-    let path = output.file(&file.name)?;
-    File::create(&path)
-        .and_then(|mut target| target.write_all(&file.content).and_then(|()| target.sync_all()))
-        .map_err(|source| Error::Io { action: "write", path, source })?;
+    let mut target = output.create(&file.name)?;
+    let path = target.path();
+    target.write_all(&file.content).and_then(|()| target.commit()).map_err(|source| Error::Io {
+        action: "write",
+        path,
+        source,
+    })?;
     Ok(generated)
 }
 

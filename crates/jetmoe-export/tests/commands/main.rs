@@ -12,6 +12,8 @@ mod export;
 mod hub;
 #[cfg(unix)]
 mod interruption;
+#[cfg(unix)]
+mod links;
 mod output;
 
 use jetmoe_rt::cache_folder;
