@@ -3,11 +3,11 @@
 //! them is not used.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{Artifact, ElementType, GraphRecord};
+use jetmoe_checkpoint::open_file;
 use jetmoe_format::{
     Attributes, DOMAIN, Encoding, Grouping, Operand, OperatorNode, PackedLayout, Scheme, TensorRole, Tensors,
     WeightFormat,
@@ -88,17 +88,18 @@ impl StoredWeights {
                 Ok(matrices.map(|matrices| matrices.concat()))
             }
             [outputs, inputs] => self.matrix(name, [outputs, inputs]),
-            _ => self.tensors.get(name).map(|tensor| self.floats(name, tensor)).transpose(),
+            _ => self.tensors.get(name).map(|tensor| self.floats(name, tensor, shape)).transpose(),
         }
     }
 
     fn matrix(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<Option<Vec<f32>>> {
         let transposed_name = format!("{name}.T");
         if let Some(tensor) = self.tensors.get(name) {
-            return self.floats(name, tensor).map(Some);
+            return self.floats(name, tensor, &[outputs, inputs]).map(Some);
         }
         if let Some(tensor) = self.tensors.get(&transposed_name) {
-            return Ok(Some(transposed(&self.floats(&transposed_name, tensor)?, inputs, outputs)));
+            let values = self.floats(&transposed_name, tensor, &[inputs, outputs])?;
+            return Ok(Some(transposed(&values, inputs, outputs)));
         }
         let has_codes = |name: &&str| self.tensors.contains_key(&TensorRole::Codes.tensor_name(name));
         let stored = [transposed_name.as_str(), name].into_iter().find(has_codes);
@@ -146,8 +147,10 @@ impl StoredWeights {
         encoding.dequantize([outputs, inputs], &tensors).map_err(|_| damaged())
     }
 
-    fn floats(&self, name: &str, tensor: &StoredTensor) -> Result<Vec<f32>> {
-        tensor.element.decode_floats(&self.read(tensor)?).ok_or_else(|| self.damaged(name))
+    fn floats(&self, name: &str, tensor: &StoredTensor, shape: &[usize]) -> Result<Vec<f32>> {
+        let values = tensor.element.decode_floats(&self.read(tensor)?);
+        let elements: usize = shape.iter().product();
+        values.filter(|values| values.len() == elements).ok_or_else(|| self.damaged(name))
     }
 
     fn read(&self, tensor: &StoredTensor) -> Result<Vec<u8>> {
@@ -173,13 +176,22 @@ impl WeightOverrides for StoredWeights {
     }
 }
 
-fn read_at(path: &Path, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+/// Reads part of a file. The part is compared with the file before memory is allocated for it.
+fn read_at(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut file = open_file(path)?;
+    let size = file.metadata()?.len();
+    if offset.checked_add(length as u64).is_none_or(|end| end > size) {
+        let message = format!("{length} bytes at {offset} are not in the file, which has {size}");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = vec![0; length];
     file.read_exact(&mut bytes)?;
     Ok(bytes)
 }
+
+/// Most weights that share a scale. Exports write groups of up to 128; larger sizes could overflow where they are multiplied.
+const MAX_GROUP_SIZE: usize = 1 << 20;
 
 /// The name of the codes that a standard operator or a contrib operator reads, and how it reads them.
 fn grouped_weight(
@@ -198,7 +210,9 @@ fn grouped_weight(
     };
     let scheme = Scheme {
         format,
-        group_size: usize::try_from(node.integer("block_size")?).ok().filter(|size| *size > 0)?,
+        group_size: usize::try_from(node.integer("block_size")?)
+            .ok()
+            .filter(|size| (1..=MAX_GROUP_SIZE).contains(size))?,
         zero_points: !rest.is_empty(),
         scales: tensors.get(scales)?.element,
     };
@@ -234,4 +248,22 @@ fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory of these lengths could not be allocated.
+    #[test]
+    fn a_part_beyond_the_file_is_refused_before_memory_is_allocated() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"0123456789").unwrap();
+        assert_eq!(read_at(file.path(), 3, 4).unwrap(), b"3456");
+        assert_eq!(read_at(file.path(), 10, 0).unwrap(), b"");
+        for (offset, length) in [(0, 1 << 59), (8, 3), (u64::MAX, 1), (u64::MAX, usize::MAX), (11, 0)] {
+            let error = read_at(file.path(), offset, length).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{offset} {length}");
+        }
+    }
 }
