@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use jetmoe_artifact::{Artifact, Manifest};
-use jetmoe_console::print;
+use jetmoe_console::{escape_line, print};
 use jetmoe_text::Tokenizer;
 
 use super::{ExitStatus, note};
@@ -32,7 +32,7 @@ impl AcceptEdits {
             note("nothing was edited");
         }
         for file in accepted {
-            print(&format!("{file}: accepted\n"))?;
+            print(&format!("{}: accepted\n", escape_line(&file)))?;
         }
         Ok(ExitStatus::Success)
     }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
 use jetmoe_conformance::BackendName;
+use jetmoe_console::escape_line;
 use jetmoe_rt::{
     Classification, ClassificationFunction, ClassificationOptions, ClassificationRequest, ClassifierInput,
     Error, ErrorKind, TextClassifier,
@@ -233,11 +234,13 @@ impl Classify {
         }
         Ok(match result {
             Ok(class) if class.function == ClassificationFunction::None => {
-                format!("{line:4}  {:7.3}  {}  {text}\n", class.score, class.label)
+                format!("{line:4}  {:7.3}  {}  {text}\n", class.score, escape_line(&class.label))
             }
-            Ok(class) => format!("{line:4}  {:5.1} %  {}  {text}\n", class.score * 100.0, class.label),
+            Ok(class) => {
+                format!("{line:4}  {:5.1} %  {}  {text}\n", class.score * 100.0, escape_line(&class.label))
+            }
             Err(Unclassified::Blank) => format!("{line:4}        –\n"),
-            Err(error) => format!("{line:4}        –  {}: {text}\n", error.message()),
+            Err(error) => format!("{line:4}        –  {}: {text}\n", escape_line(error.message())),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Args;
 use jetmoe_artifact::{Artifact, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
-use jetmoe_console::{CellAlignment, HumanBytes, model_folder, new_table};
+use jetmoe_console::{CellAlignment, HumanBytes, escape_line, model_folder, new_table};
 use jetmoe_hub::{Content, ModelSource};
 use jetmoe_onnx::{self as onnx, DataLocation, DataType, DimensionValue, MAX_GRAPH_BYTES, MAX_ONNX_BYTES};
 use jetmoe_rt::{LoadOptions, backends};
@@ -213,7 +213,7 @@ fn graph_facts(path: &Path, limit: u64) -> anyhow::Result<GraphFacts> {
         .flat_map(|tensor| &tensor.external_data)
         .filter(|entry| entry.key.as_deref() == Some("length"))
         .filter_map(|entry| entry.value.as_deref()?.parse::<u64>().ok())
-        .sum();
+        .fold(0, u64::saturating_add);
     let opsets = model.opset_import.into_iter().map(|set| {
         let domain = set.domain.filter(|domain| !domain.is_empty()).unwrap_or_else(|| "ai.onnx".to_owned());
         (domain, set.version.unwrap_or(0))
@@ -234,11 +234,17 @@ fn graph_facts(path: &Path, limit: u64) -> anyhow::Result<GraphFacts> {
         parameters: graph
             .initializer
             .iter()
-            .map(|tensor| tensor.dims.iter().product::<i64>().max(0) as u64)
-            .sum(),
+            .map(|tensor| elements(&tensor.dims))
+            .fold(0, u64::saturating_add),
         graph_bytes: std::fs::metadata(path)?.len(),
         external_bytes,
     })
+}
+
+/// Elements of a tensor; a graph may name any sizes.
+fn elements(dimensions: &[i64]) -> u64 {
+    let sizes = dimensions.iter().map(|size| u64::try_from(*size).unwrap_or(0));
+    sizes.fold(1, u64::saturating_mul)
 }
 
 fn tensor_facts(info: &onnx::ValueInfo) -> TensorFacts {
@@ -266,19 +272,22 @@ fn tensor_facts(info: &onnx::ValueInfo) -> TensorFacts {
 }
 
 fn text(report: &Report) -> String {
-    let mut text = format!("{}\n", report.path);
+    // what comes from a file is one line, whatever it holds
+    let mut text = format!("{}\n", escape_line(&report.path));
     if let Some(facts) = &report.checkpoint {
         text.push_str(&checkpoint_text(facts));
     }
     if let Some(manifest) = &report.manifest {
         text.push_str(&format!(
             "artifact by jetmoe-export {}\nof {} ({})\n",
-            manifest.tool_version, manifest.checkpoint.source, manifest.checkpoint.digest
+            escape_line(&manifest.tool_version),
+            escape_line(&manifest.checkpoint.source),
+            manifest.checkpoint.digest
         ));
         for graph in &manifest.graphs {
             let names = |passed: bool| {
                 let matching = graph.verification.iter().filter(|record| record.passed == passed);
-                matching.map(|record| record.backend.as_str()).collect::<Vec<_>>().join(", ")
+                matching.map(|record| escape_line(&record.backend)).collect::<Vec<_>>().join(", ")
             };
             let verification = match (
                 graph.verification.is_empty(),
@@ -290,7 +299,10 @@ fn text(report: &Report) -> String {
             };
             text.push_str(&format!(
                 "{}: {}, {}, {}, {verification}\n",
-                graph.graph.path, graph.task, graph.precision, graph.profile
+                escape_line(&graph.graph.path),
+                graph.task,
+                graph.precision,
+                graph.profile
             ));
             let memory = report.memory.iter().filter(|memory| memory.graph == graph.graph.path);
             let memory: Vec<String> =
@@ -328,13 +340,13 @@ fn checkpoint_text(facts: &CheckpointFacts) -> String {
 
 fn graph_text(graph: &GraphFacts) -> String {
     let opsets: Vec<String> =
-        graph.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+        graph.opsets.iter().map(|(domain, version)| format!("{} {version}", escape_line(domain))).collect();
     let mut text = format!(
         "\n{}\nIR version {}, {}, by {}\n{} parameters, graph {}, external data {}\n",
-        graph.file,
+        escape_line(&graph.file),
         graph.ir_version,
         opsets.join(", "),
-        if graph.producer.is_empty() { "an unnamed program" } else { &graph.producer },
+        if graph.producer.is_empty() { "an unnamed program".into() } else { escape_line(&graph.producer) },
         count(graph.parameters),
         HumanBytes(graph.graph_bytes),
         HumanBytes(graph.external_bytes),
@@ -344,14 +356,15 @@ fn graph_text(graph: &GraphFacts) -> String {
         table.set_header([title, "type", "shape"]);
         for tensor in tensors {
             let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
-            table.add_row([tensor.name.clone(), tensor.r#type.clone(), format!("[{}]", shape.join(", "))]);
+            let shape = format!("[{}]", escape_line(&shape.join(", ")));
+            table.add_row([escape_line(&tensor.name).into_owned(), tensor.r#type.clone(), shape]);
         }
         text.push_str(&format!("\n{table}\n"));
     }
     let mut table = new_table();
     table.set_header(["operator", "nodes"]);
     for (operator, uses) in &graph.operators {
-        table.add_row([operator.clone(), uses.to_string()]);
+        table.add_row([escape_line(operator).into_owned(), uses.to_string()]);
     }
     table.add_row(["total".to_owned(), graph.nodes.to_string()]);
     if let Some(column) = table.column_mut(1) {

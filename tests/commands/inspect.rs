@@ -84,3 +84,56 @@ fn what_is_no_model_is_refused() {
     }
     assert_text!(CommandOutput::transcripts(&outputs), []);
 }
+
+/// Names of a manifest and of a graph cannot control the terminal, nor look like lines of the report.
+#[test]
+fn control_characters_of_names_are_shown_as_text() {
+    const HOSTILE: &str = "\u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31m\r\nverified with everything\u{202e}";
+    let context = context_with_artifact("tiny");
+    edit_json(&context.path("artifact/jetmoe.json"), |manifest| {
+        manifest["tool_version"] = HOSTILE.into();
+        manifest["checkpoint"]["source"] = HOSTILE.into();
+        manifest["graphs"][0]["verification"] =
+            serde_json::json!([{ "backend": HOSTILE, "passed": true, "tokens": 1, "tensors": [] }]);
+    });
+    let output = context.run("jetmoe inspect artifact");
+    let shown = "\\u{1b}]0;title\\u{7}\\u{1b}[2J\\u{9b}31m\\r\\nverified with everything\\u{202e}";
+    assert_eq!(output.succeeded().matches(shown).count(), 3, "{output:#?}");
+    assert!(!output.stdout.contains(|letter: char| letter.is_control() && letter != '\n'), "{output:#?}");
+    assert!(!output.stdout.lines().any(|line| line.starts_with("verified")), "{output:#?}");
+    let json = context.run("jetmoe inspect artifact --format json");
+    assert!(!json.succeeded().contains(|letter: char| letter.is_control() && letter != '\n'), "{json:#?}");
+    let report: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(report["manifest"]["tool_version"], HOSTILE);
+
+    // the message of an error
+    edit_json(&context.path("artifact/jetmoe.json"), |manifest| {
+        manifest["graphs"][0]["graph"]["path"] = format!("onnx/{HOSTILE}").into();
+    });
+    let output = context.run("jetmoe inspect artifact");
+    assert!(output.refused().contains("\\u{1b}]0;title\\u{7}"), "{output:#?}");
+    assert!(!output.stderr.contains(|letter: char| letter.is_control() && letter != '\n'), "{output:#?}");
+}
+
+/// Sizes that a graph file names are nothing but numbers.
+#[test]
+fn sizes_beyond_any_number_are_counted_to_the_largest_one() {
+    use prost::Message;
+
+    let context = context_with_artifact("tiny");
+    let path = context.path("artifact/onnx/model.onnx");
+    let mut model = jetmoe::graph::read(&path).unwrap();
+    let weight = model.graph.as_mut().unwrap().initializer.iter_mut();
+    for tensor in weight.filter(|tensor| !tensor.external_data.is_empty()) {
+        tensor.dims = vec![i64::MAX, i64::MAX];
+        for entry in tensor.external_data.iter_mut().filter(|entry| entry.key.as_deref() == Some("length")) {
+            entry.value = Some(u64::MAX.to_string());
+        }
+    }
+    fs::write(context.path("sizes.onnx"), model.encode_to_vec()).unwrap();
+    let output = context.run("jetmoe inspect sizes.onnx --format json");
+    let report: Value = serde_json::from_str(output.succeeded()).unwrap();
+    assert_eq!(report["graphs"][0]["parameters"], u64::MAX);
+    assert_eq!(report["graphs"][0]["external_bytes"], u64::MAX);
+    context.run("jetmoe inspect sizes.onnx").succeeded();
+}

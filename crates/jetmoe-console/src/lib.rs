@@ -5,6 +5,7 @@
 //! nothing and name no flag: they return errors, which [`hint`] completes with what to type, and call back with their
 //! progress.
 
+mod escape;
 mod exit;
 mod hints;
 mod interrupt;
@@ -16,6 +17,7 @@ mod report;
 mod settings;
 mod verification;
 
+pub use escape::{escape_controls, escape_line};
 pub use exit::{ExitStatus, run};
 pub use hints::{Hint, hint, setup_command};
 pub use interrupt::finish_on_interrupt;

@@ -8,6 +8,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::escape_controls;
+
 /// Logs warnings to standard error, or what `RUST_LOG` selects. Dependencies log what they also return as errors, so
 /// their messages are left out.
 pub(crate) fn start_logging() {
@@ -40,7 +42,8 @@ where
             // only RUST_LOG shows these, so say which module logged them
             level => write!(writer, "{} {}: ", level.as_str().to_lowercase(), event.metadata().target())?,
         }
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut message = String::new();
+        context.format_fields(Writer::new(&mut message), event)?;
+        writeln!(writer, "{}", escape_controls(&message))
     }
 }

@@ -7,6 +7,8 @@ pub use comfy_table::{CellAlignment, Table};
 pub use indicatif::HumanBytes;
 use serde::Serialize;
 
+use crate::escape_controls;
+
 /// Prints to standard output.
 ///
 /// # Errors
@@ -17,14 +19,26 @@ pub fn print(text: &str) -> io::Result<()> {
     output.flush()
 }
 
-/// Prints indented JSON.
+/// Prints indented JSON. Control characters are escaped, those too that JSON allows in a text.
 ///
 /// # Errors
 /// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> io::Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
+    let mut text = escape_json(&serde_json::to_string_pretty(value)?);
     text.push('\n');
     print(&text)
+}
+
+/// Escapes what may be in a text of JSON, but is a control character for some terminals: U+007F to U+009F.
+fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len() + 1);
+    for letter in json.chars() {
+        match letter {
+            '\u{7f}'..='\u{9f}' => escaped.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            _ => escaped.push(letter),
+        }
+    }
+    escaped
 }
 
 /// Prints text with tables, without the spaces that pad their last columns.
@@ -35,10 +49,10 @@ pub fn print_table(text: &str) -> io::Result<()> {
     print(&text.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>())
 }
 
-/// Prints a message for the user to standard error.
+/// Prints a message for the user to standard error, see [`escape_controls`].
 pub fn note(text: &str) {
     // if standard error is closed, there is no other place for a message
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", escape_controls(text));
 }
 
 /// A table without borders.
@@ -46,4 +60,17 @@ pub fn new_table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_no_control_character_and_says_the_same() {
+        let value = "a\u{1b}[0m\u{7f}\u{9b}2J é\u{a0}";
+        let json = escape_json(&serde_json::to_string(value).unwrap());
+        assert!(!json.contains(char::is_control), "{json:?}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), value);
+    }
 }

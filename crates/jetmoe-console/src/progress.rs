@@ -8,6 +8,8 @@ pub use indicatif::ProgressBar;
 use indicatif::{ProgressFinish, ProgressStyle};
 use jetmoe_hub::{DownloadObserver, DownloadProgress};
 
+use crate::escape_line;
+
 /// A bar in bytes, with rate and time left.
 pub fn byte_bar(what: &'static str, bytes: u64) -> ProgressBar {
     with_template(
@@ -77,8 +79,8 @@ impl DownloadObserver for DownloadBar {
         self.0.set_length(progress.bytes_total);
         self.0.set_message(match progress.files.as_slice() {
             [] => String::new(),
-            [name] => (*name).to_owned(),
-            [name, others @ ..] => format!("{name} and {} more", others.len()),
+            [name] => escape_line(name).into_owned(),
+            [name, others @ ..] => format!("{} and {} more", escape_line(name), others.len()),
         });
         self.0.set_position(progress.bytes_done);
     }

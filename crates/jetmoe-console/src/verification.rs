@@ -3,12 +3,13 @@
 use comfy_table::{Cell, Color};
 use jetmoe_conformance::{Comparison, VerificationReport};
 
-use crate::new_table;
+use crate::{escape_line, new_table};
 
 /// A verification as text: one table per backend.
 pub fn verification_table(report: &VerificationReport, colored: bool) -> String {
     let tables = report.backends.iter().map(|comparison| comparison_table(comparison, colored));
-    format!("{}\nexpected by {}\n{}", report.model, report.expected_by, tables.collect::<String>())
+    let (model, expected_by) = (escape_line(&report.model), escape_line(&report.expected_by));
+    format!("{model}\nexpected by {expected_by}\n{}", tables.collect::<String>())
 }
 
 fn comparison_table(comparison: &Comparison, colored: bool) -> String {
@@ -50,7 +51,7 @@ fn comparison_table(comparison: &Comparison, colored: bool) -> String {
     if !comparison.not_compared.is_empty() {
         text.push_str(&format!(
             "not compared, because the graph does not have them: {}\n",
-            comparison.not_compared.join(", ")
+            escape_line(&comparison.not_compared.join(", "))
         ));
     }
     text
