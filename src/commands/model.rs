@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use directories::ProjectDirs;
-use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, Task, names};
-use jetmoe_checkpoint::{Checkpoint, Digest};
+use jetmoe_artifact::{Artifact, CheckpointRecord, OptionalOutput, Precision, Profile, Task, names};
+use jetmoe_checkpoint::{Checkpoint, Digest, Folder, belongs_to_user};
 use jetmoe_conformance::{BackendName, load, reference_model};
-use jetmoe_console::{StageBars, byte_bar, model_folder};
+use jetmoe_console::{StageBars, byte_bar, escape_line, model_folder};
 use jetmoe_export::{ExportOptions, export_with_progress};
-use jetmoe_hub::{Content, ModelSource};
+use jetmoe_hub::{Content, HubOptions, ModelSource};
 use jetmoe_rt::{Device, LoadOptions, Model, ProviderOption, backends};
 
 use super::note;
@@ -157,7 +157,7 @@ impl ModelArguments {
             (Opened::Artifact(artifact), None) => Ok(Model::load_artifact(artifact, &self.load_options()?)?),
             (Opened::Artifact(artifact), Some(backend)) => {
                 let checkpoint = (backend == BackendName::REFERENCE)
-                    .then(|| resolve_checkpoint(artifact, None, "give that checkpoint as --model"))
+                    .then(|| resolve_checkpoint(artifact, None, "--model"))
                     .transpose()?;
                 self.load_into(backend, artifact, checkpoint.as_ref())
             }
@@ -273,35 +273,86 @@ impl ModelArguments {
 }
 
 /// The checkpoint that an artifact was made from: the named one, otherwise the one in the manifest. Its digest must match.
-/// `advice` says how to name another one.
+/// `flag` is the option that names one.
 pub(crate) fn resolve_checkpoint(
     artifact: &Artifact,
     named: Option<&str>,
-    advice: &str,
+    flag: &str,
 ) -> anyhow::Result<Checkpoint> {
     let remembered = &artifact.manifest().checkpoint;
-    let source = named.unwrap_or(&remembered.source);
-    let revision = if named.is_none() { remembered.revision.clone() } else { None };
-    let checkpoint = open_checkpoint(source, revision);
     let checkpoint = match named {
-        Some(_) => checkpoint?,
-        None => checkpoint.with_context(|| {
-            format!("the artifact was made from {source}, which cannot be opened any more\n  {advice}")
-        })?,
+        None => open_remembered(artifact, flag)?,
+        Some(named) => {
+            // of the hub id in the manifest, the commit in the manifest
+            let is_remembered = named == remembered.source && !Path::new(named).exists();
+            let revision = remembered.revision.clone().filter(|_| is_remembered);
+            Checkpoint::open(model_folder(&ModelSource::parse(named)?, revision, Content::Checkpoint)?)?
+        }
     };
     let digest = digest_of(&checkpoint)?;
     anyhow::ensure!(
         digest == remembered.digest,
-        "{source} is not the checkpoint that the artifact was made from: its digest is {digest}, the manifest says {}\n  \
-         {advice}, or export again",
+        "{} is not the checkpoint that the artifact was made from: its digest is {digest}, the manifest says {}\n  \
+         name it with {flag}, or export again",
+        escape_line(named.unwrap_or(&remembered.source)),
         remembered.digest
     );
     Ok(checkpoint)
 }
 
-fn open_checkpoint(source: &str, revision: Option<String>) -> anyhow::Result<Checkpoint> {
-    let folder = model_folder(&ModelSource::parse(source)?, revision, Content::Checkpoint)?;
-    Ok(Checkpoint::open(&folder)?)
+/// Opens the checkpoint that a manifest names. The artifact may be somebody else's, so this is not done for a manifest of another
+/// user, and nothing is fetched from the network.
+fn open_remembered(artifact: &Artifact, flag: &str) -> anyhow::Result<Checkpoint> {
+    let manifest = artifact.folder().join(names::MANIFEST);
+    let CheckpointRecord { source, revision, .. } = &artifact.manifest().checkpoint;
+    let shown = escape_line(source);
+    let advice = format!("if you trust it, add {flag} {}", shell_quoted(source));
+    let is_own = belongs_to_user(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+    anyhow::ensure!(
+        is_own,
+        "{} belongs to another user, so the checkpoint that it names is not opened: {shown}\n  {advice}",
+        manifest.display()
+    );
+    anyhow::ensure!(
+        !source.starts_with("//") && !source.starts_with(r"\\"),
+        "{} names a checkpoint on another machine, which is not opened: {shown}\n  {advice}",
+        manifest.display()
+    );
+    let gone = || {
+        format!("the artifact was made from {shown}, which cannot be opened any more\n  name it with {flag}")
+    };
+    let folder = match ModelSource::parse(source).with_context(gone)? {
+        ModelSource::Folder(folder) => folder,
+        hub @ ModelSource::Hub(_) => {
+            let options = HubOptions {
+                revision: revision.clone(),
+                content: Content::Checkpoint,
+                offline: true,
+                ..HubOptions::default()
+            };
+            hub.resolve(&options).map_err(|error| {
+                let missing = match error {
+                    jetmoe_hub::Error::Download { source: Some(source), .. } => source.to_string(),
+                    other => other.to_string(),
+                };
+                anyhow::anyhow!(
+                    "the artifact was made from {shown} on the hub, which is not in the cache: {missing}\n  \
+                     nothing is downloaded that a manifest alone names; {advice}"
+                )
+            })?
+        }
+    };
+    note(&format!("the checkpoint is {}, as {} says", folder.display(), manifest.display()));
+    Checkpoint::open(&folder).with_context(gone)
+}
+
+/// An argument as a POSIX shell needs it.
+fn shell_quoted(argument: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@".contains(letter);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
 /// A checkpoint in the reference, for the task it was trained for.
@@ -326,8 +377,9 @@ fn cache_folder() -> anyhow::Result<PathBuf> {
 
 /// Excludes other exports of the same checkpoint to the cache while the returned file is open.
 fn lock(folder: &Path, file: &Path) -> anyhow::Result<File> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
     let lock = fs::create_dir_all(folder)
-        .and_then(|()| File::create(file))
+        .and_then(|()| Folder::open(folder)?.open_or_create(&name))
         .with_context(|| format!("cannot write {}", file.display()))
         .context(CACHE_ADVICE)?;
     if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
@@ -336,4 +388,23 @@ fn lock(folder: &Path, file: &Path) -> anyhow::Result<File> {
         let _ = lock.lock();
     }
     Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_is_one_word_for_a_shell() {
+        for (argument, quoted) in [
+            ("owner/name", "owner/name"),
+            ("/a/b_c-1.0", "/a/b_c-1.0"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("x; rm -r ~", "'x; rm -r ~'"),
+            ("it's $(x)", "'it'\\''s $(x)'"),
+        ] {
+            assert_eq!(shell_quoted(argument), quoted);
+        }
+    }
 }

@@ -22,7 +22,8 @@ use super::{ExitStatus, Format, note};
 pub(crate) struct Verify {
     #[command(flatten)]
     model: ModelArguments,
-    /// Checkpoint that the artifact was made from [default: the one that the manifest names]
+    /// Checkpoint that the artifact was made from [default: the one that the manifest names, if the manifest is yours and the
+    /// checkpoint is on this machine]
     #[arg(long, value_name = "MODEL")]
     checkpoint: Option<String>,
     /// Compare with this file of results of transformers instead of the reference.
@@ -74,7 +75,7 @@ impl Verify {
         if self.golden.is_some() && !backends.contains(&BackendName::REFERENCE) {
             return Ok(None);
         }
-        match resolve_checkpoint(artifact, self.checkpoint.as_deref(), "name it with --checkpoint") {
+        match resolve_checkpoint(artifact, self.checkpoint.as_deref(), "--checkpoint") {
             Ok(checkpoint) => Ok(Some(checkpoint)),
             Err(error) if self.golden.is_some() && self.checkpoint.is_none() && self.backend.is_empty() => {
                 note(&format!("the reference is left out: {error}"));

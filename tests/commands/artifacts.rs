@@ -78,7 +78,7 @@ fn edits_are_accepted() {
     let run = "jetmoe run --model artifact --prompt \"In the beginning\" --max-new-tokens 4";
     context.run(run).succeeded();
     context.run("jetmoe inspect artifact").succeeded();
-    context.run("jetmoe verify --model artifact --backend tract").succeeded();
+    context.run("jetmoe verify --model artifact --checkpoint jetmoe-mini --backend tract").succeeded();
     fs::remove_file(artifact.join("genai_config.json")).unwrap();
     context.run(run).succeeded();
 
@@ -88,7 +88,7 @@ fn edits_are_accepted() {
     let accepted = context.run("jetmoe accept-edits artifact");
     assert_eq!(accepted.succeeded(), "generation_config.json: accepted\n");
     context.run(run).succeeded();
-    context.run("jetmoe verify --model artifact --backend tract").succeeded();
+    context.run("jetmoe verify --model artifact --checkpoint jetmoe-mini --backend tract").succeeded();
     let again = context.run("jetmoe accept-edits artifact");
     assert_eq!((again.status, again.stdout.as_str()), (Some(0), ""));
     assert_transcript!(refused, accepted, again);
@@ -167,6 +167,45 @@ fn a_manifest_that_names_files_elsewhere() {
 }
 
 #[test]
+fn a_manifest_that_lists_no_configuration() {
+    let empty = |artifact: &Path| {
+        edit_json(&artifact.join("jetmoe.json"), |manifest| manifest["files"] = json!([]));
+    };
+    damaged(empty, &["artifact/jetmoe.json does not list config.json", "export again"]);
+}
+
+#[test]
+fn a_manifest_whose_sizes_do_not_add_up() {
+    let lie = |artifact: &Path| {
+        edit_json(&artifact.join("jetmoe.json"), |manifest| {
+            manifest["graphs"][0]["stored"] = json!({ "f32": u64::MAX, "f16": u64::MAX });
+        });
+    };
+    damaged(
+        lie,
+        &["artifact/jetmoe.json says that \"onnx/model.onnx_data\" has", "18446744073709551615 bytes"],
+    );
+}
+
+/// Nothing waits for a pipe, and nothing reads a terabyte.
+#[cfg(unix)]
+#[test]
+fn files_that_cannot_be_files_of_an_artifact() {
+    use jetmoe_testing::files::{hole, named_pipe};
+
+    for name in ["config.json", "tokenizer.json", GRAPH, DATA] {
+        let pipe = |artifact: &Path| {
+            fs::remove_file(artifact.join(name)).unwrap();
+            named_pipe(&artifact.join(name));
+        };
+        let path = format!("artifact/{name}: it is a pipe, a socket or a device, not a file");
+        damaged(pipe, &["cannot read", &path]);
+        let terabyte = |artifact: &Path| hole(&artifact.join(name), 1 << 40);
+        damaged(terabyte, &[&format!("artifact/{name} holds 1099511627776 bytes")]);
+    }
+}
+
+#[test]
 fn an_unfinished_export() {
     let unfinished = |artifact: &Path| {
         fs::create_dir(artifact.join("export.partial")).unwrap();
@@ -188,7 +227,7 @@ fn an_artifact_of_links_runs_in_every_backend() {
         );
         context.run(&run).succeeded();
     }
-    context.run("jetmoe verify --model artifact --backend tract").succeeded();
+    context.run("jetmoe verify --model artifact --checkpoint jetmoe-mini --backend tract").succeeded();
 }
 
 /// Re-exports and runs at once: a run sees the old artifact or the new one.

@@ -95,3 +95,8 @@ pub(crate) fn replace_by_links(context: &TestContext) {
         }
     }
 }
+
+/// What a command says before it opens the checkpoint that the manifest of the context's artifact names.
+pub(crate) fn remembered_checkpoint(checkpoint: &str) -> String {
+    format!("the checkpoint is [FOLDER]/{checkpoint}, as artifact/{} says\n", names::MANIFEST)
+}

@@ -86,7 +86,7 @@ fn json_of_classify() {
 #[test]
 fn json_of_verify() {
     let context = context_with_artifact_for("tiny", None, OptionalOutput::ALL);
-    let output = context.run("jetmoe verify --model artifact --format json");
+    let output = context.run("jetmoe verify --model artifact --checkpoint tiny --format json");
     assert_documented("jetmoe verify", &[json(output.succeeded())]);
 }
 

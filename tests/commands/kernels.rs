@@ -75,7 +75,7 @@ fn every_instruction_set_of_this_processor_continues_alike_and_has_the_same_perp
 #[test]
 fn a_native_artifact_is_verified() {
     let context = with_profiles("tiny", &[Profile::Native]);
-    let output = context.run("jetmoe verify --model artifact --backend ort --format json");
+    let output = context.run("jetmoe verify --model artifact --checkpoint tiny --backend ort --format json");
     let report: Value = serde_json::from_str(output.succeeded()).unwrap();
     assert_eq!(report["passed"], true, "{report:#}");
     assert_eq!(report["backends"][0]["graph"], "onnx/native/model_q4.onnx", "{report:#}");

@@ -99,7 +99,8 @@ fn without_libonnxruntime_its_backend_is_refused_with_advice() {
 fn without_libonnxruntime_a_verification_of_everything_is_refused_and_one_of_tract_made() {
     let context = context_with_artifact("tiny");
     run_without_library(&context, "jetmoe verify --model artifact").refused();
-    run_without_library(&context, "jetmoe verify --model artifact --backend tract").succeeded();
+    run_without_library(&context, "jetmoe verify --model artifact --checkpoint tiny --backend tract")
+        .succeeded();
 }
 
 #[test]

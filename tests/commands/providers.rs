@@ -151,7 +151,7 @@ mod openvino {
         assert_eq!(report["text"], TEXT.trim_end());
         let runtime = report["runtime"].as_str().unwrap();
         assert!(runtime.starts_with("ort 1.24.") && runtime.ends_with(" (openvino CPU)"), "{runtime}");
-        context.run("jetmoe verify --model artifact --device openvino").succeeded();
+        context.run("jetmoe verify --model artifact --checkpoint jetmoe-mini --device openvino").succeeded();
         let cached = context.run(&format!("{RUN} --device openvino --provider-option cache=compiled"));
         assert_eq!(cached.succeeded(), TEXT);
         assert!(!context.files("compiled").is_empty(), "no compiled graph was kept");

@@ -3,10 +3,13 @@
 use std::fs;
 
 use jetmoe::artifact::{OptionalOutput, Task};
+use jetmoe_testing::files::edit_json;
 use jetmoe_testing::{CommandOutput, TestContext, assert_text, assert_transcript, fixtures};
 use serde_json::Value;
 
-use crate::context::{context_with_artifact_for, export_checkpoint, new_context};
+use crate::context::{
+    context_with_artifact, context_with_artifact_for, export_checkpoint, new_context, remembered_checkpoint,
+};
 
 /// An artifact of the case `tiny`, and golden files next to it.
 fn tiny() -> TestContext {
@@ -25,14 +28,14 @@ const WIDTHS: [(&str, &str); 2] = [(r"\d+ tokens identical", "[TOKENS] identical
 #[test]
 fn every_runtime_is_compared_with_the_reference() {
     let output = tiny().run("jetmoe verify --model artifact");
-    output.succeeded();
+    output.noted(&remembered_checkpoint("tiny"));
     assert_text!(output.transcript(), WIDTHS);
 }
 
 #[test]
 fn every_backend_is_compared_with_a_golden_file() {
     let output = tiny().run("jetmoe verify --model artifact --golden golden.safetensors");
-    output.succeeded();
+    output.noted(&remembered_checkpoint("tiny"));
     assert_text!(output.transcript(), WIDTHS);
 }
 
@@ -81,7 +84,7 @@ fn the_checkpoint_is_the_one_that_the_manifest_remembers_or_the_one_that_is_name
     let checkpoint = context.copy("tiny", "checkpoint");
     export_checkpoint(&context.path("checkpoint"), &context.path("artifact"), None, &[]);
     let line = "jetmoe verify --model artifact --backend tract";
-    context.run(line).succeeded();
+    context.run(line).noted(&remembered_checkpoint("checkpoint"));
 
     fs::rename(checkpoint, context.path("moved")).unwrap();
     let gone = context.run(line);
@@ -145,4 +148,69 @@ fn a_golden_file_of_which_the_graph_has_nothing_proves_nothing() {
     let output = context.run("jetmoe verify --model artifact --golden golden.safetensors --backend tract");
     assert!(output.refused().contains("nothing was compared"));
     assert_transcript!(output);
+}
+
+/// The manifest of an artifact that somebody else made decides neither what is downloaded nor what is opened on another machine.
+#[test]
+fn a_manifest_does_not_make_verify_download_or_open_what_is_elsewhere() {
+    let context = context_with_artifact("tiny");
+    let remember = |source: &str| {
+        edit_json(&context.path("artifact/jetmoe.json"), |manifest| {
+            manifest["checkpoint"]["source"] = source.into();
+            manifest["checkpoint"]["revision"] = "0123456789abcdef0123456789abcdef01234567".into();
+        });
+        // the hub is asked unless this forbids it
+        let line = context.command("jetmoe verify --model artifact --backend tract");
+        line.environment("HF_HUB_OFFLINE", "0").environment("HF_ENDPOINT", "http://127.0.0.1:1").run()
+    };
+    let hub = remember("owner/name");
+    let message = hub.refused();
+    assert!(message.contains("owner/name on the hub, which is not in the cache: cannot read"), "{message}");
+    assert!(message.contains("if you trust it, add --checkpoint owner/name\n"), "{message}");
+    assert!(!message.contains("HF_HUB_OFFLINE"), "{message}");
+    for elsewhere in ["//host/share/it's", "\\\\host\\share"] {
+        let output = remember(elsewhere);
+        let message = output.refused();
+        assert!(message.contains("artifact/jetmoe.json names a checkpoint on another machine"), "{message}");
+    }
+    let quoted = remember("//host/share/it's");
+    assert!(quoted.refused().contains("add --checkpoint '//host/share/it'\\''s'\n"), "{quoted:#?}");
+    context.run("jetmoe verify --model artifact --checkpoint tiny --backend tract").succeeded();
+}
+
+#[cfg(unix)]
+#[test]
+fn the_manifest_of_another_user_opens_no_checkpoint() {
+    let context = context_with_artifact("tiny");
+    let manifest = context.path("artifact/jetmoe.json");
+    if let Err(error) = std::os::unix::fs::chown(&manifest, Some(12_345), None) {
+        jetmoe_testing::skip(&format!("files of another user need root: {error}"));
+        return;
+    }
+    let line = "jetmoe verify --model artifact --backend tract";
+    let output = context.run(line);
+    let checkpoint = "[FOLDER]/tiny";
+    let expected = format!(
+        "error: artifact/jetmoe.json belongs to another user, so the checkpoint that it names is not opened: {checkpoint}\n"
+    );
+    assert!(output.refused().starts_with(&expected), "{output:#?}");
+    assert!(output.refused().ends_with(&format!("add --checkpoint {checkpoint}\n")), "{output:#?}");
+    context.run(&format!("{line} --checkpoint tiny")).succeeded();
+}
+
+/// Nothing waits for a pipe, wherever the manifest or the command line puts it.
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_of_pipes_is_refused() {
+    let context = context_with_artifact("tiny");
+    for name in ["config.json", "model.safetensors"] {
+        let folder = context.copy("tiny", &format!("pipe in place of {name}"));
+        fs::remove_file(folder.join(name)).unwrap();
+        jetmoe_testing::files::named_pipe(&folder.join(name));
+        edit_json(&context.path("artifact/jetmoe.json"), |manifest| {
+            manifest["checkpoint"]["source"] = folder.to_str().unwrap().into();
+        });
+        let output = context.run("jetmoe verify --model artifact --backend tract");
+        assert!(output.refused().contains(name), "{output:#?}");
+    }
 }

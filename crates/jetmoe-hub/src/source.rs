@@ -32,6 +32,8 @@ pub struct HubOptions {
     pub revision: Option<String>,
     /// What is needed of it.
     pub content: Content,
+    /// Use what has been downloaded, and no network. Default: false, unless the environment says so (`HF_HUB_OFFLINE`).
+    pub offline: bool,
     /// Folder of downloads; Hugging Face's own cache if `None` (`HF_HUB_CACHE`, `HF_HOME`, `~/.cache`).
     pub cache_dir: Option<PathBuf>,
     /// Receives the progress of the download.

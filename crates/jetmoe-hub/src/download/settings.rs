@@ -58,7 +58,7 @@ impl Settings {
             token: variable("HF_TOKEN"),
             token_file,
             cache_dir,
-            offline: offline.is_some_and(|value| is_true(&value)),
+            offline: options.offline || offline.is_some_and(|value| is_true(&value)),
             disable_xet: variable("HF_HUB_DISABLE_XET").is_some_and(|value| is_true(&value)),
             content: options.content,
             observer: options.observer.clone(),
