@@ -78,7 +78,7 @@ impl OrtGraph {
             allocator::with_freed_memory_returned(|| builder.commit_from_file(&path)).map_err(refused)?;
         // the custom operators read the mapped weights
         if !options.low_memory && record.profile != Profile::Native {
-            pages::advise_dont_need(&artifact.path(&record.data));
+            pages::advise_cold(&artifact.path(&record.data));
         }
         let names = |outlets: &[ort::value::Outlet]| -> Vec<String> {
             outlets.iter().map(|outlet| outlet.name().to_owned()).collect()

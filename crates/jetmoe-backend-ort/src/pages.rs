@@ -1,30 +1,32 @@
-//! Returns the pages of a mapped data file that a loaded graph no longer needs.
+//! Tells the system which pages of a mapped data file a loaded graph no longer needs.
 
 use std::path::Path;
 
-/// Advises the system that the process does not need the pages of a mapped file. ONNX Runtime copies weights into its own
-/// layout, and the source pages stay resident, 0.2 bytes for each byte of a 4-bit model. If they are accessed again, the
-/// system reads them from the file.
+/// Advises the system to reclaim the pages of a mapped file first when memory is short. ONNX Runtime copies weights into its own
+/// layout, and does not read the source again.
 ///
-/// Does nothing without `/proc/self/smaps`, or if the process has written to the pages.
-pub(crate) fn advise_dont_need(file: &Path) {
+/// The advice never changes what memory holds. Between reading the list of mappings and giving the advice, another thread may
+/// unmap the file and map something else at its address; advice that gives pages up (`MADV_DONTNEED`) would destroy that.
+///
+/// Does nothing without `/proc/self/maps`, or before Linux 5.4.
+pub(crate) fn advise_cold(file: &Path) {
     #[cfg(target_os = "linux")]
     {
-        let smaps = match std::fs::read_to_string("/proc/self/smaps") {
-            Ok(smaps) => smaps,
+        let maps = match std::fs::read_to_string("/proc/self/maps") {
+            Ok(maps) => maps,
             Err(error) => {
-                tracing::debug!("the pages of {} stay: {error}", file.display());
+                tracing::debug!("no advice about the pages of {}: {error}", file.display());
                 return;
             }
         };
         let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-        for (begin, end) in unwritten(&smaps, &file.to_string_lossy()) {
-            // SAFETY: the range is a mapping of a file in which this process has written nothing, so every page that is
-            // given up is read from the file again, with the same content, when it is accessed.
-            let refused =
-                unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_DONTNEED) };
+        for (begin, end) in mappings(&maps, &file.to_string_lossy()) {
+            // SAFETY: the advice changes only the order in which the system reclaims pages. Whatever is mapped at the address by
+            // now, its content stays; if nothing is, the call fails.
+            let refused = unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_COLD) };
             if refused != 0 {
-                tracing::debug!("the system keeps the pages of {}", file.display());
+                let error = std::io::Error::last_os_error();
+                tracing::debug!("no advice about the pages of {}: {error}", file.display());
             }
         }
     }
@@ -32,62 +34,62 @@ pub(crate) fn advise_dont_need(file: &Path) {
     let _ = file;
 }
 
-/// Address ranges of a file's mappings without a page that was written to.
+/// Address ranges of a file's mappings.
 #[cfg(target_os = "linux")]
-fn unwritten(smaps: &str, file: &str) -> Vec<(usize, usize)> {
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    let mut inside = false;
-    for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        let first = words.next().unwrap_or_default();
-        match first.strip_suffix(':') {
-            // a mapping begins: its range, four words about it, its path
-            None => {
-                let path = line.splitn(6, char::is_whitespace).nth(5).unwrap_or_default().trim_start();
-                let range = first.split_once('-').and_then(|(begin, end)| {
-                    let number = |text| usize::from_str_radix(text, 16).ok();
-                    Some((number(begin)?, number(end)?))
-                });
-                inside = path == file && range.is_some();
-                ranges.extend(range.filter(|_| inside));
-            }
-            Some("Anonymous" | "Private_Dirty" | "Shared_Dirty") if inside => {
-                if words.next() != Some("0") {
-                    ranges.pop();
-                    inside = false;
-                }
-            }
-            Some(_) => {}
-        }
-    }
-    ranges
+fn mappings(maps: &str, file: &str) -> Vec<(usize, usize)> {
+    let range = |line: &str| {
+        // the range, four words about it, the path
+        let path = line.splitn(6, char::is_whitespace).nth(5)?.trim_start();
+        let (begin, end) = line.split_whitespace().next()?.split_once('-')?;
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        Some((number(begin)?, number(end)?)).filter(|(begin, end)| path == file && begin < end)
+    };
+    maps.lines().filter_map(range).collect()
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
-    const SMAPS: &str = "\
+    const MAPS: &str = "\
 7f00-7f10 r--p 00000000 fd:00 12   /models/a b/weights
-Rss:                  64 kB
-Shared_Dirty:          0 kB
-Private_Dirty:         0 kB
-Anonymous:             0 kB
-7f10-7f20 rw-p 00000000 fd:00 12   /models/a b/weights
-Shared_Dirty:          0 kB
-Private_Dirty:         4 kB
-Anonymous:             4 kB
+7f10-7f20 rw-p 00001000 fd:00 12   /models/a b/weights
 7f20-7f30 r--p 00000000 fd:00 13   /models/a b/other
-Private_Dirty:         0 kB
-Anonymous:             0 kB
 7f30-7f40 rw-p 00000000 00:00 0
-Anonymous:             0 kB
+7f40-7f50 rw-p 00000000 00:00 0    [heap]
+7f60-7f50 rw-p 00000000 fd:00 13   /models/a b/other
 ";
 
     #[test]
-    fn only_mappings_of_the_file_without_a_written_page_are_given_up() {
-        assert_eq!(unwritten(SMAPS, "/models/a b/weights"), [(0x7f00, 0x7f10)]);
-        assert_eq!(unwritten(SMAPS, "/models/a b/other"), [(0x7f20, 0x7f30)]);
-        assert_eq!(unwritten(SMAPS, "/models/none"), []);
+    fn the_mappings_are_those_of_the_file() {
+        assert_eq!(mappings(MAPS, "/models/a b/weights"), [(0x7f00, 0x7f10), (0x7f10, 0x7f20)]);
+        assert_eq!(mappings(MAPS, "/models/a b/other"), [(0x7f20, 0x7f30)]);
+        assert_eq!(mappings(MAPS, "/models/none"), []);
+    }
+
+    /// As if another thread had written to the mapping, or mapped other memory at its address.
+    #[test]
+    fn the_advice_leaves_memory_as_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![7; 1 << 16]).unwrap();
+        // a private mapping whose written page no file backs
+        // SAFETY: a new private mapping of the test's own file, which is unmapped below and used by nothing else
+        let address = unsafe {
+            use std::os::fd::AsRawFd;
+            let open = std::fs::File::open(file.path()).unwrap();
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let address =
+                libc::mmap(std::ptr::null_mut(), 1 << 16, access, libc::MAP_PRIVATE, open.as_raw_fd(), 0);
+            assert_ne!(address, libc::MAP_FAILED);
+            address.cast::<u8>()
+        };
+        // SAFETY: the mapping has 1 << 16 bytes, and nothing else refers to it
+        unsafe { address.add(5000).write_volatile(42) };
+        advise_cold(file.path());
+        // SAFETY: as above
+        let bytes = unsafe { [address.read_volatile(), address.add(5000).read_volatile()] };
+        assert_eq!(bytes, [7, 42]);
+        // SAFETY: the mapping of above, which nothing uses any more
+        assert_eq!(unsafe { libc::munmap(address.cast(), 1 << 16) }, 0);
     }
 }
