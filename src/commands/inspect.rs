@@ -5,11 +5,11 @@ use std::fmt;
 use std::path::Path;
 
 use clap::Args;
-use jetmoe_artifact::{Artifact, Manifest, Task};
+use jetmoe_artifact::{Artifact, MAX_GRAPH_BYTES, Manifest, Task};
 use jetmoe_checkpoint::{Checkpoint, ModelConfig};
 use jetmoe_console::{CellAlignment, HumanBytes, escape_line, model_folder, new_table};
 use jetmoe_hub::{Content, ModelSource};
-use jetmoe_onnx::{self as onnx, DataLocation, DataType, DimensionValue, MAX_GRAPH_BYTES, MAX_ONNX_BYTES};
+use jetmoe_onnx::{self as onnx, DataLocation, DataType, DimensionValue, MAX_ONNX_BYTES};
 use jetmoe_rt::{LoadOptions, backends};
 use serde::Serialize;
 

@@ -118,11 +118,9 @@ fn control_characters_of_names_are_shown_as_text() {
 /// Sizes that a graph file names are nothing but numbers.
 #[test]
 fn sizes_beyond_any_number_are_counted_to_the_largest_one() {
-    use prost::Message;
-
     let context = context_with_artifact("tiny");
     let path = context.path("artifact/onnx/model.onnx");
-    let mut model = jetmoe::graph::read(&path).unwrap();
+    let mut model = jetmoe::onnx::read(&path).unwrap();
     let weight = model.graph.as_mut().unwrap().initializer.iter_mut();
     for tensor in weight.filter(|tensor| !tensor.external_data.is_empty()) {
         tensor.dims = vec![i64::MAX, i64::MAX];
@@ -130,7 +128,7 @@ fn sizes_beyond_any_number_are_counted_to_the_largest_one() {
             entry.value = Some(u64::MAX.to_string());
         }
     }
-    fs::write(context.path("sizes.onnx"), model.encode_to_vec()).unwrap();
+    fs::write(context.path("sizes.onnx"), model.to_bytes()).unwrap();
     let output = context.run("jetmoe inspect sizes.onnx --format json");
     let report: Value = serde_json::from_str(output.succeeded()).unwrap();
     assert_eq!(report["graphs"][0]["parameters"], u64::MAX);

@@ -23,7 +23,7 @@ pub mod names;
 mod quantization;
 mod signature;
 
-pub use artifact::Artifact;
+pub use artifact::{Artifact, MAX_GRAPH_BYTES};
 pub use error::{Error, Result};
 pub use jetmoe_format::{ElementType, Scheme, UnknownName, WeightFormat};
 pub use kind::{CacheUpdate, OptionalOutput, Precision, Profile, Task};

@@ -16,12 +16,12 @@ mod weights;
 use std::fmt::Display;
 use std::path::Path;
 
-use jetmoe_artifact::{GraphRecord, Precision, Profile, Task};
+use jetmoe_artifact::{GraphRecord, MAX_GRAPH_BYTES, Precision, Profile, Task};
 use jetmoe_checkpoint::ModelConfig;
 
 use self::initializers::DataFile;
 use crate::operators::MICROSOFT;
-use crate::reader::{MAX_GRAPH_BYTES, decode, read_bytes};
+use crate::reader::{decode, read_bytes};
 use crate::{Error, Model, Result, StringStringEntry};
 
 /// Checks the graph `path`, which the manifest of its artifact describes as `record`.

@@ -15,4 +15,4 @@ pub use check::{check_graph, metadata};
 pub use error::{Error, Result};
 pub use messages::*;
 pub use operators::{AttributeKind, ExportedOperator, MICROSOFT};
-pub use reader::{MAX_GRAPH_BYTES, MAX_ONNX_BYTES, read, read_up_to};
+pub use reader::{MAX_ONNX_BYTES, read, read_up_to};

@@ -4,13 +4,11 @@ use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::Path;
 
+use jetmoe_artifact::MAX_GRAPH_BYTES;
 use prost::Message;
 
 use crate::decoded_size::decoded_size;
 use crate::{Error, Model, Result};
-
-/// The longest graph of an artifact, in bytes. JetMoE-8B's has 2 MB, and 128 layers with 64 experts 40 MB.
-pub const MAX_GRAPH_BYTES: u64 = 128 << 20;
 
 /// The longest file that holds a protobuf message, in bytes.
 pub const MAX_ONNX_BYTES: u64 = 2 << 30;

@@ -5,7 +5,8 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use jetmoe_onnx::{Error, Graph, MAX_GRAPH_BYTES, MAX_ONNX_BYTES, Model, Node, read, read_up_to};
+use jetmoe_artifact::MAX_GRAPH_BYTES;
+use jetmoe_onnx::{Error, Graph, MAX_ONNX_BYTES, Model, Node, read, read_up_to};
 
 #[test]
 fn a_file_that_is_no_onnx_model_is_refused() {
