@@ -7,8 +7,8 @@ use jetmoe_artifact::{ElementType, GraphRecord};
 use super::{Checked, refuse, shown};
 use crate::{DataLocation, Graph, Tensor};
 
-/// The most bytes of all constants in a graph file together. JetMoE-8B's graphs have at most 40 kB, the largest tables of
-/// them a number of 8 bytes for each element of the hidden size.
+/// The most bytes of all constants in a graph file together. The largest in exported graphs are two tables of
+/// 8 bytes for each element of the hidden size.
 const MAX_CONSTANT_BYTES: u64 = 16 << 20;
 
 /// The most elements of a tensor: so many that no size in bytes overflows.

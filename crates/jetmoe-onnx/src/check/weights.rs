@@ -160,9 +160,8 @@ fn check_packed(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
         };
         let mut layout = *layout;
         layout.experts = if is_of_experts { config.num_local_experts } else { 1 };
-        let given = operation.operands.len();
-        let has = |role| index(role).is_some_and(|index| index < given);
-        layout.scheme.zero_points = has(TensorRole::ZeroPoints);
+        layout.scheme.zero_points =
+            index(TensorRole::ZeroPoints).is_some_and(|index| index < operation.operands.len());
         let tensors = Encoding::Packed(layout).tensors(&[]).into_iter();
         let tensors: Vec<_> = tensors.filter_map(|tensor| Some((index(tensor.role)?, tensor))).collect();
         expected_operands += tensors.len();
