@@ -42,7 +42,13 @@ fn verify_downloads_the_commit_that_the_manifest_remembers() {
         ..ExportOptions::new(ID, context.path("artifact"))
     };
     export(&checkpoint, &options).unwrap();
+    // nothing is downloaded that a manifest alone names
     let line = "jetmoe verify --model artifact --backend tract";
+    let output = run(&context, &hub, line, &[]);
+    assert!(output.refused().contains(&format!("add --checkpoint {ID}")), "{output:#?}");
+    assert_eq!(hub.requests().len(), 0, "{:?}", hub.requests());
+
+    let line = &format!("{line} --checkpoint {ID}");
     let output = run(&context, &hub, line, &[]);
     assert!(output.succeeded().contains(" ok"), "{output:#?}");
     assert!(hub.downloads().contains(&checkpoint_names::WEIGHTS.to_owned()), "{:?}", hub.requests());
