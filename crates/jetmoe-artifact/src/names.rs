@@ -56,32 +56,22 @@ pub fn data_file(graph_file: &str) -> String {
     format!("{graph_file}_data")
 }
 
-/// Configuration and tokenizer files that an export can write beside the graphs.
-const BESIDE_GRAPHS: [&str; 10] = [
-    GENAI_CONFIG,
-    checkpoint_names::CONFIG,
-    checkpoint_names::GENERATION_CONFIG,
-    checkpoint_names::TOKENIZER,
-    checkpoint_names::TOKENIZER_CONFIG,
-    checkpoint_names::CHAT_TEMPLATE,
-    checkpoint_names::CHAT_TEMPLATE_JSON,
-    checkpoint_names::SPECIAL_TOKENS_MAP,
-    checkpoint_names::ADDED_TOKENS,
-    checkpoint_names::SENTENCEPIECE_TOKENIZER,
-];
+/// Files that an export can write beside graphs and tokenizer.
+const BESIDE_GRAPHS: [&str; 4] =
+    [MANIFEST, GENAI_CONFIG, checkpoint_names::CONFIG, checkpoint_names::GENERATION_CONFIG];
 
 /// Whether an export can write a file of this name, relative to the artifact and with `/`. Exports remove no other file.
 pub fn is_written(file: &str) -> bool {
-    if file == MANIFEST || BESIDE_GRAPHS.contains(&file) {
-        return true;
-    }
-    match file.rsplit_once('/') {
-        Some((checkpoint_names::ADDITIONAL_CHAT_TEMPLATES, name)) => name.ends_with(".jinja"),
-        _ => Profile::ALL.iter().any(|profile| {
+    let is_graph = || {
+        Profile::ALL.iter().any(|profile| {
             let mut graphs = Precision::ALL.iter().map(|precision| graph_file(*profile, *precision));
             graphs.any(|graph| file == graph || file == data_file(&graph))
-        }),
-    }
+        })
+    };
+    BESIDE_GRAPHS.contains(&file)
+        || checkpoint_names::TOKENIZER_FILES.contains(&file)
+        || checkpoint_names::additional_chat_template(file).is_some()
+        || is_graph()
 }
 
 /// Folders that an export can create in an artifact, relative to it and with `/`, inner ones before those around them.
