@@ -1,10 +1,10 @@
 //! Reads ONNX files, with limits on their size and on the memory that their messages take, and encodes them.
 
-use std::fs::{self, File, Metadata};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use jetmoe_artifact::MAX_GRAPH_BYTES;
+use jetmoe_checkpoint::open_file;
 use prost::Message;
 
 use crate::decoded_size::decoded_size;
@@ -34,23 +34,21 @@ pub fn read_up_to(path: &Path, limit: u64) -> Result<Model> {
 
 /// The content of a regular file.
 pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let io = |source| Error::Io { action: "read", path: path.to_owned(), source };
-    let too_long = |found| Error::TooLong { path: path.to_owned(), found, limit };
-    let check = |metadata: Metadata| match metadata.len() {
-        _ if !metadata.is_file() => Err(Error::NotAFile { path: path.to_owned() }),
-        found if found > limit => Err(too_long(found)),
-        found => Ok(found),
+    let io = |source: io::Error| match source.kind() {
+        io::ErrorKind::InvalidInput => Error::NotAFile { path: path.to_owned() },
+        _ => Error::Io { action: "read", path: path.to_owned(), source },
     };
-    // before it is opened: opening a pipe waits for its writer
-    check(fs::metadata(path).map_err(io)?)?;
-    let file = File::open(path).map_err(io)?;
-    let size = check(file.metadata().map_err(io)?)?;
+    let check = |found| match found > limit {
+        true => Err(Error::TooLong { path: path.to_owned(), found, limit }),
+        false => Ok(found),
+    };
+    let file = open_file(path).map_err(io)?;
+    let size = check(file.metadata().map_err(io)?.len())?;
     let mut bytes = Vec::with_capacity(size as usize);
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
-    match bytes.len() as u64 {
-        found if found > limit => Err(too_long(found)),
-        _ => Ok(bytes),
-    }
+    // it may have grown
+    check(bytes.len() as u64)?;
+    Ok(bytes)
 }
 
 /// Decodes the content of a file.
