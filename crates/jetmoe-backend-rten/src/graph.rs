@@ -1,7 +1,6 @@
 //! A graph in rten and its sessions.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,11 +84,7 @@ impl LoadedGraph for RtenGraph {
 
 /// Calls rten. It returns errors; whether it also panics on a graph it does not expect is not known.
 fn catch_panics<T>(work: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
-        Err(Error::Panic { message: text.to_owned() }.into())
-    })
+    jetmoe_backend::catch_panics(work, |message| Error::Panic { message }.into())
 }
 
 fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) -> Result<Shared, BoxError> {
