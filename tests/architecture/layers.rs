@@ -25,7 +25,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-kernels",
         ],
     ),
-    ("jetmoe-backend", &["jetmoe-format", "jetmoe-artifact", "jetmoe-kernels"]),
+    ("jetmoe-backend", &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-kernels"]),
     ("jetmoe-backend-ort", &["jetmoe-format", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
     (
         "jetmoe-backend-tract",

@@ -21,7 +21,6 @@ mod loaded_graph;
 mod memory;
 pub mod operator;
 mod options;
-mod panics;
 pub mod trace;
 
 pub use backend::{Backend, Support};
@@ -31,12 +30,12 @@ pub use device::{
     ProviderOption, TensorRtOptions, TokenShape,
 };
 pub use error::{BoxError, Error, Result};
+pub use jetmoe_checkpoint::catch_panics;
 pub use jetmoe_format::Error as FormatError;
 pub use jetmoe_kernels::Error as KernelsError;
 pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
 pub use memory::{available_memory, estimate_memory};
 pub use options::LoadOptions;
-pub use panics::catch_panics;
 
 /// Compiles the program in the guide for backends.
 #[cfg(doctest)]

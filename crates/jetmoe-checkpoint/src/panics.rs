@@ -1,4 +1,4 @@
-//! Panics of kernels, and of libraries underneath, as errors.
+//! Panics of kernels, and of libraries underneath, as errors: one function for every crate that calls them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
