@@ -32,6 +32,19 @@ pub enum Error {
         /// What the tokenizer reported.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A table of a tokenizer contradicts another one, or is larger than a tokenizer's can be.
+    #[error(
+        "{}: {key}: {problem}\n  download or copy the file again, or save it again with transformers",
+        path.display()
+    )]
+    TokenizerTable {
+        /// The file.
+        path: PathBuf,
+        /// The key in it.
+        key: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
     /// A text cannot be encoded.
     #[error("the text cannot be encoded by {}: {source}", path.display())]
     Encode {

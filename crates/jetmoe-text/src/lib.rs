@@ -31,6 +31,7 @@ mod special_tokens;
 mod stop;
 mod stream;
 mod tokenizer;
+mod tokenizer_tables;
 
 pub use chat_template::{ChatMessage, ChatOptions, ChatTemplate};
 pub use detokenizer::Detokenizer;

@@ -4,7 +4,7 @@
 //! wrote: `tokenizer_config.json` names them; without `added_tokens_decoder` in it, `special_tokens_map.json` comes first and
 //! `added_tokens.json` holds more tokens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use jetmoe_checkpoint::{names, read_json_if_exists};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use crate::Result;
+use crate::tokenizer_tables::{Problem, check_id, check_text};
 
 /// The special tokens of a checkpoint.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +22,7 @@ pub(crate) struct SpecialTokens {
     /// Tokens without such a name.
     extra: Vec<String>,
     /// Tokens that `tokenizer.json` may lack, by id.
-    added: BTreeMap<u32, AddedToken>,
+    added: BTreeMap<usize, AddedToken>,
 }
 
 /// Lists of tokens without a name, newer and older spelling.
@@ -35,7 +36,9 @@ impl SpecialTokens {
         if let Some(Value::Object(decoder)) = config.get("added_tokens_decoder") {
             for (id, token) in decoder {
                 if let (Ok(id), Some(token)) = (id.parse(), added_token(token)) {
-                    tokens.added.insert(id, token);
+                    let path = folder.join(names::TOKENIZER_CONFIG);
+                    let id = checked("added_tokens_decoder", &token.content, id);
+                    tokens.added.insert(id.map_err(|problem| problem.in_file(&path))?, token);
                 }
             }
             return Ok(tokens);
@@ -44,9 +47,13 @@ impl SpecialTokens {
             Ok(read_json_if_exists(&folder.join(name))?.unwrap_or_default())
         };
         tokens.read(&read(names::SPECIAL_TOKENS_MAP)?);
+        let special: HashSet<String> = tokens.all().cloned().collect();
         for (text, id) in read(names::ADDED_TOKENS)? {
-            if let Some(id) = id.as_u64().and_then(|id| u32::try_from(id).ok()) {
-                let is_special = tokens.all().any(|token| *token == text);
+            if let Some(id) = id.as_u64() {
+                let path = folder.join(names::ADDED_TOKENS);
+                let id =
+                    checked("the list of tokens", &text, id).map_err(|problem| problem.in_file(&path))?;
+                let is_special = special.contains(&text);
                 tokens.added.insert(id, AddedToken::from(text, is_special));
             }
         }
@@ -77,29 +84,42 @@ impl SpecialTokens {
         self.named.values().chain(&self.extra)
     }
 
-    /// Adds the tokens that the tokenizer does not have as added tokens, in the order of their ids, as transformers does.
+    /// Adds the tokens that the tokenizer does not have as added tokens, in the order of their ids, as transformers does. All at
+    /// once: the tokenizer builds its tables again after every addition.
     pub(crate) fn add_to(&self, tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
-        let has = |tokenizer: &tokenizers::Tokenizer, text: &str| {
-            tokenizer.get_added_vocabulary().get_vocab().contains_key(text)
-        };
+        let vocabulary = tokenizer.get_added_vocabulary();
+        let known = vocabulary.get_vocab().keys();
+        // whether each is special
+        let mut known: HashMap<&str, bool> =
+            known.map(|text| (text.as_str(), vocabulary.is_special_token(text))).collect();
+        let named: HashSet<&String> = self.named.values().collect();
+        let mut missing = Vec::new();
         for token in self.added.values() {
-            let is_named = self.named.values().any(|text| *text == token.content);
-            if token.special || is_named {
-                let is_special = tokenizer.get_added_vocabulary().is_special_token(&token.content);
-                if !is_special && (token.special || !has(tokenizer, &token.content)) {
-                    tokenizer.add_special_tokens([token.clone().special(true)])?;
-                }
-            } else if !has(tokenizer, &token.content) {
-                tokenizer.add_tokens([token.clone()])?;
+            let text = token.content.as_str();
+            let is_special = token.special || named.contains(&token.content);
+            let is_missing = match known.get(text) {
+                None => true,
+                // a token can become special, as its own entry says
+                Some(was_special) => token.special && !was_special,
+            };
+            if is_missing {
+                missing.push(token.clone().special(is_special));
+                known.insert(text, is_special);
             }
         }
         for text in self.all() {
-            if !has(tokenizer, text) {
-                tokenizer.add_special_tokens([AddedToken::from(text.clone(), true)])?;
+            if known.insert(text, true).is_none() {
+                missing.push(AddedToken::from(text.clone(), true));
             }
         }
-        Ok(())
+        tokenizer.add_tokens(missing).map(drop)
     }
+}
+
+/// The id of an added token, within the limits.
+fn checked(key: &str, text: &str, id: u64) -> Result<usize, Problem> {
+    check_text(key, text)?;
+    check_id(key, text, id)
 }
 
 /// A token is written as a text or as an object with its text.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use jetmoe_checkpoint::{names, read_bytes, read_json_if_exists};
+use jetmoe_checkpoint::{catch_panics, names, read_json_if_exists};
 use serde_json::{Map, Value};
 use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
 
 use crate::chat_templates::ChatTemplates;
 use crate::special_tokens::SpecialTokens;
+use crate::tokenizer_tables;
 use crate::{ChatMessage, ChatOptions, ChatTemplate, Error, Result};
 
 /// A checkpoint's tokenizer with its chat templates.
@@ -55,14 +56,11 @@ impl Tokenizer {
             }
             return Ok(None);
         }
-        let mut inner = tokenizers::Tokenizer::from_bytes(read_bytes(&path)?).map_err(failed(&path))?;
-        // generation and classification pad and truncate: they know the model's limits and report what they do
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(failed(&path))?;
+        let mut inner = tokenizer_tables::read(&path)?;
         let config: Option<Map<String, Value>> = read_json_if_exists(&folder.join(names::TOKENIZER_CONFIG))?;
         let config = config.unwrap_or_default();
         let special_tokens = SpecialTokens::open(folder, &config)?;
-        special_tokens.add_to(&mut inner).map_err(failed(&path))?;
+        catch(|| special_tokens.add_to(&mut inner)).map_err(failed(&path))?;
         let chat_templates = ChatTemplates::open(folder, &config, &special_tokens.named)?;
         let truncation = match config.get("truncation_side").and_then(Value::as_str) {
             Some("left") => TruncationDirection::Left,
@@ -76,8 +74,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Encode`] if the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        self.inner
-            .encode(text, add_special_tokens)
+        catch(|| self.inner.encode_fast(text, add_special_tokens))
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|source| Error::Encode { path: self.path.clone(), source })
     }
@@ -97,10 +94,19 @@ impl Tokenizer {
         text_pair: Option<&str>,
         max_tokens: Option<usize>,
     ) -> Result<EncodedInput> {
-        let failed = |source| Error::Encode { path: self.path.clone(), source };
-        let first = self.inner.encode(text, false).map_err(failed)?;
+        catch(|| self.encode_texts(text, text_pair, max_tokens))
+            .map_err(|source| Error::Encode { path: self.path.clone(), source })
+    }
+
+    fn encode_texts(
+        &self,
+        text: &str,
+        text_pair: Option<&str>,
+        max_tokens: Option<usize>,
+    ) -> tokenizers::Result<EncodedInput> {
+        let first = self.inner.encode_fast(text, false)?;
         let second = text_pair.filter(|text| !text.is_empty());
-        let second = second.map(|text| self.inner.encode(text, false)).transpose().map_err(failed)?;
+        let second = second.map(|text| self.inner.encode_fast(text, false)).transpose()?;
         let content = first.len() + second.as_ref().map_or(0, |second| second.len());
         let special = self.inner.get_post_processor().map_or(0, |it| it.added_tokens(second.is_some()));
         let (first, second) = match max_tokens {
@@ -112,10 +118,10 @@ impl Tokenizer {
                     direction: self.truncation,
                     ..TruncationParams::default()
                 };
-                truncate_encodings(first, second, &parameters).map_err(failed)?
+                truncate_encodings(first, second, &parameters)?
             }
         };
-        let encoding = self.inner.post_process(first, second, true).map_err(failed)?;
+        let encoding = self.inner.post_process(first, second, true)?;
         let mut ids = encoding.get_ids().to_vec();
         // fewer than there are special tokens
         ids.truncate(max_tokens.unwrap_or(usize::MAX));
@@ -127,7 +133,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] if the tokenizer cannot decode the ids.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(failed(&self.path))
+        catch(|| self.inner.decode(ids, true)).map_err(failed(&self.path))
     }
 
     /// Number of tokens, including added ones.
@@ -174,6 +180,11 @@ impl Tokenizer {
     pub fn render_chat(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String> {
         self.chat_templates.render(messages, options)
     }
+}
+
+/// What `tokenizers` reports, or a panic in it. It changes nothing but caches, which hold complete entries only.
+fn catch<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_panics(work, tokenizers::Error::from)
 }
 
 fn failed(path: &Path) -> impl FnOnce(tokenizers::Error) -> Error {

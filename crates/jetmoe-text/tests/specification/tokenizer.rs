@@ -65,6 +65,30 @@ fn a_damaged_tokenizer_is_named() {
     assert!(error.starts_with(&format!("{} cannot be used as a tokenizer: ", file.display())), "{error}");
 }
 
+#[test]
+fn a_table_of_impossible_size_is_refused_with_file_key_and_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokenizer.json");
+    let original = std::fs::read_to_string(fixtures::mini().join("tokenizer.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&original).unwrap();
+    json["added_tokens"][0]["id"] = (1_u64 << 31).into();
+    std::fs::write(&file, json.to_string()).unwrap();
+    let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+    let advice = "download or copy the file again, or save it again with transformers";
+    let expected = format!(
+        "{}: added_tokens: the id of \"<unk>\" is 2147483648, expected less than 16777216\n  {advice}",
+        file.display()
+    );
+    assert_eq!(error, expected);
+
+    std::fs::write(&file, original).unwrap();
+    let config = folder.path().join("tokenizer_config.json");
+    std::fs::write(&config, r#"{ "added_tokens_decoder": { "2147483648": { "content": "<x>" } } }"#).unwrap();
+    let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+    let expected = format!("{}: added_tokens_decoder: the id of \"<x>\" is 2147483648,", config.display());
+    assert!(error.starts_with(&expected), "{error}");
+}
+
 proptest! {
     #[test]
     fn what_is_encoded_decodes_to_itself(text in "[ -~]{0,40}|\\PC{0,20}") {
