@@ -29,7 +29,7 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// Profile of the graph. `None`, the default, selects the one that the backend prefers.
     pub profile: Option<Profile>,
-    /// Threads that compute one operator, at least 1; `None`, the default, is one per physical core, or fewer where this
+    /// Threads that compute one operator, at least 1; more than 1024 are 1024. `None`, the default, is one per physical core, or fewer where this
     /// process may use fewer processors.
     pub threads: Option<usize>,
     /// Whether a backend may quantize activations of products with quantized weights to 8 bits, group by group. True, the
@@ -56,6 +56,9 @@ pub struct LoadOptions {
     pub trace: Option<PathBuf>,
 }
 
+/// More than any backend uses; the libraries underneath take a larger number modulo 2³², or start so many threads.
+const MAX_THREADS: usize = 1024;
+
 impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions {
@@ -80,7 +83,7 @@ impl LoadOptions {
     /// affinity and by the quota of its control group, where that is fewer than the machine's physical cores. `None` for the
     /// backend's own default, one per physical core.
     pub fn thread_limit(&self) -> Option<usize> {
-        self.threads.or_else(|| {
+        self.threads.map(|threads| threads.min(MAX_THREADS)).or_else(|| {
             let allowed = std::thread::available_parallelism().ok()?.get();
             let cores = System::physical_core_count().ok()?;
             (allowed < cores).then_some(allowed)

@@ -32,4 +32,5 @@ fn with_one_processor() {
     let has_more = System::physical_core_count().unwrap() > 1;
     assert_eq!(LoadOptions::default().thread_limit(), has_more.then_some(1));
     assert_eq!(LoadOptions::default().with_threads(3).thread_limit(), Some(3), "what the caller says holds");
+    assert_eq!(LoadOptions::default().with_threads(usize::MAX).thread_limit(), Some(1024));
 }
