@@ -76,11 +76,19 @@ pub struct ChatOptions {
     pub variables: Map<String, Json>,
     /// Whether the text ends where the assistant's answer begins. On by default.
     pub add_generation_prompt: bool,
+    /// Whether the text of special tokens in messages, `tools` and `documents` is plain text, so that only the template's are
+    /// control tokens. On by default.
+    pub split_special_tokens: bool,
 }
 
 impl Default for ChatOptions {
     fn default() -> Self {
-        ChatOptions { template: None, variables: Map::new(), add_generation_prompt: true }
+        ChatOptions {
+            template: None,
+            variables: Map::new(),
+            add_generation_prompt: true,
+            split_special_tokens: true,
+        }
     }
 }
 
@@ -103,6 +111,13 @@ impl ChatOptions {
     #[must_use]
     pub fn with_add_generation_prompt(mut self, add_generation_prompt: bool) -> Self {
         self.add_generation_prompt = add_generation_prompt;
+        self
+    }
+
+    /// Sets [`ChatOptions::split_special_tokens`].
+    #[must_use]
+    pub fn with_split_special_tokens(mut self, split_special_tokens: bool) -> Self {
+        self.split_special_tokens = split_special_tokens;
         self
     }
 }

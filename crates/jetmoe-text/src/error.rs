@@ -89,6 +89,18 @@ pub enum Error {
         /// Most levels.
         limit: usize,
     },
+    /// A message contains the text of a special token, and the chat template does not pass the message on unchanged.
+    #[error(
+        "a message contains {token:?}, which is a special token, and the chat template reads it or changes the text\n  \
+         remove it from the message, or turn split_special_tokens off: then it is a control token"
+    )]
+    SpecialTokenInMessage {
+        /// The first special token that was found.
+        token: String,
+    },
+    /// A text contains characters that are reserved while special tokens are told from text.
+    #[error("the text contains U+FDD0 or U+FDD1, which are no characters; remove them")]
+    Noncharacter,
     /// The model has no chat template.
     #[error(
         "chat template: the model has none\n  put {} into the checkpoint and export again, or give the prompt as \

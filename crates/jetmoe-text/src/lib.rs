@@ -20,6 +20,8 @@
 
 mod chat_template;
 mod chat_templates;
+mod chat_text;
+mod control_tokens;
 mod detokenizer;
 mod error;
 #[cfg(test)]
@@ -34,6 +36,7 @@ mod tokenizer;
 mod tokenizer_tables;
 
 pub use chat_template::{ChatMessage, ChatOptions, ChatTemplate};
+pub use chat_text::ChatText;
 pub use detokenizer::Detokenizer;
 pub use error::{Error, Result};
 pub use stop::StopMatcher;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
 
 use crate::chat_templates::ChatTemplates;
+use crate::control_tokens::ControlTokens;
 use crate::special_tokens::SpecialTokens;
 use crate::tokenizer_tables;
 use crate::{ChatMessage, ChatOptions, ChatTemplate, Error, Result};
@@ -21,6 +22,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special_tokens: SpecialTokens,
     chat_templates: ChatTemplates,
+    control_tokens: ControlTokens,
     /// From which end [`Tokenizer::encode_input`] takes tokens.
     truncation: TruncationDirection,
 }
@@ -61,12 +63,13 @@ impl Tokenizer {
         let config = config.unwrap_or_default();
         let special_tokens = SpecialTokens::open(folder, &config)?;
         catch(|| special_tokens.add_to(&mut inner)).map_err(failed(&path))?;
+        let control_tokens = catch(|| ControlTokens::new(&inner)).map_err(failed(&path))?;
         let chat_templates = ChatTemplates::open(folder, &config, &special_tokens.named)?;
         let truncation = match config.get("truncation_side").and_then(Value::as_str) {
             Some("left") => TruncationDirection::Left,
             _ => TruncationDirection::Right,
         };
-        Ok(Some(Tokenizer { path, inner, special_tokens, chat_templates, truncation }))
+        Ok(Some(Tokenizer { path, inner, special_tokens, chat_templates, control_tokens, truncation }))
     }
 
     /// Token ids of a text. `add_special_tokens` prepends the begin-of-sequence token, as in training.
@@ -77,6 +80,21 @@ impl Tokenizer {
         catch(|| self.inner.encode_fast(text, add_special_tokens))
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|source| Error::Encode { path: self.path.clone(), source })
+    }
+
+    /// Token ids of a text in which wrapped special tokens are tokens, and others are text.
+    pub(crate) fn encode_wrapped(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let encode = || {
+            let encoding = self.control_tokens.encode(&self.inner, text)?;
+            self.inner.post_process(encoding, None, add_special_tokens)
+        };
+        catch(encode)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|source| Error::Encode { path: self.path.clone(), source })
+    }
+
+    pub(crate) fn control_tokens(&self) -> &ControlTokens {
+        &self.control_tokens
     }
 
     /// Token ids of one text, or of a pair of texts that are one input, with the special tokens that the tokenizer's

@@ -5,4 +5,5 @@
 mod chat_template;
 mod fixtures;
 mod llama;
+mod special_tokens;
 mod tokenizer;
