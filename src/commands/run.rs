@@ -53,6 +53,9 @@ pub(crate) struct Run {
     /// several times.
     #[arg(long, value_name = "NAME=JSON", requires = "chat", value_parser = parse_variable)]
     template_variable: Vec<(String, Value)>,
+    /// Let the text of special tokens in the prompt, such as </s>, be control tokens; by default it is plain text in a chat.
+    #[arg(long, requires = "chat")]
+    control_tokens_in_text: bool,
     /// Print the prompt before its continuation; with --chat, as the template renders it.
     #[arg(long)]
     echo: bool,
@@ -77,6 +80,9 @@ pub(crate) struct Run {
     /// Process the prompt in chunks of N tokens, which bounds the memory of a long one [default: 512]
     #[arg(long, value_name = "N", help_heading = STEPS)]
     prefill_chunk: Option<usize>,
+    /// Most bytes of a prompt, of a chat as the template renders it [default: 64 per position of the model, at least 1048576]
+    #[arg(long, value_name = "N", help_heading = STEPS)]
+    max_text_bytes: Option<usize>,
 }
 
 const STEPS: &str = "Steps";
@@ -111,7 +117,7 @@ impl Run {
         self.model.require_task(&opened, Task::CausalLm)?;
         self.request_trace(&opened)?;
         let prompt = self.read_prompt()?;
-        let model = self.model.load(&opened, self.backend)?;
+        let model = self.model.load(&opened, self.backend)?.with_max_text_bytes(self.max_text_bytes);
         let generator = Generator::new(&model)?;
         note_settings(model.generation_config(), model.config());
         let options = self.options(model.generation_config());
@@ -210,7 +216,9 @@ impl Run {
     }
 
     fn chat_options(&self) -> ChatOptions {
-        let options = ChatOptions::default().with_template(self.template.clone());
+        let options = ChatOptions::default()
+            .with_template(self.template.clone())
+            .with_split_special_tokens(!self.control_tokens_in_text);
         self.template_variable
             .iter()
             .fold(options, |options, (name, value)| options.with_variable(name, value.clone()))

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use jetmoe_rt::{BackendError, ExecutionProvider, OnnxError};
+use jetmoe_rt::{BackendError, ExecutionProvider, OnnxError, TextError};
 
 use crate::causes;
 
@@ -47,6 +47,10 @@ fn after_rt(error: &jetmoe_rt::Error) -> Option<String> {
         Error::Backend(error) => hint(error),
         Error::Artifact(error) => hint(error),
         Error::Graph(error) => hint(error),
+        Error::Text(TextError::SpecialTokenInMessage { .. }) => {
+            text("the option is --control-tokens-in-text")
+        }
+        Error::TextTooLong { .. } => text("the option is --max-text-bytes"),
         Error::CpuOnly { .. } => text("choose --backend ort for that device, or --device cpu"),
         Error::Unsupported { .. } => text(
             "choose another graph or backend, or export one: jetmoe-export MODEL --output DIR --precision PRECISION",

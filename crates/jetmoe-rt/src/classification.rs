@@ -184,6 +184,7 @@ impl TextClassifier {
     /// * [`Error::Option`]: an invalid value in the options.
     /// * [`Error::EmptyPrompt`]: an empty text, or a pair of empty texts.
     /// * [`Error::TooLong`]: an input with more tokens than the model has positions, after truncation.
+    /// * [`Error::TextTooLong`]: an input with more bytes than [`Model::max_text_bytes`], before truncation.
     /// * [`Error::Text`]: a text that the tokenizer cannot encode.
     pub fn check(&self, request: &ClassificationRequest) -> Result<()> {
         self.encode(request)?.into_iter().try_for_each(|encoded| encoded.map(drop))
@@ -200,6 +201,8 @@ impl TextClassifier {
                 if text.is_empty() && text_pair.is_none_or(str::is_empty) {
                     return Err(Error::EmptyPrompt { index });
                 }
+                let bytes = text.len().saturating_add(text_pair.map_or(0, str::len));
+                self.model.check_text_bytes(index, bytes)?;
                 let encoded = tokenizer.encode_input(text, text_pair, request.options.max_tokens)?;
                 match encoded.ids.len() {
                     0 => Err(Error::EmptyPrompt { index }),

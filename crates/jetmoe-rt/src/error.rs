@@ -135,6 +135,21 @@ pub enum Error {
         /// `max_position_embeddings` of the configuration, or `LoadOptions::max_sequence_length` if that is less.
         limit: usize,
     },
+    /// A text with so many bytes that it is not encoded to count its tokens.
+    #[error(
+        "text or prompt {index} has {bytes} bytes, more than the {limit} that are encoded for the {positions} positions of the \
+         model\n  shorten the text, or raise max_text_bytes"
+    )]
+    TextTooLong {
+        /// Which text or prompt, from 0.
+        index: usize,
+        /// Bytes of the text; of both texts of a pair, of a conversation as the template renders it.
+        bytes: usize,
+        /// [`Model::max_text_bytes`](crate::Model::max_text_bytes).
+        limit: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
     /// A prompt that leaves no token for the continuation.
     #[error(
         "the prompt has {tokens} tokens, and max_length, which counts prompt and continuation, is {limit}\n  set \

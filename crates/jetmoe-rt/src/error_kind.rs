@@ -29,7 +29,7 @@ use crate::Error;
 pub enum ErrorKind {
     /// The caller's mistake: an option, a prompt or a batch that is not valid. The same call fails again.
     InvalidInput,
-    /// The prompt has more tokens than the model has positions. A shorter one can succeed.
+    /// The prompt has more tokens than the model has positions, or more bytes than are encoded. A shorter one can succeed.
     TooLong,
     /// The model, the backend, the build or the machine does not have what was requested: a task, a tokenizer, a precision,
     /// a device, a shared library.
@@ -87,7 +87,7 @@ impl Error {
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Logits { .. } => ErrorKind::Backend,
             Error::OutputShape { .. } => ErrorKind::InvalidModel,
-            Error::TooLong { .. } | Error::MaxLength { .. } => ErrorKind::TooLong,
+            Error::TooLong { .. } | Error::TextTooLong { .. } | Error::MaxLength { .. } => ErrorKind::TooLong,
             Error::EmptyPrompt { .. }
             | Error::UnknownName(_)
             | Error::EmptyContinuation { .. }
@@ -135,6 +135,8 @@ fn of_text(error: &TextError) -> ErrorKind {
         TextError::Encode { .. }
         | TextError::Conversation { .. }
         | TextError::TooDeep { .. }
+        | TextError::SpecialTokenInMessage { .. }
+        | TextError::Noncharacter
         | TextError::ChatTemplateName { .. }
         | TextError::EmptyStopString => ErrorKind::InvalidInput,
         TextError::NoChatTemplate => ErrorKind::Unsupported,

@@ -74,7 +74,7 @@ pub use jetmoe_checkpoint::{
 };
 pub use jetmoe_onnx::Error as OnnxError;
 pub use jetmoe_text::{
-    ChatMessage, ChatOptions, ChatTemplate, EncodedInput, Error as TextError, TextStream, Tokenizer,
+    ChatMessage, ChatOptions, ChatTemplate, ChatText, EncodedInput, Error as TextError, TextStream, Tokenizer,
 };
 pub use model::Model;
 /// The arrays of [`TokenBatch`] and [`StepOutput`].

@@ -20,7 +20,15 @@ pub struct Model {
     kind: Option<(Precision, Profile)>,
     tokenizer: Option<Arc<Tokenizer>>,
     generation_config: GenerationConfig,
+    max_text_bytes: Option<usize>,
 }
+
+/// Bytes of a text for each position. The longest tokens of known tokenizers, white space and rules of hyphens, have up to 128
+/// bytes; a text of one kind of them only is not expected.
+const BYTES_PER_POSITION: usize = 64;
+
+/// Bytes of a text that is encoded however few positions there are, so that it can be cut by tokens.
+const MIN_TEXT_BYTES: usize = 1 << 20;
 
 impl Model {
     /// Loads a graph of an artifact.
@@ -78,7 +86,15 @@ impl Model {
         tokenizer: Option<Tokenizer>,
         generation_config: GenerationConfig,
     ) -> Self {
-        Model { graph, config, task, kind: None, tokenizer: tokenizer.map(Arc::new), generation_config }
+        Model {
+            graph,
+            config,
+            task,
+            kind: None,
+            tokenizer: tokenizer.map(Arc::new),
+            generation_config,
+            max_text_bytes: None,
+        }
     }
 
     /// Starts a session with an empty cache.
@@ -131,6 +147,26 @@ impl Model {
     /// The tokenizer, if the artifact has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_deref()
+    }
+
+    /// Sets [`Model::max_text_bytes`]; `None` for the default.
+    #[must_use]
+    pub fn with_max_text_bytes(self, max_text_bytes: impl Into<Option<usize>>) -> Self {
+        Model { max_text_bytes: max_text_bytes.into(), ..self }
+    }
+
+    /// The most bytes of a text that is encoded; a longer one is refused before it takes time and memory. By default 64 for each
+    /// position, and at least 1 MiB. It holds for prompts, for conversations as the chat template renders them, for prompts with a
+    /// continuation, and for texts and pairs to classify, also if they are cut.
+    pub fn max_text_bytes(&self) -> usize {
+        let by_positions = self.config.max_position_embeddings.saturating_mul(BYTES_PER_POSITION);
+        self.max_text_bytes.unwrap_or_else(|| by_positions.max(MIN_TEXT_BYTES))
+    }
+
+    /// Rejects a text with more bytes than [`Model::max_text_bytes`].
+    pub(crate) fn check_text_bytes(&self, index: usize, bytes: usize) -> Result<()> {
+        let (limit, positions) = (self.max_text_bytes(), self.config.max_position_embeddings);
+        if bytes > limit { Err(Error::TextTooLong { index, bytes, limit, positions }) } else { Ok(()) }
     }
 
     pub(crate) fn shared_tokenizer(&self) -> Option<&Arc<Tokenizer>> {

@@ -253,3 +253,15 @@ fn a_cancelled_classification_keeps_what_was_classified() {
     assert!(matches!(results[0], Err(Error::Cancelled)));
     assert!(matches!(classifier.classify(&request).unwrap_err(), Error::Cancelled));
 }
+
+#[test]
+fn a_text_with_too_many_bytes_does_not_lose_the_others() {
+    let model = hashed().load().with_max_text_bytes(10);
+    let classifier = TextClassifier::new(&model).unwrap();
+    let options = ClassificationOptions::default().with_max_tokens(2);
+    let inputs = [("In the", "begin"), ("In", "the")];
+    let request = ClassificationRequest::batch(inputs).with_options(options);
+    let results = classifier.classify_each(&request).unwrap();
+    assert!(matches!(&results[0], Err(Error::TextTooLong { index: 0, bytes: 11, limit: 10, .. })));
+    assert!(results[1].as_ref().is_ok_and(|result| result.truncated), "{results:?}");
+}

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use jetmoe_artifact::Task;
-use jetmoe_text::ChatOptions;
+use jetmoe_text::{ChatOptions, ChatText};
 
 use super::stream::Stream;
 use super::{Completion, EncodedPrompt, Event, GenerationOptions, Prompt, Request};
@@ -51,12 +51,22 @@ pub(super) struct CheckedRequest {
 /// A prompt before it is encoded.
 #[derive(Debug)]
 pub(super) enum RenderedPrompt<'a> {
-    Text {
-        text: Cow<'a, str>,
-        /// Whether the tokenizer adds special tokens: not to a conversation, whose template contains them.
-        special_tokens: bool,
-    },
+    /// Encoded with the special tokens that the tokenizer adds.
+    Text(&'a str),
+    /// A conversation, whose template contains the special tokens.
+    Chat(ChatText),
     Tokens(&'a [u32]),
+}
+
+impl RenderedPrompt<'_> {
+    /// The text; none of token ids.
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            RenderedPrompt::Text(text) => text,
+            RenderedPrompt::Chat(chat) => chat.as_str(),
+            RenderedPrompt::Tokens(_) => "",
+        }
+    }
 }
 
 impl Generator {
@@ -155,6 +165,7 @@ impl Generator {
     /// * [`Error::MaxLength`]: a prompt of [`GenerationOptions::max_length`] tokens or more.
     /// * [`Error::TooLong`], [`Error::TokenOutOfRange`]: a prompt that is too long or has an invalid id. A continuation that
     ///   fills all positions is not an error but [`FinishReason::ContextFull`](super::FinishReason::ContextFull).
+    /// * [`Error::TextTooLong`]: a text with more bytes than [`Model::max_text_bytes`].
     /// * [`Error::Text`]: the tokenizer or the chat template rejects the prompt, or there is no chat template.
     /// * [`Error::NoTokenizer`]: a text or a conversation for a model without a tokenizer.
     pub fn check(&self, request: &Request) -> Result<()> {
@@ -164,7 +175,7 @@ impl Generator {
     /// Token ids of a prompt.
     ///
     /// # Errors
-    /// [`Error::EmptyPrompt`], [`Error::NoTokenizer`] or [`Error::Text`], as [`Generator::check`].
+    /// [`Error::EmptyPrompt`], [`Error::NoTokenizer`], [`Error::TextTooLong`] or [`Error::Text`], as [`Generator::check`].
     pub fn encode(&self, prompt: impl Into<Prompt>) -> Result<Vec<u32>> {
         Ok(self.encode_with(prompt, &ChatOptions::default())?.token_ids)
     }
@@ -180,7 +191,7 @@ impl Generator {
         chat_options: &ChatOptions,
     ) -> Result<EncodedPrompt> {
         let prompt = prompt.into();
-        let (text, token_ids) = self.encode_prompt(0, &prompt, chat_options)?;
+        let (text, token_ids) = self.encode_prompt(0, &prompt, chat_options, false)?;
         Ok(EncodedPrompt { text: text.map(Cow::into_owned), token_ids })
     }
 
@@ -194,7 +205,8 @@ impl Generator {
         let prompts = request.prompts.iter().enumerate();
         let prompts = prompts
             .map(|(index, prompt)| {
-                let (_, ids) = self.encode_prompt(index, prompt, &request.chat_options)?;
+                let (_, ids) =
+                    self.encode_prompt(index, prompt, &request.chat_options, request.split_special_tokens)?;
                 self.check_prompt(index, &ids)?;
                 check_length(&ids, &options)?;
                 Ok(ids)
@@ -221,42 +233,52 @@ impl Generator {
         Ok(())
     }
 
-    /// The text of a prompt, unless it is token ids, and its token ids.
+    /// The text of a prompt, unless it is token ids, and its token ids. `split_special_tokens` holds for a text.
     fn encode_prompt<'a>(
         &self,
         index: usize,
         prompt: &'a Prompt,
         chat: &ChatOptions,
+        split_special_tokens: bool,
     ) -> Result<(Option<Cow<'a, str>>, Vec<u32>)> {
-        let (text, ids) = match self.render_prompt(prompt, chat)? {
+        let (text, ids) = match self.render_prompt(index, prompt, chat)? {
             // the begin-of-sequence token alone would be a valid prompt, but an empty text is a mistake
-            RenderedPrompt::Text { text, .. } if text.is_empty() => (Some(text), Vec::new()),
-            RenderedPrompt::Text { text, special_tokens } => {
-                let ids = self.model.require_tokenizer()?.encode(&text, special_tokens)?;
-                (Some(text), ids)
+            RenderedPrompt::Text("") => (Some(Cow::Borrowed("")), Vec::new()),
+            RenderedPrompt::Text(text) => {
+                let tokenizer = self.model.require_tokenizer()?;
+                let ids = if split_special_tokens {
+                    tokenizer.encode_split(text, true)?
+                } else {
+                    tokenizer.encode(text, true)?
+                };
+                (Some(Cow::Borrowed(text)), ids)
+            }
+            RenderedPrompt::Chat(chat) => {
+                let ids = self.model.require_tokenizer()?.encode_chat_text(&chat)?;
+                (Some(Cow::Owned(chat.into_string())), ids)
             }
             RenderedPrompt::Tokens(ids) => (None, ids.to_vec()),
         };
         if ids.is_empty() { Err(Error::EmptyPrompt { index }) } else { Ok((text, ids)) }
     }
 
-    /// The text or the tokens of a prompt. A conversation without a message is an empty text.
+    /// The text or the tokens of a prompt.
     pub(super) fn render_prompt<'a>(
         &self,
+        index: usize,
         prompt: &'a Prompt,
         chat: &ChatOptions,
     ) -> Result<RenderedPrompt<'a>> {
-        Ok(match prompt {
-            Prompt::Text(text) => RenderedPrompt::Text { text: Cow::Borrowed(text), special_tokens: true },
+        let rendered = match prompt {
+            Prompt::Chat(messages) if messages.is_empty() => return Err(Error::EmptyPrompt { index }),
             Prompt::Chat(messages) => {
-                let text = match messages.as_slice() {
-                    [] => String::new(),
-                    messages => self.model.require_tokenizer()?.render_chat(messages, chat)?,
-                };
-                RenderedPrompt::Text { text: Cow::Owned(text), special_tokens: false }
+                RenderedPrompt::Chat(self.model.require_tokenizer()?.render_chat_text(messages, chat)?)
             }
+            Prompt::Text(text) => RenderedPrompt::Text(text),
             Prompt::Tokens(ids) => RenderedPrompt::Tokens(ids),
-        })
+        };
+        self.model.check_text_bytes(index, rendered.as_str().len())?;
+        Ok(rendered)
     }
 
     fn check_prompt(&self, index: usize, ids: &[u32]) -> Result<()> {

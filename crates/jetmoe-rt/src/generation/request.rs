@@ -89,6 +89,7 @@ pub struct Request {
     pub(super) prompts: Vec<Prompt>,
     pub(super) options: Option<GenerationOptions>,
     pub(super) chat_options: ChatOptions,
+    pub(super) split_special_tokens: bool,
     pub(super) prefix_cache: Option<PrefixCache>,
     pub(super) cancellation: CancellationToken,
     pub(super) deadline: Option<Instant>,
@@ -108,6 +109,7 @@ impl Request {
             prompts,
             options: None,
             chat_options: ChatOptions::default(),
+            split_special_tokens: false,
             prefix_cache: None,
             cancellation: CancellationToken::new(),
             deadline: None,
@@ -125,6 +127,14 @@ impl Request {
     #[must_use]
     pub fn with_chat_options(mut self, chat_options: ChatOptions) -> Self {
         self.chat_options = chat_options;
+        self
+    }
+
+    /// Sets whether the text of special tokens, such as `</s>`, in a [`Prompt::Text`] is plain text. Off by default, as in
+    /// transformers: it is a special token. For conversations see [`ChatOptions::split_special_tokens`].
+    #[must_use]
+    pub fn with_split_special_tokens(mut self, split_special_tokens: bool) -> Self {
+        self.split_special_tokens = split_special_tokens;
         self
     }
 

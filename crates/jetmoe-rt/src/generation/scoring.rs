@@ -183,34 +183,35 @@ impl Generator {
         continuation: &Continuation,
         chat: &ChatOptions,
     ) -> Result<Encoded> {
-        let prompt = prompt.map(|prompt| self.render_prompt(prompt, chat)).transpose()?;
+        let prompt = prompt.map(|prompt| self.render_prompt(index, prompt, chat)).transpose()?;
+        let bytes = prompt.as_ref().map_or(0, |prompt| prompt.as_str().len());
+        self.model().check_text_bytes(index, bytes.saturating_add(continuation.text_bytes()))?;
         match (prompt, continuation) {
-            (None, continuation) => self.encode_whole(continuation),
-            (Some(RenderedPrompt::Text { text, special_tokens: true }), continuation) if text.is_empty() => {
-                self.encode_whole(continuation)
-            }
-            (Some(RenderedPrompt::Text { text, .. }), _) if text.is_empty() => {
+            (None | Some(RenderedPrompt::Text("")), continuation) => self.encode_whole(continuation),
+            (Some(RenderedPrompt::Tokens([])), _) => Err(Error::EmptyPrompt { index }),
+            (Some(RenderedPrompt::Chat(chat)), _) if chat.as_str().is_empty() => {
                 Err(Error::EmptyPrompt { index })
             }
-            (Some(RenderedPrompt::Tokens([])), _) => Err(Error::EmptyPrompt { index }),
-            (Some(RenderedPrompt::Text { text, special_tokens }), Continuation::Text(continuation)) => {
+            (Some(RenderedPrompt::Text(text)), Continuation::Text(continuation)) => {
                 let tokenizer = self.model().require_tokenizer()?;
-                let prompt = text.trim_end_matches(is_python_space);
-                let whole = tokenizer.encode(&format!("{text}{continuation}"), special_tokens)?;
-                let mut ids = tokenizer.encode(prompt, special_tokens)?;
-                let prompt_tokens = ids.len();
-                ids.extend(whole.get(prompt_tokens..).unwrap_or_default());
-                // a prompt of white space has no token, unless the tokenizer adds one
-                if prompt_tokens == 0 { self.after_prefix(ids) } else { Ok(Encoded { ids, prompt_tokens }) }
+                let whole = tokenizer.encode(&format!("{text}{continuation}"), true)?;
+                self.joined(tokenizer.encode(text.trim_end_matches(is_python_space), true)?, &whole)
             }
-            (Some(RenderedPrompt::Text { text, special_tokens }), Continuation::Tokens(continuation)) => {
-                let mut ids = self.model().require_tokenizer()?.encode(&text, special_tokens)?;
-                let prompt_tokens = ids.len();
-                ids.extend(continuation);
-                Ok(Encoded { ids, prompt_tokens })
+            (Some(RenderedPrompt::Chat(chat)), Continuation::Text(continuation)) => {
+                let tokenizer = self.model().require_tokenizer()?;
+                let whole = tokenizer.encode_chat_text(&tokenizer.continue_chat_text(&chat, continuation))?;
+                let prompt = chat.trim_end_matches(is_python_space);
+                self.joined(tokenizer.encode_chat_text(&prompt)?, &whole)
+            }
+            (Some(RenderedPrompt::Text(text)), Continuation::Tokens(continuation)) => {
+                Ok(followed_by(self.model().require_tokenizer()?.encode(text, true)?, continuation))
+            }
+            (Some(RenderedPrompt::Chat(chat)), Continuation::Tokens(continuation)) => {
+                let prompt = self.model().require_tokenizer()?.encode_chat_text(&chat)?;
+                Ok(followed_by(prompt, continuation))
             }
             (Some(RenderedPrompt::Tokens(prompt)), Continuation::Tokens(continuation)) => {
-                Ok(Encoded { ids: [prompt, continuation].concat(), prompt_tokens: prompt.len() })
+                Ok(followed_by(prompt.to_vec(), continuation))
             }
             (Some(RenderedPrompt::Tokens(_)), Continuation::Text(_)) => Err(Error::Option {
                 option: "continuation",
@@ -218,6 +219,14 @@ impl Generator {
                 expected: "token ids, because the tokens of a text depend on the text before it",
             }),
         }
+    }
+
+    /// The tokens of a prompt, and those that the whole text has after as many.
+    fn joined(&self, mut ids: Vec<u32>, whole: &[u32]) -> Result<Encoded> {
+        let prompt_tokens = ids.len();
+        ids.extend(whole.get(prompt_tokens..).unwrap_or_default());
+        // a prompt of white space has no token, unless the tokenizer adds one
+        if prompt_tokens == 0 { self.after_prefix(ids) } else { Ok(Encoded { ids, prompt_tokens }) }
     }
 
     /// A continuation without a prompt.
@@ -276,6 +285,13 @@ impl Generator {
             log_probability,
         })
     }
+}
+
+/// The tokens of a continuation after those of its prompt.
+fn followed_by(mut prompt: Vec<u32>, continuation: &[u32]) -> Encoded {
+    let prompt_tokens = prompt.len();
+    prompt.extend(continuation);
+    Encoded { ids: prompt, prompt_tokens }
 }
 
 /// What Python's `str.rstrip` removes: white space, and four separators that Unicode does not count as such.

@@ -19,6 +19,16 @@ pub enum Continuation {
 
 conversions_of_texts_and_tokens!(Continuation);
 
+impl Continuation {
+    /// Bytes of the text; none of token ids.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Continuation::Text(text) => text.len(),
+            Continuation::Tokens(_) => 0,
+        }
+    }
+}
+
 /// Options of a scoring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

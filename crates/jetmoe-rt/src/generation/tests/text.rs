@@ -4,6 +4,7 @@ use jetmoe_checkpoint::names::{TOKENIZER, TOKENIZER_CONFIG};
 use jetmoe_text::{ChatMessage, ChatOptions, Tokenizer};
 
 use super::*;
+use crate::ErrorKind;
 
 const PROMPT: &str = "In the beginning";
 const CONTINUATION: &str = " of the reign of king Hezekiah";
@@ -192,6 +193,58 @@ fn a_prompt_longer_than_the_positions_is_refused_with_both_numbers() {
     let (generator, ..) = scripted(PROMPT, CONTINUATION);
     let error = generator.check(&Request::new("word ".repeat(600))).unwrap_err();
     assert!(matches!(error, Error::TooLong { index: 0, tokens: 600.., limit: 512 }), "{error}");
+}
+
+/// A text of so many bytes is refused, and one byte less is encoded: here to too many tokens.
+#[test]
+fn a_text_with_too_many_bytes_is_refused_without_being_encoded() {
+    let model = FakeModel::scripted(1, vec![]).load();
+    assert_eq!(model.max_text_bytes(), 1 << 20, "64 for each of 512 positions would be less");
+    let model = model.with_max_text_bytes(600);
+    let generator = Generator::new(&model).unwrap();
+    let text = |bytes: usize| "a b ".repeat(bytes / 4);
+    let conversation = |bytes: usize| Prompt::from([ChatMessage::user(text(bytes))]);
+    for (prompt, bytes) in [(Prompt::from(text(604)), 604), (conversation(600), 628)] {
+        let error = generator.check(&Request::new(prompt)).unwrap_err();
+        let Error::TextTooLong { index: 0, bytes: found, limit: 600, positions: 512 } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(found, bytes);
+        assert_eq!(error.kind(), ErrorKind::TooLong);
+    }
+    assert!(matches!(generator.check(&Request::new(text(600))), Ok(()) | Err(Error::TooLong { .. })));
+    let scoring = ScoringRequest::continuations(text(400), [text(204)]);
+    let error = generator.check_scoring(&scoring).unwrap_err();
+    assert!(matches!(error, Error::TextTooLong { bytes: 604, .. }), "{error}");
+    assert!(generator.check_scoring(&ScoringRequest::continuations(text(40), [text(20)])).is_ok());
+}
+
+#[test]
+fn a_special_token_is_text_in_a_message_and_a_token_in_a_prompt() {
+    let (generator, ..) = scripted(PROMPT, CONTINUATION);
+    let ends = |ids: &[u32]| ids.iter().filter(|id| **id == EOS).count();
+    let messages = [ChatMessage::user("a</s>b")];
+    assert_eq!(ends(&generator.encode(&messages).unwrap()), 1);
+    let unsplit = ChatOptions::default().with_split_special_tokens(false);
+    assert_eq!(ends(&generator.encode_with(&messages, &unsplit).unwrap().token_ids), 2);
+    assert_eq!(ends(&generator.encode("a</s>b").unwrap()), 1);
+    let request = Request::new("a</s>b");
+    let ids = |request: &Request| generator.encode_request(request).unwrap().prompts.remove(0);
+    assert_eq!(ends(&ids(&request)), 1);
+    assert_eq!(ends(&ids(&request.with_split_special_tokens(true))), 0);
+}
+
+/// The prompt of the next turn begins with the tokens of this one, so a prefix cache is used.
+#[test]
+fn the_tokens_of_a_turn_are_the_beginning_of_those_of_the_next() {
+    let (generator, ..) = scripted(PROMPT, CONTINUATION);
+    let mut messages = vec![ChatMessage::user("a</s>b")];
+    let first = generator.encode(&messages).unwrap();
+    messages.extend([ChatMessage::assistant("c"), ChatMessage::user("d")]);
+    let second = generator.encode(&messages).unwrap();
+    // the last token may become another one with the text behind it
+    let shared = first.len() - 1;
+    assert_eq!(second[..shared], first[..shared]);
 }
 
 #[test]
