@@ -1,6 +1,8 @@
 //! `jetmoe classify`.
 
 use std::io::{self, BufRead, IsTerminal};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -18,8 +20,8 @@ use super::{ExitStatus, Format, SCHEMA, note, print};
 
 /// Classify texts, or pairs of texts.
 ///
-/// The texts are the arguments, or the lines of standard input. Each has one result with its number, from 1; a blank text has
-/// one without a class. If a text cannot be classified, the others are, and the exit status is 2.
+/// The texts are the arguments, or the lines of standard input, which are classified as they come. Each has one result with its
+/// number, from 1; a blank text has one without a class. If a text cannot be classified, the others are, and the exit status is 2.
 ///
 /// Scores are what transformers' text-classification pipeline gives: probabilities that sum up to 1; with the problem type
 /// multi_label_classification, or a single label, a probability of each class alone; with the problem type regression, values.
@@ -44,6 +46,9 @@ pub(crate) struct Classify {
     /// Texts per step.
     #[arg(long, value_name = "N", default_value_t = ClassificationOptions::default().batch_size)]
     batch_size: usize,
+    /// Most bytes of a text, also of one that is cut [default: 64 per position of the model, at least 1048576]
+    #[arg(long, value_name = "N")]
+    max_text_bytes: Option<usize>,
     /// Print one line per text: number, score, label and text, or a JSON object.
     #[arg(long, default_value = "table")]
     format: Format,
@@ -104,8 +109,84 @@ impl Unclassified {
     }
 }
 
-/// Texts that are classified before the first result is printed, in batches.
-const BATCHES_PER_CHUNK: usize = 64;
+/// Batches of texts that are sorted by length together, before their results are printed. The first chunk is one batch, and
+/// each may have twice as many as the one before.
+const MAX_BATCHES: usize = 16;
+
+/// Lines of standard input that are read before they are classified.
+const LINES_AHEAD: usize = 1024;
+
+/// The texts with their numbers, blank ones included, as they come.
+enum Texts {
+    Arguments(std::vec::IntoIter<Numbered>),
+    /// Those that were read to find the first one that is not blank, and the others.
+    Lines {
+        first: std::vec::IntoIter<Numbered>,
+        rest: Receiver<io::Result<Numbered>>,
+    },
+}
+
+impl Texts {
+    /// The arguments, or the lines of standard input, which a thread reads. Waits for the first text that is not blank.
+    fn read(arguments: &[String]) -> anyhow::Result<Self> {
+        if !arguments.is_empty() {
+            let texts = arguments.iter().zip(1..).map(|(text, line)| Numbered { line, text: text.clone() });
+            let texts: Vec<_> = texts.collect();
+            ensure_text(texts.iter().any(|text| !is_blank(&text.text)))?;
+            return Ok(Texts::Arguments(texts.into_iter()));
+        }
+        if io::stdin().is_terminal() {
+            note("Type one text per line and end with Ctrl-D.");
+        }
+        let (sender, rest) = sync_channel(LINES_AHEAD);
+        // not joined: it may wait for input when the command ends
+        thread::spawn(move || {
+            let lines = io::stdin().lock().lines().zip(1..);
+            for line in lines.map(|(text, line)| text.map(|text| Numbered { line, text })) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut first = Vec::new();
+        while let Ok(line) = rest.recv() {
+            first.push(line.context(UNREADABLE)?);
+            if first.last().is_some_and(|text| !is_blank(&text.text)) {
+                break;
+            }
+        }
+        ensure_text(first.iter().any(|text| !is_blank(&text.text)))?;
+        Ok(Texts::Lines { first: first.into_iter(), rest })
+    }
+
+    /// Up to `most` texts: waits for one, and takes more if they are there. None at the end.
+    fn next_chunk(&mut self, most: usize) -> anyhow::Result<Vec<Numbered>> {
+        let (first, rest) = match self {
+            Texts::Arguments(texts) => return Ok(texts.by_ref().take(most).collect()),
+            Texts::Lines { first, rest } => (first, rest),
+        };
+        let mut chunk: Vec<Numbered> = first.by_ref().take(most).collect();
+        if chunk.is_empty() {
+            chunk.extend(rest.recv().ok().transpose().context(UNREADABLE)?);
+        }
+        while chunk.len() < most
+            && let Ok(line) = rest.try_recv()
+        {
+            chunk.push(line.context(UNREADABLE)?);
+        }
+        Ok(chunk)
+    }
+}
+
+const UNREADABLE: &str = "cannot read texts from standard input";
+
+fn ensure_text(has_text: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        has_text,
+        "there is no text to classify\n  give texts as arguments, or on standard input, one per line"
+    );
+    Ok(())
+}
 
 impl Classify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
@@ -119,16 +200,22 @@ impl Classify {
         );
         let opened = self.model.open()?;
         self.model.require_task(&opened, Task::SequenceClassification)?;
-        let texts = self.read_texts()?;
-        let classifier = TextClassifier::new(&self.model.load(&opened, self.backend)?)?;
+        let mut texts = Texts::read(&self.texts)?;
+        let model = self.model.load(&opened, self.backend)?.with_max_text_bytes(self.max_text_bytes);
+        let classifier = TextClassifier::new(&model)?;
         let positions = classifier.model().config().max_position_embeddings;
         let options = match (self.max_tokens, self.too_long) {
             (None, Some(TooLong::Cut)) => options.with_max_tokens(positions),
             _ => options,
         };
         let (mut refused, mut cut) = (Vec::new(), Vec::new());
-        for chunk in texts.chunks(self.batch_size.saturating_mul(BATCHES_PER_CHUNK)) {
-            for (text, result) in chunk.iter().zip(self.classify(&classifier, &options, chunk)?) {
+        let (mut count, mut batches) = (0, 1);
+        loop {
+            let chunk = texts.next_chunk(self.batch_size.saturating_mul(batches))?;
+            if chunk.is_empty() {
+                break;
+            }
+            for (text, result) in chunk.iter().zip(self.classify(&classifier, &options, &chunk)?) {
                 match &result {
                     Ok(classification) if classification.truncated => cut.push(text.line),
                     Err(Unclassified::Refused(_)) => refused.push(text.line),
@@ -136,6 +223,8 @@ impl Classify {
                 }
                 print(&self.row(text, &result)?)?;
             }
+            count += chunk.len();
+            batches = MAX_BATCHES.min(batches * 2);
         }
         if !cut.is_empty() {
             let tokens = options.max_tokens.unwrap_or(positions);
@@ -144,29 +233,8 @@ impl Classify {
         if refused.is_empty() {
             return Ok(ExitStatus::Success);
         }
-        note(&format!("{} of {} texts cannot be classified: {}", refused.len(), texts.len(), list(&refused)));
+        note(&format!("{} of {count} texts cannot be classified: {}", refused.len(), list(&refused)));
         Ok(ExitStatus::BadInput)
-    }
-
-    /// The texts with their numbers, blank ones included.
-    fn read_texts(&self) -> anyhow::Result<Vec<Numbered>> {
-        let texts = if self.texts.is_empty() {
-            if io::stdin().is_terminal() {
-                note("Type one text per line and end with Ctrl-D.");
-            }
-            io::stdin()
-                .lock()
-                .lines()
-                .collect::<Result<_, _>>()
-                .context("cannot read texts from standard input")?
-        } else {
-            self.texts.clone()
-        };
-        anyhow::ensure!(
-            texts.iter().any(|text| !is_blank(text)),
-            "there is no text to classify\n  give texts as arguments, or on standard input, one per line"
-        );
-        Ok(texts.into_iter().zip(1..).map(|(text, line)| Numbered { line, text }).collect())
     }
 
     /// A result for each text.
@@ -254,6 +322,9 @@ fn describe(error: Error) -> anyhow::Result<String> {
     match (&error, error.kind()) {
         (Error::TooLong { tokens, limit, .. }, _) => {
             Ok(format!("{tokens} tokens, more than the {limit} positions of the model"))
+        }
+        (Error::TextTooLong { bytes, limit, .. }, _) => {
+            Ok(format!("{bytes} bytes, more than the {limit} of --max-text-bytes"))
         }
         (Error::EmptyPrompt { .. }, _) => Ok("the text has no token".to_owned()),
         (Error::Logits { .. }, _) | (_, ErrorKind::InvalidInput) => Ok(error.to_string()),

@@ -1,6 +1,7 @@
 //! `jetmoe classify`.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 
 use jetmoe_testing::{CommandOutput, assert_text, assert_transcript, fixtures};
 use serde_json::{Value, json};
@@ -48,6 +49,44 @@ fn every_line_has_a_numbered_result_and_a_bad_one_does_not_lose_the_others() {
         assert!(rows.iter().all(|row| row["error"].is_null() != row["label"].is_null()));
         assert_eq!(rows[2]["text"], " \t");
     }
+}
+
+#[test]
+fn results_come_before_the_input_ends() {
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    let line = "jetmoe classify --model artifact --backend tract --batch-size 2";
+    let mut child = context.command(line).start_with_input();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut row = || {
+        let mut row = String::new();
+        output.read_line(&mut row).unwrap();
+        row
+    };
+    // each is read before the next one is written
+    for (line, text) in [BEGINNING, JESUS, "", BEGINNING].iter().enumerate() {
+        writeln!(input, "{text}").unwrap();
+        assert!(row().starts_with(&format!("{:4}  ", line + 1)));
+    }
+    // more than a chunk, and the last one without a line break
+    write!(input, "{}", vec![JESUS; 100].join("\n")).unwrap();
+    drop(input);
+    for line in 5..105 {
+        assert!(row().starts_with(&format!("{line:4}  ")));
+    }
+    assert_eq!(row(), "");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_text_with_too_many_bytes_is_refused_before_it_is_encoded() {
+    let context = context_with_artifact("jetmoe-mini-classifier");
+    let line = "jetmoe classify --model artifact --format json --too-long cut --max-text-bytes 60";
+    let output = context.command(line).input(&format!("{BEGINNING}\n{BEGINNING}{BEGINNING}\n")).run();
+    assert_eq!(output.status, Some(2), "{output:#?}");
+    let rows: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows[0]["label"], "Old Testament");
+    assert_eq!(rows[1]["error"], "108 bytes, more than the 60 of --max-text-bytes");
 }
 
 #[test]

@@ -130,6 +130,12 @@ impl CommandLine<'_> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Starts it, with pipes for what it prints and for its input.
+    pub fn start_with_input(self) -> Child {
+        let mut command = self.standard_command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     fn standard_command(&self) -> Command {
         let mut command = Command::new(self.context.program);
         command.args(&self.words).current_dir(self.context.folder.path()).env_clear();
