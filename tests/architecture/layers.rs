@@ -26,7 +26,10 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("jetmoe-backend", &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-kernels"]),
-    ("jetmoe-backend-ort", &["jetmoe-format", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"]),
+    (
+        "jetmoe-backend-ort",
+        &["jetmoe-format", "jetmoe-artifact", "jetmoe-onnx", "jetmoe-kernels", "jetmoe-backend"],
+    ),
     (
         "jetmoe-backend-tract",
         &["jetmoe-checkpoint", "jetmoe-format", "jetmoe-artifact", "jetmoe-kernels", "jetmoe-backend"],

@@ -159,12 +159,10 @@ mod openvino {
 
     #[test]
     #[ignore = "needs `cargo xtask setup --openvino`"]
-    fn links_are_refused_with_the_way_to_a_copy() {
+    fn an_artifact_of_links_runs() {
         let context = context_with_artifact("jetmoe-mini");
         replace_by_links(&context);
-        let output = context.run(&format!("{RUN} --device openvino"));
-        let message = output.refused();
-        assert!(message.contains("the graph is a link") && message.contains("cp -rL"), "{message}");
+        assert_eq!(context.run(&format!("{RUN} --device openvino")).succeeded(), TEXT);
     }
 
     #[test]

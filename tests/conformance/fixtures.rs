@@ -1,9 +1,11 @@
 //! The fixtures and their exports, made once for all tests that ask for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jetmoe::artifact::{Artifact, GraphRecord, OptionalOutput, Precision, Profile, Task, WeightPlan};
+use jetmoe::artifact::{
+    Artifact, ArtifactFile, GraphRecord, Manifest, OptionalOutput, Precision, Profile, Task, WeightPlan,
+};
 use jetmoe::checkpoint::{Checkpoint, Dtype};
 use jetmoe::conformance::{Expectation, load, read_golden, reference_model, reference_model_of_graph};
 use jetmoe::export::{ExportOptions, export};
@@ -26,6 +28,18 @@ pub(crate) fn remove_temporary_folders() {
 /// A folder that is removed when it is dropped.
 pub(crate) fn temporary_folder() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Changes the content of the only graph of an artifact, and its size and digest in the manifest.
+fn change_graph(folder: &Path, change: fn(&mut Vec<u8>)) {
+    let mut manifest = Manifest::read(folder).unwrap();
+    let graph = &mut manifest.graphs[0].graph;
+    let path = folder.join(&graph.path);
+    let mut content = std::fs::read(&path).unwrap();
+    change(&mut content);
+    std::fs::write(&path, &content).unwrap();
+    *graph = ArtifactFile::of_content(graph.path.clone(), &content);
+    manifest.write(folder).unwrap();
 }
 
 /// A checkpoint with what transformers computed for it.
@@ -81,9 +95,9 @@ impl Case {
     }
 
     /// The case exported, with a change to every graph file. `what` names the change.
-    pub(crate) fn export_with_changed_graphs(&self, what: &str, change: fn(&Artifact)) -> Arc<Export> {
+    pub(crate) fn export_with_changed_graphs(&self, what: &str, change: fn(&mut Vec<u8>)) -> Arc<Export> {
         EXPORTS.get(format!("{} with {what} in its graphs", self.name), || Export {
-            after_export: Some(change),
+            changed_graphs: Some(change),
             ..Export::new(self.checkpoint(), None)
         })
     }
@@ -101,7 +115,7 @@ pub(crate) struct Export {
     graphs: Cache<String, ExportedGraph>,
     models: Cache<String, Model>,
     expectations: Cache<String, Expectation>,
-    after_export: Option<fn(&Artifact)>,
+    changed_graphs: Option<fn(&mut Vec<u8>)>,
     /// The checkpoint's folder if it is temporary.
     _source: Option<TempDir>,
 }
@@ -122,7 +136,7 @@ impl Export {
             graphs: Cache::new(),
             models: Cache::new(),
             expectations: Cache::new(),
-            after_export: None,
+            changed_graphs: None,
             _source: None,
         }
     }
@@ -156,10 +170,10 @@ impl Export {
         self.graphs.get(format!("{profile} {precision} {weights:?}"), || {
             let folder = temporary_folder();
             export(&self.checkpoint, &self.options(&folder, profile, precision, weights)).unwrap();
-            let artifact = Artifact::open(folder.path()).unwrap();
-            if let Some(change) = self.after_export {
-                change(&artifact);
+            if let Some(change) = self.changed_graphs {
+                change_graph(folder.path(), change);
             }
+            let artifact = Artifact::open(folder.path()).unwrap();
             ExportedGraph { artifact, _folder: folder }
         })
     }

@@ -1,6 +1,7 @@
 //! An opened artifact.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -158,6 +159,21 @@ impl Artifact {
         self.folder.join(&file.path)
     }
 
+    /// Reads the file of a graph, without its weights, and compares size and digest of what was read with the manifest.
+    ///
+    /// # Errors
+    /// A file that is missing, too large, or not the one of the manifest.
+    pub fn read_graph(&self, graph: &GraphRecord) -> Result<Vec<u8>> {
+        let file = &graph.graph;
+        check_graph_size(&self.folder, file)?;
+        let mut content = Vec::with_capacity(file.size as usize);
+        let path = self.path(file);
+        // one byte more, if it has grown meanwhile
+        let read = open(&self.folder, file)?.take(file.size + 1).read_to_end(&mut content);
+        read.map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+        if Digest::of_bytes(&content) == file.sha256 { Ok(content) } else { Err(Error::Changed { path }) }
+    }
+
     /// Reads the weights completely and compares their digests. [`Artifact::open`] has compared those of the other files.
     ///
     /// # Errors
@@ -170,19 +186,20 @@ impl Artifact {
 /// Compares the sizes of graphs and weights, and the digests of graphs.
 fn check_graphs(folder: &Path, manifest: &Manifest) -> Result<()> {
     for graph in &manifest.graphs {
-        check_size(folder, &graph.graph)?;
+        open(folder, &graph.graph)?;
         check_graph_size(folder, &graph.graph)?;
-        check_size(folder, &graph.data)?;
+        open(folder, &graph.data)?;
         check_digest(folder, &graph.graph)?;
     }
     Ok(())
 }
 
-fn check_size(folder: &Path, file: &ArtifactFile) -> Result<()> {
+/// Opens a file of the size in the manifest.
+fn open(folder: &Path, file: &ArtifactFile) -> Result<File> {
     let path = folder.join(&file.path);
-    match open_file(&path).and_then(|file| file.metadata()) {
-        Ok(found) if found.len() == file.size => Ok(()),
-        Ok(found) => Err(Error::WrongSize { path, expected: file.size, found: found.len() }),
+    match open_file(&path).and_then(|opened| Ok((opened.metadata()?.len(), opened))) {
+        Ok((found, opened)) if found == file.size => Ok(opened),
+        Ok((found, _)) => Err(Error::WrongSize { path, expected: file.size, found }),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Err(Error::MissingFile { path }),
         Err(source) => Err(Error::Io { action: "read", path, source }),
     }

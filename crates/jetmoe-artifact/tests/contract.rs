@@ -169,6 +169,28 @@ fn a_file_that_is_missing_longer_shorter_or_changed_is_named() {
 }
 
 #[test]
+fn a_graph_that_changed_after_the_artifact_was_opened_is_refused() {
+    let folder = artifact();
+    let artifact = Artifact::open(folder.path()).unwrap();
+    let graph = artifact.graph(None, None).unwrap();
+    let path = artifact.path(&graph.graph);
+    let content = fs::read(&path).unwrap();
+    assert_eq!(artifact.read_graph(graph).unwrap(), content);
+
+    let mut changed = content.clone();
+    changed[0] ^= 1;
+    fs::write(&path, changed).unwrap();
+    let error = artifact.read_graph(graph).unwrap_err();
+    assert!(matches!(&error, Error::Changed { path: named } if *named == path), "{error}");
+    fs::write(&path, [&content[..], b"more"].concat()).unwrap();
+    let error = artifact.read_graph(graph).unwrap_err();
+    assert!(matches!(&error, Error::WrongSize { .. }), "{error}");
+    fs::remove_file(&path).unwrap();
+    let error = artifact.read_graph(graph).unwrap_err();
+    assert!(matches!(&error, Error::MissingFile { .. }), "{error}");
+}
+
+#[test]
 fn a_newer_manifest_is_refused_by_its_version_whatever_else_it_holds() {
     let folder = artifact();
     edit_manifest(folder.path(), |manifest| *manifest = json!({ "schema_version": MANIFEST_SCHEMA + 1 }));

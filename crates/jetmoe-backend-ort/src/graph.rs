@@ -2,21 +2,20 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use half::f16;
-use jetmoe_artifact::{
-    Artifact, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Profile, Signature,
-};
+use jetmoe_artifact::{CacheUpdate, ElementType, InputName, InputSpec, OutputName, Profile, Signature};
 use jetmoe_backend::allocator;
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::{
-    BoxError, CancellationGuard, CancellationToken, Device, Error, GraphSession, LoadOptions, LoadedGraph,
-    Result, StepInputs, TensorMap,
+    BoxError, CancellationGuard, CancellationToken, Device, Error, GraphSession, GraphSource, LoadOptions,
+    LoadedGraph, Result, StepInputs, TensorMap,
 };
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
 use ort::environment::Environment;
@@ -57,38 +56,41 @@ pub(crate) struct Shared {
 
 impl OrtGraph {
     /// Loads a graph with the process's ONNX Runtime.
-    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
-        let path = artifact.path(&record.graph);
-        let signature = artifact.signature(record);
+    pub(crate) fn load(source: &GraphSource<'_>, options: &LoadOptions) -> Result<Self> {
+        let GraphSource { record, signature, data, .. } = source;
         let named = options.onnxruntime_library.as_deref();
         let library = match options.device.provider() {
             Some(provider) => OnnxRuntimeLibrary::find_with(named, provider)?,
             None => OnnxRuntimeLibrary::find(named)?,
         };
         let environment = environment(&library)?;
-        let load_error = |source: BoxError| Error::Load { backend: NAME, graph: path.clone(), source };
+        let load_error =
+            |error: BoxError| Error::Load { backend: NAME, graph: source.path.clone(), source: error };
         let refused = |error: ort::Error| load_error(error.into());
         let mut builder = configure(&environment, options).map_err(refused)?;
         if record.profile == Profile::Native {
             let domain = custom_ops::domain(options.thread_limit()).map_err(refused)?;
             builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
         }
-        let mut builder = providers::register(builder, &library, record.profile, &signature, options)?;
+        let mut builder = providers::register(builder, &library, record.profile, signature, options)?;
+        let (graph, weights) = resolve_links(source).map_err(load_error)?;
+        builder =
+            builder.with_config_entry(WEIGHTS_FOLDER, weights).map_err(|error| refused(error.into()))?;
         let session =
-            allocator::with_freed_memory_returned(|| builder.commit_from_file(&path)).map_err(refused)?;
+            allocator::with_freed_memory_returned(|| builder.commit_from_memory(&graph)).map_err(refused)?;
         // the custom operators read the mapped weights
         if !options.low_memory && record.profile != Profile::Native {
-            pages::advise_cold(&artifact.path(&record.data));
+            pages::advise_cold(data);
         }
         let names = |outlets: &[ort::value::Outlet]| -> Vec<String> {
             outlets.iter().map(|outlet| outlet.name().to_owned()).collect()
         };
         let (mut inputs, outputs) = (names(session.inputs()), names(session.outputs()));
         inputs.extend(session.overridable_initializers().iter().map(|input| input.name().to_owned()));
-        let outputs = check_names(&signature, &inputs, &outputs).map_err(|error| load_error(error.into()))?;
+        let outputs = check_names(signature, &inputs, &outputs).map_err(|error| load_error(error.into()))?;
         let shared = Shared {
             session: Turns::new(session),
-            signature,
+            signature: signature.clone(),
             outputs,
             version: options.device.describe(library.version()),
             trace: options.trace.clone(),
@@ -127,6 +129,32 @@ impl LoadedGraph for OrtGraph {
         let written = session.end_profiling().map_err(run_error)?;
         std::fs::rename(written, path).map_err(|source| Error::Trace { path: path.clone(), source })
     }
+}
+
+/// Key of the setting of a session for the folder that locations of weights are relative to, for a graph in memory.
+const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
+/// The graph, and the folder that its locations are relative to. ONNX Runtime refuses a data file that is a link out of its
+/// folder, as in the hub's cache, so the graph is made to name the file behind the link.
+fn resolve_links<'a>(source: &'a GraphSource<'_>) -> Result<(Cow<'a, [u8]>, String), BoxError> {
+    let unreadable = |error| format!("cannot open {}: {error}", source.data.display());
+    let is_link = std::fs::symlink_metadata(&source.data).map_err(unreadable)?.is_symlink();
+    let data = match is_link {
+        true => Cow::Owned(source.data.canonicalize().map_err(unreadable)?),
+        false => Cow::Borrowed(&source.data),
+    };
+    let utf8 = |name: Option<&str>| {
+        let problem = || format!("the path {} is not UTF-8\n  rename its folders", data.display());
+        name.map(str::to_owned).ok_or_else(problem)
+    };
+    let graph = if is_link {
+        let name = utf8(data.file_name().and_then(OsStr::to_str))?;
+        Cow::Owned(jetmoe_onnx::with_data_file(&source.path, &source.graph, &name)?)
+    } else {
+        Cow::Borrowed(source.graph.as_slice())
+    };
+    let folder = data.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((graph, utf8(folder.to_str())?))
 }
 
 /// The environment of this process; ONNX Runtime allows one.

@@ -14,8 +14,10 @@ mod turns;
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord, Profile, WeightFormat};
-use jetmoe_backend::{Backend, Device, LoadOptions, LoadedGraph, Result, Support, estimate_memory};
+use jetmoe_artifact::{GraphRecord, Profile, WeightFormat};
+use jetmoe_backend::{
+    Backend, Device, GraphSource, LoadOptions, LoadedGraph, Result, Support, estimate_memory,
+};
 
 pub use self::library::{
     LIBRARY_PATH_VARIABLE, LibraryCandidate, LibraryOrigin, LibraryStatus, OnnxRuntimeLibrary, cache_folder,
@@ -56,13 +58,8 @@ impl Backend for OrtBackend {
         estimate_memory(graph, |format| memory_per_byte(format, graph.profile, options.low_memory))
     }
 
-    fn load(
-        &self,
-        artifact: &Artifact,
-        graph: &GraphRecord,
-        options: &LoadOptions,
-    ) -> Result<Arc<dyn LoadedGraph>> {
-        Ok(Arc::new(OrtGraph::load(artifact, graph, options)?))
+    fn load(&self, source: &GraphSource<'_>, options: &LoadOptions) -> Result<Arc<dyn LoadedGraph>> {
+        Ok(Arc::new(OrtGraph::load(source, options)?))
     }
 }
 

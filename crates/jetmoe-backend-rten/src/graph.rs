@@ -1,15 +1,15 @@
 //! A graph in rten and its sessions.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jetmoe_artifact::{Artifact, GraphRecord, InputName, InputSpec, OutputName, Signature};
+use jetmoe_artifact::{InputName, InputSpec, OutputName, Signature};
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::trace::{StepTracer, Trace};
 use jetmoe_backend::{
-    BoxError, Error as BackendError, GraphSession, LoadOptions, LoadedGraph, Result, StepInputs, TensorMap,
+    BoxError, Error as BackendError, GraphSession, GraphSource, LoadOptions, LoadedGraph, Result, StepInputs,
+    TensorMap,
 };
 use jetmoe_checkpoint::MappedFile;
 use ndarray::{ArrayD, ArrayView2};
@@ -29,7 +29,7 @@ pub(crate) struct RtenGraph {
 }
 
 struct Shared {
-    model: Model,
+    loaded: LoadedModel,
     signature: Signature,
     /// The inputs in the graph's order.
     inputs: Vec<(NodeId, InputSpec)>,
@@ -40,10 +40,17 @@ struct Shared {
     pool: Option<Arc<ThreadPool>>,
 }
 
+/// A model, and the file that it reads weights from; dropped in this order.
+struct LoadedModel {
+    model: Model,
+    /// `None` if the weights are in memory.
+    _data: Option<MappedFile>,
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
-            .field("model", &self.model)
+            .field("model", &self.loaded.model)
             .field("signature", &self.signature)
             .finish_non_exhaustive()
     }
@@ -51,12 +58,10 @@ impl fmt::Debug for Shared {
 
 impl RtenGraph {
     /// Loads and optimises a graph.
-    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
-        let path = artifact.path(&record.graph);
-        let data = artifact.path(&record.data);
-        let signature = artifact.signature(record);
-        let shared = catch_panics(|| load(&path, &data, signature, options.thread_limit()))
-            .map_err(|source| BackendError::Load { backend: NAME, graph: path.clone(), source })?;
+    pub(crate) fn load(source: &GraphSource<'_>, options: &LoadOptions) -> Result<Self> {
+        let shared = catch_panics(|| load(source, options.thread_limit())).map_err(|error| {
+            BackendError::Load { backend: NAME, graph: source.path.clone(), source: error }
+        })?;
         let trace = options.trace.as_deref().map(Trace::new).map(Arc::new);
         Ok(RtenGraph { shared: Arc::new(shared), trace })
     }
@@ -87,8 +92,9 @@ fn catch_panics<T>(work: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxE
     jetmoe_backend::catch_panics(work, |message| Error::Panic { message }.into())
 }
 
-fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) -> Result<Shared, BoxError> {
-    let model = load_model(path, data)?;
+fn load(source: &GraphSource<'_>, threads: Option<usize>) -> Result<Shared, BoxError> {
+    let loaded = load_model(source)?;
+    let (model, signature) = (&loaded.model, source.signature.clone());
     // Check the contract.
     let names = |ids: &[NodeId]| -> Vec<String> {
         let name = |id: &NodeId| model.node_info(*id)?.name().map(str::to_owned);
@@ -100,24 +106,27 @@ fn load(path: &Path, data: &Path, signature: Signature, threads: Option<usize>) 
     let inputs = inputs.collect::<Result<Vec<_>, Error>>()?;
     let output_ids = model.output_ids().to_vec();
     let pool = threads.map(|threads| Arc::new(ThreadPool::with_num_threads(threads)));
-    Ok(Shared { model, signature, inputs, outputs, output_ids, pool })
+    Ok(Shared { loaded, signature, inputs, outputs, output_ids, pool })
 }
 
 /// Loads a graph as it is, with its weights where the file is mapped, or rewritten, with weights in memory.
-fn load_model(path: &Path, data: &Path) -> Result<Model, BoxError> {
+fn load_model(source: &GraphSource<'_>) -> Result<LoadedModel, BoxError> {
     let mut options = ModelOptions::with_all_ops();
-    let model = jetmoe_onnx::read(path)?;
+    let model = jetmoe_onnx::decode(&source.path, &source.graph)?;
+    let data_name = source.data.file_name().unwrap_or_default().to_string_lossy();
+    let data = MappedFile::open(&source.data)?;
     if !model.graph.as_ref().is_some_and(rewrite::is_needed) {
-        // SAFETY: the maps are read-only and private to this process. As with every mapped model file, the bytes stay
-        // valid as long as the file is not truncated meanwhile, and nothing relies on them staying unchanged.
-        return Ok(unsafe { options.load_mmap(path) }?);
+        // SAFETY: the bytes stay mapped at their address until `data` is dropped, which `LoadedModel` does after the model.
+        // Nothing that the model returns refers to them: its results are tensors that own their elements.
+        let bytes: &'static [u8] = unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) };
+        options.external_data_static(&data_name, bytes);
+        return Ok(LoadedModel { model: options.load(source.graph.clone())?, _data: Some(data) });
     }
-    let data_name = data.file_name().unwrap_or_default().to_string_lossy();
-    let Rewritten { model, weights } = rewrite::rewrite(model, &MappedFile::open(data)?, &data_name)?;
+    let Rewritten { model, weights } = rewrite::rewrite(model, &data, &data_name)?;
     for (name, bytes) in weights {
         options.external_data(&name, bytes);
     }
-    Ok(options.load(model.to_bytes())?)
+    Ok(LoadedModel { model: options.load(model.to_bytes())?, _data: None })
 }
 
 /// Axis of a part of the cache that counts tokens.
@@ -188,7 +197,7 @@ struct Outputs {
 
 impl RtenSession {
     fn step(&self, inputs: &StepInputs) -> Result<Outputs, BoxError> {
-        let Shared { model, pool, .. } = &*self.shared;
+        let Shared { loaded: LoadedModel { model, .. }, pool, .. } = &*self.shared;
         let batch_size = inputs.input_ids.nrows();
         let mut values = Vec::new();
         for (id, input) in &self.shared.inputs {

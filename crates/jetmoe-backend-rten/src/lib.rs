@@ -10,8 +10,8 @@ mod rewrite;
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord, Profile, WeightFormat};
-use jetmoe_backend::{Backend, LoadOptions, LoadedGraph, Result, Support, estimate_memory};
+use jetmoe_artifact::{GraphRecord, Profile, WeightFormat};
+use jetmoe_backend::{Backend, GraphSource, LoadOptions, LoadedGraph, Result, Support, estimate_memory};
 
 use self::graph::RtenGraph;
 
@@ -46,13 +46,8 @@ impl Backend for RtenBackend {
         estimate_memory(graph, memory_per_byte)
     }
 
-    fn load(
-        &self,
-        artifact: &Artifact,
-        graph: &GraphRecord,
-        options: &LoadOptions,
-    ) -> Result<Arc<dyn LoadedGraph>> {
-        Ok(Arc::new(RtenGraph::load(artifact, graph, options)?))
+    fn load(&self, source: &GraphSource<'_>, options: &LoadOptions) -> Result<Arc<dyn LoadedGraph>> {
+        Ok(Arc::new(RtenGraph::load(source, options)?))
     }
 }
 

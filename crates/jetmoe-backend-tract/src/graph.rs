@@ -1,19 +1,18 @@
 //! A graph in tract and its sessions.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jetmoe_artifact::{
-    Artifact, Axis, CacheUpdate, ElementType, GraphRecord, InputName, InputSpec, OutputName, Signature, names,
-};
+use jetmoe_artifact::{Axis, CacheUpdate, ElementType, InputName, InputSpec, OutputName, Signature, names};
 use jetmoe_backend::allocator;
 use jetmoe_backend::contract::{check_names, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::trace::{StepTracer, Trace};
 use jetmoe_backend::{
-    CancellationToken, Error, GraphSession, LoadOptions, LoadedGraph, Result, StepInputs, TensorMap,
+    CancellationToken, Error, GraphSession, GraphSource, LoadOptions, LoadedGraph, Result, StepInputs,
+    TensorMap,
 };
 use ndarray::ArrayD;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -50,13 +49,13 @@ pub(crate) struct Shared {
 
 impl TractGraph {
     /// Loads and optimises a graph. One plan serves every batch size and length.
-    pub(crate) fn load(artifact: &Artifact, record: &GraphRecord, options: &LoadOptions) -> Result<Self> {
-        let path = artifact.path(&record.graph);
-        let signature = artifact.signature(record);
-        let data = DataFile::new(artifact.path(&record.data));
+    pub(crate) fn load(source: &GraphSource<'_>, options: &LoadOptions) -> Result<Self> {
         allocator::keep_freed_memory();
-        let shared = catch_panics(|| load(&path, &data, signature, options.thread_limit()))
-            .map_err(|source| Error::Load { backend: NAME, graph: path.clone(), source: source.into() })?;
+        let shared = catch_panics(|| load(source, options.thread_limit())).map_err(|error| Error::Load {
+            backend: NAME,
+            graph: source.path.clone(),
+            source: error.into(),
+        })?;
         Ok(TractGraph {
             shared: Arc::new(shared),
             trace: options.trace.as_deref().map(Trace::new).map(Arc::new),
@@ -99,7 +98,9 @@ pub(crate) fn catch_panics<T>(work: impl FnOnce() -> TractResult<T>) -> TractRes
     jetmoe_backend::catch_panics(work, TractError::msg)
 }
 
-fn load(path: &Path, data: &DataFile, signature: Signature, threads: Option<usize>) -> TractResult<Shared> {
+fn load(source: &GraphSource<'_>, threads: Option<usize>) -> TractResult<Shared> {
+    let signature = source.signature.clone();
+    let data = &DataFile::new(source.data.clone());
     // Register what tract lacks. The shapes in value_info are ignored, as tract would take the names of their dimensions
     // for its own symbols.
     let mut tract = tract_onnx::onnx().with_ignore_value_info(true);
@@ -108,7 +109,7 @@ fn load(path: &Path, data: &DataFile, signature: Signature, threads: Option<usiz
     custom_ops::register(&mut tract.op_register);
     logits_to_keep::register(&mut tract.op_register);
     // Edit the ONNX message, before tract turns weights into tensors.
-    let mut proto = tract.proto_model_for_path(path)?;
+    let mut proto = tract.proto_model_for_read(&mut source.graph.as_slice())?;
     let graph = proto.graph.as_mut().ok_or_else(|| TractError::msg("the file holds no graph"))?;
     data.check_locations(graph)?;
     let weights = quantized::rewrite(graph, data)?;

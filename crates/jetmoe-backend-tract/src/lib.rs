@@ -15,8 +15,8 @@ mod threads;
 
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord, Precision, Profile, WeightFormat};
-use jetmoe_backend::{Backend, LoadOptions, LoadedGraph, Result, Support, estimate_memory};
+use jetmoe_artifact::{GraphRecord, Precision, Profile, WeightFormat};
+use jetmoe_backend::{Backend, GraphSource, LoadOptions, LoadedGraph, Result, Support, estimate_memory};
 
 use self::graph::TractGraph;
 
@@ -55,13 +55,8 @@ impl Backend for TractBackend {
         estimate_memory(graph, |format| memory_per_byte(format, graph.profile))
     }
 
-    fn load(
-        &self,
-        artifact: &Artifact,
-        graph: &GraphRecord,
-        options: &LoadOptions,
-    ) -> Result<Arc<dyn LoadedGraph>> {
-        Ok(Arc::new(TractGraph::load(artifact, graph, options)?))
+    fn load(&self, source: &GraphSource<'_>, options: &LoadOptions) -> Result<Arc<dyn LoadedGraph>> {
+        Ok(Arc::new(TractGraph::load(source, options)?))
     }
 }
 

@@ -3,10 +3,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord, Profile};
+use jetmoe_artifact::{GraphRecord, Profile};
 use jetmoe_kernels::Isa;
 
-use crate::{Device, LoadOptions, LoadedGraph, Result};
+use crate::{Device, GraphSource, LoadOptions, LoadedGraph, Result};
 
 /// A program that loads graphs and runs them: ONNX Runtime, tract, the Candle reference.
 pub trait Backend: Debug + Send + Sync {
@@ -33,17 +33,12 @@ pub trait Backend: Debug + Send + Sync {
     /// can reclaim them, and so is the cache, which grows with the text.
     fn estimate_memory(&self, graph: &GraphRecord, options: &LoadOptions) -> u64;
 
-    /// Loads a graph of an artifact.
+    /// Loads a graph of an artifact: the content that the source has in memory, with the weights of its data file.
     ///
     /// # Errors
     /// [`Error::LibraryNotFound`](crate::Error::LibraryNotFound) if this machine lacks the backend's library,
     /// [`Error::Load`](crate::Error::Load) if the backend rejects the graph.
-    fn load(
-        &self,
-        artifact: &Artifact,
-        graph: &GraphRecord,
-        options: &LoadOptions,
-    ) -> Result<Arc<dyn LoadedGraph>>;
+    fn load(&self, source: &GraphSource<'_>, options: &LoadOptions) -> Result<Arc<dyn LoadedGraph>>;
 }
 
 /// Whether a backend can run a graph.

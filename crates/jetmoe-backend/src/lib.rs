@@ -16,6 +16,7 @@ mod cancellation;
 pub mod contract;
 mod device;
 mod error;
+mod graph_source;
 pub mod kv_cache;
 mod loaded_graph;
 mod memory;
@@ -30,6 +31,7 @@ pub use device::{
     ProviderOption, TensorRtOptions, TokenShape,
 };
 pub use error::{BoxError, Error, Result};
+pub use graph_source::GraphSource;
 pub use jetmoe_checkpoint::catch_panics;
 pub use jetmoe_format::Error as FormatError;
 pub use jetmoe_kernels::Error as KernelsError;

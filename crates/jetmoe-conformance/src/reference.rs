@@ -8,8 +8,8 @@ use jetmoe_artifact::{
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_reference::{Cache, Inputs, Reference};
 use jetmoe_rt::{
-    Backend, BackendError, BoxError, GraphSession, LoadOptions, LoadedGraph, Model, StepInputs, Support,
-    TensorMap, available_memory,
+    Backend, BackendError, BoxError, GraphSession, GraphSource, LoadOptions, LoadedGraph, Model, StepInputs,
+    Support, TensorMap, available_memory,
 };
 use jetmoe_text::Tokenizer;
 use ndarray::{ArrayD, IxDyn};
@@ -46,18 +46,13 @@ impl Backend for ReferenceBackend<'_> {
         memory_as_float32(self.checkpoint)
     }
 
-    fn load(
-        &self,
-        _artifact: &Artifact,
-        graph: &GraphRecord,
-        _options: &LoadOptions,
-    ) -> BackendResult<Arc<dyn LoadedGraph>> {
+    fn load(&self, source: &GraphSource<'_>, _options: &LoadOptions) -> BackendResult<Arc<dyn LoadedGraph>> {
         let reference = Reference::load(self.checkpoint).map_err(|error| BackendError::Load {
             backend: NAME,
             graph: self.checkpoint.folder().to_owned(),
             source: error.into(),
         })?;
-        Ok(Arc::new(ReferenceGraph::new(reference, self.checkpoint, graph.task)))
+        Ok(Arc::new(ReferenceGraph::new(reference, self.checkpoint, source.record.task)))
     }
 }
 

@@ -74,10 +74,6 @@ fn after_backend(error: &BackendError) -> Option<String> {
             setup_command(Some(*provider)),
             provider.package()
         )),
-        BackendError::Load { graph, .. } if graph.is_symlink() => text(
-            "the graph is a link, as in the hub's cache, and ONNX Runtime before 1.32 may refuse data behind links; \
-             run a copy: cp -rL ARTIFACT COPY",
-        ),
         _ => None,
     }
 }

@@ -16,26 +16,21 @@ mod weights;
 use std::fmt::Display;
 use std::path::Path;
 
-use jetmoe_artifact::{GraphRecord, MAX_GRAPH_BYTES, Precision, Profile, Task};
+use jetmoe_artifact::{GraphRecord, Precision, Profile, Task};
 use jetmoe_checkpoint::ModelConfig;
 
 use self::initializers::DataFile;
 use crate::operators::MICROSOFT;
-use crate::reader::{decode, read_bytes};
+use crate::reader::decode;
 use crate::{Error, Model, Result, StringStringEntry};
 
-/// Checks the graph `path`, which the manifest of its artifact describes as `record`.
+/// Checks a graph, the content of the file `path`, which the manifest of its artifact describes as `record`.
 ///
 /// # Errors
-/// A file that cannot be read or is no ONNX model, and [`Error::Unexpected`] for a graph that no exporter writes.
-pub fn check_graph(path: &Path, config: &ModelConfig, record: &GraphRecord) -> Result<()> {
-    let bytes = read_bytes(path, MAX_GRAPH_BYTES)?;
-    let model = decode(path, &bytes)?;
-    check(&bytes, &model, config, record).map_err(|Refusal { place, problem }| Error::Unexpected {
-        path: path.to_owned(),
-        place,
-        problem,
-    })
+/// What is no ONNX model, and [`Error::Unexpected`] for a graph that no exporter writes.
+pub fn check_graph(path: &Path, bytes: &[u8], config: &ModelConfig, record: &GraphRecord) -> Result<()> {
+    let model = decode(path, bytes)?;
+    check(bytes, &model, config, record).map_err(|refusal| refusal.of_file(path))
 }
 
 /// Facts about a model that its graph file repeats.
@@ -52,12 +47,18 @@ pub fn metadata(task: Task, precision: Precision, profile: Profile) -> Vec<Strin
 
 /// Why a graph is refused.
 #[derive(Debug)]
-struct Refusal {
+pub(crate) struct Refusal {
     place: String,
     problem: String,
 }
 
-type Checked<T = ()> = std::result::Result<T, Refusal>;
+impl Refusal {
+    pub(crate) fn of_file(self, path: &Path) -> Error {
+        Error::Unexpected { path: path.to_owned(), place: self.place, problem: self.problem }
+    }
+}
+
+pub(crate) type Checked<T = ()> = std::result::Result<T, Refusal>;
 
 fn refuse<T>(place: impl Display, problem: impl Display) -> Checked<T> {
     Err(Refusal { place: place.to_string(), problem: problem.to_string() })
@@ -83,7 +84,7 @@ fn check(bytes: &[u8], model: &Model, config: &ModelConfig, record: &GraphRecord
 }
 
 /// Refuses what decoding skips or changes: fields that the messages do not have, such as functions, training or subgraphs.
-fn check_fields(bytes: &[u8], model: &Model) -> Checked {
+pub(crate) fn check_fields(bytes: &[u8], model: &Model) -> Checked {
     let encoded = model.to_bytes();
     if encoded == bytes {
         return Ok(());

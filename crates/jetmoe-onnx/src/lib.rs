@@ -1,10 +1,11 @@
 //! ONNX files: their messages, how they are read, and whether a graph is one that the exporter writes.
 //!
-//! The messages are the part of ONNX's protobuf schema that JetMoE graphs use. [`read`] decodes a file,
-//! [`Model::to_bytes`] encodes one. [`check_graph`] compares a graph of an artifact with the manifest, the configuration and
+//! The messages are the part of ONNX's protobuf schema that JetMoE graphs use. [`read`] decodes a file, [`decode`]
+//! its content, and [`Model::to_bytes`] encodes one. [`check_graph`] compares a graph of an artifact with the manifest, the configuration and
 //! the table of [`ExportedOperator`]s before a backend loads it. This crate builds no graph and runs none.
 
 mod check;
+mod data_location;
 mod decoded_size;
 mod error;
 mod messages;
@@ -12,7 +13,8 @@ mod operators;
 mod reader;
 
 pub use check::{check_graph, metadata};
+pub use data_location::with_data_file;
 pub use error::{Error, Result};
 pub use messages::*;
 pub use operators::{AttributeKind, ExportedOperator, MICROSOFT};
-pub use reader::{MAX_ONNX_BYTES, read, read_up_to};
+pub use reader::{MAX_ONNX_BYTES, decode, read, read_up_to};

@@ -33,7 +33,7 @@ pub fn read_up_to(path: &Path, limit: u64) -> Result<Model> {
 }
 
 /// The content of a regular file.
-pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
+fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::InvalidInput => Error::NotAFile { path: path.to_owned() },
         _ => Error::Io { action: "read", path: path.to_owned(), source },
@@ -51,8 +51,11 @@ pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Decodes the content of a file.
-pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Model> {
+/// Decodes the content of a file; errors name it.
+///
+/// # Errors
+/// What is no ONNX model, or consists of too many messages.
+pub fn decode(path: &Path, bytes: &[u8]) -> Result<Model> {
     let not_onnx = |source| Error::NotOnnx { path: path.to_owned(), source };
     let limit = MAX_MESSAGE_BYTES + bytes.len() as u64;
     if decoded_size(bytes, limit) > limit {

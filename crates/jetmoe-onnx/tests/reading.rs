@@ -6,7 +6,10 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use jetmoe_artifact::MAX_GRAPH_BYTES;
-use jetmoe_onnx::{Error, Graph, MAX_ONNX_BYTES, Model, Node, read, read_up_to};
+use jetmoe_onnx::{
+    Attribute, Error, Graph, MAX_ONNX_BYTES, Model, Node, StringStringEntry, Tensor, read, read_up_to,
+    with_data_file,
+};
 
 #[test]
 fn a_file_that_is_no_onnx_model_is_refused() {
@@ -82,4 +85,36 @@ fn a_pipe_is_refused_and_not_opened() {
     let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
     assert!(made.success());
     assert!(matches!(read(&path), Err(Error::NotAFile { .. })));
+}
+
+/// A graph with a weight and a constant in the data file `name`.
+fn with_tensors_in(name: &str) -> Model {
+    let entry = |key: &str, value: &str| StringStringEntry {
+        key: Some(key.to_owned()),
+        value: Some(value.to_owned()),
+    };
+    let tensor = Tensor {
+        name: Some("location".to_owned()),
+        external_data: vec![entry("location", name), entry("offset", "64"), entry("length", "4")],
+        ..Tensor::default()
+    };
+    let attribute = Attribute { t: Some(tensor.clone()), ..Attribute::default() };
+    let node = Node { attribute: vec![attribute], ..Node::default() };
+    let graph = Graph { node: vec![node], initializer: vec![tensor; 2], ..Graph::default() };
+    Model { ir_version: Some(10), graph: Some(graph), ..Model::default() }
+}
+
+#[test]
+fn a_graph_can_be_made_to_name_another_data_file() {
+    let path = Path::new("model.onnx");
+    let renamed = with_data_file(path, &with_tensors_in("data").to_bytes(), "blob").unwrap();
+    assert_eq!(renamed, with_tensors_in("blob").to_bytes());
+}
+
+#[test]
+fn a_graph_that_would_lose_fields_is_not_changed() {
+    // a field that the messages do not have
+    let bytes = [with_tensors_in("data").to_bytes().as_slice(), &[0xF8, 0x07, 1]].concat();
+    let error = with_data_file(Path::new("model.onnx"), &bytes, "blob").unwrap_err();
+    assert!(matches!(error, Error::Unexpected { .. }), "{error}");
 }

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, GraphRecord};
-use jetmoe_backend::{Backend, Device, Error as BackendError, LoadOptions, LoadedGraph, available_memory};
+use jetmoe_backend::{
+    Backend, Device, Error as BackendError, GraphSource, LoadOptions, LoadedGraph, available_memory,
+};
 use jetmoe_onnx::check_graph;
 
 use crate::error::at_least_one;
@@ -90,13 +92,14 @@ pub(crate) fn load_into<'a>(
             return Err(Error::Memory { backend: backend.name(), graph, needed, available });
         }
     }
+    let source = GraphSource::read(artifact, record)?;
     if !options.trust_graph {
-        check_graph(&artifact.path(&record.graph), artifact.config(), record)?;
+        check_graph(&source.path, &source.graph, artifact.config(), record)?;
     }
     if let Some(path) = &options.trace {
         // a file that cannot be written is refused before anything is loaded
         File::create(path).map_err(|source| BackendError::Trace { path: path.clone(), source })?;
     }
-    let graph = backend.load(artifact, record, options)?;
+    let graph = backend.load(&source, options)?;
     Ok((record, graph))
 }

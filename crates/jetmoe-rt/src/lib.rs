@@ -59,9 +59,9 @@ pub use jetmoe_artifact::{
 };
 pub use jetmoe_backend::{
     Backend, BoxError, CancellationGuard, CancellationToken, CudaOptions, DeadlineGuard, Device, DropGuard,
-    Error as BackendError, ExecutionProvider, FormatError, GraphSession, KernelsError, LoadOptions,
-    LoadedGraph, LogitsToKeep, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision, ProviderOption,
-    StepInputs, Support, TensorMap, TensorRtOptions, TokenShape, available_memory,
+    Error as BackendError, ExecutionProvider, FormatError, GraphSession, GraphSource, KernelsError,
+    LoadOptions, LoadedGraph, LogitsToKeep, OpenVinoDevice, OpenVinoOptions, OpenVinoPrecision,
+    ProviderOption, StepInputs, Support, TensorMap, TensorRtOptions, TokenShape, available_memory,
 };
 #[cfg(feature = "ort")]
 pub use jetmoe_backend_ort::{

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{Artifact, OutputName};
 use jetmoe_rt::{
-    BACKEND_NAMES, Backend, BackendError, CancellationToken, Error, ErrorKind, GraphSession, LoadOptions,
-    LogitsToKeep, Model, OnnxError, StepInputs, TensorMap, TokenBatch, backend, backends,
+    BACKEND_NAMES, Backend, BackendError, CancellationToken, Error, ErrorKind, GraphSession, GraphSource,
+    LoadOptions, LogitsToKeep, Model, OnnxError, StepInputs, TensorMap, TokenBatch, backend, backends,
 };
 use ndarray::{Array2, ArrayD, array, s};
 
@@ -81,6 +81,26 @@ fn a_backend_computes_what_the_python_package_does() {
         assert_same(output.get(OutputName::Logits).unwrap(), &logits);
         assert_same(&session.cache().unwrap()[&OutputName::PresentKey(0)], &key);
     }
+}
+
+/// The file may be replaced between the check of the graph and its load.
+#[test]
+fn a_backend_loads_the_graph_that_was_read() {
+    let folder = tempfile::tempdir().unwrap();
+    jetmoe_testing::files::copy_folder(&toy(), folder.path());
+    let artifact = Artifact::open(folder.path()).unwrap();
+    let record = artifact.graph(None, None).unwrap();
+    let source = GraphSource::read(&artifact, record).unwrap();
+    let expected = toy_model(backends()[0]).session().unwrap().step(&prompt()).unwrap();
+    std::fs::write(&source.path, "another graph").unwrap();
+    for &backend in backends() {
+        let graph = backend.load(&source, &LoadOptions::default()).unwrap();
+        let generation_config = artifact.generation_config(record.task).unwrap();
+        let model = Model::from_graph(graph, artifact.config().clone(), record.task, None, generation_config);
+        let found = model.session().unwrap().step(&prompt()).unwrap();
+        assert_same(found.get(OutputName::Logits).unwrap(), expected.get(OutputName::Logits).unwrap());
+    }
+    assert!(GraphSource::read(&artifact, record).is_err());
 }
 
 #[test]
@@ -210,17 +230,14 @@ fn copy_of_toy() -> tempfile::TempDir {
     folder
 }
 
-/// Loads an artifact that was intact when it was opened and is damaged afterwards.
-fn load_damaged(damage: impl Fn(&Path), backend: &'static dyn Backend) -> Error {
+/// Loads a graph that was intact when it was read and is damaged afterwards.
+fn assert_refuses_to_load(damage: impl Fn(&mut GraphSource<'_>), backend: &'static dyn Backend) -> String {
     let folder = copy_of_toy();
     let artifact = Artifact::open(folder.path()).unwrap();
-    damage(folder.path());
-    Model::load_into(backend, &artifact, &LoadOptions::default().with_trust_graph(true)).unwrap_err()
-}
-
-fn assert_refuses_to_load(damage: impl Fn(&Path), backend: &'static dyn Backend) -> String {
-    match load_damaged(damage, backend) {
-        Error::Backend(BackendError::Load { backend: found, graph, source }) => {
+    let mut source = GraphSource::read(&artifact, artifact.graph(None, None).unwrap()).unwrap();
+    damage(&mut source);
+    match backend.load(&source, &LoadOptions::default()).unwrap_err() {
+        BackendError::Load { backend: found, graph, source } => {
             assert_eq!(found, backend.name());
             assert!(graph.ends_with("onnx/model.onnx"), "{}", graph.display());
             chain(&*source)
@@ -234,10 +251,7 @@ fn a_file_that_is_no_graph_is_refused() {
     let texts: [&[u8]; 3] = [b"", b"this is no graph", &[0x3a, 0xff, 0xff, 0xff, 0xff, 0x0f]];
     for &backend in backends() {
         for text in texts {
-            assert_refuses_to_load(
-                |folder| std::fs::write(folder.join("onnx/model.onnx"), text).unwrap(),
-                backend,
-            );
+            assert_refuses_to_load(|source| source.graph = text.to_vec(), backend);
         }
     }
 }
@@ -245,24 +259,16 @@ fn a_file_that_is_no_graph_is_refused() {
 #[test]
 fn a_truncated_graph_is_refused() {
     for &backend in backends() {
-        assert_refuses_to_load(
-            |folder| {
-                let graph = folder.join("onnx/model.onnx");
-                let content = std::fs::read(&graph).unwrap();
-                std::fs::write(&graph, &content[..content.len() / 2]).unwrap();
-            },
-            backend,
-        );
+        assert_refuses_to_load(|source| source.graph.truncate(source.graph.len() / 2), backend);
     }
 }
 
 #[test]
 fn weights_that_are_missing_or_too_short_are_refused() {
     for &backend in backends() {
-        let data = |folder: &Path| folder.join("onnx/model.onnx_data");
-        let message = assert_refuses_to_load(|folder| std::fs::remove_file(data(folder)).unwrap(), backend);
+        let message = assert_refuses_to_load(|source| std::fs::remove_file(&source.data).unwrap(), backend);
         assert!(message.contains("model.onnx_data"), "{message}");
-        assert_refuses_to_load(|folder| std::fs::write(data(folder), [0; 64]).unwrap(), backend);
+        assert_refuses_to_load(|source| std::fs::write(&source.data, [0; 64]).unwrap(), backend);
     }
 }
 

@@ -2,6 +2,7 @@
 //! that none of them needs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::PathBuf;
 
 use jetmoe_artifact::{ArtifactFile, GraphRecord, OptionalOutput, Precision, Profile, Task};
@@ -60,7 +61,7 @@ impl Exported {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        check_graph(&self.path(), &self.config, &self.record)
+        check_graph(&self.path(), &fs::read(self.path()).unwrap(), &self.config, &self.record)
     }
 }
 
