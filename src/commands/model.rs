@@ -64,6 +64,14 @@ pub(crate) struct ModelArguments {
     /// Load a graph without the check that it is one that jetmoe-export writes. Only for artifacts of people you trust.
     #[arg(long, help_heading = HEADING)]
     trust_graph: bool,
+    /// Read the weights and compare their SHA-256 digest with jetmoe.json before they are used. Takes about a second for 1.5 GB.
+    #[arg(long, help_heading = HEADING)]
+    verify_digests: bool,
+    /// Copy the weights into a new folder in DIR that other users cannot enter, compare the digest of the copy, and use it: the
+    /// artifact can then be changed or removed meanwhile. Takes the space of the weights in DIR until the command ends, or
+    /// memory if DIR is a tmpfs, as /tmp may be.
+    #[arg(long, value_name = "DIR", help_heading = HEADING)]
+    pub(crate) private_copy: Option<PathBuf>,
     /// The libonnxruntime to load [default: the first usable one that `jetmoe devices` lists]
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     onnxruntime: Option<PathBuf>,
@@ -167,14 +175,29 @@ impl ModelArguments {
                      jetmoe-export {} --output DIR",
                     self.model, self.model
                 ));
-                load_reference(checkpoint)
+                self.load_reference(checkpoint)
             }
-            (Opened::Checkpoint(checkpoint), Some(BackendName::REFERENCE)) => load_reference(checkpoint),
+            (Opened::Checkpoint(checkpoint), Some(BackendName::REFERENCE)) => self.load_reference(checkpoint),
             (Opened::Checkpoint(checkpoint), Some(backend)) => {
                 let artifact = self.export_to_cache(checkpoint)?;
                 self.load_into(backend, &artifact, Some(checkpoint))
             }
         }
+    }
+
+    /// A checkpoint in the reference, for the task it was trained for.
+    fn load_reference(&self, checkpoint: &Checkpoint) -> anyhow::Result<Model> {
+        let refused =
+            [("--verify-digests", self.verify_digests), ("--private-copy", self.private_copy.is_some())];
+        if let Some((flag, _)) = refused.iter().find(|(_, is_set)| *is_set) {
+            anyhow::bail!(
+                "{flag} is for artifacts, and {} is a checkpoint in the reference\n  \
+                 export it: jetmoe-export MODEL --output DIR",
+                self.model
+            );
+        }
+        checkpoint.check_finite()?;
+        Ok(reference_model(checkpoint, Task::of_architecture(checkpoint.config().architecture))?)
     }
 
     /// Loads an opened model into one backend.
@@ -265,7 +288,9 @@ impl ModelArguments {
             .with_int8_activations(!self.exact)
             .with_low_memory(self.low_memory)
             .with_check_memory(!self.no_memory_check)
-            .with_trust_graph(self.trust_graph);
+            .with_trust_graph(self.trust_graph)
+            .with_verify_digests(self.verify_digests);
+        options.private_copy.clone_from(&self.private_copy);
         options.onnxruntime_library.clone_from(&self.onnxruntime);
         options.trace.clone_from(&self.trace);
         Ok(options)
@@ -353,12 +378,6 @@ fn shell_quoted(argument: &str) -> String {
         return argument.to_owned();
     }
     format!("'{}'", argument.replace('\'', "'\\''"))
-}
-
-/// A checkpoint in the reference, for the task it was trained for.
-fn load_reference(checkpoint: &Checkpoint) -> anyhow::Result<Model> {
-    checkpoint.check_finite()?;
-    Ok(reference_model(checkpoint, Task::of_architecture(checkpoint.config().architecture))?)
 }
 
 fn digest_of(checkpoint: &Checkpoint) -> anyhow::Result<Digest> {

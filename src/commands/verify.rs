@@ -39,6 +39,10 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
+        anyhow::ensure!(
+            self.model.private_copy.is_none(),
+            "--private-copy is for the commands that use a model: verify reads the artifact itself\n  leave it out"
+        );
         let mut backends = self.backends()?;
         let (artifact, checkpoint) = match self.model.open()? {
             Opened::Artifact(artifact) => {

@@ -59,6 +59,42 @@ fn a_changed_graph() {
     ));
 }
 
+/// Without the option they are used.
+#[test]
+fn changed_weights_are_refused_by_verify_digests() {
+    let context = context_with_artifact("jetmoe-mini");
+    overwrite(&context.path("artifact").join(DATA), 5000);
+    fs::write(context.path("held-out.jsonl"), "{\"text\": \"And God said\"}\n").unwrap();
+    let run = "jetmoe run --model artifact --prompt \"In the beginning\" --max-new-tokens 2";
+    context.run(run).succeeded();
+    let refused = context.run(&format!("{run} --verify-digests"));
+    for options in ["--private-copy .", "--verify-digests --backend tract"] {
+        assert_eq!(context.run(&format!("{run} {options}")).refused(), refused.refused());
+    }
+    let eval = context.run("jetmoe eval --model artifact --text held-out.jsonl --verify-digests");
+    assert_eq!(eval.refused(), refused.refused());
+    assert_transcript!(refused);
+}
+
+#[test]
+fn digests_and_copies_of_a_checkpoint_are_refused() {
+    let context = context_with_artifact("jetmoe-mini");
+    for (model, options, says) in [
+        ("jetmoe-mini", "--verify-digests", "--verify-digests is for artifacts"),
+        ("jetmoe-mini", "--private-copy .", "--private-copy is for artifacts"),
+        (
+            "artifact",
+            "--backend reference --private-copy .",
+            "it reads the checkpoint, of which no private copy is made",
+        ),
+    ] {
+        let output = context.run(&format!("jetmoe run --model {model} --prompt a {options}"));
+        assert!(output.refused().contains(says), "{output:#?}");
+    }
+    let verify = context.run("jetmoe verify --model artifact --private-copy .");
+    assert!(verify.refused().contains("leave it out"), "{verify:#?}");
+}
+
 #[test]
 fn a_changed_configuration() {
     let change = |artifact: &Path| overwrite(&artifact.join("config.json"), 50);

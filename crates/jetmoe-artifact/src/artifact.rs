@@ -30,7 +30,7 @@ impl Artifact {
 
     /// Opens a folder, and checks the sizes of graphs and weights, and the digests of graphs and of the configuration and
     /// tokenizer files that are read. Other line ends than those of the export are accepted, and any content of files for
-    /// other clients. [`Artifact::check_digests`] checks the weights.
+    /// other clients. [`Artifact::check_digests`] and [`Artifact::check_weights`] check the weights.
     ///
     /// While an export replaces the artifact, the result is the old or the new one.
     ///
@@ -181,6 +181,14 @@ impl Artifact {
     pub fn check_digests(&self) -> Result<()> {
         self.manifest.graphs.iter().try_for_each(|graph| check_digest(&self.folder, &graph.data))
     }
+
+    /// Reads the weights of one graph and compares their digest: in the artifact, or in a copy of the file.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] names the file of the artifact, or a file that cannot be read.
+    pub fn check_weights(&self, graph: &GraphRecord, content: &Path) -> Result<()> {
+        check_content(&self.path(&graph.data), &graph.data, content)
+    }
 }
 
 /// Compares the sizes of graphs and weights, and the digests of graphs.
@@ -216,9 +224,14 @@ fn check_graph_size(folder: &Path, file: &ArtifactFile) -> Result<()> {
 
 fn check_digest(folder: &Path, file: &ArtifactFile) -> Result<()> {
     let path = folder.join(&file.path);
-    let io = |source| Error::Io { action: "read", path: path.clone(), source };
-    let found = Digest::of_file(&path).map_err(io)?;
-    if found == file.sha256 { Ok(()) } else { Err(Error::Changed { path }) }
+    check_content(&path, file, &path)
+}
+
+/// Compares the digest of `content`, which is the file `path` or a copy of it.
+fn check_content(path: &Path, file: &ArtifactFile, content: &Path) -> Result<()> {
+    let io = |source| Error::Io { action: "read", path: content.to_owned(), source };
+    let found = Digest::of_file(content).map_err(io)?;
+    if found == file.sha256 { Ok(()) } else { Err(Error::Changed { path: path.to_owned() }) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

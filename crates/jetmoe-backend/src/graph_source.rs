@@ -17,7 +17,7 @@ pub struct GraphSource<'a> {
     /// The graph: the content of an ONNX file.
     pub graph: Vec<u8>,
     /// The file with the weights. Its name is the one that the graph refers to, and its folder the one that the graph's
-    /// locations are relative to.
+    /// locations are relative to. It may be removed after the load; what is mapped then stays mapped.
     pub data: PathBuf,
 }
 

@@ -48,6 +48,14 @@ pub struct LoadOptions {
     /// Whether to load a graph without the check that it is one that the exporter writes; false by default. Without the
     /// check, a hostile graph can take any time and memory, and end the process.
     pub trust_graph: bool,
+    /// Whether to read the weights and compare their SHA-256 digest with the manifest before they are used; false by default.
+    /// Detects every change of them that the manifest does not have. Takes the time of one SHA-256 stream over the data file.
+    pub verify_digests: bool,
+    /// A folder for a copy of the weights that no other user can change, and that stays as it is when the artifact's files are
+    /// overwritten or truncated, which otherwise changes results or ends the process with SIGBUS. Its digest is compared as by
+    /// [`LoadOptions::verify_digests`]. It takes the space of the data file in the folder, or memory if that is a tmpfs, until
+    /// the model is dropped; its name is removed after the load. `None`, the default, maps the artifact's file. Unix only.
+    pub private_copy: Option<PathBuf>,
     /// The libonnxruntime to load. `None`, the default, searches for one. A second library in
     /// one process is rejected.
     pub onnxruntime_library: Option<PathBuf>,
@@ -72,6 +80,8 @@ impl Default for LoadOptions {
             max_sequence_length: None,
             check_memory: true,
             trust_graph: false,
+            verify_digests: false,
+            private_copy: None,
             onnxruntime_library: None,
             trace: None,
         }
@@ -157,6 +167,20 @@ impl LoadOptions {
     #[must_use]
     pub fn with_trust_graph(mut self, trust_graph: bool) -> Self {
         self.trust_graph = trust_graph;
+        self
+    }
+
+    /// Sets [`LoadOptions::verify_digests`].
+    #[must_use]
+    pub fn with_verify_digests(mut self, verify_digests: bool) -> Self {
+        self.verify_digests = verify_digests;
+        self
+    }
+
+    /// Sets [`LoadOptions::private_copy`].
+    #[must_use]
+    pub fn with_private_copy(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.private_copy = Some(folder.into());
         self
     }
 

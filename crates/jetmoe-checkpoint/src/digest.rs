@@ -1,7 +1,7 @@
 //! SHA-256 digests of checkpoints and files.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -17,6 +17,9 @@ pub struct Digest([u8; 32]);
 /// Bytes hashed between two calls of the progress callback.
 const CHUNK: usize = 8 << 20;
 
+/// Bytes read at once.
+const READ: usize = 1 << 20;
+
 impl Digest {
     /// Digest of bytes.
     pub fn of_bytes(bytes: &[u8]) -> Self {
@@ -29,7 +32,11 @@ impl Digest {
     /// A file that cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut hasher = Hasher::default();
-        io::copy(&mut open_file(path)?, &mut hasher)?;
+        // `io::copy` reads into the buffer of the writer, and without one 8 KiB at a time
+        let mut writer = BufWriter::with_capacity(READ, &mut hasher);
+        io::copy(&mut open_file(path)?, &mut writer)?;
+        writer.flush()?;
+        drop(writer);
         Ok(hasher.finish())
     }
 

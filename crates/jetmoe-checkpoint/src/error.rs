@@ -53,6 +53,16 @@ pub enum Error {
         /// What the operating system reported.
         source: std::io::Error,
     },
+    /// A copy does not fit on the disk.
+    #[error("{} has {available} bytes left, and a copy of the weights takes {needed}\n  choose another folder, or make room", folder.display())]
+    DiskSpace {
+        /// The folder for the copy.
+        folder: PathBuf,
+        /// Bytes of the copy.
+        needed: u64,
+        /// Bytes that are left.
+        available: u64,
+    },
     /// A file that is kept in memory is larger than any of its name.
     #[error("{} holds {size} bytes, and a file of this name is read up to {limit} bytes\n  it is damaged, or not what its name says: download or copy it again", path.display())]
     TooLarge {

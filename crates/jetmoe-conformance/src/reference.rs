@@ -34,7 +34,12 @@ impl Backend for ReferenceBackend<'_> {
         NAME
     }
 
-    fn supports(&self, _graph: &GraphRecord, _options: &LoadOptions) -> Support {
+    fn supports(&self, _graph: &GraphRecord, options: &LoadOptions) -> Support {
+        if options.private_copy.is_some() {
+            return Support::No {
+                reason: "it reads the checkpoint, of which no private copy is made".to_owned(),
+            };
+        }
         Support::Yes { preference: 0 }
     }
 

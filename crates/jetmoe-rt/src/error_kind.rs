@@ -118,6 +118,7 @@ fn of_checkpoint(error: &CheckpointError) -> ErrorKind {
     match error {
         CheckpointError::NotFound { .. } => ErrorKind::NotFound,
         CheckpointError::Io { source, .. } => of_io(source),
+        CheckpointError::DiskSpace { .. } => ErrorKind::Io,
         _ => ErrorKind::InvalidModel,
     }
 }

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use jetmoe_artifact::{Artifact, GraphRecord};
+use jetmoe_artifact::{Artifact, Error as ArtifactError, GraphRecord};
 use jetmoe_backend::{
     Backend, Device, Error as BackendError, GraphSource, LoadOptions, LoadedGraph, available_memory,
 };
+use jetmoe_checkpoint::PrivateCopy;
 use jetmoe_onnx::check_graph;
 
 use crate::error::at_least_one;
@@ -86,19 +87,32 @@ pub(crate) fn load_into<'a>(
     let record = choose_graph(artifact, backend, options)?;
     // other devices have memory of their own, or hold the weights in another form
     if options.check_memory && options.device == Device::Cpu {
-        let needed = backend.estimate_memory(record, options);
+        let copied = options.private_copy.as_deref().is_some_and(PrivateCopy::takes_memory);
+        let needed = backend.estimate_memory(record, options).saturating_add(if copied {
+            record.data.size
+        } else {
+            0
+        });
         if let Some(available) = available_memory().filter(|available| *available < needed) {
             let graph = artifact.path(&record.graph);
             return Err(Error::Memory { backend: backend.name(), graph, needed, available });
         }
     }
-    let source = GraphSource::read(artifact, record)?;
+    let mut source = GraphSource::read(artifact, record)?;
     if !options.trust_graph {
         check_graph(&source.path, &source.graph, artifact.config(), record)?;
     }
     if let Some(path) = &options.trace {
         // a file that cannot be written is refused before anything is loaded
         File::create(path).map_err(|source| BackendError::Trace { path: path.clone(), source })?;
+    }
+    let copy = options.private_copy.as_deref().map(|folder| PrivateCopy::create(&source.data, folder));
+    let copy = copy.transpose().map_err(ArtifactError::from)?;
+    if let Some(copy) = &copy {
+        copy.path().clone_into(&mut source.data);
+    }
+    if options.verify_digests || copy.is_some() {
+        artifact.check_weights(record, &source.data)?;
     }
     let graph = backend.load(&source, options)?;
     Ok((record, graph))

@@ -86,7 +86,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let artifact = arguments.next().ok_or("usage: axum-service ARTIFACT [ADDRESS]")?;
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let generator = Generator::new(&Model::load(artifact, &LoadOptions::default())?)?;
+    // reads all weights once: others than those of the export are refused
+    let options = LoadOptions::default().with_verify_digests(true);
+    let generator = Generator::new(&Model::load(artifact, &options)?)?;
     let service = Arc::new(Service { generator, turns: Arc::new(Semaphore::new(1)) });
     let router = Router::new().route("/v1/completions", post(complete)).with_state(service);
     let listener = tokio::net::TcpListener::bind(address).await?;
