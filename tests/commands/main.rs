@@ -22,6 +22,8 @@ mod json_forms;
 mod kernels;
 #[cfg(target_os = "linux")]
 mod libraries;
+#[cfg(target_os = "linux")]
+mod mapped_files;
 mod models;
 #[cfg(target_os = "linux")]
 mod providers;

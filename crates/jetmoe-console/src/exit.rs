@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::bus_error::report_bus_errors;
 use crate::interrupt::watch_interrupt;
 use crate::logging::start_logging;
 use crate::{Hint, note, report};
@@ -30,6 +31,7 @@ impl From<ExitStatus> for ExitCode {
 /// Ctrl-C calls `abort` and ends the process, unless the command called [`finish_on_interrupt`](crate::finish_on_interrupt).
 pub fn run(abort: fn(), hint: Hint, command: impl FnOnce() -> anyhow::Result<ExitStatus>) -> ExitCode {
     start_logging();
+    report_bus_errors();
     let result = watch_interrupt(abort).map_err(anyhow::Error::from).and_then(|()| command());
     let status = result.unwrap_or_else(|error| {
         if report::is_closed_pipe(error.as_ref()) {

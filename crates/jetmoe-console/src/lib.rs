@@ -5,6 +5,7 @@
 //! nothing and name no flag: they return errors, which [`hint`] completes with what to type, and call back with their
 //! progress.
 
+mod bus_error;
 mod escape;
 mod exit;
 mod hints;
