@@ -26,7 +26,9 @@ impl AcceptEdits {
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         // of a folder that is no artifact, the tokenizer does not matter
         Manifest::read(&self.artifact)?;
-        Tokenizer::open(&self.artifact)?;
+        if let Some(tokenizer) = Tokenizer::open(&self.artifact)? {
+            tokenizer.check_chat_templates()?;
+        }
         let accepted = Artifact::accept_edits(&self.artifact)?;
         if accepted.is_empty() {
             note("nothing was edited");

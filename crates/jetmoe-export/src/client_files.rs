@@ -27,6 +27,9 @@ pub(crate) fn client_files(
     let folder = checkpoint.folder();
     let config = checkpoint.config();
     let tokenizer = Tokenizer::open(folder)?;
+    if let Some(tokenizer) = &tokenizer {
+        tokenizer.check_chat_templates()?;
+    }
     let mut files = vec![
         json_file(names::CONFIG, &transformers_config(read_object(folder, names::CONFIG)?, config)),
         json_file(names::GENERATION_CONFIG, &generation_config(folder, settings)?),

@@ -1,11 +1,14 @@
 //! Chat templates, rendered as transformers' `apply_chat_template` renders them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use minijinja::{Environment, ErrorKind, Value};
+use minijinja::{Environment, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use crate::engine::{self, Failure};
 use crate::{Error, Result, jinja, limits, python};
 
 /// One turn of a conversation.
@@ -122,38 +125,66 @@ impl ChatOptions {
     }
 }
 
-/// A compiled chat template with the special tokens that it may refer to.
+/// A chat template with the special tokens that it may refer to.
+///
+/// It may be of unknown origin: compiling and rendering one ends within limits of stack, memory and steps. It is compiled when it
+/// is used.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    source: Arc<str>,
+    origin: Option<Origin>,
     special_tokens: BTreeMap<String, String>,
 }
 
-const TEMPLATE: &str = "chat_template";
+/// Where a template is: a file, and the key in a JSON file.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) path: PathBuf,
+    pub(crate) key: Option<String>,
+}
 
 impl ChatTemplate {
-    /// Compiles a template. `special_tokens` maps names such as `eos_token` to their text.
+    /// A template whose syntax is checked. `special_tokens` maps names such as `eos_token` to their text.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] for a syntax error.
+    /// [`Error::ChatTemplate`] for a syntax error, or a template that is too large.
     pub fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Result<Self> {
-        let mut environment = Environment::new();
-        // transformers renders with these two options; they control line breaks around blocks
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_unknown_method_callback(python::call_method);
-        jinja::add_to(&mut environment);
-        environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", |format: &str| python::strftime_now(format));
-        environment.add_filter("tojson", python::to_json);
+        let template = ChatTemplate::unchecked(source, None, special_tokens);
+        template.check()?;
+        Ok(template)
+    }
+
+    /// A template that is first compiled when it is used.
+    pub(crate) fn unchecked(
+        source: &str,
+        origin: Option<Origin>,
+        special_tokens: BTreeMap<String, String>,
+    ) -> Self {
         // Jinja's line ends
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
-        environment
-            .add_template_owned(TEMPLATE, without_generation_tags(&source))
-            .map_err(|source| Error::ChatTemplate { source })?;
-        Ok(ChatTemplate { environment, special_tokens })
+        ChatTemplate { source: without_generation_tags(&source).into(), origin, special_tokens }
+    }
+
+    /// Compiles the template, to find its syntax errors.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`], or [`Error::ChatTemplateFile`] for a template in a file.
+    pub fn check(&self) -> Result<()> {
+        engine::check(&self.source).map_err(|failure| self.error(failure))
+    }
+
+    fn error(&self, failure: Failure) -> Error {
+        match (failure, self.origin.clone()) {
+            (Failure::Template(source), None) => Error::ChatTemplate { source },
+            (Failure::Template(source), Some(Origin { path, key })) => {
+                Error::ChatTemplateFile { path, key, source }
+            }
+            (Failure::Rendering(source), _) => Error::Conversation { source },
+            (Failure::Limit(source), origin) => {
+                let (path, key) = origin.map_or((None, None), |origin| (Some(origin.path), origin.key));
+                Error::ChatTemplateLimit { path, key, source }
+            }
+        }
     }
 
     /// Renders a conversation. With `add_generation_prompt` the text ends where the assistant's answer begins. The
@@ -161,7 +192,8 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Conversation`] if the template raises an error, for example for two consecutive turns of one role.
-    /// [`Error::TooDeep`] for a value of a message with more than 128 levels of lists and objects.
+    /// [`Error::TooDeep`] for a value of a message with more than 128 levels of lists and objects. [`Error::ChatTemplateLimit`] if
+    /// it takes more steps or memory than the conversation justifies, and the errors of [`ChatTemplate::check`].
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
         self.render_with(messages, &ChatOptions { add_generation_prompt, ..ChatOptions::default() })
     }
@@ -176,20 +208,31 @@ impl ChatTemplate {
         if let Some((name, _)) = values.find(|(_, value)| !limits::is_within_depth(value)) {
             return Err(Error::TooDeep { name: name.clone(), limit: limits::MAX_INPUT_DEPTH });
         }
-        let messages: Vec<Map<String, Json>> = messages.iter().map(ChatMessage::for_template).collect();
-        let mut context: BTreeMap<&str, Value> = BTreeMap::new();
-        context.insert("tools", Value::from(()));
-        context.insert("documents", Value::from(()));
-        context.extend(self.special_tokens.iter().map(|(name, text)| (name.as_str(), Value::from(text))));
-        let variables = options.variables.iter();
-        context.extend(variables.map(|(name, value)| (name.as_str(), Value::from_serialize(value))));
-        context.insert("messages", Value::from_serialize(messages));
-        context.insert("add_generation_prompt", Value::from(options.add_generation_prompt));
-        self.environment
-            .get_template(TEMPLATE)
-            .and_then(|template| template.render(context))
-            .map_err(|source| Error::Conversation { source })
+        let messages: Vec<Json> =
+            messages.iter().map(|message| Json::Object(message.for_template())).collect();
+        let mut variables: BTreeMap<&str, Json> = BTreeMap::new();
+        variables.insert("tools", Json::Null);
+        variables.insert("documents", Json::Null);
+        variables.extend(self.special_tokens.iter().map(|(name, text)| (name.as_str(), text.clone().into())));
+        variables.extend(options.variables.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        variables.insert("messages", messages.into());
+        variables.insert("add_generation_prompt", options.add_generation_prompt.into());
+        engine::render(&self.source, environment, variables, &engine::budget::LIMITS)
+            .map_err(|failure| self.error(failure))
     }
+}
+
+/// The filters, tests and functions of a template.
+pub(crate) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_unknown_method_callback(python::call_method);
+    jinja::add_to(&mut environment);
+    environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", |format: &str| python::strftime_now(format));
+    environment.add_filter("tojson", python::to_json);
+    environment
 }
 
 /// Replaces transformers' `{% generation %}` … `{% endgeneration %}`, which mark the assistant's tokens for training

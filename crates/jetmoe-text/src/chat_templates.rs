@@ -12,6 +12,7 @@ use jetmoe_checkpoint::{
 };
 use serde_json::{Map, Value as Json};
 
+use crate::chat_template::Origin;
 use crate::{ChatMessage, ChatOptions, ChatTemplate, Error, Result};
 
 /// The template that is taken without a name, and the one that is taken with tools.
@@ -22,28 +23,15 @@ const TOOL_USE: &str = "tool_use";
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ChatTemplates(BTreeMap<String, ChatTemplate>);
 
-/// A template before it is compiled.
+/// A template before its special tokens are known.
 struct Source {
     name: String,
     text: String,
-    /// Where it is: a file, and the key in a JSON file.
-    path: PathBuf,
-    key: Option<String>,
-}
-
-impl Source {
-    fn compile(self, special_tokens: &BTreeMap<String, String>) -> Result<(String, ChatTemplate)> {
-        let Source { name, text, path, key } = self;
-        match ChatTemplate::new(&text, special_tokens.clone()) {
-            Ok(template) => Ok((name, template)),
-            Err(Error::ChatTemplate { source }) => Err(Error::ChatTemplateFile { path, key, source }),
-            Err(error) => Err(error),
-        }
-    }
+    origin: Origin,
 }
 
 impl ChatTemplates {
-    /// Compiles every template of a folder.
+    /// Reads every template of a folder, and compiles none.
     pub(crate) fn open(
         folder: &Path,
         tokenizer_config: &Map<String, Json>,
@@ -59,8 +47,15 @@ impl ChatTemplates {
         {
             sources = named(&old, &object);
         }
-        let compiled = sources.into_iter().map(|source| source.compile(special_tokens));
-        Ok(ChatTemplates(compiled.collect::<Result<_>>()?))
+        let template = |Source { name, text, origin }| {
+            (name, ChatTemplate::unchecked(&text, Some(origin), special_tokens.clone()))
+        };
+        Ok(ChatTemplates(sources.into_iter().map(template).collect()))
+    }
+
+    /// Compiles every template, to find syntax errors.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.0.values().try_for_each(ChatTemplate::check)
     }
 
     /// The template that holds without a name.
@@ -95,7 +90,10 @@ impl ChatTemplates {
 
 /// The templates in files of their own.
 fn files(folder: &Path) -> Result<Vec<Source>> {
-    let source = |name: &str, path: PathBuf, text| Source { name: name.to_owned(), text, path, key: None };
+    let source = |name: &str, path: PathBuf, text| {
+        let origin = Origin { path, key: None };
+        Source { name: name.to_owned(), text, origin }
+    };
     let single = folder.join(names::CHAT_TEMPLATE);
     let text = read_text_if_exists(&single)?;
     let mut sources: Vec<_> = text.map(|text| source(DEFAULT, single, text)).into_iter().collect();
@@ -115,8 +113,7 @@ fn named(path: &Path, object: &Map<String, Json>) -> Vec<Source> {
     let source = |name: &str, text: &str, key: String| Source {
         name: name.to_owned(),
         text: text.to_owned(),
-        path: path.to_owned(),
-        key: Some(key),
+        origin: Origin { path: path.to_owned(), key: Some(key) },
     };
     let one_of_several = |name: &str, text: &str| source(name, text, format!("{KEY}.{name}"));
     let text = |entry: &Json, key: &str| Some(entry.get(key)?.as_str()?.to_owned());

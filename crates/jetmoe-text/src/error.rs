@@ -79,6 +79,20 @@ pub enum Error {
         /// What the template raised or the template engine reported, with the line.
         source: minijinja::Error,
     },
+    /// The chat template takes more steps or memory than a conversation of this size justifies.
+    #[error(
+        "{}{}: {source}\n  correct the template, or use another one",
+        path.as_ref().map_or_else(|| "chat template".to_owned(), |path| path.display().to_string()),
+        key.as_ref().map_or_else(String::new, |key| format!(": {key}"))
+    )]
+    ChatTemplateLimit {
+        /// The file, if the template is in one.
+        path: Option<PathBuf>,
+        /// The key in a JSON file.
+        key: Option<String>,
+        /// Which limit, with the number and the line.
+        source: minijinja::Error,
+    },
     /// A variable of the chat template, or a key of a message, has lists and objects nested too deep.
     #[error(
         "chat template: the value of {name:?} is nested deeper than {limit} levels\n  give it as a text, or with fewer levels"

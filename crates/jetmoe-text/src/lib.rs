@@ -23,6 +23,7 @@ mod chat_templates;
 mod chat_text;
 mod control_tokens;
 mod detokenizer;
+mod engine;
 mod error;
 #[cfg(test)]
 mod fixtures;

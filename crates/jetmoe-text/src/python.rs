@@ -6,7 +6,8 @@ use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
-use crate::limits;
+use crate::engine::budget::{self, Text};
+use crate::jinja;
 
 fn failed(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
@@ -14,7 +15,6 @@ fn failed(message: impl Into<String>) -> Error {
 
 /// transformers' filter `tojson`: `json.dumps(x, ensure_ascii, indent, separators, sort_keys)`.
 pub(crate) fn to_json(value: Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
-    limits::check_depth("tojson", &value)?;
     let json: Json = serde_json::to_value(&value).map_err(|error| failed(format!("tojson: {error}")))?;
     let ensure_ascii = options.get::<Option<bool>>("ensure_ascii")?.or(ensure_ascii).unwrap_or(false);
     let indent = match options.get::<Option<Value>>("indent")? {
@@ -34,9 +34,9 @@ pub(crate) fn to_json(value: Value, ensure_ascii: Option<bool>, options: Kwargs)
         Some(other) => return Err(failed(format!("tojson: {} separators, expected two", other.len()))),
     };
     let writer = JsonWriter { ensure_ascii, indent: indent.as_deref(), item, key, sort_keys };
-    let mut text = String::new();
+    let mut text = Text::default();
     writer.write(&mut text, &json, 0);
-    Ok(text)
+    text.finish()
 }
 
 /// Limit for the indentation that a template may request.
@@ -52,7 +52,7 @@ struct JsonWriter<'a> {
 }
 
 impl JsonWriter<'_> {
-    fn write(&self, text: &mut String, value: &Json, depth: usize) {
+    fn write(&self, text: &mut Text, value: &Json, depth: usize) {
         match value {
             Json::Null => text.push_str("null"),
             Json::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
@@ -87,21 +87,21 @@ impl JsonWriter<'_> {
         }
     }
 
-    fn begin_item(&self, text: &mut String, index: usize, depth: usize) {
+    fn begin_item(&self, text: &mut Text, index: usize, depth: usize) {
         if index > 0 {
             text.push_str(self.item);
         }
         self.new_line(text, depth);
     }
 
-    fn new_line(&self, text: &mut String, depth: usize) {
+    fn new_line(&self, text: &mut Text, depth: usize) {
         if let Some(indent) = self.indent {
             text.push('\n');
             (0..depth).for_each(|_| text.push_str(indent));
         }
     }
 
-    fn write_string(&self, text: &mut String, string: &str) {
+    fn write_string(&self, text: &mut Text, string: &str) {
         text.push('"');
         for character in string.chars() {
             match character {
@@ -141,6 +141,8 @@ fn python_number(number: &serde_json::Number) -> String {
 
 /// transformers' function `strftime_now`: the local time.
 pub(crate) fn strftime_now(format: &str) -> Result<String, Error> {
+    // a letter of the format is a text of at most 64 bytes
+    budget::require(format.len() as u64 * 64)?;
     let mut text = String::new();
     write!(text, "{}", chrono::Local::now().format(format))
         .map_err(|_| failed(format!("strftime_now: {format:?} is not a format of strftime")))?;
@@ -180,6 +182,25 @@ pub(crate) fn call_method(
                     None => ["", "", text],
                 };
                 return Ok(texts(&parts));
+            }
+            "replace" => {
+                let (from, to, count): (&str, &str, Option<i64>) = from_args(args)?;
+                let count = count.and_then(|count| usize::try_from(count).ok());
+                return jinja::replace(text.to_owned(), from, to, count).map(Value::from);
+            }
+            "join" => {
+                let (items,): (&Value,) = from_args(args)?;
+                let mut joined = Text::default();
+                for (index, item) in items.try_iter()?.enumerate() {
+                    joined.push_str(if index > 0 { text } else { "" });
+                    // the text has an error of its own
+                    let _ = write!(joined, "{item}");
+                }
+                return joined.finish().map(Value::from);
+            }
+            "format" => {
+                let arguments: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
+                jinja::check_format(&arguments)?;
             }
             "rsplit" => {
                 let (separator, limit): (&str, Option<i64>) = from_args(args)?;

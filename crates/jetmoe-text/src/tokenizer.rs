@@ -189,12 +189,20 @@ impl Tokenizer {
         self.chat_templates.names()
     }
 
+    /// Compiles every chat template, to find syntax errors. [`Tokenizer::open`] only reads them.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplateFile`].
+    pub fn check_chat_templates(&self) -> Result<()> {
+        self.chat_templates.check()
+    }
+
     /// Renders a conversation with the checkpoint's chat template. The result contains the special tokens as text, so encode it
     /// without adding any.
     ///
     /// # Errors
-    /// [`Error::NoChatTemplate`], [`Error::ChatTemplateName`] if there is none of that name or no `default`, and
-    /// [`Error::Conversation`].
+    /// [`Error::NoChatTemplate`], [`Error::ChatTemplateName`] if there is none of that name or no `default`, and the errors of
+    /// [`ChatTemplate::render_with`].
     pub fn render_chat(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String> {
         self.chat_templates.render(messages, options)
     }

@@ -60,3 +60,22 @@ fn a_model_that_does_not_exist() {
     file.refused();
     assert_transcript!(nothing, hub, file);
 }
+
+/// It is compiled by an export, although opening a tokenizer only reads it.
+#[test]
+fn a_chat_template_that_cannot_be_used() {
+    let context = new_context();
+    let checkpoint = context.copy("jetmoe-mini", "checkpoint");
+    for (template, says) in [
+        ("{% if %}".to_owned(), "syntax error"),
+        (" ".repeat((1 << 20) + 1), "the template has 1048577 bytes, at most 1048576"),
+        ("{{ 'a' * 1000000000 }}".to_owned(), "constant expressions"),
+    ] {
+        std::fs::write(checkpoint.join("chat_template.jinja"), template).unwrap();
+        let output = context.run("jetmoe-export checkpoint --output artifact");
+        let message = output.refused();
+        assert!(message.contains("checkpoint/chat_template.jinja is no valid chat template"), "{message}");
+        assert!(message.contains(says), "{message}");
+        assert!(!context.path("artifact").exists());
+    }
+}

@@ -127,7 +127,7 @@ fn values_that_are_nested_too_deep_are_an_error() {
     // nothing is left out
     assert_eq!(render(&(nested(256) + "{{ ns.x }}"), "").unwrap(), "[".repeat(256) + &"]".repeat(256));
     let error = render("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns | tojson }}", "").unwrap_err();
-    assert!(error.contains("or contains itself"), "{error}");
+    assert!(error.contains("a namespace cannot be in"), "{error}");
 }
 
 #[test]
@@ -271,10 +271,41 @@ fn a_file_with_a_template_that_cannot_be_parsed_is_named_with_the_key() {
         ("chat_template.json", json!({ "chat_template": broken }), "chat_template.json: chat_template"),
     ] {
         let folder = folder_with(&[(file, content)]);
-        let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+        // opening only reads the templates
+        let tokenizer = Tokenizer::open(folder.path()).unwrap().unwrap();
+        let error = tokenizer.check_chat_templates().unwrap_err().to_string();
         let expected = format!("{} is no valid chat template: ", folder.path().join(place).display());
         assert!(error.starts_with(&expected) && error.contains("(in chat_template:2)"), "{error}");
     }
+}
+
+#[test]
+fn a_template_that_takes_too_much_is_named_with_the_key_and_the_limit() {
+    let template = "{{ messages[0].content * 1000000000 }}";
+    let tokenizer = tokenizer_with(&[("tokenizer_config.json", json!({ "chat_template": template }))]);
+    let error =
+        tokenizer.render_chat(&[message("user", "hi")], &ChatOptions::default()).unwrap_err().to_string();
+    assert!(
+        error.contains("tokenizer_config.json: chat_template: ") && error.contains("at most "),
+        "{error}"
+    );
+    assert!(error.ends_with("correct the template, or use another one"), "{error}");
+    let large = " ".repeat((1 << 20) + 1);
+    let tokenizer = tokenizer_with(&[("chat_template.jinja", json!(large))]);
+    let error = tokenizer.chat_template().unwrap().render(&[], true).unwrap_err().to_string();
+    assert!(
+        error.contains("chat_template.jinja is no valid chat template") && error.contains("at most 1048576")
+    );
+}
+
+#[test]
+fn a_conversation_of_thousands_of_turns_is_rendered() {
+    let tokenizer = Tokenizer::open(&fixtures::mini()).unwrap().unwrap();
+    let turn =
+        |index: usize| message(["user", "assistant"][index % 2], &format!("{index}: {}", "word ".repeat(40)));
+    let messages: Vec<_> = (0..5_000).map(turn).collect();
+    let text = tokenizer.chat_template().unwrap().render(&messages, true).unwrap();
+    assert!(text.contains("4999: word") && text.len() > 1_000_000);
 }
 
 #[test]
