@@ -48,6 +48,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-backend-rten",
         ],
     ),
+    ("jetmoe-observe", &["jetmoe-artifact"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
