@@ -214,3 +214,19 @@ pub enum OptionalOutput {
 }
 
 named!(OptionalOutput, "output");
+
+/// Outputs that a copy of a graph in memory is given when it is loaded, so that its inner values can be read. No export has
+/// them.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Display, EnumString, VariantArray,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = UnknownName, parse_err_fn = UnknownName::of::<ObservedValue>)]
+pub enum ObservedValue {
+    /// Which keys each query attends to.
+    AttentionMask,
+    /// The logits of both routers of every layer, the experts that they chose, and the gates of these.
+    Routing,
+}
+
+named!(ObservedValue, "observed value");

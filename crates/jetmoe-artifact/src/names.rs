@@ -118,6 +118,16 @@ pub enum OutputName {
     AttentionRouterLogits(usize),
     /// Logits of a layer's MLP router.
     MlpRouterLogits(usize),
+    /// Numbers of the experts that a layer's attention router chose, the best first, followed by their gates. Only in a copy of
+    /// a graph, see [`ObservedValue`](crate::ObservedValue).
+    AttentionRouterChoice(usize),
+    /// The same of a layer's MLP router.
+    MlpRouterChoice(usize),
+    /// What all layers add to the scores of attention: 0 where a query attends to a key. Only in a copy of a graph.
+    AttentionBias,
+    /// Weight of each key in an attention operator whose keys are all equal: 0 for a key that a query does not attend to. Only
+    /// in a copy of a graph that updates the cache in place.
+    AttendedKeys,
 }
 
 impl fmt::Display for InputName {
@@ -143,6 +153,10 @@ impl fmt::Display for OutputName {
             OutputName::HiddenState(index) => write!(f, "hidden_states.{index}"),
             OutputName::AttentionRouterLogits(layer) => write!(f, "attn_router_logits.{layer}"),
             OutputName::MlpRouterLogits(layer) => write!(f, "mlp_router_logits.{layer}"),
+            OutputName::AttentionRouterChoice(layer) => write!(f, "attn_router_choice.{layer}"),
+            OutputName::MlpRouterChoice(layer) => write!(f, "mlp_router_choice.{layer}"),
+            OutputName::AttentionBias => f.write_str("attention_bias"),
+            OutputName::AttendedKeys => f.write_str("attended_keys"),
         }
     }
 }
@@ -163,6 +177,10 @@ impl OutputName {
             OutputName::HiddenState(_) => "hidden_states.*",
             OutputName::AttentionRouterLogits(_) => "attn_router_logits.*",
             OutputName::MlpRouterLogits(_) => "mlp_router_logits.*",
+            OutputName::AttentionRouterChoice(_) => "attn_router_choice.*",
+            OutputName::MlpRouterChoice(_) => "mlp_router_choice.*",
+            OutputName::AttentionBias => "attention_bias",
+            OutputName::AttendedKeys => "attended_keys",
         }
     }
 }
@@ -175,6 +193,8 @@ impl FromStr for OutputName {
         match name {
             "logits" => return Ok(OutputName::Logits),
             "last_hidden_state" => return Ok(OutputName::LastHiddenState),
+            "attention_bias" => return Ok(OutputName::AttentionBias),
+            "attended_keys" => return Ok(OutputName::AttendedKeys),
             _ => {}
         }
         let (family, rest) = name.split_once('.').ok_or_else(unknown)?;
@@ -185,6 +205,8 @@ impl FromStr for OutputName {
             ("hidden_states", None) => Ok(OutputName::HiddenState(number(rest)?)),
             ("attn_router_logits", None) => Ok(OutputName::AttentionRouterLogits(number(rest)?)),
             ("mlp_router_logits", None) => Ok(OutputName::MlpRouterLogits(number(rest)?)),
+            ("attn_router_choice", None) => Ok(OutputName::AttentionRouterChoice(number(rest)?)),
+            ("mlp_router_choice", None) => Ok(OutputName::MlpRouterChoice(number(rest)?)),
             _ => Err(unknown()),
         }
     }

@@ -7,7 +7,7 @@ use jetmoe_checkpoint::ModelConfig;
 use jetmoe_format::ElementType;
 
 use crate::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
-use crate::{CacheUpdate, InputName, OptionalOutput, OutputName, Precision, Profile, Task};
+use crate::{CacheUpdate, InputName, ObservedValue, OptionalOutput, OutputName, Precision, Profile, Task};
 
 /// Size of one dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,6 +153,43 @@ impl Signature {
             && config.kv_channels.is_multiple_of(GROUPED_QUERY_WIDTH);
         let cache_update = if in_place { CacheUpdate::InPlace } else { CacheUpdate::Append };
         Signature { inputs, optional_inputs, outputs, cache_update }
+    }
+
+    /// The signature of a copy of the graph with more outputs, behind those that it has.
+    #[must_use]
+    pub fn with_observed(mut self, config: &ModelConfig, observed: &BTreeSet<ObservedValue>) -> Self {
+        let [batch, total] = match self.inputs.iter().find(|input| input.name == InputName::AttentionMask) {
+            Some(InputSpec { shape, .. }) if shape.len() == 2 => [shape[0], shape[1]],
+            _ => [Axis::BatchSize, Axis::TotalSequenceLength],
+        };
+        let mut add = |name: OutputName, shape: Vec<Axis>| {
+            if self.outputs.iter().all(|output| output.name != name) {
+                self.outputs.push(OutputSpec { name, element: ElementType::Float32, shape });
+            }
+        };
+        for value in observed {
+            match (value, self.cache_update) {
+                (ObservedValue::AttentionMask, CacheUpdate::Append) => {
+                    add(OutputName::AttentionBias, vec![batch, Axis::Fixed(1), Axis::SequenceLength, total]);
+                }
+                (ObservedValue::AttentionMask, CacheUpdate::InPlace) => {
+                    add(OutputName::AttendedKeys, vec![batch, Axis::SequenceLength, total]);
+                }
+                (ObservedValue::Routing, _) => {
+                    let per_token = |width| vec![batch, Axis::SequenceLength, Axis::Fixed(width)];
+                    let choice = 2 * config.num_experts_per_token;
+                    for layer in 0..config.num_hidden_layers {
+                        for name in [OutputName::AttentionRouterLogits, OutputName::MlpRouterLogits] {
+                            add(name(layer), per_token(config.num_local_experts));
+                        }
+                        for name in [OutputName::AttentionRouterChoice, OutputName::MlpRouterChoice] {
+                            add(name(layer), per_token(choice));
+                        }
+                    }
+                }
+            }
+        }
+        self
     }
 }
 

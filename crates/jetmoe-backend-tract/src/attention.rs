@@ -1,6 +1,8 @@
 //! ONNX Runtime's contrib operators of graphs with an in-place cache, for tract: `com.microsoft.GroupQueryAttention`, whose
 //! cache is not an operand here, and `com.microsoft.RotaryEmbedding`, in float32 and in the form that `jetmoe-graph` writes.
 
+mod operand_cache;
+
 use jetmoe_kernels::exp;
 use multiversion::multiversion;
 use ndarray::linalg::general_mat_mul;
@@ -15,31 +17,21 @@ use crate::operator::{Kernel, ValueType, boxed};
 use crate::shared_cache::StepCache;
 use crate::threads::on_step_threads;
 
+pub(crate) use self::operand_cache::replace_others;
+
 /// Name of `GroupQueryAttention` in rewritten graphs: without the operands and results of the cache.
 pub(crate) const CACHED_ATTENTION: &str = "JetMoeCachedAttention";
 
 /// Attribute of [`CACHED_ATTENTION`]: the layer whose cache it updates.
 pub(crate) const LAYER: &str = "layer";
 
-/// Registers both operators.
+/// Registers the operators.
 pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
     register.insert(CACHED_ATTENTION, |_, node| {
-        let size = |name: &str| Ok::<usize, TractError>(usize::try_from(node.get_attr::<i64>(name)?)?);
-        let scale: f32 = node.get_attr("scale")?;
-        let operator = CachedAttention {
-            layer: size(LAYER)?,
-            heads: size("num_heads")?,
-            kv_heads: size("kv_num_heads")?,
-            scale_bits: scale.to_bits(),
-        };
-        ensure!(
-            operator.kv_heads > 0 && operator.heads > 0 && operator.heads.is_multiple_of(operator.kv_heads),
-            "{} query heads do not share {} key heads",
-            operator.heads,
-            operator.kv_heads
-        );
-        Ok((boxed(operator), Vec::new()))
+        let layer = usize::try_from(node.get_attr::<i64>(LAYER)?)?;
+        Ok((boxed(CachedAttention::of_node(node, layer)?), Vec::new()))
     });
+    operand_cache::register(register);
     register.insert("RotaryEmbedding", rotary);
 }
 
@@ -107,6 +99,32 @@ impl Kernel for CachedAttention {
         };
         let (key_buffer, value_buffer) = StepCache::layer(context, self.layer)?;
         let (mut key_buffer, mut value_buffer) = (key_buffer.lock(), value_buffer.lock());
+        let result =
+            self.attend([&queries, &keys, &values, &last_places], &mut key_buffer, &mut value_buffer)?;
+        Ok(tvec![result.into_tvalue()])
+    }
+}
+
+impl CachedAttention {
+    /// The operator of a node, with the cache of a layer.
+    fn of_node(node: &NodeProto, layer: usize) -> TractResult<Self> {
+        let size = |name: &str| Ok::<usize, TractError>(usize::try_from(node.get_attr::<i64>(name)?)?);
+        let scale: f32 = node.get_attr("scale")?;
+        let (heads, kv_heads) = (size("num_heads")?, size("kv_num_heads")?);
+        ensure!(
+            kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads),
+            "{heads} query heads do not share {kv_heads} key heads"
+        );
+        Ok(CachedAttention { layer, heads, kv_heads, scale_bits: scale.to_bits() })
+    }
+
+    /// Writes the new keys and values into the buffers, and computes attention over these.
+    fn attend(
+        &self,
+        [queries, keys, values, last_places]: [&TValue; 4],
+        key_buffer: &mut Tensor,
+        value_buffer: &mut Tensor,
+    ) -> TractResult<Tensor> {
         let [batch, sequence, width] = *queries.shape() else { bail!("queries are {:?}", queries.shape()) };
         let [rows, kv_heads, capacity, channels] = *key_buffer.shape() else {
             bail!("a cache is {:?}", key_buffer.shape())
@@ -197,11 +215,9 @@ impl Kernel for CachedAttention {
                 output[to..to + group * channels].copy_from_slice(part);
             }
         }
-        Ok(tvec![result.into_tvalue()])
+        Ok(result)
     }
-}
 
-impl CachedAttention {
     fn scale(&self) -> f32 {
         f32::from_bits(self.scale_bits)
     }

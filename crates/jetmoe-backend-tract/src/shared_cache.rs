@@ -13,7 +13,7 @@ use tract_onnx::pb::GraphProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
-use crate::attention::{CACHED_ATTENTION, LAYER};
+use crate::attention::{self, CACHED_ATTENTION, LAYER};
 use crate::graph::{Shared, catch_panics, run_error, to_array, traced};
 use crate::operator::integer_attribute;
 
@@ -72,6 +72,7 @@ pub(crate) fn detach(graph: &mut GraphProto, signature: &Signature) -> TractResu
             cache.extend(present);
         }
     }
+    attention::replace_others(graph);
     graph.input.retain(|input| !cache.contains(&input.name));
     graph.output.retain(|output| !cache.contains(&output.name));
     let mut operands = graph.node.iter().flat_map(|node| &node.input);

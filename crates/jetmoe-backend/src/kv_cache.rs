@@ -161,6 +161,10 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
                     (OutputName::Logits, LogitsToKeep::Last) => None,
                     _ => Some(inputs.input_ids.ncols()),
                 };
+                let output = match name {
+                    OutputName::AttendedKeys => scatter_keys(&output, &inputs.attention_mask, &call),
+                    _ => output,
+                };
                 scatter_columns(results.entry(name), output, &rows, &call, columns);
             }
         }
@@ -366,6 +370,20 @@ fn scatter_columns(
             None => put(0, rows[row].columns.len().min(returned).saturating_sub(1)),
         }
     }
+}
+
+/// Scatters the last axis of what a call returned, `[rows, new_tokens, places]`, from places of the cache to the columns that
+/// callers know the tokens by, with zeros for padding: `[rows, new_tokens, columns]`.
+fn scatter_keys(output: &ArrayD<f32>, mask: &Array2<i64>, call: &Call) -> ArrayD<f32> {
+    let (rows, tokens, places) = (output.shape()[0], output.shape()[1], output.shape()[2]);
+    let mut scattered = ArrayD::zeros(IxDyn(&[rows, tokens, mask.ncols()]));
+    for (index, row) in call.rows.clone().enumerate() {
+        let columns = (0..mask.ncols()).filter(|column| mask[(row, *column)] != 0);
+        for (place, column) in columns.take(places).enumerate() {
+            scattered.slice_mut(s![index, .., column]).assign(&output.slice(s![index, .., place]));
+        }
+    }
+    scattered
 }
 
 /// Scatters the tokens of a buffer, `[batch, kv_heads, capacity, kv_channels]`, to the columns that callers know them by,

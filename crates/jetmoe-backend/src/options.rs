@@ -1,8 +1,9 @@
 //! Options for loading a model.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use jetmoe_artifact::{Precision, Profile};
+use jetmoe_artifact::{ObservedValue, Precision, Profile};
 use sysinfo::System;
 
 use crate::{Backend, Device};
@@ -62,6 +63,9 @@ pub struct LoadOptions {
     /// A file for a trace in Chromium's format, which Perfetto reads: every operator of ONNX Runtime; every step of tract
     /// and the time between steps. `None`, the default, for no trace; tracing costs time and memory.
     pub trace: Option<PathBuf>,
+    /// Values of the graph that a copy of it returns, in memory, as further outputs of every step. Empty, the default, loads the
+    /// graph as it is. `jetmoe-observe` reads them.
+    pub observed: BTreeSet<ObservedValue>,
 }
 
 /// More than any backend uses; the libraries underneath take a larger number modulo 2³², or start so many threads.
@@ -84,6 +88,7 @@ impl Default for LoadOptions {
             private_copy: None,
             onnxruntime_library: None,
             trace: None,
+            observed: BTreeSet::new(),
         }
     }
 }
@@ -195,6 +200,13 @@ impl LoadOptions {
     #[must_use]
     pub fn with_trace(mut self, trace: impl Into<PathBuf>) -> Self {
         self.trace = Some(trace.into());
+        self
+    }
+
+    /// Sets [`LoadOptions::observed`].
+    #[must_use]
+    pub fn with_observed(mut self, observed: impl IntoIterator<Item = ObservedValue>) -> Self {
+        self.observed = observed.into_iter().collect();
         self
     }
 }

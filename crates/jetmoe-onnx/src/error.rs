@@ -61,4 +61,12 @@ pub enum Error {
         /// What it is or has, and what it must be.
         problem: String,
     },
+    /// A graph without a value that exported graphs have.
+    #[error("{} cannot be observed: it has {value}\n  export again", path.display())]
+    NotObservable {
+        /// The file.
+        path: PathBuf,
+        /// The value that it lacks, in words.
+        value: String,
+    },
 }

@@ -65,7 +65,10 @@ impl TokenBatch {
     }
 
     /// Some columns of every sequence.
-    pub(crate) fn columns(&self, columns: Range<usize>) -> Self {
+    ///
+    /// # Panics
+    /// If the range ends behind [`TokenBatch::sequence_length`].
+    pub fn columns(&self, columns: Range<usize>) -> Self {
         TokenBatch {
             ids: self.ids.slice(s![.., columns.clone()]).to_owned(),
             mask: self.mask.slice(s![.., columns]).to_owned(),

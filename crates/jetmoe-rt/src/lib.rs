@@ -53,9 +53,9 @@ pub use generation::{
 pub use graph_choice::choose_graph;
 pub use jetmoe_artifact::{
     Artifact, ArtifactFile, Axis, CacheUpdate, CalibrationRecord, CheckpointRecord, ElementType,
-    Error as ArtifactError, GraphRecord, InputName, InputSpec, Manifest, ModelPart, OptionalOutput,
-    OutputName, OutputSpec, OverrideError, Precision, Profile, Scheme, Signature, StorageOverride, Task,
-    TensorRecord, UnknownName, VerificationRecord, WeightFormat, WeightPlan,
+    Error as ArtifactError, GraphRecord, InputName, InputSpec, Manifest, ModelPart, ObservedValue,
+    OptionalOutput, OutputName, OutputSpec, OverrideError, Precision, Profile, Scheme, Signature,
+    StorageOverride, Task, TensorRecord, UnknownName, VerificationRecord, WeightFormat, WeightPlan,
 };
 pub use jetmoe_backend::{
     Backend, BoxError, CancellationGuard, CancellationToken, CudaOptions, DeadlineGuard, Device, DropGuard,
