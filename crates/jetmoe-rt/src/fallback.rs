@@ -8,7 +8,7 @@ use jetmoe_backend::{
     Backend, Device, Error as BackendError, GraphSource, LoadOptions, LoadedGraph, available_memory,
 };
 use jetmoe_checkpoint::PrivateCopy;
-use jetmoe_onnx::check_graph;
+use jetmoe_onnx::{check_graph, observe};
 
 use crate::error::at_least_one;
 use crate::{Error, Result, backends, choose_graph, registry};
@@ -101,6 +101,11 @@ pub(crate) fn load_into<'a>(
     let mut source = GraphSource::read(artifact, record)?;
     if !options.trust_graph {
         check_graph(&source.path, &source.graph, artifact.config(), record)?;
+    }
+    if !options.observed.is_empty() {
+        let observed = observe(&source.path, &source.graph, artifact.config(), record, &options.observed)?;
+        source.graph = observed.graph;
+        source.signature = observed.signature;
     }
     if let Some(path) = &options.trace {
         // a file that cannot be written is refused before anything is loaded

@@ -74,7 +74,7 @@ fn changed(name: &str, key: &str, value: Value) -> (TempDir, Checkpoint) {
 
 /// Calls `visit` with every kind of graph: each precision, profile, task, set of outputs, opset, activation, group size and
 /// override, and models with one expert, with heads that ONNX Runtime's attention does not take, and without tied embeddings.
-fn every_export(mut visit: impl FnMut(&str, &Exported)) {
+pub(crate) fn every_export(mut visit: impl FnMut(&str, &Exported)) {
     let mut export = |what: &str, checkpoint: &Checkpoint, options: &GraphOptions| {
         visit(what, &Exported::of(checkpoint, options));
     };

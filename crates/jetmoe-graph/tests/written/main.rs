@@ -6,6 +6,7 @@
 mod checked;
 mod dequantized;
 mod files;
+mod observed;
 mod panels;
 mod precomputed;
 mod refusals;
