@@ -10,6 +10,7 @@ pub use jetmoe_checkpoint as checkpoint;
 pub use jetmoe_conformance as conformance;
 pub use jetmoe_export as export;
 pub use jetmoe_graph as graph;
+pub use jetmoe_observe as observe;
 pub use jetmoe_onnx as onnx;
 pub use jetmoe_reference as reference;
 pub use jetmoe_rt as rt;
@@ -24,6 +25,7 @@ pub use jetmoe_text as text;
 #[doc = include_str!("../crates/jetmoe-checkpoint/README.md")]
 #[doc = include_str!("../crates/jetmoe-export/README.md")]
 #[doc = include_str!("../crates/jetmoe-graph/README.md")]
+#[doc = include_str!("../crates/jetmoe-observe/README.md")]
 #[doc = include_str!("../crates/jetmoe-onnx/README.md")]
 #[doc = include_str!("../crates/jetmoe-reference/README.md")]
 #[doc = include_str!("../crates/jetmoe-rt/README.md")]

@@ -48,7 +48,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-backend-rten",
         ],
     ),
-    ("jetmoe-observe", &["jetmoe-artifact"]),
+    ("jetmoe-observe", &["jetmoe-artifact", "jetmoe-rt"]),
     ("jetmoe-reference", &["jetmoe-checkpoint"]),
     (
         "jetmoe-conformance",
@@ -87,6 +87,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-text",
             "jetmoe-artifact",
             "jetmoe-kernels",
+            "jetmoe-observe",
             "jetmoe-onnx",
             "jetmoe-graph",
             "jetmoe-rt",

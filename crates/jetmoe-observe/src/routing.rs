@@ -1,8 +1,13 @@
 //! Which experts each token takes.
 
+use jetmoe_artifact::{ObservedValue, OutputName};
+use jetmoe_rt::{Model, StepOutput, TokenBatch};
+use ndarray::{ArrayView3, Ix3, s};
 use serde::Serialize;
 
-use crate::{ObservedModel, ObservedToken};
+use crate::statistics::{balance_loss, entropy, load_entropy, loads, softmax};
+use crate::steps::{Steps, batch, not_observed, observed_model, other_shape};
+use crate::{Error, ObservedModel, ObservedToken, Result, StepOptions};
 
 /// The experts that the tokens of a batch took in every router.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -92,4 +97,187 @@ pub struct BalanceLoss {
     pub mlp: f64,
     /// Over all routers, those of attention counted twice, as `JetMoeForCausalLM` of transformers 5.23 does.
     pub transformers: f64,
+}
+
+/// Runs a batch, and reads what the routers decide for its tokens. The model is loaded with [`ObservedValue::Routing`].
+///
+/// # Errors
+/// [`Error::NotObserved`] for a model that is not, [`Error::Option`] for steps that the batch cannot be split
+/// into, or an error of the model.
+pub fn routing(model: &Model, batch: &TokenBatch, options: &StepOptions) -> Result<Routing> {
+    let mut recorder = Recorder::new(model)?;
+    recorder.record(batch, options)?;
+    Ok(recorder.finish())
+}
+
+/// [`routing`] of a text that may have more tokens than the model has positions: it is split into windows of `window` tokens,
+/// or fewer if the model has fewer positions, and each is read alone, as a sequence of the result.
+///
+/// # Errors
+/// As [`routing`], and [`jetmoe_rt::Error::EmptyPrompt`] without tokens.
+pub fn routing_of_windows(
+    model: &Model,
+    ids: &[u32],
+    window: usize,
+    options: &StepOptions,
+) -> Result<Routing> {
+    if window == 0 {
+        return Err(Error::Option { option: "window", found: 0, expected: "at least 1".to_owned() });
+    }
+    if ids.is_empty() {
+        return Err(jetmoe_rt::Error::EmptyPrompt { index: 0 }.into());
+    }
+    let window = window.min(model.config().max_position_embeddings);
+    let mut recorder = Recorder::new(model)?;
+    for ids in ids.chunks(window) {
+        let mut options = options.clone();
+        if ids.len() < window {
+            // the last window may have fewer tokens than are to be cached
+            options.cached = options.cached.min(ids.len() - 1);
+        }
+        recorder.record(&batch(model, &[ids.to_vec()])?, &options)?;
+    }
+    Ok(recorder.finish())
+}
+
+/// What the routers decided so far.
+struct Recorder<'a> {
+    model: &'a Model,
+    observed: ObservedModel,
+    sequences: Vec<Vec<ObservedToken>>,
+    /// `tokens[router][sequence][token]`
+    tokens: Vec<Vec<Vec<Option<TokenRouting>>>>,
+}
+
+const PARTS: [RouterPart; 2] = [RouterPart::Attention, RouterPart::Mlp];
+
+impl<'a> Recorder<'a> {
+    fn new(model: &'a Model) -> Result<Self> {
+        let observed = observed_model(model, ObservedValue::Routing)?;
+        let tokens = vec![Vec::new(); PARTS.len() * model.config().num_hidden_layers];
+        Ok(Recorder { model, observed, sequences: Vec::new(), tokens })
+    }
+
+    /// Runs a batch and appends its sequences.
+    fn record(&mut self, batch: &TokenBatch, options: &StepOptions) -> Result<()> {
+        let mut steps = Steps::new(self.model, batch, options)?;
+        let before = self.sequences.len();
+        let (rows, length) = batch.ids().dim();
+        for router in &mut self.tokens {
+            router.resize(before + rows, vec![None; length]);
+        }
+        let (model, tokens) = (self.model, &mut self.tokens);
+        steps.run(|columns, output| {
+            for (index, router) in tokens.iter_mut().enumerate() {
+                let (layer, part) = (index / PARTS.len(), PARTS[index % PARTS.len()]);
+                let step = RouterStep::new(model, output, layer, part, [rows, columns.len()])?;
+                for (row, tokens) in router[before..].iter_mut().enumerate() {
+                    for (place, column) in
+                        columns.clone().enumerate().filter(|(_, column)| batch.mask()[(row, *column)])
+                    {
+                        tokens[column] = Some(step.token(row, place)?);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        self.sequences.extend(steps.tokens());
+        Ok(())
+    }
+
+    fn finish(self) -> Routing {
+        let config = self.model.config();
+        let (experts, experts_per_token) = (config.num_local_experts, config.num_experts_per_token);
+        let routers = self.tokens.into_iter().enumerate().map(|(index, tokens)| {
+            let all = || tokens.iter().flatten().flatten();
+            let load = loads(experts, all());
+            let count = all().count().max(1) as f64;
+            RouterObservation {
+                layer: index / PARTS.len(),
+                part: PARTS[index % PARTS.len()],
+                load_entropy: load_entropy(&load),
+                load,
+                mean_entropy: all().map(|token| f64::from(token.entropy)).sum::<f64>() / count,
+                smallest_margin: all().filter_map(|token| token.margin).min_by(f32::total_cmp),
+                tokens,
+            }
+        });
+        let routers: Vec<RouterObservation> = routers.collect();
+        Routing {
+            model: self.observed,
+            experts,
+            experts_per_token,
+            sequences: self.sequences,
+            balance_loss: balance_loss(&routers, experts, experts_per_token),
+            routers,
+        }
+    }
+}
+
+/// The outputs of a step that belong to one router.
+struct RouterStep<'a> {
+    model: &'a Model,
+    name: OutputName,
+    /// `[batch, tokens, experts]`
+    logits: ArrayView3<'a, f32>,
+    /// Numbers and gates, `[batch, tokens, 2 * k]`.
+    choice: ArrayView3<'a, f32>,
+}
+
+impl<'a> RouterStep<'a> {
+    fn new(
+        model: &'a Model,
+        output: &'a StepOutput,
+        layer: usize,
+        part: RouterPart,
+        [rows, tokens]: [usize; 2],
+    ) -> Result<Self> {
+        let (logits, choice) = match part {
+            RouterPart::Attention => {
+                (OutputName::AttentionRouterLogits(layer), OutputName::AttentionRouterChoice(layer))
+            }
+            RouterPart::Mlp => (OutputName::MlpRouterLogits(layer), OutputName::MlpRouterChoice(layer)),
+        };
+        let view = |name, width| {
+            let values = output.get(name).ok_or_else(|| not_observed(model, ObservedValue::Routing))?;
+            let expected = [rows, tokens, width];
+            let view =
+                values.view().into_dimensionality::<Ix3>().ok().filter(|view| *view.shape() == expected);
+            view.ok_or_else(|| other_shape(model, name, values.shape(), &expected))
+        };
+        let config = model.config();
+        Ok(RouterStep {
+            model,
+            name: choice,
+            logits: view(logits, config.num_local_experts)?,
+            choice: view(choice, 2 * config.num_experts_per_token)?,
+        })
+    }
+
+    fn token(&self, row: usize, token: usize) -> Result<TokenRouting> {
+        let logits = self.logits.slice(s![row, token, ..]).to_vec();
+        let choice = self.choice.slice(s![row, token, ..]).to_vec();
+        let (numbers, gates) = choice.split_at(choice.len() / 2);
+        let is_expert =
+            |number: &f32| (0..logits.len()).contains(&(*number as usize)) && number.fract() == 0.0;
+        if !numbers.iter().all(is_expert) {
+            return Err(Error::Output {
+                backend: self.model.backend(),
+                name: self.name,
+                found: numbers.iter().copied().map(f64::from).collect(),
+                expected: format!("numbers of experts below {}", logits.len()),
+            });
+        }
+        let experts: Vec<usize> = numbers.iter().map(|number| *number as usize).collect();
+        let others = logits.iter().enumerate().filter(|(expert, _)| !experts.contains(expert));
+        let best_other = others.map(|(_, logit)| *logit).max_by(f32::total_cmp);
+        let last = experts.last().map(|expert| logits[*expert]);
+        Ok(TokenRouting {
+            entropy: entropy(softmax(&logits)) as f32,
+            margin: last.zip(best_other).map(|(last, other)| last - other),
+            gates: gates.to_vec(),
+            experts,
+            logits,
+        })
+    }
 }

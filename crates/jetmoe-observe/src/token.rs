@@ -19,7 +19,7 @@ pub struct ObservedModel {
 pub struct ObservedToken {
     /// Its id. Padding has one too, which no other token attends to.
     pub id: u32,
-    /// The text that it stands for, by itself; `None` without a tokenizer. A token that is a part of a character has U+FFFD.
+    /// The token as the vocabulary of the tokenizer has it, with its marks for spaces and bytes; `None` without a tokenizer.
     pub text: Option<String>,
     /// Position in its sequence, from 0; `None` for padding.
     pub position: Option<usize>,
