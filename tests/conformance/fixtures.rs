@@ -1,5 +1,6 @@
 //! The fixtures and their exports, made once for all tests that ask for them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,6 +80,14 @@ impl Case {
         EXPORTS.get(format!("{} for {task:?}", self.name), || Export::new(self.checkpoint(), task))
     }
 
+    /// The case exported with the outputs of its task alone.
+    pub(crate) fn export_without_optional_outputs(&self) -> Arc<Export> {
+        EXPORTS.get(format!("{} without optional outputs", self.name), || Export {
+            optional_outputs: BTreeSet::new(),
+            ..Export::new(self.checkpoint(), None)
+        })
+    }
+
     /// A copy of the case with changed weights or a changed configuration, exported. `what` names the change.
     pub(crate) fn export_changed(
         &self,
@@ -116,11 +125,12 @@ pub(crate) struct Export {
     models: Cache<String, Model>,
     expectations: Cache<String, Expectation>,
     changed_graphs: Option<fn(&mut Vec<u8>)>,
+    optional_outputs: BTreeSet<OptionalOutput>,
     /// The checkpoint's folder if it is temporary.
     _source: Option<TempDir>,
 }
 
-/// An artifact with one graph, which has every output there is.
+/// An artifact with one graph, which has every output there is unless its export says otherwise.
 pub(crate) struct ExportedGraph {
     pub(crate) artifact: Artifact,
     _folder: TempDir,
@@ -137,6 +147,7 @@ impl Export {
             models: Cache::new(),
             expectations: Cache::new(),
             changed_graphs: None,
+            optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
             _source: None,
         }
     }
@@ -191,7 +202,7 @@ impl Export {
             profile,
             precision,
             weights: weights.clone(),
-            optional_outputs: OptionalOutput::ALL.iter().copied().collect(),
+            optional_outputs: self.optional_outputs.clone(),
             // tests make experts useless with NaN
             allow_non_finite: true,
             ..ExportOptions::new(self.checkpoint.folder().display().to_string(), folder.path())

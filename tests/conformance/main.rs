@@ -32,6 +32,7 @@ mod golden;
 mod known_failures;
 mod mistakes;
 mod native;
+mod observations;
 mod odd;
 mod perplexity;
 mod precisions;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         native::add_tests(&mut suite, subject);
         configurations::add_tests(&mut suite, subject);
         calibration::add_tests(&mut suite, subject);
+        observations::add_tests(&mut suite, subject);
     }
     closeness::add_tests(&mut suite);
     known_failures::add_tests(&mut suite);
