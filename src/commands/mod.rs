@@ -7,7 +7,10 @@ mod devices;
 mod eval;
 mod generation;
 mod inspect;
+mod mask;
 mod model;
+mod observation;
+mod routing;
 mod run;
 mod synth;
 mod verify;
@@ -15,7 +18,7 @@ mod verify;
 use std::io;
 
 use clap::{Subcommand, ValueEnum};
-use jetmoe_console::{ExitStatus, note, print, print_json, print_table};
+use jetmoe_console::{ExitStatus, note, print, print_json, print_json_line, print_table};
 use serde::Serialize;
 
 /// The subcommand.
@@ -27,6 +30,8 @@ pub(crate) enum Command {
     Eval(eval::Eval),
     Bench(bench::Bench),
     Inspect(inspect::Inspect),
+    Mask(mask::Mask),
+    Routing(Box<routing::Routing>),
     Devices(devices::Devices),
     Synth(synth::Synth),
     AcceptEdits(accept_edits::AcceptEdits),
@@ -41,6 +46,8 @@ impl Command {
             Command::Eval(command) => command.execute(),
             Command::Bench(command) => command.execute(),
             Command::Inspect(command) => command.execute(),
+            Command::Mask(command) => command.execute(),
+            Command::Routing(command) => command.execute(),
             Command::Devices(command) => command.execute(),
             Command::Synth(command) => command.execute(),
             Command::AcceptEdits(command) => command.execute(),

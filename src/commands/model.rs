@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use directories::ProjectDirs;
-use jetmoe_artifact::{Artifact, CheckpointRecord, OptionalOutput, Precision, Profile, Task, names};
+use jetmoe_artifact::{
+    Artifact, CheckpointRecord, ObservedValue, OptionalOutput, Precision, Profile, Task, names,
+};
 use jetmoe_checkpoint::{Checkpoint, Digest, Folder, belongs_to_user};
 use jetmoe_conformance::{BackendName, load, reference_model};
 use jetmoe_console::{StageBars, byte_bar, escape_line, model_folder};
@@ -78,6 +80,9 @@ pub(crate) struct ModelArguments {
     /// File for a trace, set by commands with an option for it.
     #[arg(skip)]
     pub(crate) trace: Option<PathBuf>,
+    /// What a copy of the graph returns as well, set by commands that show it.
+    #[arg(skip)]
+    pub(crate) observed: Option<ObservedValue>,
 }
 
 /// What the model argument turned out to be.
@@ -289,7 +294,8 @@ impl ModelArguments {
             .with_low_memory(self.low_memory)
             .with_check_memory(!self.no_memory_check)
             .with_trust_graph(self.trust_graph)
-            .with_verify_digests(self.verify_digests);
+            .with_verify_digests(self.verify_digests)
+            .with_observed(self.observed);
         options.private_copy.clone_from(&self.private_copy);
         options.onnxruntime_library.clone_from(&self.onnxruntime);
         options.trace.clone_from(&self.trace);

@@ -23,6 +23,8 @@ help! {
     help_of_eval: "jetmoe eval --help",
     help_of_bench: "jetmoe bench --help",
     help_of_inspect: "jetmoe inspect --help",
+    help_of_mask: "jetmoe mask --help",
+    help_of_routing: "jetmoe routing --help",
     help_of_devices: "jetmoe devices --help",
     help_of_synth: "jetmoe synth --help",
     help_of_accept_edits: "jetmoe accept-edits --help",

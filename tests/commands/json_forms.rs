@@ -119,6 +119,32 @@ fn json_of_eval() {
 }
 
 #[test]
+fn json_of_mask() {
+    let context = context_with_artifact("jetmoe-mini");
+    let output = context.run("jetmoe mask --model artifact \"In the beginning\" Amen");
+    assert_documented("jetmoe mask", &[json(output.succeeded())]);
+}
+
+#[test]
+fn json_of_routing() {
+    let context = context_with_artifact("jetmoe-mini");
+    let of = |options: &str| {
+        let line = format!("jetmoe routing --model artifact {options} --format json");
+        json(context.run(&line).succeeded())
+    };
+    let text = "\"In the beginning God created the heaven and the earth.\"";
+    // 4-bit weights change some choices
+    let exported = ExportOptions {
+        precision: Precision::Q4,
+        ..ExportOptions::new("jetmoe-mini", context.path("artifact"))
+    };
+    export(&Checkpoint::open(fixtures::checkpoint("jetmoe-mini")).unwrap(), &exported).unwrap();
+    let two_texts = of(&format!("{text} Amen --compare \"The LORD is my shepherd\""));
+    let two_precisions = of(&format!("{text} --compare-precision q4"));
+    assert_documented("jetmoe routing", &[of(text), two_texts, two_precisions]);
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn json_of_bench() {
     let context = context_with_artifact("tiny");

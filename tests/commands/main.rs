@@ -25,6 +25,7 @@ mod libraries;
 #[cfg(target_os = "linux")]
 mod mapped_files;
 mod models;
+mod observations;
 #[cfg(target_os = "linux")]
 mod providers;
 mod run;

@@ -23,7 +23,9 @@ pub use exit::{ExitStatus, run};
 pub use hints::{Hint, hint, setup_command};
 pub use interrupt::finish_on_interrupt;
 pub use model_folder::model_folder;
-pub use output::{CellAlignment, HumanBytes, Table, new_table, note, print, print_json, print_table};
+pub use output::{
+    CellAlignment, HumanBytes, Table, new_table, note, print, print_json, print_json_line, print_table,
+};
 pub use progress::{ProgressBar, StageBars, byte_bar, spinner, step_bar};
 pub use report::causes;
 pub use settings::note_settings;

@@ -29,6 +29,16 @@ pub fn print_json(value: &impl Serialize) -> io::Result<()> {
     print(&text)
 }
 
+/// As [`print_json`], in one line: for values with long lists of numbers.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_json_line(value: &impl Serialize) -> io::Result<()> {
+    let mut text = escape_json(&serde_json::to_string(value)?);
+    text.push('\n');
+    print(&text)
+}
+
 /// Escapes what may be in a text of JSON, but is a control character for some terminals: U+007F to U+009F.
 fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len() + 1);

@@ -1,0 +1,133 @@
+//! `jetmoe mask` and `jetmoe routing`.
+
+use std::fs;
+
+use jetmoe::artifact::Precision;
+use jetmoe::checkpoint::Checkpoint;
+use jetmoe::export::{ExportOptions, export};
+use jetmoe_testing::{TestContext, assert_text, assert_transcript, fixtures};
+use serde_json::{Value, json};
+
+use crate::context::context_with_artifact;
+
+fn report(context: &TestContext, line: &str) -> Value {
+    serde_json::from_str(context.run(line).succeeded()).unwrap()
+}
+
+/// Adds a q4 graph to the context's artifact.
+fn add_q4(context: &TestContext) {
+    let options = ExportOptions {
+        precision: Precision::Q4,
+        ..ExportOptions::new("jetmoe-mini", context.path("artifact"))
+    };
+    export(&Checkpoint::open(fixtures::checkpoint("jetmoe-mini")).unwrap(), &options).unwrap();
+}
+
+#[test]
+fn texts_are_masked_as_a_batch_with_padding_and_in_steps() {
+    let context = context_with_artifact("jetmoe-mini");
+    let mask = &report(&context, "jetmoe mask --model artifact --cached 2 --chunk 1 --ids 1,5,9,7 --ids 1,5")
+        ["mask"];
+    let steps = |sequence: usize| -> Vec<u64> {
+        let tokens = mask["sequences"][sequence]["tokens"].as_array().unwrap();
+        tokens.iter().map(|token| token["step"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((steps(0), steps(1)), (vec![0, 0, 1, 2], vec![0, 0, 1, 2]));
+    assert_eq!(mask["sequences"][1]["tokens"][1]["position"], Value::Null);
+    assert_eq!(
+        mask["sequences"][1]["visible"],
+        json!([
+            [false, false, false, false],
+            [false, false, false, false],
+            [false, false, true, false],
+            [false, false, true, true],
+        ])
+    );
+}
+
+#[test]
+fn a_routing_is_a_table() {
+    let context = context_with_artifact("jetmoe-mini");
+    let output = context.run("jetmoe routing --model artifact --tokens --layers 1 \"In the beginning God\"");
+    output.succeeded();
+    let digits = [(r"\b(\d\.\d\d)\d\d?\b", "$1[.]")];
+    assert_text!(output.transcript(), digits);
+}
+
+#[test]
+fn two_precisions_of_one_text_are_compared() {
+    let context = context_with_artifact("jetmoe-mini");
+    add_q4(&context);
+    let text = "And God said, Let there be light: and there was light.";
+    let line =
+        format!("jetmoe routing --model artifact --compare-precision q4 --exact --format json \"{text}\"");
+    let report = report(&context, &line);
+    let precision = |index: usize| report["routings"][index]["model"]["precision"].clone();
+    assert_eq!((precision(0), precision(1)), (json!("f32"), json!("q4")));
+    let comparison = &report["comparison"];
+    assert_eq!(comparison["same_tokens"], true);
+    let agreement = comparison["agreement"].as_f64().unwrap();
+    assert!((0.8..1.0).contains(&agreement), "{agreement}");
+    let routers = comparison["routers"].as_array().unwrap();
+    let changed: usize = routers.iter().map(|router| router["changed"].as_array().unwrap().len()).sum();
+    let tokens = report["routings"][0]["sequences"][0].as_array().unwrap().len();
+    let expected = 1.0 - changed as f64 / (tokens * routers.len()) as f64;
+    assert!((agreement - expected).abs() < 1e-12, "{agreement}, {changed} changed");
+}
+
+#[test]
+fn a_file_longer_than_the_positions_is_read_in_windows() {
+    let context = context_with_artifact("jetmoe-mini");
+    fs::write(context.path("long.txt"), "In the beginning God created the heaven. ".repeat(8)).unwrap();
+    let of = |options: &str| {
+        report(&context, &format!("jetmoe routing --model artifact --file long.txt --format json {options}"))
+    };
+    let windows = of("--window 20 --chunk 7");
+    let lengths: Vec<usize> = windows["routings"][0]["sequences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tokens| tokens.as_array().unwrap().len())
+        .collect();
+    assert!(lengths.len() > 2 && lengths.iter().rev().skip(1).all(|length| *length == 20), "{lengths:?}");
+    assert!(
+        context
+            .run("jetmoe routing --model artifact --file long.txt --window 0")
+            .refused()
+            .contains("--window is 0")
+    );
+    let compared = of("--compare Amen");
+    assert_eq!(compared["comparison"]["agreement"], Value::Null);
+}
+
+#[test]
+fn a_checkpoint_is_exported_and_observed_but_not_by_the_reference() {
+    let context = context_with_artifact("jetmoe-mini");
+    let output = context.run("jetmoe mask --model jetmoe-mini --ids 1,5,9");
+    assert_eq!(output.status, Some(0), "{}", output.stderr);
+    let printed: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(printed["mask"]["model"]["profile"], "portable");
+    assert!(output.stderr.starts_with("exporting jetmoe-mini to "), "{}", output.stderr);
+    assert_transcript!(context.run("jetmoe mask --model artifact --backend reference Amen"));
+}
+
+#[test]
+fn steps_that_do_not_fit_are_refused() {
+    let context = context_with_artifact("jetmoe-mini");
+    let lines = [
+        "jetmoe mask --model artifact --ids 1,5,9 --cached 3",
+        "jetmoe mask --model artifact --ids 1,5,9 --chunk 0",
+        "jetmoe mask --model artifact --ids 1,x",
+        "jetmoe mask --model artifact --ids 1,99999999",
+        "jetmoe routing --model artifact --tokens --layers 99 Amen",
+    ];
+    let transcripts: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            let output = context.run(line);
+            output.refused();
+            output.transcript()
+        })
+        .collect();
+    assert_text!(transcripts.join("\n"), []);
+}
