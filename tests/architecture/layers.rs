@@ -63,6 +63,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("jetmoe-console", &["jetmoe-hub", "jetmoe-artifact", "jetmoe-graph", "jetmoe-rt", "jetmoe-conformance"]),
+    ("jetmoe-view", &["jetmoe-observe", "jetmoe-console"]),
     (
         "jetmoe-export",
         &[
@@ -123,6 +124,8 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("anyhow", &["jetmoe", "jetmoe-bench", "jetmoe-console", "jetmoe-export", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-bench", "jetmoe-export", "xtask"]),
     ("comfy-table", &["jetmoe-console"]),
+    ("plotters", &["jetmoe-bench", "jetmoe-view"]),
+    ("resvg", &["jetmoe-view"]),
     ("ctrlc", &["jetmoe-console"]),
     ("tracing-subscriber", &["jetmoe-console", "jetmoe-testing"]),
 ];
