@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::library::{CPU, GPU, LIBRARY_VARIABLE, OPENVINO};
 use crate::step::{CommandLine, Steps, TELEMETRY_VARIABLE};
 use crate::workspace::Workspace;
-use crate::{demo, full_size, interop, python, sanitizer, services, setup};
+use crate::{browser, demo, full_size, interop, python, sanitizer, services, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -46,6 +46,8 @@ enum Stage {
     FullWidth,
     /// The steps of `cargo xtask demo`, with the build of the tests
     Demo,
+    /// The HTML page of a routing in Chromium: no request, no error, every key, sizes; screenshots in target/browser
+    Browser,
     /// The programs under examples/ run
     Examples,
     /// Programs outside the workspace use jetmoe-rt: the whole interface, and a streaming HTTP service
@@ -144,6 +146,7 @@ impl Stage {
                 demo::build_commands(workspace, steps)?;
                 demo::with_commands(workspace, steps)
             }
+            Stage::Browser => browser::run(workspace, steps),
             Stage::Examples => {
                 demo::build_commands(workspace, steps)?;
                 // the build of `cargo test`, because of `--workspace`; a person types `cargo run --example`

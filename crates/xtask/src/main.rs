@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task prints to the terminal")]
 
 mod bench;
+mod browser;
 mod ci;
 mod demo;
 mod full_size;
@@ -26,7 +27,7 @@ use clap::{Parser, Subcommand};
 use crate::step::Steps;
 use crate::workspace::Workspace;
 
-/// Tasks of the jetmoe project. They need Rust and Python with pip, nothing else.
+/// Tasks of the jetmoe project. They need Rust and Python with pip; `ci browser` needs Chromium too.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Arguments {

@@ -49,6 +49,10 @@ pub(crate) struct Environment {
 pub(crate) const INTEROP: Environment =
     Environment { name: "interop-venv", requirements: "tests/interop/requirements.txt" };
 
+/// Playwright, which controls a browser.
+pub(crate) const BROWSER: Environment =
+    Environment { name: "browser-venv", requirements: "tests/browser/requirements.txt" };
+
 /// The baselines of the benchmarks.
 pub(crate) const BASELINES: Environment =
     Environment { name: "baselines-venv", requirements: "crates/jetmoe-bench/baselines/requirements.txt" };
