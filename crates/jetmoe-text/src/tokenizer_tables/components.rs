@@ -1,5 +1,7 @@
 //! Checks normalizer, pre-tokenizer, decoder and post-processor.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::{Problem, expressions};
@@ -78,7 +80,7 @@ fn check_component(key: &str, component: &Value) -> Result<(), Problem> {
 
 /// A table of characters: the size of a trie, the trie, and replacements that each end with a zero byte.
 fn check_charsmap(key: &str, table: &str) -> Result<(), Problem> {
-    let bytes = base64::decode(table).map_err(|error| Problem::new(key, error.to_string()))?;
+    let bytes = STANDARD.decode(table).map_err(|error| Problem::new(key, error.to_string()))?;
     let size = bytes.first_chunk().map(|size| u32::from_le_bytes(*size) as usize);
     let replacements = size.and_then(|size| bytes[4..].get(size / 4 * 4..));
     let Some(replacements) = replacements else {

@@ -1,5 +1,7 @@
 //! The values are parts of a file that alone is no tokenizer.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::*;
@@ -101,7 +103,7 @@ fn replacements_have_a_limit_in_all() {
 fn a_table_of_characters_has_its_size_and_short_replacements() {
     let table = |size: u32, rest: &[u8]| {
         let bytes = [size.to_le_bytes().as_slice(), rest].concat();
-        json!({ "normalizer": { "precompiled_charsmap": base64::encode(bytes) } })
+        json!({ "normalizer": { "precompiled_charsmap": STANDARD.encode(bytes) } })
     };
     assert_eq!(check(&table(4, b"\0\0\0\0ab\0cd\0")), Ok(()));
     let error = problem(&table(12, b"\0\0\0\0ab\0"));
