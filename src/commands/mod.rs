@@ -10,6 +10,7 @@ mod inspect;
 mod mask;
 mod model;
 mod observation;
+mod picture;
 mod routing;
 mod run;
 mod synth;
@@ -18,7 +19,7 @@ mod verify;
 use std::io;
 
 use clap::{Subcommand, ValueEnum};
-use jetmoe_console::{ExitStatus, note, print, print_json, print_json_line, print_table};
+use jetmoe_console::{ExitStatus, json_line, note, print, print_json, print_table, without_padding};
 use serde::Serialize;
 
 /// The subcommand.

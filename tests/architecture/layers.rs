@@ -95,6 +95,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
             "jetmoe-reference",
             "jetmoe-conformance",
             "jetmoe-console",
+            "jetmoe-view",
             "jetmoe-export",
         ],
     ),

@@ -24,7 +24,8 @@ pub use hints::{Hint, hint, setup_command};
 pub use interrupt::finish_on_interrupt;
 pub use model_folder::model_folder;
 pub use output::{
-    CellAlignment, HumanBytes, Table, new_table, note, print, print_json, print_json_line, print_table,
+    CellAlignment, HumanBytes, Table, json_line, new_table, note, print, print_json, print_table,
+    without_padding,
 };
 pub use progress::{ProgressBar, StageBars, byte_bar, spinner, step_bar};
 pub use report::causes;

@@ -29,14 +29,14 @@ pub fn print_json(value: &impl Serialize) -> io::Result<()> {
     print(&text)
 }
 
-/// As [`print_json`], in one line: for values with long lists of numbers.
+/// JSON as [`print_json`] prints it, but in one line: for values with long lists of numbers.
 ///
 /// # Errors
-/// As [`print()`].
-pub fn print_json_line(value: &impl Serialize) -> io::Result<()> {
+/// A value that is not JSON, such as a map with other keys than text.
+pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let mut text = escape_json(&serde_json::to_string(value)?);
     text.push('\n');
-    print(&text)
+    Ok(text)
 }
 
 /// Escapes what may be in a text of JSON, but is a control character for some terminals: U+007F to U+009F.
@@ -56,7 +56,12 @@ fn escape_json(json: &str) -> String {
 /// # Errors
 /// As [`print()`].
 pub fn print_table(text: &str) -> io::Result<()> {
-    print(&text.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>())
+    print(&without_padding(text))
+}
+
+/// Text with tables, without the spaces that pad their last columns.
+pub fn without_padding(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// Prints a message for the user to standard error, see [`escape_controls`].

@@ -4,17 +4,19 @@ mod table;
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jetmoe_artifact::{ObservedValue, Precision};
 use jetmoe_observe::{
     RouterComparison, Routing as ObservedRouting, RoutingComparison, batch, compare, routing,
     routing_of_windows,
 };
 use jetmoe_rt::Model;
+use jetmoe_view::{PageText, comparison_page, load_png, load_svg, margin_png, margin_svg, routing_page};
 use serde::Serialize;
 
 use super::observation::{Input, ObservationArguments, Tokens, as_cli_error};
-use super::{ExitStatus, Format, SCHEMA, print_json_line, print_table};
+use super::picture::PictureArguments;
+use super::{ExitStatus, SCHEMA, json_line, without_padding};
 
 /// Show which experts each token takes.
 ///
@@ -48,9 +50,36 @@ pub(crate) struct Routing {
     /// Layers whose experts --tokens prints, as in 0,11,23 [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "tokens")]
     layers: Vec<usize>,
-    /// Print tables or JSON.
+    #[command(flatten)]
+    picture: PictureArguments,
+    /// What --format svg and --format png draw.
+    #[arg(long, default_value = "load")]
+    plot: Plot,
+    /// How to show the routing.
     #[arg(long, default_value = "table")]
     format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Tables, for people.
+    Table,
+    /// A page to explore in a browser: one file that requests nothing.
+    Html,
+    /// A heat map for pages and documents.
+    Svg,
+    /// A heat map of points.
+    Png,
+    /// JSON, for programs. The fields are stable and documented in docs/json.md.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Plot {
+    /// The load of each expert in every layer.
+    Load,
+    /// The margin of each token in every layer.
+    Margin,
 }
 
 const COMPARISON: &str = "Comparison";
@@ -92,10 +121,49 @@ impl Routing {
             Observed::Routing(first)
         };
         match self.format {
-            Format::Table => print_table(&table::text(&result, self.tokens.then_some(&self.layers)))?,
-            Format::Json => print_json_line(&result.report(&observation.model.model))?,
+            Format::Table => {
+                let text = without_padding(&table::text(&result, self.tokens.then_some(&self.layers)));
+                self.picture.write(text.as_bytes(), "table")?;
+            }
+            Format::Json => {
+                let json = json_line(&result.report(&observation.model.model))?;
+                self.picture.write(json.as_bytes(), "json")?;
+            }
+            Format::Html => self.picture.write(self.page(&result)?.as_bytes(), "html")?,
+            Format::Svg => {
+                let (routing, window) = (result.single("svg")?, self.picture.window());
+                let svg = match self.plot {
+                    Plot::Load => load_svg(routing)?,
+                    Plot::Margin => margin_svg(routing, window)?,
+                };
+                self.picture.write(svg.as_bytes(), "svg")?;
+            }
+            Format::Png => {
+                let (routing, window) = (result.single("png")?, self.picture.window());
+                let png = match self.plot {
+                    Plot::Load => load_png(routing)?,
+                    Plot::Margin => margin_png(routing, window)?,
+                };
+                self.picture.write(&png, "png")?;
+            }
         }
         Ok(ExitStatus::Success)
+    }
+
+    /// The page to explore a routing, or two.
+    fn page(&self, result: &Observed) -> anyhow::Result<String> {
+        let model = self.observation.model.model.clone();
+        Ok(match result {
+            Observed::Routing(routing) => routing_page(routing, &PageText { model, names: Vec::new() })?,
+            Observed::Comparison(comparison) => {
+                // two texts are told apart by how they begin, two graphs by their precision
+                let names = match self.compare_model.is_some() || self.compare_precision.is_some() {
+                    true => Vec::new(),
+                    false => [&comparison.first, &comparison.second].map(beginning).to_vec(),
+                };
+                comparison_page(comparison, &PageText { model, names })?
+            }
+        })
     }
 
     fn observe(&self, model: &Model, input: &Input) -> anyhow::Result<ObservedRouting> {
@@ -130,6 +198,17 @@ impl Routing {
     }
 }
 
+/// The beginning of the first text of a routing.
+fn beginning(routing: &ObservedRouting) -> String {
+    const CHARACTERS: usize = 24;
+    let tokens = routing.sequences.iter().flatten().filter(|token| !token.is_padding());
+    let text: String = tokens.filter_map(|token| token.text.as_deref()).collect();
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// What is printed.
 enum Observed {
     Routing(ObservedRouting),
@@ -137,6 +216,18 @@ enum Observed {
 }
 
 impl Observed {
+    /// The routing, for a format that shows one only.
+    fn single(&self, format: &str) -> anyhow::Result<&ObservedRouting> {
+        match self {
+            Observed::Routing(routing) => Ok(routing),
+            Observed::Comparison(_) => {
+                anyhow::bail!(
+                    "--format {format} draws one routing\n  compare two with --format html, table or json"
+                )
+            }
+        }
+    }
+
     fn report<'a>(&'a self, model: &'a str) -> Report<'a> {
         let (routings, comparison) = match self {
             Observed::Routing(routing) => (vec![routing], None),
