@@ -29,7 +29,7 @@ pub(super) fn check(source: &str, whitespace: WhitespaceConfig) -> Result<(), Er
     }
     let (mut all, mut elifs, mut tokens) = (0, 0, 0);
     let mut is_first = false;
-    for token in tokenize(source, false, SyntaxConfig::default(), whitespace) {
+    for token in tokenize(source, false, SyntaxConfig, whitespace) {
         // the parser reports the error with its line
         let Ok((token, span)) = token else { return Ok(()) };
         let at_line = |what: &str| format!("{what} in the tag in line {}", span.start_line);

@@ -29,7 +29,7 @@ impl<'source> Program<'source> {
         let whitespace =
             WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
         guard::check(source, whitespace)?;
-        let template = parse(source, NAME, SyntaxConfig::default(), whitespace)?;
+        let template = parse(source, NAME, SyntaxConfig, whitespace)?;
         constants::check(&template)?;
         let mut generator = CodeGenerator::new(NAME, source);
         generator.compile_stmt(&template);
