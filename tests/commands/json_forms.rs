@@ -121,7 +121,7 @@ fn json_of_eval() {
 #[test]
 fn json_of_mask() {
     let context = context_with_artifact("jetmoe-mini");
-    let output = context.run("jetmoe mask --model artifact \"In the beginning\" Amen");
+    let output = context.run("jetmoe mask --model artifact --format json \"In the beginning\" Amen");
     assert_documented("jetmoe mask", &[json(output.succeeded())]);
 }
 

@@ -26,8 +26,8 @@ fn add_q4(context: &TestContext) {
 #[test]
 fn texts_are_masked_as_a_batch_with_padding_and_in_steps() {
     let context = context_with_artifact("jetmoe-mini");
-    let mask = &report(&context, "jetmoe mask --model artifact --cached 2 --chunk 1 --ids 1,5,9,7 --ids 1,5")
-        ["mask"];
+    let line = "jetmoe mask --model artifact --format json --cached 2 --chunk 1 --ids 1,5,9,7 --ids 1,5";
+    let mask = &report(&context, line)["mask"];
     let steps = |sequence: usize| -> Vec<u64> {
         let tokens = mask["sequences"][sequence]["tokens"].as_array().unwrap();
         tokens.iter().map(|token| token["step"].as_u64().unwrap()).collect()
@@ -43,6 +43,43 @@ fn texts_are_masked_as_a_batch_with_padding_and_in_steps() {
             [false, false, true, true],
         ])
     );
+}
+
+/// The picture for a terminal, which this is not: it has no colours.
+#[test]
+fn a_mask_is_text() {
+    let context = context_with_artifact("jetmoe-mini");
+    let output = context.run("jetmoe mask --model artifact --cached 2 \"In the beginning God\" Amen");
+    output.succeeded();
+    assert!(!output.stdout.contains('\u{1b}'));
+    assert_text!(output.transcript(), []);
+}
+
+#[test]
+fn pictures_and_pages_are_written_to_files() {
+    let context = context_with_artifact("jetmoe-mini");
+    let text = "\"In the beginning\"";
+    let cases: [(&str, &str, &[u8], &[u8]); 6] = [
+        ("mask", "svg", b"<svg", b"</svg>\n"),
+        ("mask", "png", b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
+        ("routing", "svg", b"<svg", b"</svg>\n"),
+        ("routing --plot margin", "svg", b"<svg", b"</svg>\n"),
+        ("routing", "png", b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
+        ("routing", "html", b"<!doctype html>", b"</html>\n"),
+    ];
+    for (command, format, begin, end) in cases {
+        let line =
+            format!("jetmoe {command} --model artifact --format {format} --output out.{format} {text}");
+        assert_eq!(context.run(&line).succeeded(), "", "{line}");
+        let content = fs::read(context.path(&format!("out.{format}"))).unwrap();
+        let is_whole =
+            content.to_ascii_lowercase().starts_with(&begin.to_ascii_lowercase()) && content.ends_with(end);
+        assert!(is_whole, "{line}: {:?}", String::from_utf8_lossy(&content[..40]));
+    }
+    let line = format!("jetmoe mask --model artifact --format svg --output missing/mask.svg {text}");
+    assert!(context.run(&line).refused().contains("cannot write missing/mask.svg"));
+    let line = format!("jetmoe routing --model artifact --format svg --compare Amen {text}");
+    assert!(context.run(&line).refused().contains("--format svg draws one routing"));
 }
 
 #[test]
@@ -103,7 +140,7 @@ fn a_file_longer_than_the_positions_is_read_in_windows() {
 #[test]
 fn a_checkpoint_is_exported_and_observed_but_not_by_the_reference() {
     let context = context_with_artifact("jetmoe-mini");
-    let output = context.run("jetmoe mask --model jetmoe-mini --ids 1,5,9");
+    let output = context.run("jetmoe mask --model jetmoe-mini --format json --ids 1,5,9");
     assert_eq!(output.status, Some(0), "{}", output.stderr);
     let printed: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(printed["mask"]["model"]["profile"], "portable");
