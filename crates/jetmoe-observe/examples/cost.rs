@@ -1,5 +1,5 @@
 //! What it costs to observe a model: reads a text with the graph as it is, and with the outputs for routing or for the mask, in
-//! turn, in every backend of the build and every graph of an artifact.
+//! turn, in every backend of the build and every graph of an artifact, with one thread.
 //!
 //! ```text
 //! cargo build --release --workspace --example cost
@@ -14,7 +14,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use jetmoe_observe::{StepOptions, attention_mask, batch, encode, routing};
-use jetmoe_rt::{Artifact, LoadOptions, Model, ObservedValue, TokenBatch, backends};
+use jetmoe_rt::{Artifact, LoadOptions, Model, ObservedValue, StepOutput, TokenBatch, backends};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         for graph in &artifact.manifest().graphs {
             let options = LoadOptions::default()
                 .with_backend(*backend)
+                // threads of one model wait actively for a while, and would slow the next one down
+                .with_threads(1)
                 .with_precision(graph.precision)
                 .with_profile(graph.profile);
             if !backend.supports(graph, &options).is_yes() {
@@ -48,8 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             for round in 0..=rounds {
                 let measured = [
                     time(|| read(&plain, &tokens))?,
-                    time(|| Ok(drop(routing(&routed, &tokens, &steps)?)))?,
-                    time(|| Ok(drop(attention_mask(&masked, &tokens, &steps)?)))?,
+                    time(|| routing(&routed, &tokens, &steps))?,
+                    time(|| attention_mask(&masked, &tokens, &steps))?,
                 ];
                 if round > 0 {
                     times.iter_mut().zip(measured).for_each(|(times, time)| times.push(time));
@@ -72,12 +74,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Reads the tokens, as a generation does.
-fn read(model: &Model, tokens: &TokenBatch) -> Result<(), Box<dyn Error>> {
-    model.session()?.prefill(tokens, tokens.sequence_length())?;
-    Ok(())
+fn read(model: &Model, tokens: &TokenBatch) -> jetmoe_rt::Result<StepOutput> {
+    model.session()?.prefill(tokens, tokens.sequence_length())
 }
 
-fn time(work: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<Duration, Box<dyn Error>> {
+fn time<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<Duration, E> {
     let start = Instant::now();
     work()?;
     Ok(start.elapsed())
