@@ -149,6 +149,9 @@ pub enum Profile {
     Portable,
     /// Also ONNX Runtime's contrib operators, `com.microsoft`, where they are faster or load sooner.
     OnnxRuntime,
+    /// As `onnxruntime`, for a GPU: operators that ONNX Runtime has CUDA kernels for, and no size that depends on data, which the
+    /// processor would have to wait for.
+    Gpu,
     /// Also the custom operators of the domain `jetmoe`, which jetmoe-rt registers in ONNX Runtime and in tract.
     Native,
 }
@@ -160,7 +163,7 @@ impl Profile {
     pub fn uses_onnx_runtime(self) -> bool {
         match self {
             Profile::Portable => false,
-            Profile::OnnxRuntime | Profile::Native => true,
+            Profile::OnnxRuntime | Profile::Gpu | Profile::Native => true,
         }
     }
 

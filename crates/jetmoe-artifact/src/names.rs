@@ -47,7 +47,9 @@ pub fn graph_file(profile: Profile, precision: Precision) -> String {
     };
     match profile {
         Profile::Portable => format!("{GRAPH_FOLDER}/{stem}.onnx"),
-        Profile::OnnxRuntime | Profile::Native => format!("{GRAPH_FOLDER}/{profile}/{stem}.onnx"),
+        Profile::OnnxRuntime | Profile::Gpu | Profile::Native => {
+            format!("{GRAPH_FOLDER}/{profile}/{stem}.onnx")
+        }
     }
 }
 

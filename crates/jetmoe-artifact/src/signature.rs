@@ -107,7 +107,7 @@ impl Signature {
             Task::CausalLm => {
                 let length = match profile {
                     Profile::Portable => Axis::SequenceLength,
-                    Profile::OnnxRuntime | Profile::Native => Axis::LogitsLength,
+                    Profile::OnnxRuntime | Profile::Gpu | Profile::Native => Axis::LogitsLength,
                 };
                 float32(OutputName::Logits, vec![batch, length, Axis::Fixed(config.vocab_size)])
             }
@@ -143,13 +143,13 @@ impl Signature {
             }
         }
         let optional_inputs = match (task, profile) {
-            (Task::CausalLm, Profile::OnnxRuntime | Profile::Native) => {
+            (Task::CausalLm, Profile::OnnxRuntime | Profile::Gpu | Profile::Native) => {
                 vec![int64(InputName::LogitsToKeep, vec![Axis::Fixed(1)])]
             }
             _ => Vec::new(),
         };
         let in_place = task.has_cache()
-            && profile.uses_onnx_runtime()
+            && has_grouped_queries(profile, precision)
             && config.kv_channels.is_multiple_of(GROUPED_QUERY_WIDTH);
         let cache_update = if in_place { CacheUpdate::InPlace } else { CacheUpdate::Append };
         Signature { inputs, optional_inputs, outputs, cache_update }
@@ -190,6 +190,15 @@ impl Signature {
             }
         }
         self
+    }
+}
+
+/// Whether graphs use `GroupQueryAttention`. Its CUDA kernels compute in float16 only.
+fn has_grouped_queries(profile: Profile, precision: Precision) -> bool {
+    match profile {
+        Profile::Portable => false,
+        Profile::OnnxRuntime | Profile::Native => true,
+        Profile::Gpu => precision.activations() == ElementType::Float16,
     }
 }
 

@@ -47,7 +47,7 @@ impl Backend for OrtBackend {
             let reason = format!("the device {} has no operators for it", options.device);
             return Support::No { reason };
         }
-        Support::by_profile(&[Profile::Native, Profile::OnnxRuntime, Profile::Portable], graph, options)
+        Support::by_profile(preferred_profiles(&options.device), graph, options)
     }
 
     fn rounds_activations(&self, graph: &GraphRecord, options: &LoadOptions) -> bool {
@@ -63,6 +63,15 @@ impl Backend for OrtBackend {
     }
 }
 
+/// Profiles in order of preference. TensorRT builds engines of standard operators only.
+fn preferred_profiles(device: &Device) -> &'static [Profile] {
+    match device {
+        Device::Cuda(_) => &[Profile::Gpu, Profile::OnnxRuntime, Profile::Portable],
+        Device::TensorRt(_) => &[Profile::Portable, Profile::Gpu, Profile::OnnxRuntime],
+        _ => &[Profile::Native, Profile::OnnxRuntime, Profile::Portable, Profile::Gpu],
+    }
+}
+
 /// Memory per byte of weights in the data file. `docs/memory.md` has the measurements.
 fn memory_per_byte(format: WeightFormat, profile: Profile, low_memory: bool) -> f64 {
     match (format.bits(), profile) {
@@ -74,7 +83,7 @@ fn memory_per_byte(format: WeightFormat, profile: Profile, low_memory: bool) -> 
         (16, _) if low_memory => 0.1,
         (16, _) => 2.35,
         // a packed copy with sums per group; DequantizeLinear is rewritten first
-        (_, Profile::OnnxRuntime) => 1.25,
+        (_, Profile::OnnxRuntime | Profile::Gpu) => 1.25,
         (_, Profile::Portable) => 1.6,
     }
 }

@@ -80,7 +80,10 @@ impl StoredWeights {
         match *shape {
             [experts, outputs, inputs] => {
                 if self.tensors.contains_key(&TensorRole::Codes.tensor_name(name)) {
-                    return self.dequantize(name, experts, [outputs, inputs]).map(Some);
+                    return self.dequantize(name, Some(experts), [outputs, inputs]).map(Some);
+                }
+                if let Some(tensor) = self.tensors.get(name) {
+                    return self.floats(name, tensor, shape).map(Some);
                 }
                 let matrices =
                     (0..experts).map(|expert| self.matrix(&format!("{name}.{expert}"), [outputs, inputs]));
@@ -103,26 +106,31 @@ impl StoredWeights {
         }
         let has_codes = |name: &&str| self.tensors.contains_key(&TensorRole::Codes.tensor_name(name));
         let stored = [transposed_name.as_str(), name].into_iter().find(has_codes);
-        stored.map(|stored| self.dequantize(stored, 1, [outputs, inputs])).transpose()
+        stored.map(|stored| self.dequantize(stored, None, [outputs, inputs])).transpose()
     }
 
-    /// A weight as the operator that reads its codes is defined.
-    fn dequantize(&self, name: &str, experts: usize, [outputs, inputs]: [usize; 2]) -> Result<Vec<f32>> {
+    /// A weight as the operator that reads its codes is defined: one matrix, or those of so many experts.
+    fn dequantize(
+        &self,
+        name: &str,
+        experts: Option<usize>,
+        [outputs, inputs]: [usize; 2],
+    ) -> Result<Vec<f32>> {
         let damaged = || self.damaged(name);
         let codes = TensorRole::Codes.tensor_name(name);
         let EncodedWeight { mut encoding, scales, zero_points } =
             self.encoded.get(&codes).cloned().ok_or_else(damaged)?;
         let shape = match &mut encoding {
-            Encoding::Grouped(_, Grouping::AlongColumns) => [inputs, outputs],
+            Encoding::Grouped(_, Grouping::AlongColumns) => vec![inputs, outputs],
             Encoding::Packed(layout) if (layout.outputs, layout.inputs) != (outputs, inputs) => {
                 return Err(damaged());
             }
             Encoding::Packed(layout) => {
-                layout.experts = experts;
+                layout.experts = experts.unwrap_or(1);
                 layout.scheme.zero_points = zero_points.is_some();
-                [outputs, inputs]
+                vec![outputs, inputs]
             }
-            _ => [outputs, inputs],
+            _ => experts.into_iter().chain([outputs, inputs]).collect(),
         };
         let expected = encoding.tensors(&shape);
         let names: Vec<&String> =
@@ -144,7 +152,12 @@ impl StoredWeights {
             scales: bytes.next().unwrap_or_default(),
             zero_points: bytes.next(),
         };
-        encoding.dequantize([outputs, inputs], &tensors).map_err(|_| damaged())
+        let rows = match encoding {
+            // the matrices of all experts are the rows of one
+            Encoding::Grouped(..) => experts.unwrap_or(1) * outputs,
+            _ => outputs,
+        };
+        encoding.dequantize([rows, inputs], &tensors).map_err(|_| damaged())
     }
 
     fn floats(&self, name: &str, tensor: &StoredTensor, shape: &[usize]) -> Result<Vec<f32>> {
@@ -198,12 +211,15 @@ fn grouped_weight(
     node: &onnx::Node,
     tensors: &HashMap<String, StoredTensor>,
 ) -> Option<(String, EncodedWeight)> {
-    let (first, grouping) = match node.op_type.as_deref()? {
-        "DequantizeLinear" => (0, Grouping::AlongColumns),
-        "MatMulNBits" => (1, Grouping::AlongRows),
+    let (grouping, [codes, scales, zero_points]) = match node.op_type.as_deref()? {
+        "DequantizeLinear" => (Grouping::AlongColumns, [0, 1, 2]),
+        "MatMulNBits" => (Grouping::AlongRows, [1, 2, 3]),
+        // the operand between them is the indices
+        "GatherBlockQuantized" => (Grouping::AlongRows, [0, 2, 3]),
         _ => return None,
     };
-    let [codes, scales, rest @ ..] = node.input.get(first..)? else { return None };
+    let (codes, scales) = (node.input.get(codes)?, node.input.get(scales)?);
+    let zero_points = node.input.get(zero_points).cloned();
     let format = match grouping {
         Grouping::AlongColumns => WeightFormat::of_codes(tensors.get(codes)?.element)?,
         Grouping::AlongRows => WeightFormat::packable(node.integer("bits")?).ok()?,
@@ -213,11 +229,10 @@ fn grouped_weight(
         group_size: usize::try_from(node.integer("block_size")?)
             .ok()
             .filter(|size| (1..=MAX_GROUP_SIZE).contains(size))?,
-        zero_points: !rest.is_empty(),
+        zero_points: zero_points.is_some(),
         scales: tensors.get(scales)?.element,
     };
     let encoding = Encoding::Grouped(scheme, grouping);
-    let zero_points = rest.first().cloned();
     Some((codes.clone(), EncodedWeight { encoding, scales: Some(scales.clone()), zero_points }))
 }
 

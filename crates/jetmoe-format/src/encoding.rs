@@ -10,7 +10,7 @@ use crate::{ElementType, PackedLayout, Result, Scheme, WeightFormat};
 pub enum Encoding {
     /// Element by element, in a floating-point type.
     Float(ElementType),
-    /// As codes with a scale per group of inputs of the product. The weight is a matrix.
+    /// As codes with a scale per group of inputs of the product. The weight is a matrix, or, along rows, those of all experts.
     Grouped(Scheme, Grouping),
     /// In panels, as the custom operators read them: one matrix, or those of all experts.
     Packed(PackedLayout),
@@ -21,8 +21,9 @@ pub enum Encoding {
 pub enum Grouping {
     /// For `DequantizeLinear`: codes `[inputs, outputs]`, scales `[groups, outputs]`.
     AlongColumns,
-    /// For `MatMulNBits`: codes `[outputs, groups, bytes of a group]`, scales `[outputs, groups]`. Codes have no sign:
-    /// without zero points 0 is the middle of their range.
+    /// For `MatMulNBits`: codes `[outputs, groups, bytes of a group]`, scales `[outputs, groups]`. The matrices of all experts,
+    /// for `GatherBlockQuantized`: codes `[experts, outputs, bytes of a row]`, scales `[experts, outputs, groups]`. Codes have no
+    /// sign: without zero points 0 is the middle of their range.
     AlongRows,
 }
 
@@ -99,7 +100,7 @@ impl Encoding {
     }
 
     /// The tensors that a weight of this shape is written as, in the order of the file. The shape of a grouped matrix is
-    /// `[inputs, outputs]` along columns and `[outputs, inputs]` along rows.
+    /// `[inputs, outputs]` along columns, and `[outputs, inputs]` or `[experts, outputs, inputs]` along rows.
     pub fn tensors(&self, shape: &[usize]) -> Vec<TensorSpec> {
         let spec = |role, element, shape: &[usize]| TensorSpec { role, element, shape: shape.to_vec() };
         let (codes, scales, zero_points) = match self {
@@ -117,14 +118,20 @@ impl Encoding {
                 )
             }
             Encoding::Grouped(scheme, Grouping::AlongRows) => {
-                let (outputs, inputs) =
-                    (shape.first().copied().unwrap_or(1), shape.last().copied().unwrap_or(1));
+                let (inputs, outer) =
+                    shape.split_last().map_or((1, shape), |(inputs, outer)| (*inputs, outer));
                 let groups = scheme.groups(inputs);
                 let bytes = |codes: usize| (codes * scheme.format.bits()).div_ceil(8);
+                let group = bytes(scheme.group_size);
+                let codes = match outer {
+                    [_] => vec![groups, group],
+                    _ => vec![groups * group],
+                };
+                let with_outer = |inner: &[usize]| [outer, inner].concat();
                 (
-                    spec(TensorRole::Codes, ElementType::UInt8, &[outputs, groups, bytes(scheme.group_size)]),
-                    spec(TensorRole::Scales, scheme.scales, &[outputs, groups]),
-                    spec(TensorRole::ZeroPoints, ElementType::UInt8, &[outputs, bytes(groups)]),
+                    spec(TensorRole::Codes, ElementType::UInt8, &with_outer(&codes)),
+                    spec(TensorRole::Scales, scheme.scales, &with_outer(&[groups])),
+                    spec(TensorRole::ZeroPoints, ElementType::UInt8, &with_outer(&[bytes(groups)])),
                 )
             }
             Encoding::Packed(layout) => {

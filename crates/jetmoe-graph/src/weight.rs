@@ -66,11 +66,11 @@ impl Weight {
         self.stored[usize::from(self.expert.is_some())..].try_into().ok()
     }
 
-    /// The matrices that it is made of, each of them a weight: those of all experts where they are packed together, else
-    /// itself.
+    /// The matrices that it is made of, each of them a weight: those of all experts where they are quantized or packed together,
+    /// else itself.
     pub fn matrices(&self) -> Vec<Weight> {
         match (self.encoding, self.stored.as_slice(), self.expert) {
-            (Encoding::Packed(_), [experts, _, _], None) => {
+            (Encoding::Packed(_) | Encoding::Grouped(..), [experts, _, _], None) => {
                 (0..*experts).map(|expert| self.clone().of_expert(expert)).collect()
             }
             _ => vec![self.clone()],

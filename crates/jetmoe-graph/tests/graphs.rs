@@ -25,7 +25,8 @@ fn tiny_config() -> ModelConfig {
 }
 
 /// Each task with and without the optional outputs, and next-token logits in every other precision; float32 and 4-bit
-/// weights also with ONNX Runtime's operators, 4-bit weights and bfloat16 with the custom operators.
+/// weights also with ONNX Runtime's operators, 4-bit weights and float16 for a GPU, 4-bit weights and bfloat16 with the custom
+/// operators.
 fn every_graph() -> Vec<(String, Graph)> {
     let mut graphs = Vec::new();
     for task in Task::ALL {
@@ -43,8 +44,9 @@ fn every_graph() -> Vec<(String, Graph)> {
     let portable = others.map(|precision| (*precision, Profile::Portable));
     let with_onnx_runtimes =
         [Precision::F32, Precision::Q4].map(|precision| (precision, Profile::OnnxRuntime));
+    let for_gpus = [Precision::F16, Precision::Q4].map(|precision| (precision, Profile::Gpu));
     let with_own_operators = [Precision::Q4, Precision::Bf16].map(|precision| (precision, Profile::Native));
-    for (precision, profile) in portable.chain(with_onnx_runtimes).chain(with_own_operators) {
+    for (precision, profile) in portable.chain(with_onnx_runtimes).chain(for_gpus).chain(with_own_operators) {
         let options = GraphOptions { precision, profile, ..GraphOptions::for_task(Task::CausalLm) };
         let mut name = format!("{}.{precision}", options.task);
         if profile != Profile::Portable {

@@ -128,6 +128,7 @@ const STANDARD: &[Row] = &[
     ("LessOrEqual", (2, 2), 1, &[]),
     ("MatMul", (2, 2), 1, &[]),
     ("Max", (2, 2), 1, &[]),
+    ("Min", (2, 2), 1, &[]),
     ("Mul", (2, 2), 1, &[]),
     ("Neg", (1, 1), 1, &[]),
     ("NonZero", (1, 1), 1, &[]),
@@ -159,6 +160,7 @@ const STANDARD: &[Row] = &[
 /// <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>
 #[rustfmt::skip]
 const CONTRIB: &[Row] = &[
+    ("FusedMatMul", (2, 2), 1, &[("transB", AttributeKind::Integer)]),
     ("GatherBlockQuantized", (3, 4), 1, &[
         ("bits", AttributeKind::Integer), ("block_size", AttributeKind::Integer),
         ("gather_axis", AttributeKind::Integer), ("quantize_axis", AttributeKind::Integer),

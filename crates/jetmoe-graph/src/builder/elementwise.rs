@@ -31,6 +31,11 @@ impl Builder {
         self.arithmetic("Max", left, right)
     }
 
+    /// The smaller one of each pair of elements.
+    pub(crate) fn minimum(&mut self, left: &Value, right: &Value) -> Result<Value> {
+        self.arithmetic("Min", left, right)
+    }
+
     pub(crate) fn equal(&mut self, left: &Value, right: &Value) -> Result<Value> {
         self.comparison("Equal", left, right)
     }

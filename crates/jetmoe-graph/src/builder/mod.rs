@@ -5,6 +5,7 @@ mod attention;
 mod constants;
 mod custom_ops;
 mod elementwise;
+mod experts;
 mod products;
 mod reductions;
 mod routing;
@@ -24,7 +25,7 @@ use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
 
 /// The operators of ONNX Runtime that graphs may use besides the standard ones.
 const MICROSOFT_OPERATORS: &[&str] =
-    &["MatMulNBits", "GatherBlockQuantized", "GroupQueryAttention", "RotaryEmbedding"];
+    &["FusedMatMul", "GatherBlockQuantized", "GroupQueryAttention", "MatMulNBits", "RotaryEmbedding"];
 
 /// A value of the graph under construction.
 #[derive(Debug, Clone)]

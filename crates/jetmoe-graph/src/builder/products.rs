@@ -123,7 +123,7 @@ impl Builder {
         }
         let grouping = match self.graph.profile {
             Profile::Portable => Grouping::AlongColumns,
-            Profile::OnnxRuntime | Profile::Native => Grouping::AlongRows,
+            Profile::OnnxRuntime | Profile::Gpu | Profile::Native => Grouping::AlongRows,
         };
         Ok(Encoding::Grouped(scheme, grouping))
     }

@@ -24,8 +24,8 @@ impl Builder {
         Ok(self.node("Gather", &[table, indices], attributes, table.element, shape))
     }
 
-    /// Rows of a quantized matrix at `indices`, dequantized: `[...indices, row]`. `codes` are those of `weight` with each
-    /// row's groups in one dimension; a row's last group is padded.
+    /// Rows of a quantized matrix at `indices`, dequantized, `[...indices, row]`, or matrices of several, `[...indices, rows,
+    /// row]`. `codes` are those of `weight` with each row's groups in one dimension; a row's last group is padded.
     pub(crate) fn gather_quantized(
         &mut self,
         codes: &Value,
@@ -36,13 +36,17 @@ impl Builder {
         self.require_element("GatherBlockQuantized", &[indices], ElementType::Int64)?;
         let values = self.weight(weight);
         let bits = scheme.format.bits() as i64;
-        let row = codes.shape.0.last().and_then(Dimension::fixed).unwrap_or(0) * 8 / bits;
-        let shape = Shape(indices.shape.0.iter().cloned().chain([Dimension::from(row)]).collect());
+        let (between, row) = match codes.shape.0.as_slice() {
+            [_, between @ .., row] => (between, row.fixed().unwrap_or(0) * 8 / bits),
+            _ => return self.refuse("GatherBlockQuantized", &[codes, indices], "the codes have no rows"),
+        };
+        let shape = indices.shape.0.iter().chain(between).cloned().chain([Dimension::from(row)]);
+        let shape = Shape(shape.collect());
         let attributes = vec![
             ("bits", Attribute::Integer(bits)),
             ("block_size", Attribute::Integer(scheme.group_size as i64)),
             ("gather_axis", Attribute::Integer(0)),
-            ("quantize_axis", Attribute::Integer(1)),
+            ("quantize_axis", Attribute::Integer(codes.shape.rank() as i64 - 1)),
         ];
         let operands = [&[codes, indices], &values.all()[1..]].concat();
         Ok(self.node("GatherBlockQuantized", &operands, attributes, scheme.scales, shape))

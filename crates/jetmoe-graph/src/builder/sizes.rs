@@ -1,11 +1,15 @@
 //! Sizes that are known only at run time, computed from the shapes of the graph's inputs.
 
-use jetmoe_artifact::Axis;
 use jetmoe_artifact::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
+use jetmoe_artifact::{Axis, Profile};
 
 use super::{Builder, Value};
 use crate::graph::Attribute;
 use crate::{Dimension, ElementType, Error, Result, Shape};
+
+/// Names of the sizes of [`Builder::piece_sizes`].
+const PIECES: &str = "pieces";
+const ROWS_PER_PIECE: &str = "rows_per_piece";
 
 /// One entry of a size vector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,10 +50,49 @@ impl Builder {
         }
     }
 
+    /// How `slots` are divided into pieces of equal size, see `model/pieces.rs`: the number of pieces, and the rows of each.
+    pub(crate) fn piece_sizes(
+        &mut self,
+        slots: &Dimension,
+        experts: usize,
+    ) -> Result<(Dimension, Dimension)> {
+        let (pieces, rows) = (Dimension::symbol(PIECES), Self::rows_per_piece());
+        if !self.sizes.contains_key(&pieces) {
+            let slots = self.size(slots)?; // [1]
+            let (number_of_pieces, rows_of_each) = self.in_sizes_scope(|builder| {
+                let most = builder.integers(&[2 * experts as i64 - 1]);
+                let (rounding, divisor) =
+                    (builder.integers(&[experts as i64 - 1]), builder.integers(&[experts as i64]));
+                let rounded = builder.add(&slots, &rounding)?;
+                Ok((builder.minimum(&slots, &most)?, builder.div(&rounded, &divisor)?))
+            })?;
+            self.sizes.insert(pieces.clone(), number_of_pieces);
+            self.sizes.insert(rows.clone(), rows_of_each);
+        }
+        Ok((pieces, rows))
+    }
+
+    /// The number of rows of each piece.
+    pub(crate) fn rows_per_piece() -> Dimension {
+        Dimension::symbol(ROWS_PER_PIECE)
+    }
+
     /// The size of one axis of `operand` at run time, an int64 scalar, `[]`.
     pub(crate) fn size_of(&mut self, operand: &Value, axis: usize) -> Result<Value> {
         let size = self.axis_size(operand, axis);
         self.squeeze(&size, 0)
+    }
+
+    /// The number of columns of an int64 matrix `[rows, columns]`, for arithmetic with data, `[]`. In a graph for a GPU it is
+    /// counted there: sizes are on the host, and would have to be copied.
+    pub(crate) fn columns_of(&mut self, matrix: &Value) -> Result<Value> {
+        if self.profile() != Profile::Gpu {
+            return self.size_of(matrix, 1);
+        }
+        let ones = self.equal(matrix, matrix)?; // [rows, columns]
+        let ones = self.cast(&ones, ElementType::Int64);
+        let columns = self.sum(&ones, 1)?; // [rows]
+        self.max(&columns, 0)
     }
 
     /// As [`Builder::size_of`], an int64 vector of one element, `[1]`.

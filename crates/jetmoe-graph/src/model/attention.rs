@@ -47,7 +47,8 @@ impl Attention<'_> {
         let config = self.config;
         let (top_k, dispatch) = builder.scope("router", |builder| {
             let top_k = TopK::new(builder, config, self.layer, Mixture::Attention, hidden)?;
-            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Attention, &top_k)?;
+            let dispatch =
+                Dispatch::new(builder, config, self.layer, Mixture::Attention, &top_k, self.sizes)?;
             Ok((top_k, dispatch))
         })?;
         let queries = builder.scope("query", |builder| self.queries(builder, hidden, &top_k, &dispatch))?;
@@ -77,6 +78,12 @@ impl Attention<'_> {
                 let results =
                     self.each_expert(builder, hidden, &permutation.tokens_of_expert, &projections)?; // [rows, kv_width] each
                 permutation.scatter(builder, &results, self.sizes)?
+            }
+            Dispatch::Pieces(pieces) => {
+                let rows = pieces.of_tokens(builder, hidden)?; // [pieces, rows, hidden]
+                let scheme = builder.scheme(ModelPart::Attention, Some(self.layer));
+                let results = pieces.product(builder, &rows, projections, scheme)?; // [pieces, rows, kv_width]
+                pieces.restored(builder, &results)?
             }
             Dispatch::Custom(scheme) => {
                 let weight = builder.packed(projections, *scheme, RowOrder::AsStored);
@@ -115,6 +122,12 @@ impl Attention<'_> {
             Dispatch::PerExpert(permutation) => {
                 let results = self.each_expert(builder, heads, &permutation.slots_of_expert, &projections)?; // [rows, hidden] each
                 permutation.combine(builder, &results, self.sizes)?
+            }
+            Dispatch::Pieces(pieces) => {
+                let rows = pieces.of_slots(builder, heads)?; // [pieces, rows, kv_width]
+                let scheme = builder.scheme(ModelPart::Attention, Some(self.layer));
+                let results = pieces.product(builder, &rows, projections, scheme)?; // [pieces, rows, hidden]
+                pieces.combine(builder, &results, self.sizes)?
             }
             Dispatch::Custom(scheme) => {
                 let weight = builder.packed(projections, *scheme, RowOrder::AsStored);

@@ -32,7 +32,7 @@ impl MlpExperts<'_> {
         let config = self.config;
         let (top_k, dispatch) = builder.scope("router", |builder| {
             let top_k = TopK::new(builder, config, self.layer, Mixture::Mlp, hidden)?;
-            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Mlp, &top_k)?;
+            let dispatch = Dispatch::new(builder, config, self.layer, Mixture::Mlp, &top_k, self.sizes)?;
             Ok((top_k, dispatch))
         })?;
         let output = match &dispatch {
@@ -43,6 +43,13 @@ impl MlpExperts<'_> {
                     })?; // per expert [its slots, hidden]
                 builder.scope("output", |builder| permutation.combine(builder, &results, self.sizes))?
             }
+            Dispatch::Pieces(pieces) => builder.scope("experts", |builder| {
+                let rows = pieces.of_tokens(builder, hidden)?; // [pieces, rows, hidden]
+                let results = self.gated(builder, &rows, |builder, rows, weight, scheme| {
+                    pieces.product(builder, rows, weight, scheme)
+                })?; // [pieces, rows, hidden]
+                pieces.combine(builder, &results, self.sizes)
+            })?,
             Dispatch::Custom(scheme) => {
                 builder.scope("experts", |builder| self.all_experts(builder, hidden, &top_k, *scheme))?
             }
@@ -83,17 +90,27 @@ impl MlpExperts<'_> {
         )
     }
 
-    /// activation(x · gateᵀ) ⊙ (x · upᵀ) · downᵀ over the rows of the expert's tokens, `[rows, hidden]`.
+    /// One expert over the rows of its tokens, `[rows, hidden]`.
     fn expert(&self, builder: &mut Builder, expert: usize, rows: &Value) -> Result<Value> {
-        let config = self.config;
+        self.gated(builder, rows, |builder, rows, weight, scheme| {
+            builder.linear(rows, weight.of_expert(expert), scheme)
+        })
+    }
+
+    /// activation(x · gateᵀ) ⊙ (x · upᵀ) · downᵀ for rows `[..., hidden]`; `multiply` computes the products.
+    fn gated(
+        &self,
+        builder: &mut Builder,
+        rows: &Value,
+        multiply: impl Fn(&mut Builder, &Value, Weight, Scheme) -> Result<Value>,
+    ) -> Result<Value> {
         let (input, output) = self.weights();
-        let (input, output) = (input.of_expert(expert), output.of_expert(expert));
         let scheme = builder.scheme(ModelPart::Mlp, Some(self.layer));
-        let gate_and_up = builder.linear(rows, input, scheme)?; // [rows, 2 * intermediate]
-        let (gate, up) = builder.halves(&gate_and_up)?; // [rows, intermediate] each
-        let gate = activate(builder, config.activation, &gate)?;
-        let product = builder.mul(&gate, &up)?; // [rows, intermediate]
-        builder.linear(&product, output, scheme) // [rows, hidden]
+        let gate_and_up = multiply(builder, rows, input, scheme)?; // [..., 2 * intermediate]
+        let (gate, up) = builder.halves(&gate_and_up)?; // [..., intermediate] each
+        let gate = activate(builder, self.config.activation, &gate)?;
+        let product = builder.mul(&gate, &up)?; // [..., intermediate]
+        multiply(builder, &product, output, scheme) // [..., hidden]
     }
 }
 

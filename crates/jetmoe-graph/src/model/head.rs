@@ -1,8 +1,8 @@
 //! The heads: next-token logits and class logits. After `JetMoeForCausalLM` of transformers' `modeling_jetmoe.py` and
 //! `GenericForSequenceClassification` of `modeling_layers.py`.
 
-use jetmoe_artifact::ModelPart;
 use jetmoe_artifact::names::LOGITS_LENGTH;
+use jetmoe_artifact::{ModelPart, Profile};
 use jetmoe_checkpoint::{ModelConfig, names};
 
 use super::Sizes;
@@ -72,10 +72,27 @@ pub(super) fn classification(
     };
     // one token of each sequence is its last, so the rows of the last ones come in the order of the sequences
     let is_last = builder.equal(&indices, &last)?; // [batch, seq]
-    let is_last = builder.reshape(&is_last, Shape(vec![sizes.tokens.clone()]))?; // [tokens]
-    let rows = builder.indices_of_true(&is_last, &sizes.batch)?; // [batch]
-    let pooled = builder.gather(hidden, &rows)?; // [batch, hidden]
+    let pooled = if builder.profile() == Profile::Gpu {
+        sum_of_rows(builder, hidden, &is_last, sizes)?
+    } else {
+        let is_last = builder.reshape(&is_last, Shape(vec![sizes.tokens.clone()]))?; // [tokens]
+        let rows = builder.indices_of_true(&is_last, &sizes.batch)?; // [batch]
+        builder.gather(hidden, &rows)?
+    }; // [batch, hidden]
     let shape = vec![config.num_labels(), config.hidden_size];
     let scheme = builder.unquantized_scheme();
     builder.linear(&pooled, Weight::new(names::SCORE.to_owned(), shape), scheme)
+}
+
+/// The sum of the rows of each sequence that are selected, `[batch, hidden]`, from `hidden` `[tokens, hidden]`. It has no size that
+/// depends on data, unlike the indices of the selected rows.
+fn sum_of_rows(builder: &mut Builder, hidden: &Value, selected: &Value, sizes: &Sizes) -> Result<Value> {
+    let shape = Shape(vec![sizes.batch.clone(), sizes.sequence.clone(), hidden.dimension(1).clone()]);
+    let hidden = builder.reshape(hidden, shape)?; // [batch, seq, hidden]
+    let per_token = Shape(vec![sizes.batch.clone(), sizes.sequence.clone()]);
+    let selected = builder.reshape(selected, per_token)?; // [batch, seq]
+    let selected = builder.cast(&selected, hidden.element);
+    let selected = builder.unsqueeze(&selected, 2)?; // [batch, seq, 1]
+    let selected = builder.mul(&hidden, &selected)?; // [batch, seq, hidden]
+    builder.sum(&selected, 1)
 }

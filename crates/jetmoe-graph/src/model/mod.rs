@@ -9,6 +9,7 @@ mod head;
 mod mask;
 mod norm;
 mod padding;
+mod pieces;
 mod rotary;
 mod router;
 mod scaled_dot_product;
@@ -109,7 +110,7 @@ fn compute(
     let mut outputs = Vec::new();
 
     let (padding, input_ids, position_ids) = builder.scope("padding", |builder| {
-        let padding = Padding::new(builder, cache_update, &attention_mask, &sizes)?;
+        let padding = Padding::new(builder, cache_update, (&attention_mask, &input_ids), &sizes)?;
         let input_ids = padding.moved(builder, &input_ids, &sizes)?; // [batch, seq]
         let position_ids = padding.moved(builder, &position_ids, &sizes)?; // [batch, seq]
         Ok((padding, input_ids, position_ids))
@@ -124,7 +125,7 @@ fn compute(
     };
 
     let scaled_dot_product = builder.scope("mask", |builder| {
-        ScaledDotProduct::new(builder, config, cache_update, &attention_mask, &sizes)
+        ScaledDotProduct::new(builder, config, cache_update, (&attention_mask, &input_ids), &sizes)
     })?;
     let rotary =
         builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids, &sizes))?;

@@ -24,19 +24,19 @@ pub(super) enum Padding {
 }
 
 impl Padding {
-    /// `attention_mask` is `[batch, total]`; the new tokens are its last columns.
+    /// `attention_mask` is `[batch, total]`; the new tokens, `input_ids` `[batch, sequence]`, are its last columns.
     pub(super) fn new(
         builder: &mut Builder,
         cache_update: CacheUpdate,
-        attention_mask: &Value,
+        (attention_mask, input_ids): (&Value, &Value),
         sizes: &Sizes,
     ) -> Result<Self> {
         if cache_update == CacheUpdate::Append {
             return Ok(Padding::Masked);
         }
         let zero = builder.integer(0);
-        let total = builder.size_of(attention_mask, 1)?; // []
-        let sequence = builder.size_scalar(&sizes.sequence)?; // []
+        let total = builder.columns_of(attention_mask)?; // []
+        let sequence = builder.columns_of(input_ids)?; // []
         let cached = builder.sub(&total, &sequence)?; // []
 
         let sums = builder.cumulative_sum(attention_mask, 1)?; // [batch, total]

@@ -98,13 +98,22 @@ impl TokenPermutation {
     /// width]`.
     pub(super) fn combine(&self, builder: &mut Builder, results: &[Value], sizes: &Sizes) -> Result<Value> {
         let slots = self.scatter(builder, results, sizes)?; // [slots, width]
-        let experts_per_token = self.gates.dimension(1).clone();
-        let shape = Shape(vec![sizes.tokens.clone(), experts_per_token, slots.dimension(1).clone()]);
-        let per_token = builder.reshape(&slots, shape)?; // [tokens, k, width]
-        let gates = builder.unsqueeze(&self.gates, 2)?; // [tokens, k, 1]
-        let weighted = builder.mul(&per_token, &gates)?;
-        builder.sum(&weighted, 1) // [tokens, width]
+        sum_of_experts(builder, &slots, &self.gates, sizes)
     }
+}
+
+/// The results of the slots, `[slots, width]`, times their gates `[tokens, k]`, summed per token: `[tokens, width]`.
+pub(super) fn sum_of_experts(
+    builder: &mut Builder,
+    slots: &Value,
+    gates: &Value,
+    sizes: &Sizes,
+) -> Result<Value> {
+    let shape = Shape(vec![sizes.tokens.clone(), gates.dimension(1).clone(), slots.dimension(1).clone()]);
+    let per_token = builder.reshape(slots, shape)?; // [tokens, k, width]
+    let gates = builder.unsqueeze(gates, 2)?; // [tokens, k, 1]
+    let weighted = builder.mul(&per_token, &gates)?;
+    builder.sum(&weighted, 1) // [tokens, width]
 }
 
 /// Applies `compute` to every expert and its rows of `source`, given by `rows_of_expert`, each in its own scope.

@@ -46,7 +46,7 @@ impl ScaledDotProduct {
         builder: &mut Builder,
         config: &ModelConfig,
         cache_update: CacheUpdate,
-        attention_mask: &Value,
+        (attention_mask, input_ids): (&Value, &Value),
         sizes: &Sizes,
     ) -> Result<Self> {
         match cache_update {
@@ -57,7 +57,7 @@ impl ScaledDotProduct {
             CacheUpdate::InPlace => {
                 let lengths = builder.sum(attention_mask, 1)?; // [batch]
                 // a sequence of which all tokens so far are padding begins at the first place too
-                let new_tokens = builder.size_scalar(&sizes.sequence)?; // []
+                let new_tokens = builder.columns_of(input_ids)?; // []
                 let lengths = builder.maximum(&lengths, &new_tokens)?; // [batch]
                 let one = builder.integer(1);
                 let last = builder.sub(&lengths, &one)?; // [batch]

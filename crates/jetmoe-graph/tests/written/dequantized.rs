@@ -45,9 +45,9 @@ pub(crate) fn matrices(written: &Written) -> Vec<Matrix> {
             ("", "DequantizeLinear") => found.push(dequantize_linear(written, node)),
             ("com.microsoft", "MatMulNBits") => found.push(mat_mul_n_bits(written, node)),
             ("jetmoe", _) => found.extend(matrices_of(written, node)),
-            ("com.microsoft", "GatherBlockQuantized") => found.push(gather_block_quantized(written, node)),
+            ("com.microsoft", "GatherBlockQuantized") => found.extend(gather_block_quantized(written, node)),
             // they read no weight
-            ("", _) | ("com.microsoft", "GroupQueryAttention" | "RotaryEmbedding") => {}
+            ("", _) | ("com.microsoft", "FusedMatMul" | "GroupQueryAttention" | "RotaryEmbedding") => {}
             other => unreachable!("no graph should use {other:?}"),
         }
     }
@@ -166,20 +166,47 @@ fn mat_mul_n_bits(written: &Written, node: &Node) -> Matrix {
     by_rows(written, "MatMulNBits", operands[0], ".codes", &operands[1..], (outputs, inputs, bits, block))
 }
 
-/// The same parts, but that the codes are a matrix `[rows, bytes of a row]`.
-fn gather_block_quantized(written: &Written, node: &Node) -> Matrix {
+/// The same parts, but that the codes are a matrix `[rows, bytes of a row]`, or one for each expert.
+fn gather_block_quantized(written: &Written, node: &Node) -> Vec<Matrix> {
     let operands: Vec<&Tensor> = [0, 2, 3]
         .iter()
         .filter_map(|place| node.input.get(*place))
         .map(|name| written.tensor(name))
         .collect();
-    assert_eq!((integer(node, "gather_axis"), integer(node, "quantize_axis")), (Some(0), Some(1)));
+    let codes = dims(operands[0]);
+    assert_eq!(integer(node, "gather_axis"), Some(0));
+    assert_eq!(integer(node, "quantize_axis"), Some(codes.len() as i64 - 1));
     let (bits, block) =
         (integer(node, "bits").unwrap() as usize, integer(node, "block_size").unwrap() as usize);
-    let [outputs, row] = dims(operands[0])[..] else { panic!("{node:?}") };
-    let inputs = row * 8 / bits;
-    let size = (outputs, inputs, bits, block);
-    by_rows(written, "GatherBlockQuantized", operands[0], ".codes.bytes", &operands[1..], size)
+    let inputs = codes.last().unwrap() * 8 / bits;
+    match codes[..] {
+        [outputs, _] => {
+            let size = (outputs, inputs, bits, block);
+            vec![by_rows(written, "GatherBlockQuantized", operands[0], ".codes.bytes", &operands[1..], size)]
+        }
+        [experts, outputs, _] => {
+            // the matrices follow each other
+            let flat: Vec<Tensor> = operands.iter().map(|tensor| with_flat_rows(tensor)).collect();
+            let others: Vec<&Tensor> = flat[1..].iter().collect();
+            let size = (experts * outputs, inputs, bits, block);
+            let all = by_rows(written, "GatherBlockQuantized", &flat[0], ".codes", &others, size);
+            let of_expert = |(expert, elements): (usize, &[Element])| Matrix {
+                weight: format!("{}.{expert}", all.weight),
+                operator: all.operator.clone(),
+                outputs,
+                elements: elements.to_vec(),
+                ..all
+            };
+            all.elements.chunks(outputs * inputs).enumerate().map(of_expert).collect()
+        }
+        _ => panic!("{node:?}"),
+    }
+}
+
+/// A tensor of several matrices as one matrix.
+fn with_flat_rows(tensor: &Tensor) -> Tensor {
+    let [experts, rows, columns] = tensor.dims[..] else { panic!("{:?}", tensor.name) };
+    Tensor { dims: vec![experts * rows, columns], ..tensor.clone() }
 }
 
 fn by_rows(

@@ -64,7 +64,7 @@ fn a_view_is_at_the_codes_that_it_reads() {
         // the portable embedding reads zero points as bytes too
         let expected = match (way.profile, way.zero_points) {
             (Profile::Portable, true) => 2,
-            (Profile::Portable, false) | (Profile::OnnxRuntime, _) => 1,
+            (Profile::Portable, false) | (Profile::OnnxRuntime | Profile::Gpu, _) => 1,
             (Profile::Native, _) => 0,
         };
         assert_eq!(views.len(), expected, "{way:?}");

@@ -7,6 +7,7 @@ mod checked;
 mod dequantized;
 mod files;
 mod observed;
+mod gpu;
 mod panels;
 mod precomputed;
 mod refusals;

@@ -72,9 +72,14 @@ fn precomputed_codes_are_written_instead_of_others() {
                     );
                     continue;
                 }
-                assert_eq!((matrix.outputs, matrix.inputs, matrix.bits), (OUTPUTS, INPUTS, 4));
+                assert_eq!((matrix.outputs, matrix.bits), (OUTPUTS, 4));
+                assert_eq!(matrix.inputs.div_ceil(16), INPUTS.div_ceil(16));
                 for (place, element) in matrix.elements.iter().enumerate() {
-                    let (output, input) = (place / INPUTS, place % INPUTS);
+                    let (output, input) = (place / matrix.inputs, place % matrix.inputs);
+                    // the padding of a row's last group
+                    if input >= INPUTS {
+                        continue;
+                    }
                     let zero = zero_point(output, input / 16, zero_points);
                     let wanted = (code(output, input, zero_points) - zero, scale(output, input / 16));
                     assert_eq!((element.number, element.scale), wanted, "[{output}, {input}], {way:?}");

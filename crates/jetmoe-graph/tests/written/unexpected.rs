@@ -145,7 +145,7 @@ fn other_operators_attributes_and_operands() {
         ),
         (
             |graph| attribute(graph, "ConstantOfShape", "value").t.as_mut().unwrap().dims = vec![1 << 40],
-            "its attribute value must be one zero, as float32 or float16",
+            "its attribute value must be one zero, as float32, float16 or int64",
         ),
         (|graph| node(graph, "MatMul").input.push("input_ids".to_owned()), "MatMul does not take 3 operands"),
         (|graph| node(graph, "TopK").output.truncate(1), "TopK has 1 results, expected 2"),

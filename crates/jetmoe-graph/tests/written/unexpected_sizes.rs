@@ -90,7 +90,7 @@ fn sizes_in_attributes_that_do_not_agree() {
         ),
         (
             |graph| set(graph, "GatherBlockQuantized", "quantize_axis", 0),
-            "GatherBlockQuantized: it must gather rows whose groups are consecutive columns",
+            "GatherBlockQuantized: it must gather along the first axis what has its groups along the last one",
         ),
         (
             |graph| set(graph, "GatherBlockQuantized", "block_size", 16),

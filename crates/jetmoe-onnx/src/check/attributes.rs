@@ -71,7 +71,8 @@ fn check_value(operation: &Operation<'_>, attribute: &Attribute) -> Checked {
         }
     }
     if let Some(tensor) = &attribute.t {
-        let element = ElementType::from_onnx(tensor.data_type()).filter(|element| element.is_float());
+        let is_filled = |element: &ElementType| element.is_float() || *element == ElementType::Int64;
+        let element = ElementType::from_onnx(tensor.data_type()).filter(is_filled);
         let zero = element.map(|element| vec![0; element.bytes(1) as usize]);
         let is_zero = tensor.dims == [1]
             && zero.is_some()
@@ -79,7 +80,7 @@ fn check_value(operation: &Operation<'_>, attribute: &Attribute) -> Checked {
             && tensor.external_data.is_empty()
             && tensor.data_location.is_none();
         if !is_zero {
-            return expected("one zero, as float32 or float16");
+            return expected("one zero, as float32, float16 or int64");
         }
     }
     Ok(())

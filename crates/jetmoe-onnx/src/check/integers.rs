@@ -81,10 +81,26 @@ fn check_constant(operation: &Operation<'_>) -> Checked {
     }
 }
 
-/// Integers are divided by positive constants; floating-point numbers by square roots.
+/// Whether other values may be divided by the result of a node: floating-point numbers by a square root, integers by the larger
+/// one of a number and a positive constant.
+pub(super) fn is_divisor(operation: &Operation<'_>) -> bool {
+    let is_positive = |operand: &Value<'_>| match operand {
+        Value::Tensor(TensorFacts { integers: Some(integers), .. }) => {
+            integers.iter().all(|number| *number > 0)
+        }
+        _ => false,
+    };
+    match operation.operator.name {
+        "Sqrt" => true,
+        "Max" => operation.operands.iter().any(is_positive),
+        _ => false,
+    }
+}
+
+/// Values are divided by positive constants, or by what [`is_divisor`] allows.
 fn check_divisor(operation: &Operation<'_>) -> Checked {
     match operation.operands.get(1) {
-        Some(Value::Computed { operator: "Sqrt", .. }) => Ok(()),
+        Some(Value::Computed { is_divisor: true, .. }) => Ok(()),
         _ => match operation.integers(1)?.iter().all(|divisor| *divisor > 0) {
             true => Ok(()),
             false => operation.refuse("its divisor must be positive"),

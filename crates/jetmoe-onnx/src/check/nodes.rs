@@ -22,10 +22,10 @@ pub(super) enum Value<'a> {
     Tensor(&'a TensorFacts),
     /// The result of a node.
     Computed {
-        /// Name of the operator.
-        operator: &'static str,
         /// Whether it depends on no input.
         is_constant: bool,
+        /// Whether other values may be divided by it.
+        is_divisor: bool,
     },
 }
 
@@ -59,8 +59,8 @@ pub(super) fn check(
         attributes::check(&operation)?;
         integers::check(&operation, config, limit)?;
         weights::check(&operation, config)?;
-        let computed =
-            Value::Computed { operator: operation.operator.name, is_constant: operation.is_constant() };
+        let is_divisor = integers::is_divisor(&operation);
+        let computed = Value::Computed { is_constant: operation.is_constant(), is_divisor };
         for result in &node.output {
             if result.is_empty() || values.insert(result, computed).is_some() {
                 return operation

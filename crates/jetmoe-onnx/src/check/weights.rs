@@ -100,16 +100,34 @@ fn check_rows(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
     check_tensors(operation, &(1..).zip(tensors).collect::<Vec<_>>())
 }
 
-/// `GatherBlockQuantized`: codes with the groups of a row in one dimension, ids, scales, zero points.
+/// `GatherBlockQuantized`: codes, ids, scales, zero points. It gathers rows of the embedding table, with the groups of a row in
+/// one dimension, or the matrices of experts.
 fn check_table(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
-    if (operation.integer("gather_axis"), operation.integer("quantize_axis")) != (0, 1) {
-        return operation.refuse("it must gather rows whose groups are consecutive columns");
+    let codes = operation.tensor(0)?;
+    let last_axis = codes.dims.len() as i64 - 1;
+    if (operation.integer("gather_axis"), operation.integer("quantize_axis")) != (0, last_axis) {
+        return operation
+            .refuse("it must gather along the first axis what has its groups along the last one");
     }
     let scheme = group_scheme(operation, operation.integer("bits"), 2, operation.operands.len() == 4)?;
-    let shape = [config.vocab_size, config.hidden_size];
+    let shape = match codes.dims.as_slice() {
+        [_, _] => vec![config.vocab_size, config.hidden_size],
+        [_, outputs, _] => {
+            let matches = |(inputs, size): &(usize, usize)| {
+                let tensors = Encoding::Grouped(scheme, Grouping::AlongRows).tensors(&[1, *outputs, *inputs]);
+                size == outputs && tensors.first().is_some_and(|codes_of| codes_of.shape[2] == codes.dims[2])
+            };
+            let Some((inputs, outputs)) = products(config).into_iter().find(matches) else {
+                return operation
+                    .refuse(format_args!("its codes {:?} are of no expert of this config.json", codes.dims));
+            };
+            vec![config.num_local_experts, outputs, inputs]
+        }
+        dims => return operation.refuse(format_args!("its codes have {} axes, expected 2 or 3", dims.len())),
+    };
     let mut tensors = Encoding::Grouped(scheme, Grouping::AlongRows).tensors(&shape);
-    if let Some(codes) = tensors.first_mut() {
-        codes.shape = vec![config.vocab_size, codes.shape[1..].iter().product()];
+    if let (Some(codes), [rows, _]) = (tensors.first_mut(), shape.as_slice()) {
+        codes.shape = vec![*rows, codes.shape[1..].iter().product()];
     }
     check_tensors(operation, &[0, 2, 3].into_iter().zip(tensors).collect::<Vec<_>>())
 }
