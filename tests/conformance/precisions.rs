@@ -157,9 +157,10 @@ fn one_artifact_holds_a_graph_of_every_precision_and_profile() {
 }
 
 /// The precisions of each profile that a backend must run on the CPU; a backend without a row makes no promise.
-const RUNS: [(&str, Profile, &[Precision]); 5] = [
+const RUNS: [(&str, Profile, &[Precision]); 6] = [
     ("ort", Profile::Portable, Precision::ALL),
     ("ort", Profile::OnnxRuntime, Precision::ALL),
+    ("ort", Profile::Gpu, Precision::ALL),
     ("ort", Profile::Native, &[Precision::Bf16, Precision::Int8, Precision::Q4]),
     (
         "tract",

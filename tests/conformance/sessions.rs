@@ -2,7 +2,9 @@
 
 use jetmoe::artifact::OutputName;
 use jetmoe::rt::TensorMap;
-use jetmoe::rt::{Error, GenerationOptions, Generator, Model, Request, Session, StepOutput, TokenBatch};
+use jetmoe::rt::{
+    Error, GenerationOptions, Generator, LoadOptions, Model, Request, Session, StepOutput, TokenBatch,
+};
 use ndarray::{Array2, ArrayD, Slice, concatenate, s};
 
 use crate::closeness::{assert_all_close, assert_logits_close, sequence_of, token_axis};
@@ -11,6 +13,13 @@ use crate::subject::Subject;
 use crate::suite::{Suite, named};
 
 pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
+    if subject.backend.to_string() == "ort" {
+        suite.add_group(
+            subject,
+            "cache",
+            named![a_cache_that_graphs_copy_gives_the_same_results_and_never_comes_to_the_host],
+        );
+    }
     suite.add_group(
         subject,
         "sessions",
@@ -362,5 +371,31 @@ fn only_a_sequence_of_the_batch_can_be_cleared(subject: Subject) {
         assert!(matches!(session.clear_sequence(0), Err(Error::NoSequence { sequences: 0, .. })), "{what}");
         session.step(batch).unwrap();
         assert!(matches!(session.clear_sequence(9), Err(Error::NoSequence { sequence: 9, .. })), "{what}");
+    }
+}
+
+/// What happens to a cache on a GPU: it stays where it is, also when sequences are dropped and others take their place.
+fn a_cache_that_graphs_copy_gives_the_same_results_and_never_comes_to_the_host(subject: Subject) {
+    for case in ["tiny", "odd"] {
+        let export = Case::named(case).export();
+        let batch = Case::named(case).golden().batch;
+        let run = |options: &LoadOptions| {
+            let model = export.load_with(subject, options);
+            let mut session = model.session().unwrap();
+            let next = TokenBatch::next_tokens(&vec![5; batch.batch_size()]);
+            let mut outputs = vec![session.step(&batch).unwrap(), session.step(&next).unwrap()];
+            session.clear_sequence(0).unwrap();
+            outputs.push(session.step(&next).unwrap());
+            session.truncate(session.past_length() - 2).unwrap();
+            outputs.push(session.step(&batch).unwrap());
+            let on_host = model.graph().cache_bytes_on_host();
+            let cache = session.cache().unwrap();
+            assert_ne!(model.graph().cache_bytes_on_host(), Some(0), "the copy of the cache is for the host");
+            (outputs, cache, on_host)
+        };
+        let (expected, expected_cache, _) = run(&subject.load_options().with_cache_by_graphs(false));
+        let (found, found_cache, on_host) = run(&subject.load_options().with_cache_by_graphs(true));
+        assert!(found == expected && found_cache == expected_cache, "{case}");
+        assert_eq!(on_host, Some(0), "{case}");
     }
 }

@@ -19,6 +19,9 @@ pub(crate) struct Subject {
 /// libonnxruntime, so each device has the suite to itself: `cargo xtask ci openvino`.
 const DEVICE_VARIABLE: &str = "JETMOE_TEST_DEVICE";
 
+/// If it is set, ONNX Runtime copies caches by graphs, as it does on a GPU.
+const CACHE_VARIABLE: &str = "JETMOE_TEST_CACHE_BY_GRAPHS";
+
 /// Whether the suite runs on another device than the CPU. What does not depend on the device is then left out.
 pub(crate) fn has_device() -> bool {
     std::env::var_os(DEVICE_VARIABLE).is_some()
@@ -99,6 +102,7 @@ impl Subject {
     /// How the subject is loaded.
     pub(crate) fn load_options(self) -> LoadOptions {
         LoadOptions::default()
+            .with_cache_by_graphs(std::env::var_os(CACHE_VARIABLE).is_some())
             .with_device(self.device())
             .with_profile(self.profile)
             .with_precision(self.precision)

@@ -1,32 +1,29 @@
 //! A graph in ONNX Runtime and its sessions.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use half::f16;
-use jetmoe_artifact::{CacheUpdate, ElementType, InputName, InputSpec, OutputName, Profile, Signature};
+use jetmoe_artifact::{CacheUpdate, OutputName, Profile, Signature};
 use jetmoe_backend::allocator;
-use jetmoe_backend::contract::{check_names, past_shape};
+use jetmoe_backend::contract::check_names;
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::{
     BoxError, CancellationGuard, CancellationToken, Device, Error, GraphSession, GraphSource, LoadOptions,
-    LoadedGraph, Result, StepInputs, TensorMap,
+    LoadedGraph, Result,
 };
-use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
+use ndarray::ArrayD;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
-use ort::session::{RunOptions, Session, SessionInputValue};
-use ort::value::{
-    DynValue, PrimitiveTensorElementType, Shape, Tensor, TensorElementType, TensorValueTypeMarker, Value,
-};
+use ort::session::{RunOptions, Session};
+use ort::value::{Shape, TensorElementType, TensorValueTypeMarker, Value};
 
+use crate::append_session::AppendSession;
 use crate::bound_cache::BoundGraph;
+use crate::cache_memory::CacheMemory;
 use crate::library::{OnnxRuntimeLibrary, library_error};
 use crate::turns::Turns;
 use crate::{NAME, custom_ops, pages, providers};
@@ -52,6 +49,7 @@ pub(crate) struct Shared {
     /// Whether a run can be terminated and the session used afterwards. In ONNX Runtime 1.24.1 the subgraphs of OpenVINO fail
     /// in all later runs.
     can_terminate: bool,
+    pub(crate) cache_memory: CacheMemory,
 }
 
 impl OrtGraph {
@@ -67,6 +65,18 @@ impl OrtGraph {
         let load_error =
             |error: BoxError| Error::Load { backend: NAME, graph: source.path.clone(), source: error };
         let refused = |error: ort::Error| load_error(error.into());
+        let on_device = || {
+            let mut options = options.clone();
+            options.trace = None;
+            let builder = configure(&environment, &options).map_err(refused)?;
+            providers::register(builder, &library, record.profile, signature, &options)
+        };
+        let cache_memory = CacheMemory::new(
+            &options.device,
+            record.precision.activations(),
+            options.cache_by_graphs,
+            on_device,
+        )?;
         let mut builder = configure(&environment, options).map_err(refused)?;
         if record.profile == Profile::Native {
             let domain = custom_ops::domain(options.thread_limit()).map_err(refused)?;
@@ -95,6 +105,7 @@ impl OrtGraph {
             version: options.device.describe(library.version()),
             trace: options.trace.clone(),
             can_terminate: !matches!(options.device, Device::OpenVino(_)),
+            cache_memory,
         };
         Ok(OrtGraph { shared: Arc::new(shared), max_sequence_length: options.max_sequence_length })
     }
@@ -112,14 +123,16 @@ impl LoadedGraph for OrtGraph {
     fn start(&self) -> Result<Box<dyn GraphSession>> {
         let shared = self.shared.clone();
         match shared.signature.cache_update {
-            CacheUpdate::Append => {
-                Ok(Box::new(OrtSession { shared, cache: Vec::new(), backend_time: Cell::default() }))
-            }
+            CacheUpdate::Append => Ok(Box::new(AppendSession::new(shared)?)),
             CacheUpdate::InPlace => {
                 let graph = BoundGraph::new(shared)?;
                 Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
             }
         }
+    }
+
+    fn cache_bytes_on_host(&self) -> Option<u64> {
+        Some(self.shared.cache_memory.bytes_on_host())
     }
 
     fn finish_trace(&self) -> Result<()> {
@@ -199,120 +212,6 @@ pub(crate) fn configure(environment: &Environment, options: &LoadOptions) -> ort
         builder = builder.with_config_entry("optimization.disable_specified_optimizers", folding)?;
     }
     Ok(builder)
-}
-
-/// A batch of sequences in ONNX Runtime.
-#[derive(Debug)]
-struct OrtSession {
-    shared: Arc<Shared>,
-    /// The cache as ONNX Runtime returned it, input of the next step; empty before the first step.
-    cache: Vec<(OutputName, DynValue)>,
-    /// Duration of the last step.
-    backend_time: Cell<Option<Duration>>,
-}
-
-impl GraphSession for OrtSession {
-    fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
-        let (tensors, cache) = self.step(inputs).map_err(|error| step_error(error, &inputs.cancellation))?;
-        self.cache = cache;
-        Ok(tensors)
-    }
-
-    fn backend_time(&self) -> Option<Duration> {
-        self.backend_time.get()
-    }
-
-    fn cache(&self) -> Result<TensorMap> {
-        let copies = self.cache.iter().map(|(name, value)| Ok((*name, to_array(value)?)));
-        copies.collect::<ort::Result<TensorMap>>().map_err(run_error)
-    }
-
-    fn truncate(&mut self, tokens: usize) -> Result<()> {
-        let cache = if tokens == 0 { &[] } else { self.cache.as_slice() };
-        let kept = cache.iter().map(|(name, value)| Ok((*name, first_tokens(value, tokens)?)));
-        self.cache = kept.collect::<ort::Result<_>>().map_err(run_error)?;
-        Ok(())
-    }
-}
-
-impl OrtSession {
-    /// Outputs of a step: those to return, and the cache after it.
-    fn step(&self, inputs: &StepInputs) -> ort::Result<(TensorMap, Vec<(OutputName, DynValue)>)> {
-        let batch_size = inputs.input_ids.nrows();
-        let signature = &self.shared.signature;
-        let values = signature.inputs.iter().chain(&signature.optional_inputs).map(|input| {
-            let value: SessionInputValue<'_> = match input.name {
-                InputName::InputIds => int64_tensor(&inputs.input_ids)?.into(),
-                InputName::AttentionMask => int64_tensor(&inputs.attention_mask)?.into(),
-                InputName::PositionIds => int64_tensor(&inputs.position_ids)?.into(),
-                InputName::LogitsToKeep => {
-                    Tensor::from_array(([1_usize], vec![inputs.logits.as_input()]))?.into()
-                }
-                InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size)?,
-                InputName::PastValue(layer) => {
-                    self.past(OutputName::PresentValue(layer), input, batch_size)?
-                }
-            };
-            Ok((Cow::Owned(input.name.to_string()), value))
-        });
-        let values = values.collect::<ort::Result<Vec<(Cow<'_, str>, _)>>>()?;
-        let (options, _guard) = self.shared.run_options(&inputs.cancellation)?;
-        let mut session = self.shared.session.wait(&inputs.cancellation).ok_or_else(cancelled)?;
-        let begun = Instant::now();
-        let outputs = session.run_with_options(values, &options)?;
-        self.shared.check_cancelled(&inputs.cancellation)?;
-        self.backend_time.set(Some(begun.elapsed()));
-        let mut tensors = TensorMap::new();
-        let mut cache = Vec::new();
-        for (name, (_, value)) in self.shared.outputs.iter().zip(outputs) {
-            if name.is_cache() {
-                cache.push((*name, value));
-            } else {
-                tensors.insert(*name, to_array(&value)?);
-            }
-        }
-        Ok((tensors, cache))
-    }
-
-    /// The cache tensor of a name after the last step; a tensor without tokens before the first one.
-    fn past(
-        &self,
-        name: OutputName,
-        input: &InputSpec,
-        batch_size: usize,
-    ) -> ort::Result<SessionInputValue<'_>> {
-        if let Some((_, value)) = self.cache.iter().find(|(cached, _)| *cached == name) {
-            return Ok(value.into());
-        }
-        let shape = past_shape(input, batch_size, 0);
-        Ok(match input.element {
-            ElementType::Float16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into(),
-            _ => Tensor::from_array((shape, Vec::<f32>::new()))?.into(),
-        })
-    }
-}
-
-pub(crate) fn int64_tensor(array: &Array2<i64>) -> ort::Result<Tensor<i64>> {
-    Tensor::from_array((array.shape(), array.iter().copied().collect::<Vec<_>>()))
-}
-
-/// A copy of the first tokens of a part of the cache, `[batch, kv_heads, tokens, kv_channels]`.
-fn first_tokens(value: &DynValue, tokens: usize) -> ort::Result<DynValue> {
-    fn copy<T: PrimitiveTensorElementType + Copy + fmt::Debug + 'static>(
-        value: &DynValue,
-        tokens: usize,
-    ) -> ort::Result<DynValue> {
-        let (shape, elements) = value.try_extract_tensor::<T>()?;
-        let cached = ArrayViewD::from_shape(sizes(shape), elements).map_err(ort::Error::wrap)?;
-        let kept = cached.slice_axis(Axis(2), (..tokens.min(cached.len_of(Axis(2)))).into());
-        let elements: Vec<T> = kept.iter().copied().collect();
-        Ok(Tensor::from_array((kept.shape(), elements))?.into_dyn())
-    }
-    if value.dtype().tensor_type() == Some(TensorElementType::Float16) {
-        copy::<f16>(value, tokens)
-    } else {
-        copy::<f32>(value, tokens)
-    }
 }
 
 pub(crate) fn to_array<Type: TensorValueTypeMarker + ?Sized>(

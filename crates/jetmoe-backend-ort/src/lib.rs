@@ -3,7 +3,10 @@
 //! [`OrtBackend`] is the backend; [`OnnxRuntimeLibrary`] searches for libonnxruntime and opens it. No public item names a
 //! type of `ort`.
 
+mod append_session;
+mod binding;
 mod bound_cache;
+mod cache_memory;
 mod custom_ops;
 mod graph;
 mod library;

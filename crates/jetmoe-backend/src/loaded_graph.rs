@@ -27,6 +27,13 @@ pub trait LoadedGraph: fmt::Debug + Send + Sync {
     /// An error of the backend.
     fn start(&self) -> Result<Box<dyn GraphSession>>;
 
+    /// Bytes of key/value caches that all sessions together copied in memory of the host, apart from what a step itself computes
+    /// there; `None`, the default, if the backend does not count them. With a cache on a device it is 0 until
+    /// [`GraphSession::cache`] is called.
+    fn cache_bytes_on_host(&self) -> Option<u64> {
+        None
+    }
+
     /// Writes the trace that was requested when the graph was loaded. Does nothing, the default, without one.
     ///
     /// # Errors

@@ -43,6 +43,9 @@ pub struct LoadOptions {
     /// capacity from its beginning. `None`, the default, begins with what the prompt needs and grows with the sequence,
     /// up to the model's own limit.
     pub max_sequence_length: Option<usize>,
+    /// Whether ONNX Runtime copies parts of the cache by graphs, as it does on a GPU, where no part of the cache passes through the
+    /// host, on the CPU too. That is slower there, and tests what a GPU is needed for otherwise. False by default.
+    pub cache_by_graphs: bool,
     /// Whether to reject a graph that does not fit in memory before it is loaded; true by default. Memory is estimated for
     /// the CPU only.
     pub check_memory: bool,
@@ -82,6 +85,7 @@ impl Default for LoadOptions {
             int8_activations: true,
             low_memory: false,
             max_sequence_length: None,
+            cache_by_graphs: false,
             check_memory: true,
             trust_graph: false,
             verify_digests: false,
@@ -158,6 +162,13 @@ impl LoadOptions {
     #[must_use]
     pub fn with_max_sequence_length(mut self, max_sequence_length: impl Into<Option<usize>>) -> Self {
         self.max_sequence_length = max_sequence_length.into();
+        self
+    }
+
+    /// Sets [`LoadOptions::cache_by_graphs`].
+    #[must_use]
+    pub fn with_cache_by_graphs(mut self, cache_by_graphs: bool) -> Self {
+        self.cache_by_graphs = cache_by_graphs;
         self
     }
 
