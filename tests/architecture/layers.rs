@@ -108,6 +108,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
 const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("ort", &["jetmoe-backend-ort"]),
     ("libloading", &["jetmoe-backend-ort"]),
+    ("nvml-wrapper", &["jetmoe-backend-ort"]),
     ("tract-linalg", &["jetmoe-backend-tract"]),
     ("tract-onnx", &["jetmoe-backend-tract"]),
     ("rten", &["jetmoe-backend-rten"]),

@@ -8,6 +8,7 @@ mod binding;
 mod bound_cache;
 mod cache_memory;
 mod custom_ops;
+mod device_memory;
 mod graph;
 mod library;
 mod pages;
@@ -59,6 +60,10 @@ impl Backend for OrtBackend {
 
     fn estimate_memory(&self, graph: &GraphRecord, options: &LoadOptions) -> u64 {
         estimate_memory(graph, |format| memory_per_byte(format, graph.profile, options.low_memory))
+    }
+
+    fn available_device_memory(&self, device: &Device) -> Option<u64> {
+        device_memory::available(device)
     }
 
     fn load(&self, source: &GraphSource<'_>, options: &LoadOptions) -> Result<Arc<dyn LoadedGraph>> {

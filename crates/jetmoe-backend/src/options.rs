@@ -46,8 +46,8 @@ pub struct LoadOptions {
     /// Whether ONNX Runtime copies parts of the cache by graphs, as it does on a GPU, where no part of the cache passes through the
     /// host, on the CPU too. That is slower there, and tests what a GPU is needed for otherwise. False by default.
     pub cache_by_graphs: bool,
-    /// Whether to reject a graph that does not fit in memory before it is loaded; true by default. Memory is estimated for
-    /// the CPU only.
+    /// Whether to reject a graph that does not fit in memory before it is loaded; true by default: in memory of
+    /// the machine, or of an NVIDIA GPU where its driver or the device's option says how much is free.
     pub check_memory: bool,
     /// Whether to load a graph without the check that it is one that the exporter writes; false by default. Without the
     /// check, a hostile graph can take any time and memory, and end the process.

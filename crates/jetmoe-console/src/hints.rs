@@ -55,6 +55,10 @@ fn after_rt(error: &jetmoe_rt::Error) -> Option<String> {
         Error::Unsupported { .. } => text(
             "choose another graph or backend, or export one: jetmoe-export MODEL --output DIR --precision PRECISION",
         ),
+        Error::Memory { device: Some(_), .. } => text(
+            "export a smaller precision, such as --precision q4f16; raise the option memory_limit if you set it; or try all the \
+             same with --no-memory-check",
+        ),
         Error::Memory { .. } => text(
             "export a smaller precision, such as --precision q4; keep 16-bit weights in the file with --low-memory; \
              or try all the same with --no-memory-check",

@@ -66,10 +66,16 @@ pub enum Error {
         reason: String,
     },
     /// The graph will not fit in memory.
-    #[error("{} takes about {} of memory in {backend}, and {} are left", graph.display(), gigabytes(*needed), gigabytes(*available))]
+    #[error(
+        "{} takes about {} of memory in {backend}{}, and {} are left",
+        graph.display(), gigabytes(*needed), device.as_ref().map_or_else(String::new, |device| format!(" on {device}")),
+        gigabytes(*available)
+    )]
     Memory {
         /// The backend.
         backend: &'static str,
+        /// The device; `None` for the memory of the machine.
+        device: Option<String>,
         /// The graph file.
         graph: PathBuf,
         /// What it takes, in bytes.

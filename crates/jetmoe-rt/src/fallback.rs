@@ -85,18 +85,8 @@ pub(crate) fn load_into<'a>(
         return Err(Error::CpuOnly { backend: backend.name(), device: options.device.to_string() });
     }
     let record = choose_graph(artifact, backend, options)?;
-    // other devices have memory of their own, or hold the weights in another form
-    if options.check_memory && options.device == Device::Cpu {
-        let copied = options.private_copy.as_deref().is_some_and(PrivateCopy::takes_memory);
-        let needed = backend.estimate_memory(record, options).saturating_add(if copied {
-            record.data.size
-        } else {
-            0
-        });
-        if let Some(available) = available_memory().filter(|available| *available < needed) {
-            let graph = artifact.path(&record.graph);
-            return Err(Error::Memory { backend: backend.name(), graph, needed, available });
-        }
+    if options.check_memory {
+        check_memory(backend, artifact, record, options)?;
     }
     let mut source = GraphSource::read(artifact, record)?;
     if !options.trust_graph {
@@ -121,4 +111,28 @@ pub(crate) fn load_into<'a>(
     }
     let graph = backend.load(&source, options)?;
     Ok((record, graph))
+}
+
+/// Refuses a graph that will not fit in memory: of the machine, or of the device. What other devices than NVIDIA GPUs have is not
+/// known, nor in which form they hold the weights.
+fn check_memory(
+    backend: &dyn Backend,
+    artifact: &Artifact,
+    record: &GraphRecord,
+    options: &LoadOptions,
+) -> Result<()> {
+    let (device, needed, available) = match &options.device {
+        Device::Cpu => (None, backend.estimate_memory(record, options), available_memory()),
+        device => {
+            let available = backend.available_device_memory(device);
+            (Some(device.to_string()), backend.estimate_device_memory(record), available)
+        }
+    };
+    match available.filter(|available| *available < needed) {
+        None => Ok(()),
+        Some(available) => {
+            let graph = artifact.path(&record.graph);
+            Err(Error::Memory { backend: backend.name(), device, graph, needed, available })
+        }
+    }
 }

@@ -6,8 +6,8 @@
 mod checked;
 mod dequantized;
 mod files;
-mod observed;
 mod gpu;
+mod observed;
 mod panels;
 mod precomputed;
 mod refusals;

@@ -76,7 +76,10 @@ fn a_nested_error_has_the_kind_of_its_cause() {
         (Error::TooLong { index: 0, tokens: 9, limit: 8 }, ErrorKind::TooLong),
         (Error::EmptyPrompt { index: 0 }, ErrorKind::InvalidInput),
         (Error::WrongTask { found: Task::Backbone, needed: Task::CausalLm }, ErrorKind::Unsupported),
-        (Error::Memory { backend: "fake", graph: PathBuf::new(), needed: 2, available: 1 }, ErrorKind::Busy),
+        (
+            Error::Memory { backend: "fake", device: None, graph: PathBuf::new(), needed: 2, available: 1 },
+            ErrorKind::Busy,
+        ),
         (Error::Cancelled, ErrorKind::Cancelled),
         ("q5".parse::<Precision>().map_err(Error::from).unwrap_err(), ErrorKind::InvalidInput),
         (
