@@ -18,6 +18,7 @@ import machine
 import pack
 import parts
 import report
+import run
 import speed
 import traces
 from commands import Runner
@@ -211,6 +212,12 @@ class Rows(unittest.TestCase):
         tensors = lambda *errors: {"tensors": [{"max_relative_error": error} for error in errors]}
         self.assertEqual(checks.worst_error(tensors(1e-6, 2e-6)), 2e-6)
         self.assertNotEqual(checks.worst_error(tensors(None, 2e-6)), 2e-6)
+
+    def test_the_steps_of_the_documents_exist(self):
+        page = (pathlib.Path(__file__).parents[2] / "docs" / "devices.md").read_text()
+        listed = page.partition("## Not tested")[2]
+        for name, *_ in run.STEPS:
+            self.assertIn(f"`{name}`", listed)
 
 
 class Machine(unittest.TestCase):

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::library::{CPU, GPU, LIBRARY_VARIABLE, OPENVINO};
 use crate::step::{CommandLine, Steps, TELEMETRY_VARIABLE};
 use crate::workspace::Workspace;
-use crate::{browser, demo, full_size, interop, python, sanitizer, services, setup};
+use crate::{browser, demo, full_size, gpu, interop, python, sanitizer, services, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -40,6 +40,8 @@ enum Stage {
     Openvino,
     /// The errors without CUDA and TensorRT; with an NVIDIA GPU, that they compute
     Gpu,
+    /// The scripts of `cargo xtask gpu`, from packing to the report, on the CPU
+    GpuDryRun,
     /// Exported graphs pass the Python packages onnx and onnxruntime
     Interop,
     /// One layer of JetMoE-8B's widths is exported and run within the memory limits
@@ -144,6 +146,7 @@ impl Stage {
                 GPU.fetch(workspace, steps)?;
                 steps.run("gpu", root, &ignored_commands("providers::gpu::"))
             }
+            Stage::GpuDryRun => gpu::dry_run(workspace, steps),
             Stage::Interop => interop::run(workspace, steps),
             Stage::FullWidth => full_size::small(workspace, steps),
             Stage::Demo => {

@@ -86,7 +86,7 @@ impl Distribution {
     }
 
     /// Its folder in the cache, where `jetmoe-rt` searches for libonnxruntime.
-    fn folder(&self) -> Result<PathBuf> {
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
         let project = directories::ProjectDirs::from("", "", "jetmoe").with_context(|| {
             format!(
                 "there is no home folder to keep libonnxruntime in; set HOME, or name a library in {LIBRARY_VARIABLE}"

@@ -9,6 +9,7 @@ mod browser;
 mod ci;
 mod demo;
 mod full_size;
+mod gpu;
 mod interop;
 mod library;
 mod python;
@@ -51,6 +52,8 @@ enum Task {
     Quality,
     /// Measure this project and the baselines on the same weights: docs/benchmarks/
     Bench(bench::Arguments),
+    /// Prove CUDA on a machine with a GPU and without Rust or network: pack, run, report
+    Gpu(gpu::Arguments),
     /// Run CI, or some of its stages
     Ci(ci::Arguments),
     /// Rewrite the generated files under graphs/
@@ -79,6 +82,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
         Task::FullSize(arguments) => full_size::run(&workspace, &mut steps, arguments),
         Task::Quality => bench::quality(&workspace, &mut steps),
         Task::Bench(arguments) => bench::run(&workspace, &mut steps, arguments),
+        Task::Gpu(arguments) => gpu::run(&workspace, &mut steps, arguments),
         Task::Ci(arguments) => ci::run(&workspace, &mut steps, arguments),
         Task::Regenerate(arguments) => regenerate::run(&workspace, &mut steps, arguments),
     }
