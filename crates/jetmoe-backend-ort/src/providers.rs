@@ -41,7 +41,7 @@ pub(crate) fn register(
         Device::TensorRt(tensorrt_options) => {
             // CUDA computes the nodes that TensorRT does not support
             let rest = CudaOptions::default().with_device_id(tensorrt_options.device_id);
-            vec![tensorrt(tensorrt_options, signature)?, cuda(&rest)?]
+            vec![tensorrt(tensorrt_options, signature, options.max_sequence_length)?, cuda(&rest)?]
         }
         Device::OpenVino(openvino_options) => vec![openvino(openvino_options, options)?],
         Device::Cpu | Device::Auto => Vec::new(),
@@ -67,7 +67,11 @@ fn cuda(options: &CudaOptions) -> Result<ExecutionProviderDispatch> {
     .build())
 }
 
-fn tensorrt(options: &TensorRtOptions, signature: &Signature) -> Result<ExecutionProviderDispatch> {
+fn tensorrt(
+    options: &TensorRtOptions,
+    signature: &Signature,
+    max_sequence_length: Option<usize>,
+) -> Result<ExecutionProviderDispatch> {
     let mut provider =
         ep::TensorRT::default().with_device_id(device_id(options.device_id)?).with_fp16(options.fp16);
     if let Some(folder) = &options.engine_cache {
@@ -78,12 +82,19 @@ fn tensorrt(options: &TensorRtOptions, signature: &Signature) -> Result<Executio
         let folder = text("timing_cache", folder)?;
         provider = provider.with_timing_cache(true).with_timing_cache_path(folder);
     }
-    if let Some(shapes) = options.shapes() {
+    if let Some(shapes) = options.shapes().or_else(|| max_sequence_length.map(shapes_up_to)) {
         let [min, opt, max] = shapes.map(|shape| input_shapes(signature, shape));
         provider =
             provider.with_profile_min_shapes(min).with_profile_opt_shapes(opt).with_profile_max_shapes(max);
     }
     Ok(provider.build())
+}
+
+/// Shapes of engines for one sequence of up to so many tokens: from its first step on, where nothing is cached, and best for a step
+/// of one token in the middle.
+fn shapes_up_to(longest: usize) -> [TokenShape; 3] {
+    let one = |new_tokens, past_tokens| TokenShape { batch_size: 1, new_tokens, past_tokens };
+    [one(1, 0), one(1, longest / 2), one(longest, longest)]
 }
 
 /// The shapes of all inputs as TensorRT's provider reads them: `input_ids:1x16,attention_mask:1x144,...`.

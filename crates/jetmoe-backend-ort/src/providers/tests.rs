@@ -19,6 +19,12 @@ fn every_input_has_a_shape_for_tensorrt() {
 }
 
 #[test]
+fn engines_are_built_for_a_sequence_up_to_the_limit() {
+    let shapes = shapes_up_to(2048).map(|shape| shape.to_string());
+    assert_eq!(shapes, ["1x1x0", "1x1x1024", "1x2048x2048"]);
+}
+
+#[test]
 fn a_message_is_told_without_the_place_in_onnx_runtimes_source() {
     let message =
         "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load\n library";
