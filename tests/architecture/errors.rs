@@ -6,11 +6,12 @@ use crate::workspace::{DependencyKind, Source, packages, product_files};
 
 /// Code of programs, which print, and speak of their flags. `jetmoe-console` completes the errors of the libraries with
 /// what to type.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "src/",
     "crates/xtask/",
     "crates/jetmoe-bench/",
     "crates/jetmoe-console/",
+    "crates/jetmoe-fuzz/",
     "crates/jetmoe-export/src/main.rs",
     "crates/jetmoe-export/src/hints.rs",
 ];

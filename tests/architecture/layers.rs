@@ -100,6 +100,7 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("jetmoe-bench", &[]),
+    ("jetmoe-fuzz", &["jetmoe-checkpoint", "jetmoe-artifact", "jetmoe-onnx"]),
     ("xtask", &[]),
     (TESTING, &[]),
 ];
@@ -123,8 +124,8 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("hf-hub", &["jetmoe-hub"]),
     ("reqwest", &["jetmoe-hub"]),
     ("tokio", &["jetmoe-hub"]),
-    ("anyhow", &["jetmoe", "jetmoe-bench", "jetmoe-console", "jetmoe-export", "xtask"]),
-    ("clap", &["jetmoe", "jetmoe-bench", "jetmoe-export", "xtask"]),
+    ("anyhow", &["jetmoe", "jetmoe-bench", "jetmoe-console", "jetmoe-export", "jetmoe-fuzz", "xtask"]),
+    ("clap", &["jetmoe", "jetmoe-bench", "jetmoe-export", "jetmoe-fuzz", "xtask"]),
     ("comfy-table", &["jetmoe-console"]),
     ("plotters", &["jetmoe-bench", "jetmoe-view"]),
     ("resvg", &["jetmoe-view"]),
