@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use half::f16;
 use jetmoe_artifact::{ElementType, InputName, InputSpec, OutputName};
-use jetmoe_backend::contract::past_shape;
+use jetmoe_backend::contract::{check_shapes, past_shape};
 use jetmoe_backend::{GraphSession, Result, StepInputs, TensorMap};
 use ort::value::{DynTensor, Tensor};
 
 use crate::binding::{Binding, Results, Tokens};
-use crate::graph::{Shared, run_error, step_error};
+use crate::graph::{Shared, run_error, sizes, step_error};
 
 /// A batch of sequences in ONNX Runtime.
 #[derive(Debug)]
@@ -54,6 +54,9 @@ impl AppendSession {
 impl GraphSession for AppendSession {
     fn run(&mut self, inputs: &StepInputs) -> Result<TensorMap> {
         let results = self.step(inputs).map_err(|error| step_error(error, &inputs.cancellation))?;
+        let shapes = results.arrays.iter().map(|(name, array)| (*name, array.shape().to_vec()));
+        let shapes = shapes.chain(results.cache.iter().map(|(name, tensor)| (*name, sizes(tensor.shape()))));
+        check_shapes(&self.binding.shared.signature, inputs.into(), shapes)?;
         self.cache = results.cache;
         self.backend_time = Some(results.time);
         Ok(results.arrays.into_iter().collect())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jetmoe_artifact::{InputName, InputSpec, OutputName, Signature};
-use jetmoe_backend::contract::{check_names, past_shape};
+use jetmoe_backend::contract::{check_names, check_shapes, past_shape};
 use jetmoe_backend::trace::{StepTracer, Trace};
 use jetmoe_backend::{
     BoxError, Error as BackendError, GraphSession, GraphSource, LoadOptions, LoadedGraph, Result, StepInputs,
@@ -159,6 +159,9 @@ impl GraphSession for RtenSession {
         let Outputs { tensors, cache, time } = result.map_err(run_error)?;
         // rten has no way to stop a run
         cancelled()?;
+        let shapes = tensors.iter().map(|(name, tensor)| (*name, tensor.shape().to_vec()));
+        let shapes = shapes.chain(cache.iter().map(|(name, tensor)| (*name, tensor.shape().to_vec())));
+        check_shapes(&self.shared.signature, inputs.into(), shapes)?;
         self.cache = cache;
         self.backend_time = Some(time);
         Ok(tensors)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jetmoe_artifact::{Axis, CacheUpdate, ElementType, InputName, InputSpec, OutputName, Signature, names};
 use jetmoe_backend::allocator;
-use jetmoe_backend::contract::{check_names, past_shape};
+use jetmoe_backend::contract::{check_names, check_shapes, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::trace::{StepTracer, Trace};
 use jetmoe_backend::{
@@ -194,6 +194,9 @@ impl GraphSession for TractSession {
         let result = traced(&mut tracer, || self.step(inputs));
         self.tracer = tracer;
         let (tensors, cache) = result?;
+        let shapes = tensors.iter().map(|(name, tensor)| (*name, tensor.shape().to_vec()));
+        let shapes = shapes.chain(cache.iter().map(|(name, value)| (*name, value.shape().to_vec())));
+        check_shapes(&self.shared.signature, inputs.into(), shapes)?;
         self.cache = cache;
         Ok(tensors)
     }

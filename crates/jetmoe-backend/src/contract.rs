@@ -1,8 +1,10 @@
-//! Compares a graph's inputs and outputs with its artifact's signature; shapes of its cache.
+//! Compares a graph's inputs and outputs with its artifact's signature; shapes of its cache and of the outputs of a step.
+
+use std::fmt;
 
 use jetmoe_artifact::{Axis, InputSpec, OutputName, Signature};
 
-use crate::{Error, Result};
+use crate::{Error, LogitsToKeep, Result, StepInputs};
 
 /// Compares the names of a graph's inputs and outputs with the signature. Returns the outputs in the graph's order.
 ///
@@ -41,6 +43,68 @@ pub fn past_shape(input: &InputSpec, batch_size: usize, tokens: usize) -> Vec<us
         Axis::SequenceLength | Axis::LogitsLength => 0,
     };
     input.shape.iter().map(size).collect()
+}
+
+/// Sizes of a step, from which the shapes of its outputs follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepSizes {
+    /// Sequences.
+    pub batch_size: usize,
+    /// New tokens of each.
+    pub new_tokens: usize,
+    /// Tokens of each in the cache before the step.
+    pub cached_tokens: usize,
+    /// Which logits will be read.
+    pub logits: LogitsToKeep,
+}
+
+impl From<&StepInputs> for StepSizes {
+    fn from(inputs: &StepInputs) -> Self {
+        let (batch_size, new_tokens) = inputs.input_ids.dim();
+        let cached_tokens = inputs.attention_mask.ncols().saturating_sub(new_tokens);
+        StepSizes { batch_size, new_tokens, cached_tokens, logits: inputs.logits }
+    }
+}
+
+/// Compares the shapes of what a step returned with the signature, before anything takes elements out of them.
+///
+/// # Errors
+/// [`Error::Contract`] for the first output of another shape.
+pub fn check_shapes(
+    signature: &Signature,
+    sizes: StepSizes,
+    outputs: impl IntoIterator<Item = (OutputName, Vec<usize>)>,
+) -> Result<()> {
+    for (name, found) in outputs {
+        let Some(output) = signature.outputs.iter().find(|output| output.name == name) else { continue };
+        let fits = |(axis, found): (&Axis, &usize)| match axis {
+            Axis::Fixed(size) => found == size,
+            Axis::BatchSize => *found == sizes.batch_size,
+            // a backend may compute more logits than will be read
+            Axis::SequenceLength | Axis::LogitsLength
+                if name == OutputName::Logits && sizes.logits == LogitsToKeep::Last =>
+            {
+                (1..=sizes.new_tokens).contains(found)
+            }
+            Axis::SequenceLength | Axis::LogitsLength => *found == sizes.new_tokens,
+            Axis::PastSequenceLength => *found == sizes.cached_tokens,
+            Axis::TotalSequenceLength => *found == sizes.cached_tokens + sizes.new_tokens,
+        };
+        if output.shape.len() != found.len() || !output.shape.iter().zip(&found).all(fits) {
+            let expected: Vec<String> = output.shape.iter().map(ToString::to_string).collect();
+            let expected = expected.join(", ");
+            let problem = format!("an output {name} of shape {found:?} instead of [{expected}] for {sizes}");
+            return Err(Error::Contract { problem });
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for StepSizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StepSizes { batch_size, new_tokens, cached_tokens, .. } = self;
+        write!(f, "{batch_size} sequences with {new_tokens} new and {cached_tokens} cached tokens")
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, s};
 
-use crate::contract::past_shape;
+use crate::contract::{StepSizes, check_shapes, past_shape};
 use crate::{CancellationToken, Error, GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
 
 /// The operations that [`InPlaceSession`] requires from a backend.
@@ -224,6 +224,11 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
         } else {
             graph.run(&packed, &mut cache.buffers)?
         };
+        let logits = if all_full { inputs.logits } else { LogitsToKeep::All };
+        let sizes =
+            StepSizes { batch_size: count, new_tokens: call.new_tokens, cached_tokens: longest, logits };
+        let shapes = outputs.iter().map(|(name, output)| (*name, output.shape().to_vec()));
+        check_shapes(graph.signature(), sizes, shapes)?;
         *self.backend_time.get_or_insert_default() += time;
         Ok(outputs)
     }
