@@ -41,6 +41,7 @@ fn integer_constants_that_no_graph_has() {
     check_cases(Precision::F32, Profile::Portable, cases);
     let cases: &[Case] = &[
         (|graph| set_operand(graph, "Range", 2, &[0]), "Range: its step is [0], expected 1"),
+        (|graph| set_operand(graph, "Range", 0, &[1]), "Range: it begins at [1], expected 0"),
         (|graph| set_operand(graph, "Slice", 2, &[i64::MAX - 1]), "its operand 2 holds 9223372036854775806"),
     ];
     check_cases(Precision::F32, Profile::OnnxRuntime, cases);

@@ -36,10 +36,7 @@ pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, largest: i6
     }
     match name {
         "Div" => check_divisor(operation),
-        "Range" => match operation.integers(2)? {
-            [1] => Ok(()),
-            step => operation.refuse(format_args!("its step is {step:?}, expected 1")),
-        },
+        "Range" => check_range(operation),
         "TopK" => match operation.integers(1)? {
             [count] if usize::try_from(*count) == Ok(config.num_experts_per_token) => Ok(()),
             counts => {
@@ -78,6 +75,15 @@ fn check_constant(operation: &Operation<'_>) -> Checked {
             }
         }
         _ => operation.refuse("it depends on no input"),
+    }
+}
+
+/// Ranges count the tokens of a step. From another start, a backend may take a negative length for a large one.
+fn check_range(operation: &Operation<'_>) -> Checked {
+    match (operation.integers(0)?, operation.integers(2)?) {
+        ([0], [1]) => Ok(()),
+        ([0], step) => operation.refuse(format_args!("its step is {step:?}, expected 1")),
+        (start, _) => operation.refuse(format_args!("it begins at {start:?}, expected 0")),
     }
 }
 
