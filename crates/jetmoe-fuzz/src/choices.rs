@@ -84,7 +84,7 @@ impl<'b> Choices<'b> {
             1 => self.pick(&PATHS).map_or_else(String::new, |path| (*path).to_owned()),
             2 => self.pick(&CONTROLS).map_or_else(String::new, |control| format!("{current}{control}")),
             3 => "a".repeat(1 << self.below(18)),
-            4 => format!("{current}{current}"),
+            4 if current.len() < MAX_DOUBLED => format!("{current}{current}"),
             5 => current.chars().take(self.below(current.chars().count())).collect(),
             6 => self.bits().to_string(),
             _ => self.changed(current),
@@ -102,6 +102,9 @@ impl<'b> Choices<'b> {
             .collect()
     }
 }
+
+/// Longer texts are not doubled, in bytes.
+const MAX_DOUBLED: usize = 1 << 16;
 
 /// Integers around which sizes overflow.
 const EXTREMES: [i64; 20] = [

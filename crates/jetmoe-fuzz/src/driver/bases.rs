@@ -81,7 +81,33 @@ impl Bases {
         for base in &BASES {
             write(base, &folder, programs).with_context(|| format!("cannot make the model {}", base.name))?;
         }
-        Ok(Bases { folder })
+        let bases = Bases { folder };
+        bases.write_seeds()?;
+        Ok(bases)
+    }
+
+    /// Writes first inputs of the libFuzzer targets that take a text: bytes that select it as it is, and the text.
+    fn write_seeds(&self) -> Result<()> {
+        let seeds = self.folder.with_file_name("seeds");
+        if seeds.exists() {
+            fs::remove_dir_all(&seeds)?;
+        }
+        let write = |target: &str, name: &str, selected: &[u8], path: &Path| -> Result<()> {
+            let folder = seeds.join(target);
+            fs::create_dir_all(&folder)?;
+            let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(fs::write(folder.join(name), [selected, &content].concat())?)
+        };
+        for base in BASES.iter().filter(|base| base.kind != BaseKind::Checkpoint) {
+            write("manifest", base.name, &[0], &self.path(base.name).join(artifact_names::MANIFEST))?;
+        }
+        for (first, model) in [(0, "checkpoint"), (1, "classifier")] {
+            let folder = self.path(model);
+            write("config", model, &[first, 0], &folder.join(names::CONFIG))?;
+            let settings = folder.join(names::GENERATION_CONFIG);
+            write("config", &format!("{model}-generation"), &[first | 2, 0], &settings)?;
+        }
+        write("template", "default", &[0], &self.path("checkpoint").join(names::CHAT_TEMPLATE))
     }
 
     /// The folder of a model.
@@ -107,8 +133,6 @@ fn write(base: &Base, folder: &Path, programs: &Programs) -> Result<()> {
     let mut manifest = Manifest::read(&output)?;
     manifest.checkpoint.source = checkpoint.to_owned();
     manifest.write(&output)?;
-    // mutations take the manifest as JSON
-    ensure!(output.join(artifact_names::MANIFEST).is_file());
     Ok(())
 }
 

@@ -78,6 +78,7 @@ impl Campaign {
         })?;
         let mut progress = progress.into_inner().map_err(|_| anyhow!("a job panicked"))?;
         progress.save(begin, &next, file, true)?;
+        fs::remove_dir_all(self.folder.join("work"))?;
         let results = progress.results;
         println!(
             "{}\n{} cases, seeds {first} to {}, in {:.1} min and {:.2} processor hours: {} failed",
@@ -90,7 +91,7 @@ impl Campaign {
         );
         if results.failures() > 0 {
             println!(
-                "Folders of the failures are in {}.\nRepeat one with\n    cargo xtask fuzz --case SEED",
+                "Folders of the failures are in {}.\nRepeat one with\n    cargo xtask fuzz --case SEED\nand the same --build",
                 self.folder.join("failures").display()
             );
         }

@@ -246,3 +246,35 @@ fn repair(value: &mut Value, folder: &Path) -> Result<()> {
 pub(crate) fn is_artifact(base: &Base) -> bool {
     base.kind != BaseKind::Checkpoint
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_repaired_manifest_has_the_digests_of_the_files_that_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("here"), "content").unwrap();
+        let file = |path: &str| json!({ "path": path, "size": 1, "sha256": "0" });
+        let mut manifest = json!({ "files": [file("here"), file("missing"), 5], "path": "here" });
+        repair(&mut manifest, folder.path()).unwrap();
+        let digest = Digest::of_bytes(b"content").to_string();
+        assert_eq!(manifest["files"][0], json!({ "path": "here", "size": 7, "sha256": digest }));
+        assert_eq!(manifest["files"][1], file("missing"));
+    }
+
+    #[test]
+    fn a_file_is_replaced_by_something_else() {
+        for seed in 0..200 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            fs::write(&path, "content").unwrap();
+            replace_file(&path, &mut Choices::of_seed(seed)).unwrap();
+            let found = path.symlink_metadata().ok();
+            let is_same = found.is_some_and(|found| found.is_file() && found.len() == 7);
+            assert!(!is_same, "seed {seed}");
+        }
+    }
+}

@@ -89,6 +89,16 @@ fn panics_here(stderr: &str) -> bool {
     places.any(|place| place.starts_with("crates/") || place.starts_with("src/"))
 }
 
+/// Where the first panic happened: file, line and column.
+pub(crate) fn panic_place(stderr: &str) -> &str {
+    stderr
+        .split(PANICKED)
+        .nth(1)
+        .and_then(|rest| rest.lines().next())
+        .unwrap_or_default()
+        .trim_end_matches(':')
+}
+
 fn has_controls(text: &str) -> bool {
     text.chars().any(|letter| {
         letter.is_control() && letter != '\n'

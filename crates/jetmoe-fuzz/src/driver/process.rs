@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// The longest time of a command.
+/// The longest time of a command, without what it waited for a processor that others used.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(30);
 
 /// The most resident memory of a command, in bytes, mapped files included.
@@ -71,7 +71,9 @@ pub(crate) fn run(command: &mut Command, folder: &Path) -> Result<Ended> {
         };
         excess = match () {
             () if peak_bytes > MAX_MEMORY => Some(Excess::Memory),
-            () if begin.elapsed() > MAX_TIME => Some(Excess::Time),
+            () if begin.elapsed() > MAX_TIME + waited_for_processor(&child).unwrap_or_default() => {
+                Some(Excess::Time)
+            }
             () if printed() > MAX_OUTPUT => Some(Excess::Output),
             () => None,
         };
@@ -95,6 +97,12 @@ fn peak_memory(child: &Child) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+/// How long the first thread of a child was ready to run and did not.
+fn waited_for_processor(child: &Child) -> Option<Duration> {
+    let times = fs::read_to_string(format!("/proc/{}/schedstat", child.id())).ok()?;
+    Some(Duration::from_nanos(times.split(' ').nth(1)?.parse().ok()?))
 }
 
 /// The beginning of an output.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::case::Finished;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, panic_place};
 
 /// Counts by a name of an outcome.
 type Counts = BTreeMap<String, u64>;
@@ -32,6 +32,8 @@ pub(crate) struct Results {
     /// Bytes of resident memory, by command.
     largest: Largest,
     failures: Vec<(u64, String)>,
+    /// Seeds of panics that became errors, with the place of the panic.
+    caught: Vec<(u64, String)>,
 }
 
 impl Results {
@@ -57,7 +59,11 @@ impl Results {
             })
             .collect()
         };
-        let failures = value["failures"].as_array().into_iter().flatten();
+        let cases = |key: &str| {
+            let rows = value[key].as_array().into_iter().flatten();
+            rows.map(|row| (row[0].as_u64().unwrap_or(0), row[1].as_str().unwrap_or_default().to_owned()))
+                .collect()
+        };
         Ok(Results {
             next_seed: value["next_seed"].as_u64().unwrap_or(0),
             seconds: value["seconds"].as_f64().unwrap_or(0.0),
@@ -66,9 +72,8 @@ impl Results {
             by_command: counts("by_command"),
             longest: largest("longest_seconds"),
             largest: largest("largest_bytes"),
-            failures: failures
-                .map(|row| (row[0].as_u64().unwrap_or(0), row[1].as_str().unwrap_or_default().to_owned()))
-                .collect(),
+            failures: cases("failures"),
+            caught: cases("caught"),
         })
     }
 
@@ -83,6 +88,7 @@ impl Results {
             "longest_seconds": self.longest,
             "largest_bytes": self.largest,
             "failures": self.failures,
+            "caught": self.caught,
         });
         let written = path.with_extension("partial");
         fs::write(&written, serde_json::to_string_pretty(&value)?)?;
@@ -106,6 +112,9 @@ impl Results {
             if value > entry.0 {
                 *entry = (value, case.seed);
             }
+        }
+        if case.outcome == Outcome::Caught {
+            self.caught.push((case.seed, panic_place(&case.ended.stderr).to_owned()));
         }
         if case.outcome.is_failure() {
             self.failures.push((case.seed, case.outcome.name().to_owned()));
@@ -185,6 +194,7 @@ mod tests {
             longest: Largest::from([("run ort".to_owned(), (1.25, 7))]),
             largest: Largest::from([("run ort".to_owned(), (4e6, 8))]),
             failures: vec![(7, "panics".to_owned())],
+            caught: vec![(8, "tract/x.rs:1:2".to_owned())],
         };
         results.write(&path).unwrap();
         let read = Results::read(&path).unwrap();

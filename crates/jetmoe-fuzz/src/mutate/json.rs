@@ -11,12 +11,17 @@ const REPEATED: char = '\u{f8ff}';
 /// Values deeper than this are not generated; `serde_json` refuses more than 128 levels.
 const MAX_DEPTH: usize = 140;
 
+/// A document with more values grows no further by copies of them.
+const MAX_VALUES: usize = 5_000;
+
 /// Changes one value, key or element.
 pub fn mutate_json(document: &mut Value, choices: &mut Choices<'_>) {
     let mut paths = Vec::new();
     collect_paths(document, &mut Vec::new(), &mut paths);
     let Some(path) = choices.pick(&paths).cloned() else { return };
-    let other = choices.pick(&paths).and_then(|path| value_at(document, path)).cloned().unwrap_or_default();
+    let other = choices.pick(&paths).and_then(|path| value_at(document, path)).cloned();
+    // a document that is mutated again and again must not grow without end
+    let other = other.filter(|_| paths.len() < MAX_VALUES).unwrap_or_default();
     let Some(value) = value_at(document, &path) else { return };
     match value {
         Value::Object(object) if !choices.once_in(4) => mutate_object(object, other, choices),
@@ -87,7 +92,7 @@ fn mutate_object(object: &mut Map<String, Value>, other: Value, choices: &mut Ch
         }
         4 => object.clear(),
         _ => {
-            for index in 0..1 << choices.below(11) {
+            for index in 0..repetitions(&other, choices) {
                 object.insert(format!("{key}{index}"), other.clone());
             }
         }
@@ -113,9 +118,17 @@ fn mutate_array(array: &mut Vec<Value>, other: Value, choices: &mut Choices<'_>)
         }
         _ => {
             let value = array.get(place).cloned().unwrap_or(other);
-            array.extend(std::iter::repeat_n(value, 1 << choices.below(11)));
+            let count = repetitions(&value, choices);
+            array.extend(std::iter::repeat_n(value, count));
         }
     }
+}
+
+/// How often a value is repeated: up to 1024 times, less if it holds others.
+fn repetitions(value: &Value, choices: &mut Choices<'_>) -> usize {
+    let mut paths = Vec::new();
+    collect_paths(value, &mut Vec::new(), &mut paths);
+    (1 << choices.below(11)).min(1 + MAX_VALUES / paths.len().max(1))
 }
 
 fn mutate_value(value: &mut Value, other: Value, choices: &mut Choices<'_>) {
@@ -183,6 +196,18 @@ mod tests {
             to_text(&changed) != to_text(&document())
         };
         assert!((0..1000).filter(is_changed).count() > 900);
+    }
+
+    #[test]
+    fn a_document_that_is_mutated_again_and_again_stays_small() {
+        for seed in 0..20 {
+            let (mut document, mut choices) = (document(), Choices::of_seed(seed));
+            for _ in 0..60 {
+                mutate_json(&mut document, &mut choices);
+            }
+            let length = to_text(&document).len();
+            assert!(length < 30_000_000, "seed {seed}: {length}");
+        }
     }
 
     #[test]

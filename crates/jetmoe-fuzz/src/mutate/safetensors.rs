@@ -83,7 +83,7 @@ fn mutate_tensor(header: &mut Value, choices: &mut Choices<'_>) {
         0 => ("dtype", choices.pick(&TYPES).copied().into()),
         1 => ("data_offsets", other["data_offsets"].clone()),
         2 => ("shape", other["shape"].clone()),
-        _ => ("shape", rotated(&tensor["shape"])),
+        _ => ("shape", tensor.get("shape").map(rotated).unwrap_or_default()),
     };
     tensor.insert(copied.0.to_owned(), copied.1);
 }
