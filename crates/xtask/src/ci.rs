@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::library::{CPU, GPU, LIBRARY_VARIABLE, OPENVINO};
 use crate::step::{CommandLine, Steps, TELEMETRY_VARIABLE};
 use crate::workspace::Workspace;
-use crate::{browser, demo, full_size, gpu, interop, python, sanitizer, services, setup};
+use crate::{browser, demo, full_size, fuzz, gpu, interop, python, sanitizer, services, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -36,6 +36,8 @@ enum Stage {
     Tests,
     /// The kernels, whose loads and stores are unsafe, under AddressSanitizer
     Sanitizer,
+    /// Five minutes of fuzzing: mutated models, and the libFuzzer targets
+    Fuzz,
     /// The conformance suite on OpenVINO, in a process of its own
     Openvino,
     /// The errors without CUDA and TensorRT; with an NVIDIA GPU, that they compute
@@ -90,7 +92,8 @@ impl Stage {
         match self {
             Stage::Format => {
                 steps.run("format", root, &CommandLine::cargo(["fmt", "--all", "--check"]))?;
-                services::check_format(workspace, steps)
+                services::check_format(workspace, steps)?;
+                fuzz::check_format(workspace, steps)
             }
             Stage::Licences => {
                 python::TOOLS.prepare(workspace, steps)?;
@@ -134,6 +137,7 @@ impl Stage {
                 steps.run("conformance on rten", root, &rten)
             }
             Stage::Sanitizer => sanitizer::run(workspace, steps),
+            Stage::Fuzz => fuzz::for_ci(workspace, steps),
             Stage::Openvino => {
                 OPENVINO.fetch(workspace, steps)?;
                 // the suite makes the tests that a device can run

@@ -9,6 +9,7 @@ mod browser;
 mod ci;
 mod demo;
 mod full_size;
+mod fuzz;
 mod gpu;
 mod interop;
 mod library;
@@ -54,6 +55,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Prove CUDA on a machine with a GPU and without Rust or network: pack, run, report
     Gpu(gpu::Arguments),
+    /// Run the commands on mutated models, or the libFuzzer targets: docs/robustness.md
+    Fuzz(fuzz::Arguments),
     /// Run CI, or some of its stages
     Ci(ci::Arguments),
     /// Rewrite the generated files under graphs/
@@ -82,6 +85,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
         Task::FullSize(arguments) => full_size::run(&workspace, &mut steps, arguments),
         Task::Quality => bench::quality(&workspace, &mut steps),
         Task::Bench(arguments) => bench::run(&workspace, &mut steps, arguments),
+        Task::Fuzz(arguments) => fuzz::run(&workspace, &mut steps, arguments),
         Task::Gpu(arguments) => gpu::run(&workspace, &mut steps, arguments),
         Task::Ci(arguments) => ci::run(&workspace, &mut steps, arguments),
         Task::Regenerate(arguments) => regenerate::run(&workspace, &mut steps, arguments),

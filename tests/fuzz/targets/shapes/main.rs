@@ -2,7 +2,7 @@
 //! ones.
 #![no_main]
 
-#[path = "../../tests/products/weights.rs"]
+#[path = "../../../../crates/jetmoe-kernels/tests/products/weights.rs"]
 mod weights;
 
 mod any_shapes;

@@ -127,7 +127,8 @@ impl ValidCase {
             _ => RowOrder::AsStored,
         };
         let outputs = if order == RowOrder::Halves { 2 * self.outputs } else { self.outputs };
-        let layout = PackedLayout { experts, outputs, inputs: self.inputs, scheme: self.weight.scheme(), order };
+        let layout =
+            PackedLayout { experts, outputs, inputs: self.inputs, scheme: self.weight.scheme(), order };
         let weight = OwnedWeight::random(layout, self.weight.zero_points, &mut random);
 
         let k = self.k.min(experts);
@@ -151,8 +152,9 @@ impl ValidCase {
             Operation::ExpertLinear => {
                 let x = self.x(self.rows, &mut random);
                 let row = |assignment: usize| &x[assignment / k * self.inputs..][..self.inputs];
-                let expected =
-                    assignments.flat_map(|(assignment, expert)| products(&weight, expert, row(assignment))).collect();
+                let expected = assignments
+                    .flat_map(|(assignment, expert)| products(&weight, expert, row(assignment)))
+                    .collect();
                 self.check_every_isa(expected, |context, y| expert_linear(context, &x, top_k, &view, y));
             }
             Operation::ExpertLinearSum => {
@@ -262,7 +264,13 @@ fn products(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<Expected> {
     values.zip(magnitudes(weight, expert, row)).map(expected).collect()
 }
 
-fn gated(up: &OwnedWeight, down: &OwnedWeight, activation: Activation, expert: usize, row: &[f32]) -> Vec<Expected> {
+fn gated(
+    up: &OwnedWeight,
+    down: &OwnedWeight,
+    activation: Activation,
+    expert: usize,
+    row: &[f32],
+) -> Vec<Expected> {
     let products = products(up, expert, row);
     if products.iter().any(|product| product.value.is_nan()) {
         return vec![Expected { value: f64::NAN, bound: 0.0 }; down.layout.outputs];

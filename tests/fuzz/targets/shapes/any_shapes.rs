@@ -58,7 +58,8 @@ enum Size {
 /// The error of a length, mostly none.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 struct LengthError(
-    #[arbitrary(with = |bytes: &mut Unstructured<'_>| if bytes.ratio(1, 4)? { i8::arbitrary(bytes) } else { Ok(0) })] i8,
+    #[arbitrary(with = |bytes: &mut Unstructured<'_>| if bytes.ratio(1, 4)? { i8::arbitrary(bytes) } else { Ok(0) })]
+     i8,
 );
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
@@ -150,7 +151,8 @@ impl Tensors {
         let elements = [experts, outputs, inputs].iter().map(|size| *size as f64).product::<f64>();
         // A 4-bit code is the smallest element.
         let enough = self.codes.len() as f64 * 2.0 >= elements;
-        let scales = self.layout.group_size().is_some() == self.scales.as_ref().is_some_and(|scales| !scales.is_empty());
+        let scales = self.layout.group_size().is_some()
+            == self.scales.as_ref().is_some_and(|scales| !scales.is_empty());
         assert!(weight.is_err() || !empty && enough && scales, "{:?} was accepted", self.layout);
         weight.ok()
     }
@@ -201,9 +203,7 @@ impl AnyShapes {
             let result = match self.operation {
                 Operation::Linear => linear(context, &x, &weight, &mut y),
                 Operation::ExpertLinear => expert_linear(context, &x, top_k, &weight, &mut y),
-                Operation::ExpertLinearSum => {
-                    expert_linear_sum(context, &x, top_k, &gates, &weight, &mut y)
-                }
+                Operation::ExpertLinearSum => expert_linear_sum(context, &x, top_k, &gates, &weight, &mut y),
                 Operation::ExpertMlp => {
                     let mlp = Mlp { gate_and_up: weight, down, activation: Activation::Silu };
                     expert_mlp(context, &x, top_k, &gates, &mlp, &mut y)
