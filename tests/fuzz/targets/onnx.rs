@@ -1,7 +1,6 @@
 //! Any graph is decoded or refused, and the check of a graph ends for any decoded one.
 #![no_main]
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -9,7 +8,7 @@ use jetmoe_artifact::{GraphRecord, Manifest};
 use jetmoe_checkpoint::{ModelConfig, names};
 use jetmoe_fuzz::{Choices, mutate_graph};
 use jetmoe_fuzz_targets::copy_of;
-use jetmoe_onnx::{Model, check_graph, read};
+use jetmoe_onnx::{Model, check_graph, decode, read};
 use libfuzzer_sys::fuzz_target;
 
 struct Target {
@@ -47,8 +46,7 @@ fuzz_target!(|input: &[u8]| {
     } else {
         rest.to_vec()
     };
-    fs::write(&target.path, bytes).unwrap();
-    if read(&target.path).is_ok() {
-        let _ = check_graph(&target.path, &target.config, &target.record);
+    if decode(&target.path, &bytes).is_ok() {
+        let _ = check_graph(&target.path, &bytes, &target.config, &target.record);
     }
 });

@@ -102,8 +102,9 @@ impl Input<'_> {
             for _ in 0..ATTEMPTS {
                 let mut candidate: Model = model.clone();
                 mutate_graph(&mut candidate, choices);
-                fs::write(&path, candidate.to_bytes())?;
-                if !is_to_pass || candidate != model && check_graph(&path, &config, record).is_ok() {
+                let bytes = candidate.to_bytes();
+                let passes = || check_graph(&path, &bytes, &config, record).is_ok();
+                if !is_to_pass || candidate != model && passes() {
                     model = candidate;
                     break;
                 }
