@@ -9,11 +9,12 @@ use ndarray::{Array2, ArrayD, Slice, concatenate, s};
 
 use crate::closeness::{assert_all_close, assert_logits_close, sequence_of, token_axis};
 use crate::fixtures::Case;
-use crate::subject::Subject;
+use crate::subject::{Subject, has_device};
 use crate::suite::{Suite, named};
 
 pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
-    if subject.backend.to_string() == "ort" {
+    // of the CPU: other devices keep the cache by themselves, or on the host
+    if subject.backend.to_string() == "ort" && !has_device() {
         suite.add_group(
             subject,
             "cache",

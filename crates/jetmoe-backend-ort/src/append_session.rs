@@ -23,18 +23,19 @@ pub(crate) struct AppendSession {
 }
 
 impl AppendSession {
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
-        Ok(AppendSession { binding: Binding::new(shared)?, cache: Vec::new(), backend_time: None })
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        AppendSession { binding: Binding::new(shared), cache: Vec::new(), backend_time: None }
     }
 
     fn step(&mut self, inputs: &StepInputs) -> ort::Result<Results> {
-        self.binding.begin(&Tokens {
+        let shared = self.binding.shared.clone();
+        let mut step = self.binding.begin(&Tokens {
             ids: &inputs.input_ids,
             mask: &inputs.attention_mask,
             positions: &inputs.position_ids,
             logits_to_keep: inputs.logits.as_input(),
+            cancellation: &inputs.cancellation,
         })?;
-        let shared = self.binding.shared.clone();
         for input in &shared.signature.inputs {
             let present = match input.name {
                 InputName::PastKey(layer) => OutputName::PresentKey(layer),
@@ -42,12 +43,12 @@ impl AppendSession {
                 _ => continue,
             };
             match self.cache.iter().find(|(cached, _)| *cached == present) {
-                Some((_, value)) => self.binding.bind_past(input.name, value)?,
-                None => self.binding.bind_past(input.name, &no_tokens(input, inputs.input_ids.nrows())?)?,
+                Some((_, value)) => step.bind_input(input.name, value)?,
+                None => step.bind_input(input.name, &no_tokens(input, inputs.input_ids.nrows())?)?,
             }
         }
-        self.binding.bind_new_cache()?;
-        self.binding.run(&inputs.cancellation)
+        step.bind_new_cache()?;
+        step.run()
     }
 }
 

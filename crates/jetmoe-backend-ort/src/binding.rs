@@ -4,19 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jetmoe_artifact::{InputName, OutputName};
-use jetmoe_backend::{CancellationToken, Result};
+use jetmoe_backend::CancellationToken;
 use ndarray::{Array2, ArrayD};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::IoBinding;
 use ort::value::{DynTensor, Tensor, Value, ValueTypeMarker};
 
-use crate::graph::{Shared, cancelled, run_error, to_array};
+use crate::graph::{Shared, cancelled, to_array};
 
 /// The bindings of one session.
 #[derive(Debug)]
 pub(crate) struct Binding {
     pub(crate) shared: Arc<Shared>,
-    binding: IoBinding,
+    /// None before the first step, whose turn makes it.
+    binding: Option<IoBinding>,
 }
 
 /// Tokens of a step.
@@ -29,6 +30,16 @@ pub(crate) struct Tokens<'a> {
     pub(crate) positions: &'a Array2<i64>,
     /// The value of `logits_to_keep`.
     pub(crate) logits_to_keep: i64,
+    /// Stops the step.
+    pub(crate) cancellation: &'a CancellationToken,
+}
+
+/// A step while its inputs and outputs are bound. They are released with it, so that nothing of a step is in memory after it.
+pub(crate) struct Step<'a> {
+    shared: &'a Shared,
+    binding: &'a mut IoBinding,
+    cancellation: &'a CancellationToken,
+    returns_cache: bool,
 }
 
 /// Results of a step.
@@ -42,32 +53,38 @@ pub(crate) struct Results {
 }
 
 impl Binding {
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
-        let session = shared.session.wait_for_ever();
-        let binding = session.create_binding().map_err(run_error)?;
-        drop(session);
-        Ok(Binding { shared, binding })
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Binding { shared, binding: None }
     }
 
-    /// Binds the tokens of a new step, and its results except for the cache, which come back to the host.
-    pub(crate) fn begin(&mut self, tokens: &Tokens<'_>) -> ort::Result<()> {
-        self.binding.clear();
-        self.bind_past(InputName::InputIds, &int64_tensor(tokens.ids)?)?;
-        self.bind_past(InputName::AttentionMask, &int64_tensor(tokens.mask)?)?;
-        self.bind_past(InputName::PositionIds, &int64_tensor(tokens.positions)?)?;
-        for index in 0..self.shared.signature.optional_inputs.len() {
-            let name = self.shared.signature.optional_inputs[index].name;
-            self.bind_past(name, &Tensor::from_array(([1_usize], vec![tokens.logits_to_keep]))?)?;
+    /// Begins a step: binds its tokens, and its results except for the cache, which come back to the host.
+    pub(crate) fn begin<'a>(&'a mut self, tokens: &Tokens<'a>) -> ort::Result<Step<'a>> {
+        let shared = &*self.shared;
+        let binding = match &mut self.binding {
+            Some(binding) => binding,
+            none => {
+                let session = shared.session.wait(tokens.cancellation).ok_or_else(cancelled)?;
+                none.insert(session.create_binding()?)
+            }
+        };
+        let mut step = Step { shared, binding, cancellation: tokens.cancellation, returns_cache: false };
+        step.bind_input(InputName::InputIds, &int64_tensor(tokens.ids)?)?;
+        step.bind_input(InputName::AttentionMask, &int64_tensor(tokens.mask)?)?;
+        step.bind_input(InputName::PositionIds, &int64_tensor(tokens.positions)?)?;
+        for input in &shared.signature.optional_inputs {
+            step.bind_input(input.name, &Tensor::from_array(([1_usize], vec![tokens.logits_to_keep]))?)?;
         }
         let host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
-        for name in self.shared.outputs.iter().filter(|name| !name.is_cache()) {
-            self.binding.bind_output_to_device(name.to_string(), &host)?;
+        for name in shared.outputs.iter().filter(|name| !name.is_cache()) {
+            step.binding.bind_output_to_device(name.to_string(), &host)?;
         }
-        Ok(())
+        Ok(step)
     }
+}
 
+impl Step<'_> {
     /// Binds an input to a value.
-    pub(crate) fn bind_past<T: ValueTypeMarker + ?Sized>(
+    pub(crate) fn bind_input<T: ValueTypeMarker + ?Sized>(
         &mut self,
         name: InputName,
         value: &Value<T>,
@@ -86,19 +103,21 @@ impl Binding {
         for name in self.shared.outputs.iter().filter(|name| name.is_cache()) {
             self.binding.bind_output_to_device(name.to_string(), &info)?;
         }
+        self.returns_cache = true;
         Ok(())
     }
 
     /// Runs the graph.
-    pub(crate) fn run(&mut self, cancellation: &CancellationToken) -> ort::Result<Results> {
-        let (options, _guard) = self.shared.run_options(cancellation)?;
-        let mut session = self.shared.session.wait(cancellation).ok_or_else(cancelled)?;
+    pub(crate) fn run(self) -> ort::Result<Results> {
+        let shared = self.shared;
+        let (options, _guard) = shared.run_options(self.cancellation)?;
+        let mut session = shared.session.wait(self.cancellation).ok_or_else(cancelled)?;
         let start = Instant::now();
-        let mut outputs = session.run_binding_with_options(&self.binding, &options)?;
+        let mut outputs = session.run_binding_with_options(self.binding, &options)?;
         let time = start.elapsed();
-        self.shared.check_cancelled(cancellation)?;
+        shared.check_cancelled(self.cancellation)?;
         let mut results = Results { arrays: Vec::new(), cache: Vec::new(), time };
-        for name in &self.shared.outputs {
+        for name in shared.outputs.iter().filter(|name| self.returns_cache || !name.is_cache()) {
             let Some(value) = outputs.remove(name.to_string()) else { continue };
             if name.is_cache() {
                 results.cache.push((*name, value.downcast()?));
@@ -107,6 +126,12 @@ impl Binding {
             }
         }
         Ok(results)
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        self.binding.clear();
     }
 }
 

@@ -18,8 +18,8 @@ pub(crate) struct BoundGraph {
 }
 
 impl BoundGraph {
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
-        Ok(BoundGraph { binding: Binding::new(shared)? })
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        BoundGraph { binding: Binding::new(shared) }
     }
 
     fn call(
@@ -27,17 +27,18 @@ impl BoundGraph {
         inputs: &PackedInputs,
         buffers: &mut [CacheBuffer<DynTensor>],
     ) -> ort::Result<RunOutput> {
-        self.binding.begin(&Tokens {
+        let mut step = self.binding.begin(&Tokens {
             ids: &inputs.ids,
             mask: &inputs.mask,
             positions: &inputs.positions,
             logits_to_keep: inputs.logits_to_keep,
+            cancellation: &inputs.cancellation,
         })?;
         for CacheBuffer { past, present, buffer } in buffers {
-            self.binding.bind_past(*past, buffer)?;
-            self.binding.bind_present(*present, buffer)?;
+            step.bind_input(*past, buffer)?;
+            step.bind_present(*present, buffer)?;
         }
-        let results = self.binding.run(&inputs.cancellation)?;
+        let results = step.run()?;
         Ok((results.arrays, results.time))
     }
 }

@@ -11,8 +11,8 @@ use jetmoe_backend::allocator;
 use jetmoe_backend::contract::check_names;
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::{
-    BoxError, CancellationGuard, CancellationToken, Device, Error, GraphSession, GraphSource, LoadOptions,
-    LoadedGraph, Result,
+    BoxError, CancellationGuard, CancellationToken, CudaOptions, Device, Error, GraphSession, GraphSource,
+    LoadOptions, LoadedGraph, Result,
 };
 use ndarray::ArrayD;
 use ort::environment::Environment;
@@ -68,6 +68,10 @@ impl OrtGraph {
         let on_device = || {
             let mut options = options.clone();
             options.trace = None;
+            if let Device::TensorRt(tensorrt) = &options.device {
+                // engines pay for products, not for copies
+                options.device = Device::Cuda(CudaOptions::default().with_device_id(tensorrt.device_id));
+            }
             let builder = configure(&environment, &options).map_err(refused)?;
             providers::register(builder, &library, record.profile, signature, &options)
         };
@@ -123,9 +127,9 @@ impl LoadedGraph for OrtGraph {
     fn start(&self) -> Result<Box<dyn GraphSession>> {
         let shared = self.shared.clone();
         match shared.signature.cache_update {
-            CacheUpdate::Append => Ok(Box::new(AppendSession::new(shared)?)),
+            CacheUpdate::Append => Ok(Box::new(AppendSession::new(shared))),
             CacheUpdate::InPlace => {
-                let graph = BoundGraph::new(shared)?;
+                let graph = BoundGraph::new(shared);
                 Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
             }
         }

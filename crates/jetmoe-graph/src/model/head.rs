@@ -91,8 +91,9 @@ fn sum_of_rows(builder: &mut Builder, hidden: &Value, selected: &Value, sizes: &
     let hidden = builder.reshape(hidden, shape)?; // [batch, seq, hidden]
     let per_token = Shape(vec![sizes.batch.clone(), sizes.sequence.clone()]);
     let selected = builder.reshape(selected, per_token)?; // [batch, seq]
-    let selected = builder.cast(&selected, hidden.element);
     let selected = builder.unsqueeze(&selected, 2)?; // [batch, seq, 1]
-    let selected = builder.mul(&hidden, &selected)?; // [batch, seq, hidden]
+    // not a product: other rows may hold values that are not finite
+    let zero = builder.float_like(&hidden, 0.0);
+    let selected = builder.select(&selected, &hidden, &zero)?; // [batch, seq, hidden]
     builder.sum(&selected, 1)
 }
