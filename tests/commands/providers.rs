@@ -47,9 +47,9 @@ fn a_device_without_its_library_is_refused_with_the_way_to_it() {
 #[test]
 fn a_graph_that_does_not_fit_on_the_device_is_refused_with_numbers() {
     let context = context_with_artifact("jetmoe-mini");
-    let message = context.run(&format!("{RUN} --device cuda --provider-option memory_limit=100000000"));
+    let message = context.run(&format!("{RUN} --device cuda --provider-option memory_limit=10000000"));
     let message = message.refused();
-    let expected = "onnx/model.onnx takes about 0.5 GB of memory in ort on cuda:0, and 0.1 GB are left";
+    let expected = "onnx/model.onnx takes about 18 MB of memory in ort on cuda:0, and 10 MB are left";
     assert!(message.contains(expected) && message.contains("raise the option memory_limit"), "{message}");
 }
 

@@ -1,38 +1,35 @@
-//! Free memory of an NVIDIA GPU.
+//! Memory of an NVIDIA GPU.
 
-use jetmoe_backend::Device;
+use jetmoe_artifact::GraphRecord;
+use jetmoe_backend::{Device, MemoryShortage};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
-/// Free memory of a device in bytes, or the limit in its options if that is less. `None` if neither is known.
-///
-/// The driver numbers GPUs by their place on the bus, and CUDA by their speed unless `CUDA_DEVICE_ORDER` says otherwise; with GPUs of
-/// different kinds the number of a device may mean another one here.
-pub(crate) fn available(device: &Device) -> Option<u64> {
+/// Memory of a GPU in addition to the weights, in bytes: CUDA's context and the kernels of ONNX Runtime.
+const BASE_MEMORY: u64 = 500 << 20;
+
+/// Whether the weights of a graph, as they are stored, are more than the limit in the device's options, or with what CUDA takes more
+/// than is free. `None` if it fits, or if it is unknown.
+pub(crate) fn shortage(graph: &GraphRecord, device: &Device) -> Option<MemoryShortage> {
     let (number, limit) = match device {
         Device::Cuda(options) => (options.device_id, options.memory_limit),
         Device::TensorRt(options) => (options.device_id, None),
         Device::Cpu | Device::Auto | Device::OpenVino(_) => return None,
     };
-    let free = free(number).inspect_err(|error| tracing::debug!("free memory of {device}: {error}")).ok();
-    free.into_iter().chain(limit).min()
+    let weights = graph.stored.values().copied().fold(0, u64::saturating_add);
+    let limited = limit.map(|limit| MemoryShortage { needed: weights, available: limit });
+    let free = free(number)
+        .map(|free| MemoryShortage { needed: weights.saturating_add(BASE_MEMORY), available: free });
+    limited.into_iter().chain(free).find(|memory| memory.available < memory.needed)
 }
 
-/// Free memory of a GPU, as the driver says.
-fn free(number: u32) -> Result<u64, NvmlError> {
-    Ok(Nvml::init()?.device_by_index(number)?.memory_info()?.free)
-}
-
-#[cfg(test)]
-mod tests {
-    use jetmoe_backend::CudaOptions;
-
-    use super::*;
-
-    #[test]
-    fn a_limit_is_the_most_that_is_available() {
-        let limited = Device::Cuda(CudaOptions::default().with_memory_limit(1000));
-        assert_eq!(available(&limited), Some(1000));
-        assert_eq!(available(&Device::Cpu), None);
+/// Free memory of a GPU, as the driver says; `None` if it does not, or if a variable gives the GPUs other numbers in CUDA.
+fn free(number: u32) -> Option<u64> {
+    // without these, CUDA and the driver count the GPUs of one kind alike
+    if ["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"].iter().any(|name| std::env::var_os(name).is_some()) {
+        return None;
     }
+    let free =
+        || -> Result<u64, NvmlError> { Ok(Nvml::init()?.device_by_index(number)?.memory_info()?.free) };
+    free().inspect_err(|error| tracing::debug!("free memory of GPU {number}: {error}")).ok()
 }

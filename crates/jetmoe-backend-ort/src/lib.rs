@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use jetmoe_artifact::{GraphRecord, Profile, WeightFormat};
 use jetmoe_backend::{
-    Backend, Device, GraphSource, LoadOptions, LoadedGraph, Result, Support, estimate_memory,
+    Backend, Device, GraphSource, LoadOptions, LoadedGraph, MemoryShortage, Result, Support, estimate_memory,
 };
 
 pub use self::library::{
@@ -62,8 +62,8 @@ impl Backend for OrtBackend {
         estimate_memory(graph, |format| memory_per_byte(format, graph.profile, options.low_memory))
     }
 
-    fn available_device_memory(&self, device: &Device) -> Option<u64> {
-        device_memory::available(device)
+    fn device_shortage(&self, graph: &GraphRecord, device: &Device) -> Option<MemoryShortage> {
+        device_memory::shortage(graph, device)
     }
 
     fn load(&self, source: &GraphSource<'_>, options: &LoadOptions) -> Result<Arc<dyn LoadedGraph>> {

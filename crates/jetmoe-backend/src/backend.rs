@@ -6,8 +6,7 @@ use std::sync::Arc;
 use jetmoe_artifact::{GraphRecord, Profile};
 use jetmoe_kernels::Isa;
 
-use crate::memory::estimate_device_memory;
-use crate::{Device, GraphSource, LoadOptions, LoadedGraph, Result};
+use crate::{Device, GraphSource, LoadOptions, LoadedGraph, MemoryShortage, Result};
 
 /// A program that loads graphs and runs them: ONNX Runtime, tract, the Candle reference.
 pub trait Backend: Debug + Send + Sync {
@@ -34,14 +33,8 @@ pub trait Backend: Debug + Send + Sync {
     /// can reclaim them, and so is the cache, which grows with the text.
     fn estimate_memory(&self, graph: &GraphRecord, options: &LoadOptions) -> u64;
 
-    /// Memory of a device other than the CPU that a graph takes at least, in bytes: the weights as they are stored, and what the
-    /// device's library takes. The cache, which grows with the text, is excluded.
-    fn estimate_device_memory(&self, graph: &GraphRecord) -> u64 {
-        estimate_device_memory(graph)
-    }
-
-    /// Free memory of a device other than the CPU in bytes, within the limit of its options. `None`, the default, if unknown.
-    fn available_device_memory(&self, _device: &Device) -> Option<u64> {
+    /// What a graph lacks in memory of a device other than the CPU. `None`, the default, if it fits, or if it is unknown.
+    fn device_shortage(&self, _graph: &GraphRecord, _device: &Device) -> Option<MemoryShortage> {
         None
     }
 

@@ -36,7 +36,7 @@ pub use jetmoe_checkpoint::catch_panics;
 pub use jetmoe_format::Error as FormatError;
 pub use jetmoe_kernels::Error as KernelsError;
 pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
-pub use memory::{available_memory, estimate_memory};
+pub use memory::{MemoryShortage, available_memory, estimate_memory};
 pub use options::LoadOptions;
 
 /// Compiles the program in the guide for backends.

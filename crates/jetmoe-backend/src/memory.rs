@@ -16,12 +16,13 @@ pub fn estimate_memory(graph: &GraphRecord, per_byte: impl Fn(WeightFormat) -> f
     weights.fold(BASE_MEMORY, u64::saturating_add)
 }
 
-/// Memory of a GPU in addition to the weights, in bytes: CUDA's context and the kernels of ONNX Runtime.
-const BASE_DEVICE_MEMORY: u64 = 500 << 20;
-
-/// Memory of a GPU that a loaded graph takes at least, in bytes.
-pub(crate) fn estimate_device_memory(graph: &GraphRecord) -> u64 {
-    graph.stored.values().copied().fold(BASE_DEVICE_MEMORY, u64::saturating_add)
+/// More memory than there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryShortage {
+    /// What a graph takes at least, in bytes.
+    pub needed: u64,
+    /// What is left, in bytes.
+    pub available: u64,
 }
 
 /// Available memory in bytes: of the machine, or of the control groups of this process. Page cache that the system can drop

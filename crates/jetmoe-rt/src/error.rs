@@ -256,7 +256,11 @@ pub enum Error {
 }
 
 fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
+    const GIGABYTE: u64 = 1_000_000_000;
+    match bytes {
+        0..GIGABYTE => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }
 
 /// Fails for an invalid value of an option. NaN is invalid under every rule, because it fails every comparison.

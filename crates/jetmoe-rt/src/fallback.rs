@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jetmoe_artifact::{Artifact, Error as ArtifactError, GraphRecord};
 use jetmoe_backend::{
-    Backend, Device, Error as BackendError, GraphSource, LoadOptions, LoadedGraph, available_memory,
+    Backend, Device, Error as BackendError, GraphSource, LoadOptions, LoadedGraph, MemoryShortage,
+    available_memory,
 };
 use jetmoe_checkpoint::PrivateCopy;
 use jetmoe_onnx::{check_graph, observe};
@@ -121,16 +122,19 @@ fn check_memory(
     record: &GraphRecord,
     options: &LoadOptions,
 ) -> Result<()> {
-    let (device, needed, available) = match &options.device {
-        Device::Cpu => (None, backend.estimate_memory(record, options), available_memory()),
-        device => {
-            let available = backend.available_device_memory(device);
-            (Some(device.to_string()), backend.estimate_device_memory(record), available)
+    let (device, shortage) = match &options.device {
+        Device::Cpu => {
+            let copy = options.private_copy.as_deref().filter(|folder| PrivateCopy::takes_memory(folder));
+            let needed = backend.estimate_memory(record, options);
+            let needed = needed.saturating_add(copy.map_or(0, |_| record.data.size));
+            let short = available_memory().filter(|available| *available < needed);
+            (None, short.map(|available| MemoryShortage { needed, available }))
         }
+        device => (Some(device.to_string()), backend.device_shortage(record, device)),
     };
-    match available.filter(|available| *available < needed) {
+    match shortage {
         None => Ok(()),
-        Some(available) => {
+        Some(MemoryShortage { needed, available }) => {
             let graph = artifact.path(&record.graph);
             Err(Error::Memory { backend: backend.name(), device, graph, needed, available })
         }
