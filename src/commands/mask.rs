@@ -33,7 +33,7 @@ enum Format {
     Text,
     /// A picture for pages and documents.
     Svg,
-    /// A picture of points.
+    /// A picture of pixels.
     Png,
     /// JSON, for programs. The fields are stable and documented in docs/json.md.
     Json,

@@ -40,7 +40,7 @@ pub(crate) struct ModelArguments {
     /// and that the backend supports]
     #[arg(long, value_name = "PRECISION", help_heading = HEADING)]
     precision: Option<Precision>,
-    /// Graph of the artifact, by the operators that it uses: portable, onnxruntime or native [default: the one that the
+    /// Graph of the artifact, by the operators that it uses: portable, onnxruntime, gpu or native [default: the one that the
     /// backend prefers]
     #[arg(long, value_name = "PROFILE", help_heading = HEADING)]
     profile: Option<Profile>,

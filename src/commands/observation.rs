@@ -117,6 +117,20 @@ impl ObservationArguments {
 
     /// Reads what is to be observed.
     pub(crate) fn read_input(&self) -> anyhow::Result<Input> {
+        let input = self.input()?;
+        let is_empty = match &input {
+            Input::Ids(_) => false,
+            Input::Texts(texts) => texts.iter().any(String::is_empty),
+            Input::LongText(text) => text.is_empty(),
+        };
+        anyhow::ensure!(
+            !is_empty,
+            "a text is empty\n  give texts as arguments, in a file, or on standard input"
+        );
+        Ok(input)
+    }
+
+    fn input(&self) -> anyhow::Result<Input> {
         if !self.ids.is_empty() {
             return Ok(Input::Ids(self.ids.iter().map(|TokenIds(ids)| ids.clone()).collect()));
         }

@@ -1,4 +1,4 @@
-"""Checks the pages that `cargo run --workspace --example synthetic` wrote, in headless Chromium.
+"""Checks the pages that `cargo run -p jetmoe-view --example synthetic` wrote, in headless Chromium.
 
     python tests/browser/check.py FOLDER CHROMIUM
 

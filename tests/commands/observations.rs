@@ -76,6 +76,19 @@ fn pictures_and_pages_are_written_to_files() {
             content.to_ascii_lowercase().starts_with(&begin.to_ascii_lowercase()) && content.ends_with(end);
         assert!(is_whole, "{line}: {:?}", String::from_utf8_lossy(&content[..40]));
     }
+    // what there was keeps its permissions, and a link what it refers to
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        fs::set_permissions(context.path("out.svg"), fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("out.svg", context.path("link.svg")).unwrap();
+        let line = format!("jetmoe mask --model artifact --format svg --output link.svg {text} Amen");
+        context.run(&line).succeeded();
+        assert!(fs::symlink_metadata(context.path("link.svg")).unwrap().is_symlink());
+        let found = fs::metadata(context.path("out.svg")).unwrap();
+        assert_eq!((found.permissions().mode() & 0o777, found.len() > 4000), (0o600, true));
+        context.run(&format!("jetmoe mask --model artifact --output /dev/null {text}")).succeeded();
+    }
     let line = format!("jetmoe mask --model artifact --format svg --output missing/mask.svg {text}");
     assert!(context.run(&line).refused().contains("cannot write missing/mask.svg"));
     let line = format!("jetmoe routing --model artifact --format svg --compare Amen {text}");
@@ -148,12 +161,25 @@ fn a_checkpoint_is_exported_and_observed_but_not_by_the_reference() {
     assert_transcript!(context.run("jetmoe mask --model artifact --backend reference Amen"));
 }
 
+/// Before anything of its size is allocated.
+#[test]
+fn a_text_beyond_the_positions_has_no_mask() {
+    let context = context_with_artifact("jetmoe-mini");
+    fs::write(context.path("long.txt"), "a ".repeat(600)).unwrap();
+    let output = context.run("jetmoe mask --model artifact --file long.txt");
+    let message = output.refused();
+    assert!(message.contains("more than the 512 positions of the model"), "{message}");
+    let line = "jetmoe mask --model artifact --cached 1 --chunk 18446744073709551615 --ids 1,5,9";
+    context.run(line).succeeded();
+}
+
 #[test]
 fn steps_that_do_not_fit_are_refused() {
     let context = context_with_artifact("jetmoe-mini");
     let lines = [
         "jetmoe mask --model artifact --ids 1,5,9 --cached 3",
         "jetmoe mask --model artifact --ids 1,5,9 --chunk 0",
+        "jetmoe mask --model artifact \"\"",
         "jetmoe mask --model artifact --ids 1,x",
         "jetmoe mask --model artifact --ids 1,99999999",
         "jetmoe routing --model artifact --tokens --layers 99 Amen",

@@ -62,7 +62,7 @@ struct Arguments {
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
     /// Operators that the graph may use. portable: standard ones only. onnxruntime: also those of ONNX Runtime, with which
-    /// quantized weights load three times as fast. native: also jetmoe's custom operators, for bf16, int8 and q4; no other
+    /// quantized weights load three times as fast. gpu: for CUDA, without sizes that depend on data. native: also jetmoe's custom operators, for bf16, int8 and q4; no other
     /// client can run such a graph.
     #[arg(long, value_name = "PROFILE", default_value_t = Profile::Portable)]
     profile: Profile,

@@ -75,7 +75,10 @@ impl StepOptions {
         }
         let first = (self.cached > 0).then_some(0..self.cached);
         let starts = (self.cached..length).step_by(chunk);
-        Ok(first.into_iter().chain(starts.map(|start| start..length.min(start + chunk))).collect())
+        Ok(first
+            .into_iter()
+            .chain(starts.map(|start| start..length.min(start.saturating_add(chunk))))
+            .collect())
     }
 }
 
@@ -89,6 +92,7 @@ pub(crate) struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     pub(crate) fn new(model: &'a Model, batch: &'a TokenBatch, options: &StepOptions) -> Result<Self> {
+        check_positions(model, batch)?;
         let columns = options.columns(model, batch.sequence_length())?;
         let mut session = model.session()?;
         session.set_cancellation(options.cancellation.clone());
@@ -149,7 +153,19 @@ pub(crate) fn other_shape(model: &Model, name: OutputName, found: &[usize], expe
     }
 }
 
-/// The tokens of a text, special ones included.
+/// Refuses a batch with more columns than the model has positions, before anything of its size is allocated.
+fn check_positions(model: &Model, batch: &TokenBatch) -> Result<()> {
+    let (tokens, limit) = (batch.sequence_length(), model.config().max_position_embeddings);
+    if tokens <= limit {
+        return Ok(());
+    }
+    // the longest sequence has no padding
+    let index = batch.mask().rows().into_iter().position(|row| row.iter().all(|counts| *counts));
+    Err(jetmoe_rt::Error::TooLong { index: index.unwrap_or(0), tokens, limit }.into())
+}
+
+/// The tokens of a text, special ones included. A text may have any length: for [`routing_of_windows`](crate::routing_of_windows) it
+/// may be longer than the model's positions.
 ///
 /// # Errors
 /// [`jetmoe_rt::Error::NoTokenizer`], or a text that the tokenizer refuses.

@@ -1,4 +1,4 @@
-//! Writes pages and pictures of synthetic routings and masks into a folder: `cargo run --workspace --example synthetic -- FOLDER`.
+//! Writes pages and pictures of synthetic routings and masks into a folder: `cargo run -p jetmoe-view --example synthetic -- FOLDER`.
 //! The tests in a browser open them, and they are what a change of the drawings is looked at with.
 
 use std::path::Path;

@@ -21,7 +21,7 @@ use super::{ExitStatus, SCHEMA, json_line, without_padding};
 /// Show which experts each token takes.
 ///
 /// For the routers of every layer, in attention and in the MLP: load per expert, entropy, balance loss, and the margin by which
-/// the last expert of a token was chosen. A small margin is one that rounding can turn. A file is read in windows, if it has more
+/// the last expert of a token was chosen. A small margin is one that rounding can change. A file is read in windows, if it has more
 /// tokens than the model has positions.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  jetmoe routing --model artifact \"In the beginning\"\n  \
@@ -68,7 +68,7 @@ enum Format {
     Html,
     /// A heat map for pages and documents.
     Svg,
-    /// A heat map of points.
+    /// A heat map of pixels.
     Png,
     /// JSON, for programs. The fields are stable and documented in docs/json.md.
     Json,
