@@ -32,13 +32,13 @@ impl SpecialTokens {
     /// Reads the files of a folder besides `tokenizer.json`. `config` is `tokenizer_config.json`.
     pub(crate) fn open(folder: &Path, config: &Map<String, Value>) -> Result<Self> {
         let mut tokens = SpecialTokens::default();
-        tokens.read(config);
+        let config_path = folder.join(names::TOKENIZER_CONFIG);
+        tokens.read(config).map_err(|problem| problem.in_file(&config_path))?;
         if let Some(Value::Object(decoder)) = config.get("added_tokens_decoder") {
             for (id, token) in decoder {
                 if let (Ok(id), Some(token)) = (id.parse(), added_token(token)) {
-                    let path = folder.join(names::TOKENIZER_CONFIG);
                     let id = checked("added_tokens_decoder", &token.content, id);
-                    tokens.added.insert(id.map_err(|problem| problem.in_file(&path))?, token);
+                    tokens.added.insert(id.map_err(|problem| problem.in_file(&config_path))?, token);
                 }
             }
             return Ok(tokens);
@@ -46,7 +46,9 @@ impl SpecialTokens {
         let read = |name: &str| -> Result<Map<String, Value>> {
             Ok(read_json_if_exists(&folder.join(name))?.unwrap_or_default())
         };
-        tokens.read(&read(names::SPECIAL_TOKENS_MAP)?);
+        tokens
+            .read(&read(names::SPECIAL_TOKENS_MAP)?)
+            .map_err(|problem| problem.in_file(&folder.join(names::SPECIAL_TOKENS_MAP)))?;
         let special: HashSet<String> = tokens.all().cloned().collect();
         for (text, id) in read(names::ADDED_TOKENS)? {
             if let Some(id) = id.as_u64() {
@@ -60,24 +62,33 @@ impl SpecialTokens {
         Ok(tokens)
     }
 
-    fn read(&mut self, object: &Map<String, Value>) {
+    /// Reads tokens that have a name, and lists of others.
+    fn read(&mut self, object: &Map<String, Value>) -> Result<(), Problem> {
         for (key, value) in object {
-            if key.ends_with("_token") {
-                self.named.extend(text_of(value).map(|text| (key.clone(), text)));
+            if key.ends_with("_token")
+                && let Some(text) = checked_text(key, value)?
+            {
+                self.named.insert(key.clone(), text);
             }
         }
         for key in EXTRA {
             match object.get(key) {
-                Some(Value::Array(list)) => self.extra.extend(list.iter().filter_map(text_of)),
+                Some(Value::Array(list)) => {
+                    for token in list {
+                        self.extra.extend(checked_text(key, token)?);
+                    }
+                }
                 // a name for each, as templates use it
                 Some(Value::Object(named)) => {
-                    let texts =
-                        named.iter().filter_map(|(name, token)| Some((name.clone(), text_of(token)?)));
-                    self.named.extend(texts);
+                    for (name, token) in named {
+                        let text = checked_text(&format!("{key}.{name}"), token)?;
+                        self.named.extend(text.map(|text| (name.clone(), text)));
+                    }
                 }
                 _ => {}
             }
         }
+        Ok(())
     }
 
     fn all(&self) -> impl Iterator<Item = &String> {
@@ -120,6 +131,13 @@ impl SpecialTokens {
 fn checked(key: &str, text: &str, id: u64) -> Result<usize, Problem> {
     check_text(key, text)?;
     check_id(key, text, id)
+}
+
+/// The text of a token, within the limit.
+fn checked_text(key: &str, token: &Value) -> Result<Option<String>, Problem> {
+    let text = text_of(token);
+    text.iter().try_for_each(|text| check_text(key, text))?;
+    Ok(text)
 }
 
 /// A token is written as a text or as an object with its text.

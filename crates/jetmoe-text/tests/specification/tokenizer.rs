@@ -1,5 +1,6 @@
 use jetmoe_text::Tokenizer;
 use proptest::prelude::*;
+use serde_json::json;
 
 use crate::fixtures;
 
@@ -87,6 +88,34 @@ fn a_table_of_impossible_size_is_refused_with_file_key_and_advice() {
     let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
     let expected = format!("{}: added_tokens_decoder: the id of \"<x>\" is 2147483648,", config.display());
     assert!(error.starts_with(&expected), "{error}");
+}
+
+#[test]
+fn special_tokens_have_a_limit_in_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixtures::mini().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let long = "x".repeat(1025);
+    for (name, key, tokens) in [
+        ("tokenizer_config.json", "eos_token", json!({ "eos_token": { "content": long } })),
+        (
+            "tokenizer_config.json",
+            "additional_special_tokens",
+            json!({ "additional_special_tokens": ["<x>", long] }),
+        ),
+        (
+            "tokenizer_config.json",
+            "extra_special_tokens.image",
+            json!({ "extra_special_tokens": { "image": long } }),
+        ),
+        ("special_tokens_map.json", "pad_token", json!({ "pad_token": long })),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, tokens.to_string()).unwrap();
+        let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+        let expected = format!("{}: {key}: a token has 1025 bytes, expected at most 1024", file.display());
+        assert!(error.starts_with(&expected), "{error}");
+        std::fs::remove_file(&file).unwrap();
+    }
 }
 
 proptest! {
