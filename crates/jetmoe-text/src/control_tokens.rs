@@ -121,6 +121,7 @@ impl ControlTokens {
         let mut marker = Marker { tokens: self, found: None, is_marked: false };
         let messages = messages.iter().map(|message| {
             let mut marked = message.clone();
+            marked.role = marker.mark_name(&message.role);
             marked.content = marker.mark(&message.content);
             marker.mark_values(&mut marked.extra);
             marked
@@ -175,11 +176,20 @@ impl Marker<'_> {
         marked + &text[end..]
     }
 
-    fn mark_values(&mut self, object: &mut Map<String, Value>) {
-        object.values_mut().for_each(|value| self.mark_value(value));
+    /// Marks a key or a role, if it contains a whole special token: a template compares others with names that it knows.
+    fn mark_name(&mut self, name: &str) -> String {
+        if self.tokens.occurrences.is_match(name) { self.mark(name) } else { name.to_owned() }
     }
 
-    /// Marks every text in a value; keys are those that a template reads.
+    fn mark_values(&mut self, object: &mut Map<String, Value>) {
+        let entries = std::mem::take(object).into_iter().map(|(key, mut value)| {
+            self.mark_value(&mut value);
+            (self.mark_name(&key), value)
+        });
+        *object = entries.collect();
+    }
+
+    /// Marks every text in a value, and keys.
     fn mark_value(&mut self, value: &mut Value) {
         match value {
             Value::String(text) => *text = self.mark(text),

@@ -122,6 +122,25 @@ fn tools_and_documents_are_text_and_other_variables_are_the_templates() {
     assert_eq!(ids.last(), Some(&2));
 }
 
+/// Token 2 is `</s>`. Names of a template are found as before.
+#[test]
+fn special_tokens_in_keys_and_roles_are_text() {
+    let tools = json!([{ "name": "f", "</s>": { "a</s>": "b</s>" } }]);
+    let options = ChatOptions::default().with_variable("tools", tools);
+    let call = json!([{ "arguments": { "</s>": 1 }, "name": "g" }]);
+    let messages = [ChatMessage::new("</s>", "x").with_extra("calls", call).with_extra("</s>y", "z")];
+    let tokenizer = with_template(
+        "{{ tools | tojson }}{{ tools[0].name }}{{ messages[0].calls | tojson }}{{ messages[0].calls[0].name }}\
+         {{ messages[0].role }}{% for key in messages[0] %}{{ key }}{% endfor %}</s>",
+    );
+    let ids = encode(&tokenizer, &messages, &options);
+    assert_eq!(ids.iter().filter(|id| **id == 2).count(), 1);
+    assert_eq!(ids.last(), Some(&2));
+    let text = tokenizer.render_chat_text(&messages, &options).unwrap().into_string();
+    assert!(text.contains(r#""</s>": {"a</s>": "b</s>"}"#), "{text}");
+    assert!(text.contains(r#"}]f[{"arguments": {"</s>": 1}"#), "{text}");
+}
+
 #[test]
 fn a_template_that_reads_special_tokens_in_messages_is_an_error() {
     let template = "{% for message in messages %}{{ message.content.split('</s>')[0] }}{% endfor %}";
