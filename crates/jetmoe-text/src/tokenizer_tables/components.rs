@@ -10,8 +10,11 @@ use super::{Problem, expressions};
 const MAX_COMPONENTS: usize = 64;
 /// Levels of sequences in sequences.
 const MAX_DEPTH: usize = 8;
-/// How many times longer replacements can make a text.
-const MAX_GROWTH: usize = 256;
+/// How many times longer the replacements that a file spells out can make a text.
+const MAX_REPLACED_GROWTH: usize = 256;
+/// How many times longer all components can, with tables of characters. ALBERT's normalizers, which are those of known models that
+/// can the most, have 1452: NFKD, lower case, a precompiled table and a replacement.
+const MAX_GROWTH: usize = 2048;
 /// Bytes by which a table of characters replaces one.
 const MAX_CHARACTER_BYTES: usize = 256;
 /// Parts of a template, and tokens of one of them.
@@ -30,15 +33,18 @@ pub(super) fn check(file: &Value, is_token: &dyn Fn(u64) -> bool) -> Result<(), 
     for (kind, list) in KINDS {
         let mut components = Vec::new();
         collect(kind, &file[kind], list, MAX_DEPTH, &mut components)?;
-        let mut growth: usize = 1;
+        let (mut growth, mut replaced_growth): (usize, usize) = (1, 1);
         for (key, component) in components {
             check_component(&key, component)?;
             check_post_processor(&key, component, is_token)?;
-            growth = growth.saturating_mul(growth_of(component));
+            let replaced = growth_by_replacement(component);
+            replaced_growth = replaced_growth.saturating_mul(replaced);
+            growth = growth.saturating_mul(replaced).saturating_mul(growth_by_table(component));
         }
-        if growth > MAX_GROWTH {
-            let problem = format!("a text can become more than {MAX_GROWTH} times longer");
-            return Err(Problem::new(kind, problem));
+        for (growth, limit) in [(replaced_growth, MAX_REPLACED_GROWTH), (growth, MAX_GROWTH)] {
+            if growth > limit {
+                return Err(Problem::new(kind, format!("a text can become more than {limit} times longer")));
+            }
         }
     }
     Ok(())
@@ -81,24 +87,50 @@ fn check_component(key: &str, component: &Value) -> Result<(), Problem> {
 /// A table of characters: the size of a trie, the trie, and replacements that each end with a zero byte.
 fn check_charsmap(key: &str, table: &str) -> Result<(), Problem> {
     let bytes = STANDARD.decode(table).map_err(|error| Problem::new(key, error.to_string()))?;
-    let size = bytes.first_chunk().map(|size| u32::from_le_bytes(*size) as usize);
-    let replacements = size.and_then(|size| bytes[4..].get(size / 4 * 4..));
-    let Some(replacements) = replacements else {
-        let problem = format!("its {} bytes are less than the size in front of it", bytes.len());
-        return Err(Problem::new(key, problem));
-    };
-    match replacements.split(|byte| *byte == 0).map(<[u8]>::len).max() {
+    match longest_replacement(&bytes) {
+        None => {
+            let problem = format!("its {} bytes are less than the size in front of it", bytes.len());
+            Err(Problem::new(key, problem))
+        }
         Some(longest) if longest > MAX_CHARACTER_BYTES => {
             let problem =
                 format!("a replacement has {longest} bytes, expected at most {MAX_CHARACTER_BYTES}");
             Err(Problem::new(key, problem))
         }
-        _ => Ok(()),
+        Some(_) => Ok(()),
     }
 }
 
-/// How many times longer a component can make a text.
-fn growth_of(component: &Value) -> usize {
+/// Bytes of the longest replacement in a table of characters. `None` if the table is shorter than its trie.
+fn longest_replacement(table: &[u8]) -> Option<usize> {
+    let size = u32::from_le_bytes(*table.first_chunk()?) as usize;
+    let replacements = table[4..].get(size / 4 * 4..)?;
+    replacements.split(|byte| *byte == 0).map(<[u8]>::len).max()
+}
+
+/// How many times more bytes a component can make of a text by Unicode's tables, or by one of its own.
+fn growth_by_table(component: &Value) -> usize {
+    if let Some(table) = component["precompiled_charsmap"].as_str() {
+        // it may replace a single byte; the table was decoded before
+        return STANDARD.decode(table).ok().and_then(|table| longest_replacement(&table)).unwrap_or(0).max(1);
+    }
+    match component["type"].as_str() {
+        // U+FDFA: 33 bytes, 18 characters, of 3 bytes
+        Some("NFKC" | "NFKD") => 11,
+        // U+1D1C0 and U+0DDD
+        Some("NFC" | "NFD") => 3,
+        // U+023A: 3 bytes of 2
+        Some("Lowercase") => 2,
+        // spaces around a character, NFD and lower case
+        Some("BertNormalizer") => 2 * 3 * 2,
+        // a byte is a character of up to 2 bytes, with a space in front of the text
+        Some("ByteLevel") => 4,
+        _ => 1,
+    }
+}
+
+/// How many times longer a component can make a text by replacements of its own.
+fn growth_by_replacement(component: &Value) -> usize {
     let text = |value: &Value| value.as_str().map(str::len);
     if let Some(prepended) = text(&component["prepend"]) {
         return 1 + prepended;

@@ -37,6 +37,13 @@ fn tokens_have_a_limit_in_bytes() {
 }
 
 #[test]
+fn values_are_counted_before_they_are_read() {
+    for (text, values) in [("[]", 1), ("[[[[]]]]", 4), (r#"{"a":{"b":[1,2]}}"#, 4)] {
+        assert_eq!(most_values(text.as_bytes()), values, "{text}");
+    }
+}
+
+#[test]
 fn a_merge_can_be_the_text_of_a_token() {
     let model = |merge: Value| json!({ "merges": [["a", "b"], merge] });
     for merge in [json!(["a", "bc"]), json!("a bc")] {
@@ -71,12 +78,12 @@ fn components_have_a_limit_in_depth_and_number() {
         ("post_processor", "processors"),
     ] {
         let nested = |levels: usize| {
-            let inner = json!({ "type": "Lowercase" });
+            let inner = json!({ "type": "StripAccents" });
             json!({ kind: (1..levels).fold(inner, |inner, _| json!({ list: [inner] })) })
         };
         assert_eq!(check(&nested(8)), Ok(()));
         assert!(problem(&nested(9)).ends_with("sequences are nested deeper than 8 levels"));
-        let wide = |count: usize| json!({ kind: { list: vec![json!({ "type": "Lowercase" }); count] } });
+        let wide = |count: usize| json!({ kind: { list: vec![json!({ "type": "StripAccents" }); count] } });
         assert_eq!(check(&wide(63)), Ok(()));
         assert!(problem(&wide(64)).ends_with("there are more than 64 components"));
     }
@@ -94,9 +101,50 @@ fn replacements_have_a_limit_in_all() {
         problem(&normalizer(vec![replace("a", "bb"); 9])),
         "normalizer: a text can become more than 256 times longer"
     );
+    // what shortens does not make up for it
     assert_eq!(check(&normalizer(vec![replace("``", "\""); 60])), Ok(()));
+    let both = [vec![replace("aaaa", ""); 40], vec![replace("a", "bb"); 9]].concat();
+    assert!(problem(&normalizer(both)).ends_with("256 times longer"));
     let strip = json!({ "decoder": { "type": "Strip", "content": " ", "start": 1, "stop": 0 } });
     assert_eq!(check(&strip), Ok(()));
+}
+
+/// The factors are those of `unicodedata` of Python 3.11, in bytes of UTF-8.
+#[test]
+fn tables_of_characters_have_a_limit_in_all() {
+    let of = |kinds: &[&str]| {
+        let steps: Vec<Value> = kinds.iter().map(|kind| json!({ "type": kind })).collect();
+        json!({ "normalizer": { "normalizers": steps } })
+    };
+    for (within, beyond) in [
+        (["NFKC"; 3].as_slice(), ["NFKC"; 4].as_slice()),
+        (&["NFKD"; 3], &["NFKD"; 4]),
+        (&["NFC"; 6], &["NFC"; 7]),
+        (&["NFD"; 6], &["NFD"; 7]),
+        (&["Lowercase"; 11], &["Lowercase"; 12]),
+        (&["BertNormalizer"; 3], &["BertNormalizer"; 4]),
+        (&["ByteLevel"; 5], &["ByteLevel"; 6]),
+    ] {
+        assert_eq!(check(&of(within)), Ok(()), "{within:?}");
+        assert_eq!(problem(&of(beyond)), "normalizer: a text can become more than 2048 times longer");
+    }
+    let table = |longest: usize| {
+        let bytes = [[0; 4].as_slice(), "x".repeat(longest).as_bytes(), b"\0"].concat();
+        json!({ "type": "Precompiled", "precompiled_charsmap": STANDARD.encode(bytes) })
+    };
+    let albert = |longest: usize| {
+        json!({ "normalizer": { "normalizers": [
+            { "type": "Replace", "pattern": { "String": "``" }, "content": "\"" },
+            { "type": "Replace", "pattern": { "String": "''" }, "content": "\"" },
+            { "type": "NFKD" },
+            { "type": "StripAccents" },
+            { "type": "Lowercase" },
+            table(longest),
+            { "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": " " },
+        ] } })
+    };
+    assert_eq!(check(&albert(33)), Ok(()));
+    assert!(problem(&albert(256)).ends_with("2048 times longer"));
 }
 
 #[test]
