@@ -17,6 +17,7 @@ mod constants;
 mod guard;
 mod operations;
 mod program;
+mod sequences;
 pub(crate) mod values;
 
 use budget::Limits;

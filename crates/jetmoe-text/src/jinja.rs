@@ -6,7 +6,8 @@ use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter, filters};
 
 use crate::engine::budget::{self, Text};
-use crate::engine::values::{self, Namespace};
+use crate::engine::values::{self, Namespace, is_container};
+use crate::limits::MAX_WIDTH;
 
 /// Adds them to an environment.
 pub(crate) fn add_to(environment: &mut Environment<'_>) {
@@ -36,10 +37,6 @@ pub(crate) fn add_to(environment: &mut Environment<'_>) {
     });
 }
 
-fn is_container(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::Map)
-}
-
 /// A list or an object is printed as Python prints it.
 fn format(output: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     if is_container(value) {
@@ -67,7 +64,7 @@ fn write_repr(text: &mut Text, value: &Value) {
     match value.kind() {
         _ if text.is_full() => {}
         ValueKind::String => write_quoted(text, value.as_str().unwrap_or_default()),
-        ValueKind::Seq => {
+        ValueKind::Seq | ValueKind::Iterable => {
             text.push('[');
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 text.push_str(if index > 0 { ", " } else { "" });
@@ -110,9 +107,6 @@ fn write_quoted(text: &mut Text, string: &str) {
     }
     text.push(quote);
 }
-
-/// Limit for the width that a template may request.
-const MAX_WIDTH: usize = 10_000;
 
 fn center(text: String, width: Option<usize>) -> String {
     let missing = width.unwrap_or(80).min(MAX_WIDTH).saturating_sub(text.chars().count());

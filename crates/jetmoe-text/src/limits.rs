@@ -8,6 +8,9 @@ pub(crate) const MAX_INPUT_DEPTH: usize = 128;
 /// Most levels in a value of a template. Python's recursion ends before 1000.
 pub(crate) const MAX_DEPTH: usize = 256;
 
+/// Limit for the width that a template may request.
+pub(crate) const MAX_WIDTH: usize = 10_000;
+
 /// Whether a value has at most [`MAX_INPUT_DEPTH`] levels. It looks at no level beyond.
 pub(crate) fn is_within_depth(value: &Json) -> bool {
     has_levels(value, MAX_INPUT_DEPTH)

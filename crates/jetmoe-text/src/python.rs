@@ -3,15 +3,13 @@
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{Error, State, Value};
 use serde_json::Value as Json;
 
 use crate::engine::budget::{self, Text};
+use crate::engine::values::failed;
 use crate::jinja;
-
-fn failed(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message.into())
-}
+use crate::limits::MAX_WIDTH;
 
 /// transformers' filter `tojson`: `json.dumps(x, ensure_ascii, indent, separators, sort_keys)`.
 pub(crate) fn to_json(value: Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
@@ -248,6 +246,3 @@ fn index_of(value: &Value, args: &[Value]) -> Result<Value, Error> {
 fn texts(parts: &[&str]) -> Value {
     parts.iter().map(|part| Value::from(*part)).collect()
 }
-
-/// Limit for the width that a template may request.
-const MAX_WIDTH: usize = 10_000;

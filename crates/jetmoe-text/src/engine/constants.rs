@@ -4,11 +4,10 @@
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::{Error, ErrorKind};
 
+use super::values::ITEM;
+
 /// Most bytes that computing the constant expressions of a template may take, all together.
 const MAX_COST: u64 = 64 << 20;
-
-/// Bytes of a number, and of an item besides its text.
-const ITEM: u64 = 32;
 
 /// What is known of a constant.
 #[derive(Clone, Copy)]

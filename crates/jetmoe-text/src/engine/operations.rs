@@ -5,8 +5,8 @@ use std::fmt::Write;
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::budget;
-use super::values::{self, Namespace};
+use super::values::{self, Namespace, failed};
+use super::{budget, sequences};
 
 // no name in a template can be one of these
 /// A result that enters a list, an object or a variable.
@@ -75,10 +75,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter(TEST, test);
     environment.add_filter(METHOD, method);
     environment.add_filter(SET_ATTRIBUTE, set_attribute);
-}
-
-fn failed(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message.into())
+    sequences::add_to(environment);
 }
 
 /// A loop holds a copy of the keys of an object, or of a text.
@@ -100,7 +97,7 @@ fn arguments_of(lists: Rest<Value>) -> Result<Value, Error> {
 }
 
 /// `value[key]`: a text is read up to the character, and a key whole.
-fn item(value: &Value, key: &Value) -> Result<Value, Error> {
+pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
     budget::read(values::size(key) + value.as_str().map_or(0, str::len) as u64)?;
     value.get_item(key)
 }
@@ -201,11 +198,19 @@ fn split_name(arguments: &[Value]) -> Result<(&[Value], String), Error> {
 
 fn filter(state: &State<'_, '_>, arguments: Rest<Value>) -> Result<Value, Error> {
     let (arguments, name) = split_name(&arguments)?;
-    charge(arguments, SHALLOW_FILTERS.contains(&name.as_str()))?;
-    let result = state.apply_filter(&name, arguments).map_err(|error| match error.kind() {
-        ErrorKind::UnknownFilter if error.detail().is_none() => {
-            Error::new(ErrorKind::UnknownFilter, format!("filter {name} is unknown"))
-        }
+    apply_filter(state, &name, arguments)
+}
+
+/// Calls a filter, within the limits.
+pub(super) fn apply_filter(state: &State<'_, '_>, name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    charge(arguments, SHALLOW_FILTERS.contains(&name))?;
+    let unknown = || Error::new(ErrorKind::UnknownFilter, format!("filter {name} is unknown"));
+    // `map` takes any name
+    if name.starts_with('~') {
+        return Err(unknown());
+    }
+    let result = state.apply_filter(name, arguments).map_err(|error| match error.kind() {
+        ErrorKind::UnknownFilter if error.detail().is_none() => unknown(),
         _ => error,
     })?;
     values::own(&result)
@@ -213,10 +218,15 @@ fn filter(state: &State<'_, '_>, arguments: Rest<Value>) -> Result<Value, Error>
 
 fn test(state: &State<'_, '_>, arguments: Rest<Value>) -> Result<bool, Error> {
     let (arguments, name) = split_name(&arguments)?;
-    if !SHALLOW_TESTS.contains(&name.as_str()) {
+    perform_test(state, &name, arguments)
+}
+
+/// Calls a test, within the limits.
+pub(super) fn perform_test(state: &State<'_, '_>, name: &str, arguments: &[Value]) -> Result<bool, Error> {
+    if !SHALLOW_TESTS.contains(&name) {
         budget::read(arguments.iter().map(values::size).fold(0, u64::saturating_add))?;
     }
-    state.perform_test(&name, arguments).map_err(|error| match error.kind() {
+    state.perform_test(name, arguments).map_err(|error| match error.kind() {
         ErrorKind::UnknownTest if error.detail().is_none() => {
             Error::new(ErrorKind::UnknownTest, format!("test {name} is unknown"))
         }

@@ -127,6 +127,70 @@ fn what_is_read_again_and_again_ends_at_the_limit_of_work() {
     }
 }
 
+/// The items together are beyond the limit, and each is within it.
+#[test]
+fn filters_of_each_item_are_charged_one_by_one() {
+    let error = limit("{% set y = range(20) | map('center', 9000) | map('length') %}");
+    assert!(error.contains("at most 100000"), "{error}");
+    let limits = Limits { steps: LIMITS.steps, memory: LIMITS.memory, ..SMALL };
+    for call in [
+        "map('string')",
+        "map(attribute='a')",
+        "map(attribute=text, default=1)",
+        "select('odd')",
+        "reject('none')",
+        "selectattr('a')",
+        "rejectattr('a', 'defined')",
+    ] {
+        let source = format!("{{% set y = range(20000) | {call} %}}");
+        match render_with(&source, &limits) {
+            Err(Failure::Limit(error)) => {
+                assert!(error.to_string().contains("at most 1000000"), "{call}: {error}");
+            }
+            other => panic!("{call}: {other:?}"),
+        }
+    }
+    for (call, says) in [
+        ("[1] | map(*(['map'] * 65))", "map: 65 arguments, at most 64"),
+        ("[1] | map('~filter', 'upper')", "filter ~filter is unknown"),
+        ("[1] | map('nothing')", "filter nothing is unknown"),
+        ("[1] | select('nothing')", "test nothing is unknown"),
+        ("[1] | map", "map: the name of a filter is missing"),
+        ("[1] | map('upper', attribute='a')", "too many arguments"),
+    ] {
+        match render_with(&format!("{{{{ {call} }}}}"), &SMALL) {
+            Err(Failure::Rendering(error)) => assert!(error.to_string().contains(says), "{call}: {error}"),
+            other => panic!("{call}: {other:?}"),
+        }
+    }
+}
+
+/// As Jinja 3.1 has them.
+#[test]
+fn filters_of_each_item_have_the_results_of_jinja() {
+    for (expression, expected) in [
+        ("messages | map(attribute='role') | list", "['user', 'assistant']"),
+        ("messages | map(attribute='name', default='-') | list", "['-', '-']"),
+        ("tools | map(attribute='of.1.b') | list", "[[]]"),
+        ("[[1, 2], [3]] | map(attribute=0) | list", "[1, 3]"),
+        ("['a', 'b'] | map('upper') | join", "AB"),
+        ("['ab', 'b'] | map('replace', 'b', 'c') | list", "['ac', 'c']"),
+        ("[{'b': 1, 'a': 2}] | map('tojson', sort_keys=true) | join", r#"{"a": 2, "b": 1}"#),
+        ("[['a'], ['b']] | map('map', 'upper') | map('list') | list", "[['A'], ['B']]"),
+        ("range(5) | select('odd') | list", "[1, 3]"),
+        ("range(5) | reject('odd') | list", "[0, 2, 4]"),
+        ("[0, 1, ''] | select | list", "[1]"),
+        ("[0, 1, ''] | reject | list", "[0, '']"),
+        ("messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list", "['hi']"),
+        ("messages | rejectattr('role', 'in', ['user']) | map(attribute='content') | list", "['ho']"),
+        ("messages | selectattr('name') | list", "[]"),
+        ("messages | selectattr('name', 'undefined') | list | length", "2"),
+        ("missing | map('upper') | list", "[]"),
+    ] {
+        assert_eq!(rendered(&format!("{{{{ {expression} }}}}")), expected, "{expression}");
+    }
+}
+
 #[test]
 fn calls_without_an_end_are_an_error() {
     for source in [

@@ -13,8 +13,8 @@ use minijinja::{Error, ErrorKind, Value};
 use super::budget;
 use crate::limits::MAX_DEPTH;
 
-/// Bytes of an item besides its text.
-const ITEM: u64 = 32;
+/// Bytes of a number, and of an item besides its text.
+pub(super) const ITEM: u64 = 32;
 
 /// A list or an object that does not change.
 #[derive(Debug)]
@@ -178,6 +178,11 @@ fn item(value: &Value, levels: usize) -> Result<Value, Error> {
 fn too_deep() -> Error {
     let message = format!("the value is nested deeper than {MAX_DEPTH} levels");
     Error::new(ErrorKind::InvalidOperation, message)
+}
+
+/// The error of a call with such arguments.
+pub(crate) fn failed(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
 /// Whether a value is a list or an object.
