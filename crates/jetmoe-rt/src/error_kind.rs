@@ -29,7 +29,8 @@ use crate::Error;
 pub enum ErrorKind {
     /// The caller's mistake: an option, a prompt or a batch that is not valid. The same call fails again.
     InvalidInput,
-    /// The prompt has more tokens than the model has positions, or more bytes than are encoded. A shorter one can succeed.
+    /// The prompt has more tokens than the model has positions, or more bytes than are encoded, or the chat template takes too
+    /// much for it. A shorter one can succeed.
     TooLong,
     /// The model, the backend, the build or the machine does not have what was requested: a task, a tokenizer, a precision,
     /// a device, a shared library.
@@ -46,6 +47,8 @@ pub enum ErrorKind {
     Backend,
     /// The operating system failed to read or write a file.
     Io,
+    /// The template engine failed, or the operating system has no thread for it.
+    Internal,
 }
 
 impl ErrorKind {
@@ -59,7 +62,7 @@ impl ErrorKind {
             ErrorKind::NotFound => 404,
             ErrorKind::TooLong => 413,
             ErrorKind::Cancelled => 499,
-            ErrorKind::InvalidModel | ErrorKind::Backend | ErrorKind::Io => 500,
+            ErrorKind::InvalidModel | ErrorKind::Backend | ErrorKind::Io | ErrorKind::Internal => 500,
             ErrorKind::Busy => 503,
         }
     }
@@ -140,6 +143,9 @@ fn of_text(error: &TextError) -> ErrorKind {
         | TextError::Noncharacter
         | TextError::ChatTemplateName { .. }
         | TextError::EmptyStopString => ErrorKind::InvalidInput,
+        // limits of the template itself are other errors
+        TextError::ChatTemplateLimit { .. } => ErrorKind::TooLong,
+        TextError::ChatTemplateEngine { .. } => ErrorKind::Internal,
         TextError::NoChatTemplate => ErrorKind::Unsupported,
         _ => ErrorKind::InvalidModel,
     }

@@ -180,6 +180,7 @@ impl ChatTemplate {
                 Error::ChatTemplateFile { path, key, source }
             }
             (Failure::Rendering(source), _) => Error::Conversation { source },
+            (Failure::Engine(problem), _) => Error::ChatTemplateEngine { problem },
             (Failure::Limit(source), origin) => {
                 let (path, key) = origin.map_or((None, None), |origin| (Some(origin.path), origin.key));
                 Error::ChatTemplateLimit { path, key, source }

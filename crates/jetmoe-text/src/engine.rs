@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::thread;
 
+use jetmoe_checkpoint::catch_panics;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
@@ -36,6 +37,8 @@ pub(crate) enum Failure {
     Rendering(Error),
     /// Rendering ends at a limit.
     Limit(Error),
+    /// The engine cannot be started, or it panics.
+    Engine(String),
 }
 
 /// Compiles a template and forgets the result.
@@ -79,14 +82,11 @@ pub(crate) fn render(
 
 /// Runs on a thread with a stack of [`STACK`] bytes. A panic of the engine is an error.
 fn on_large_stack<T: Send>(run: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
-    let failed = |message: &'static str| Failure::Rendering(Error::new(ErrorKind::InvalidOperation, message));
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("chat template".to_owned()).stack_size(STACK);
-        match thread.spawn_scoped(scope, run) {
-            Ok(thread) => thread.join().unwrap_or_else(|_| Err(failed("the template engine panicked"))),
-            Err(error) => Err(Failure::Rendering(
-                Error::new(ErrorKind::InvalidOperation, "cannot start a thread").with_source(error),
-            )),
+        match thread.spawn_scoped(scope, || catch_panics(run, Failure::Engine)) {
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(Failure::Engine("it panicked".to_owned()))),
+            Err(error) => Err(Failure::Engine(format!("cannot start a thread: {error}"))),
         }
     })
 }

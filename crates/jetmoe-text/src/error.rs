@@ -81,7 +81,7 @@ pub enum Error {
     },
     /// The chat template takes more steps or memory than a conversation of this size justifies.
     #[error(
-        "{}{}: {source}\n  correct the template, or use another one",
+        "{}{}: {source}\n  shorten the conversation, or correct the template",
         path.as_ref().map_or_else(|| "chat template".to_owned(), |path| path.display().to_string()),
         key.as_ref().map_or_else(String::new, |key| format!(": {key}"))
     )]
@@ -92,6 +92,12 @@ pub enum Error {
         key: Option<String>,
         /// Which limit, with the number and the line.
         source: minijinja::Error,
+    },
+    /// The template engine cannot be started, or it panics.
+    #[error("the template engine failed: {problem}\n  try again; if it fails again, report the template")]
+    ChatTemplateEngine {
+        /// The operating system's error, or the message of the panic.
+        problem: String,
     },
     /// A variable of the chat template, or a key of a message, has lists and objects nested too deep.
     #[error(

@@ -53,6 +53,14 @@ fn a_nested_error_has_the_kind_of_its_cause() {
         (TextError::TooDeep { name: "tools".to_owned(), limit: 128 }.into(), ErrorKind::InvalidInput),
         (TextError::EmptyStopString.into(), ErrorKind::InvalidInput),
         (conversation("{{ raise_exception('no') }}").unwrap_err().into(), ErrorKind::InvalidInput),
+        (
+            conversation("{% set l = range(9999) %}{% for a in l %}{% for b in l %}{% endfor %}{% endfor %}")
+                .unwrap_err()
+                .into(),
+            ErrorKind::TooLong,
+        ),
+        (conversation(&" ".repeat((1 << 20) + 1)).unwrap_err().into(), ErrorKind::InvalidModel),
+        (TextError::ChatTemplateEngine { problem: String::new() }.into(), ErrorKind::Internal),
         (conversation("{% if %}").unwrap_err().into(), ErrorKind::InvalidModel),
         (BackendError::Run { backend: "fake", source: "x".into() }.into(), ErrorKind::Backend),
         (BackendError::Cancelled { backend: "fake" }.into(), ErrorKind::Cancelled),

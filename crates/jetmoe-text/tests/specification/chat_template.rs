@@ -289,7 +289,7 @@ fn a_template_that_takes_too_much_is_named_with_the_key_and_the_limit() {
         error.contains("tokenizer_config.json: chat_template: ") && error.contains("at most "),
         "{error}"
     );
-    assert!(error.ends_with("correct the template, or use another one"), "{error}");
+    assert!(error.ends_with("shorten the conversation, or correct the template"), "{error}");
     let large = " ".repeat((1 << 20) + 1);
     let tokenizer = tokenizer_with(&[("chat_template.jinja", json!(large))]);
     let error = tokenizer.chat_template().unwrap().render(&[], true).unwrap_err().to_string();
