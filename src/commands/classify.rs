@@ -1,6 +1,6 @@
 //! `jetmoe classify`.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
@@ -11,7 +11,7 @@ use jetmoe_conformance::BackendName;
 use jetmoe_console::escape_line;
 use jetmoe_rt::{
     Classification, ClassificationFunction, ClassificationOptions, ClassificationRequest, ClassifierInput,
-    Error, ErrorKind, TextClassifier,
+    Error, ErrorKind, Model, TextClassifier,
 };
 use serde::Serialize;
 
@@ -89,6 +89,8 @@ struct Output<'a> {
 struct Numbered {
     line: usize,
     text: String,
+    /// Bytes of the whole line. Of one that has more than the limit the text is the beginning.
+    bytes: usize,
 }
 
 /// Why a text has no class.
@@ -127,10 +129,15 @@ enum Texts {
 }
 
 impl Texts {
-    /// The arguments, or the lines of standard input, which a thread reads. Waits for the first text that is not blank.
-    fn read(arguments: &[String]) -> anyhow::Result<Self> {
+    /// The arguments, or the lines of standard input, which a thread reads. Waits for the first text that is not blank, as far as
+    /// lines are read ahead. Of a line with more than `limit` bytes only the beginning is kept.
+    fn read(arguments: &[String], limit: usize) -> anyhow::Result<Self> {
         if !arguments.is_empty() {
-            let texts = arguments.iter().zip(1..).map(|(text, line)| Numbered { line, text: text.clone() });
+            let texts = arguments.iter().zip(1..).map(|(text, line)| Numbered {
+                line,
+                text: text.clone(),
+                bytes: text.len(),
+            });
             let texts: Vec<_> = texts.collect();
             ensure_text(texts.iter().any(|text| !is_blank(&text.text)))?;
             return Ok(Texts::Arguments(texts.into_iter()));
@@ -141,21 +148,23 @@ impl Texts {
         let (sender, rest) = sync_channel(LINES_AHEAD);
         // not joined: it may wait for input when the command ends
         thread::spawn(move || {
-            let lines = io::stdin().lock().lines().zip(1..);
-            for line in lines.map(|(text, line)| text.map(|text| Numbered { line, text })) {
-                if sender.send(line).is_err() {
+            let mut input = io::stdin().lock();
+            let lines = (1..).map_while(|line| read_line(&mut input, line, limit).transpose());
+            for line in lines {
+                let is_last = line.is_err();
+                if sender.send(line).is_err() || is_last {
                     break;
                 }
             }
         });
-        let mut first = Vec::new();
-        while let Ok(line) = rest.recv() {
-            first.push(line.context(UNREADABLE)?);
-            if first.last().is_some_and(|text| !is_blank(&text.text)) {
+        let mut first: Vec<Numbered> = Vec::new();
+        while first.len() < LINES_AHEAD && first.last().is_none_or(|text| is_blank(&text.text)) {
+            let Ok(line) = rest.recv() else {
+                ensure_text(false)?;
                 break;
-            }
+            };
+            first.push(line.context(UNREADABLE)?);
         }
-        ensure_text(first.iter().any(|text| !is_blank(&text.text)))?;
         Ok(Texts::Lines { first: first.into_iter(), rest })
     }
 
@@ -175,6 +184,50 @@ impl Texts {
             chunk.push(line.context(UNREADABLE)?);
         }
         Ok(chunk)
+    }
+}
+
+/// The next line without its end, or the beginning of one with more than `limit` bytes. `None` at the end.
+fn read_line(input: &mut impl BufRead, line: usize, limit: usize) -> io::Result<Option<Numbered>> {
+    let mut bytes = Vec::new();
+    // with the end of a line
+    input.take((limit as u64).saturating_add(2)).read_until(b'\n', &mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let has_end = bytes.pop_if(|byte| *byte == b'\n').is_some();
+    if has_end {
+        bytes.pop_if(|byte| *byte == b'\r');
+    }
+    let rest = if has_end || bytes.len() <= limit { 0 } else { skip_line(input)? };
+    let all = bytes.len() + rest;
+    bytes.truncate(limit);
+    let text = String::from_utf8(bytes).or_else(|error| match error.utf8_error() {
+        // the limit is within a character
+        place if all > limit && place.error_len().is_none() => {
+            let mut bytes = error.into_bytes();
+            bytes.truncate(place.valid_up_to());
+            String::from_utf8(bytes)
+        }
+        _ => Err(error),
+    });
+    let text = text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Some(Numbered { line, text, bytes: all }))
+}
+
+/// Bytes of the rest of a line, which is not kept.
+fn skip_line(input: &mut impl BufRead) -> io::Result<usize> {
+    let mut skipped = 0;
+    loop {
+        let bytes = input.fill_buf()?;
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let count = end.unwrap_or(bytes.len());
+        let is_end = end.is_some() || bytes.is_empty();
+        input.consume(end.map_or(count, |end| end + 1));
+        skipped += count;
+        if is_end {
+            return Ok(skipped);
+        }
     }
 }
 
@@ -200,7 +253,9 @@ impl Classify {
         );
         let opened = self.model.open()?;
         self.model.require_task(&opened, Task::SequenceClassification)?;
-        let mut texts = Texts::read(&self.texts)?;
+        let limit = self.max_text_bytes.unwrap_or_else(|| Model::default_max_text_bytes(opened.config()));
+        // a pair has a tab besides its texts
+        let mut texts = Texts::read(&self.texts, limit.saturating_add(usize::from(self.pairs)))?;
         let model = self.model.load(&opened, self.backend)?.with_max_text_bytes(self.max_text_bytes);
         let classifier = TextClassifier::new(&model)?;
         let positions = classifier.model().config().max_position_embeddings;
@@ -245,7 +300,7 @@ impl Classify {
         texts: &[Numbered],
     ) -> anyhow::Result<Vec<Result<Classification, Unclassified>>> {
         let inputs: Vec<Result<ClassifierInput, Unclassified>> =
-            texts.iter().map(|text| self.input(&text.text)).collect();
+            texts.iter().map(|text| self.input(text, classifier.model().max_text_bytes())).collect();
         let usable = inputs.iter().filter_map(|input| input.as_ref().ok().cloned());
         let request = ClassificationRequest::batch(usable).with_options(options.clone());
         let mut results = classifier.classify_each(&request)?.into_iter();
@@ -261,7 +316,11 @@ impl Classify {
             .collect()
     }
 
-    fn input(&self, text: &str) -> Result<ClassifierInput, Unclassified> {
+    fn input(&self, text: &Numbered, limit: usize) -> Result<ClassifierInput, Unclassified> {
+        if text.bytes > text.text.len() {
+            return Err(Unclassified::Refused(too_many_bytes(text.bytes, limit)));
+        }
+        let text = text.text.as_str();
         match (is_blank(text), self.pairs, text.split_once('\t')) {
             (true, ..) => Err(Unclassified::Blank),
             (false, false, _) => Ok(ClassifierInput::from(text)),
@@ -273,7 +332,7 @@ impl Classify {
     }
 
     fn row(&self, text: &Numbered, result: &Result<Classification, Unclassified>) -> anyhow::Result<String> {
-        let Numbered { line, text } = text;
+        let Numbered { line, text, .. } = text;
         if self.format == Format::Json {
             let (text, text_pair) = match text.split_once('\t') {
                 Some((text, text_pair)) if self.pairs => (text, Some(text_pair)),
@@ -323,13 +382,15 @@ fn describe(error: Error) -> anyhow::Result<String> {
         (Error::TooLong { tokens, limit, .. }, _) => {
             Ok(format!("{tokens} tokens, more than the {limit} positions of the model"))
         }
-        (Error::TextTooLong { bytes, limit, .. }, _) => {
-            Ok(format!("{bytes} bytes, more than the {limit} of --max-text-bytes"))
-        }
+        (Error::TextTooLong { bytes, limit, .. }, _) => Ok(too_many_bytes(*bytes, *limit)),
         (Error::EmptyPrompt { .. }, _) => Ok("the text has no token".to_owned()),
         (Error::Logits { .. }, _) | (_, ErrorKind::InvalidInput) => Ok(error.to_string()),
         _ => Err(error.into()),
     }
+}
+
+fn too_many_bytes(bytes: usize, limit: usize) -> String {
+    format!("{bytes} bytes, more than the {limit} of --max-text-bytes")
 }
 
 /// The numbers of texts, the first of them.
@@ -340,4 +401,30 @@ fn list(lines: &[usize]) -> String {
         list.push_str(&format!(" and {} more", lines.len() - LISTED));
     }
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_line_the_beginning_is_kept() {
+        let mut input = "abc\r\nabcd\r\nabcde\nabcdefgh\n\nab\u{e9}\u{e9}\nabcd".as_bytes();
+        let lines = (1..).map_while(|line| read_line(&mut input, line, 4).unwrap());
+        let lines: Vec<_> = lines.map(|line| (line.line, line.text, line.bytes)).collect();
+        let expected = [
+            (1, "abc", 3),
+            (2, "abcd", 4),
+            (3, "abcd", 5),
+            (4, "abcd", 8),
+            (5, "", 0),
+            (6, "ab\u{e9}", 6),
+            (7, "abcd", 4),
+        ];
+        assert_eq!(lines, expected.map(|(line, text, bytes)| (line, text.to_owned(), bytes)));
+        let mut input = "ab\u{20ac}".as_bytes();
+        assert_eq!(read_line(&mut input, 1, 3).unwrap().unwrap().text, "ab");
+        let error = read_line(&mut [b'a', 0xff].as_slice(), 1, 4).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
 }

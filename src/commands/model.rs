@@ -9,7 +9,7 @@ use directories::ProjectDirs;
 use jetmoe_artifact::{
     Artifact, CheckpointRecord, ObservedValue, OptionalOutput, Precision, Profile, Task, names,
 };
-use jetmoe_checkpoint::{Checkpoint, Digest, Folder, belongs_to_user};
+use jetmoe_checkpoint::{Checkpoint, Digest, Folder, ModelConfig, belongs_to_user};
 use jetmoe_conformance::{BackendName, load, reference_model};
 use jetmoe_console::{StageBars, byte_bar, escape_line, model_folder};
 use jetmoe_export::{ExportOptions, export_with_progress};
@@ -100,6 +100,14 @@ impl Opened {
         match self {
             Opened::Artifact(artifact) => artifact.manifest().graphs.first().map(|graph| graph.task),
             Opened::Checkpoint(checkpoint) => Some(Task::of_architecture(checkpoint.config().architecture)),
+        }
+    }
+
+    /// The configuration of the model.
+    pub(crate) fn config(&self) -> &ModelConfig {
+        match self {
+            Opened::Artifact(artifact) => artifact.config(),
+            Opened::Checkpoint(checkpoint) => checkpoint.config(),
         }
     }
 }

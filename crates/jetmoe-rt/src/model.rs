@@ -159,8 +159,12 @@ impl Model {
     /// position, and at least 1 MiB. It holds for prompts, for conversations as the chat template renders them, for prompts with a
     /// continuation, and for texts and pairs to classify, also if they are cut.
     pub fn max_text_bytes(&self) -> usize {
-        let by_positions = self.config.max_position_embeddings.saturating_mul(BYTES_PER_POSITION);
-        self.max_text_bytes.unwrap_or_else(|| by_positions.max(MIN_TEXT_BYTES))
+        self.max_text_bytes.unwrap_or_else(|| Self::default_max_text_bytes(&self.config))
+    }
+
+    /// The default of [`Model::max_text_bytes`], for a caller that reads texts before it loads the model.
+    pub fn default_max_text_bytes(config: &ModelConfig) -> usize {
+        config.max_position_embeddings.saturating_mul(BYTES_PER_POSITION).max(MIN_TEXT_BYTES)
     }
 
     /// Rejects a text with more bytes than [`Model::max_text_bytes`].
