@@ -87,6 +87,8 @@ pub fn check_shapes(
                 (1..=sizes.new_tokens).contains(found)
             }
             Axis::SequenceLength | Axis::LogitsLength => *found == sizes.new_tokens,
+            // one place for each token, in whole heads
+            Axis::TotalSequenceLength if name == OutputName::AttendedKeys => *found > 0,
             Axis::PastSequenceLength => *found == sizes.cached_tokens,
             Axis::TotalSequenceLength => *found == sizes.cached_tokens + sizes.new_tokens,
         };
