@@ -117,6 +117,12 @@ impl Operator {
     /// # Errors
     /// [`Error::Operator`] for an operand that is missing, of another type or of another size.
     pub fn bind<'a>(&self, operands: &[OperandValue<'a>]) -> Result<BoundOperator<'a>> {
+        for (operand, value) in self.schema().operands.iter().zip(operands) {
+            let elements = value.shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
+            if elements.is_none() {
+                return Err(self.wrong(*operand, format_args!("has the shape {:?}", value.shape)));
+            }
+        }
         let floats = |operand| match self.find(operands, operand)?.elements {
             Elements::Float32(elements) => Ok(elements),
             _ => Err(self.wrong(operand, "is not float32")),

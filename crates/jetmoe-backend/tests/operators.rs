@@ -63,6 +63,10 @@ fn operands_that_fit_are_computed_and_others_refused_by_name() {
     assert_eq!(linear(&[2, 24], &x[..48]), "[2, 40]");
     assert_eq!(linear(&[0, 24], &[]), "[0, 40]");
     assert_eq!(linear(&[2, 23], &x[..46]), "the operator Linear: operand X has 46 elements for 2 rows of 24");
+    // no number of elements
+    let many = usize::MAX;
+    let message = format!("the operator Linear: operand X has the shape [{many}, 2]");
+    assert_eq!(linear(&[many, 2], &x[..48]), message);
     // the result would have 4 TB
     let rows = 1 << 40;
     assert_eq!(
