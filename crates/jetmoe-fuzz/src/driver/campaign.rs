@@ -78,7 +78,10 @@ impl Campaign {
         })?;
         let mut progress = progress.into_inner().map_err(|_| anyhow!("a job panicked"))?;
         progress.save(begin, &next, file, true)?;
-        fs::remove_dir_all(self.folder.join("work"))?;
+        let work = self.folder.join("work");
+        if work.exists() {
+            fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
+        }
         let results = progress.results;
         println!(
             "{}\n{} cases, seeds {first} to {}, in {:.1} min and {:.2} processor hours: {} failed",
