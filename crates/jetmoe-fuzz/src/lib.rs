@@ -4,9 +4,11 @@
 //! libraries. The same choices give the same mutation.
 
 mod choices;
+mod folder;
 mod mutate;
 
 pub use choices::Choices;
+pub use folder::copy_folder;
 pub use mutate::bytes::mutate_bytes;
 pub use mutate::graph::mutate_graph;
 pub use mutate::json::{mutate_json, mutate_json_text, to_text};

@@ -84,6 +84,13 @@ pub struct TokenRouting {
     pub margin: Option<f32>,
 }
 
+impl TokenRouting {
+    /// Probability of each expert, by the softmax over all of them.
+    pub fn probabilities(&self) -> Vec<f64> {
+        softmax(&self.logits)
+    }
+}
+
 /// Balance loss by `load_balancing_loss_func` of transformers: experts times the sum over the experts of assignments per token
 /// times mean probability. It is the number of experts per token if all experts have the same share and probability, and larger
 /// otherwise. 0 without tokens.

@@ -25,7 +25,7 @@ pub(crate) fn loads<'a>(experts: usize, tokens: impl Iterator<Item = &'a TokenRo
         for expert in &token.experts {
             counts[*expert] += 1;
         }
-        for (sum, probability) in probabilities.iter_mut().zip(softmax(&token.logits)) {
+        for (sum, probability) in probabilities.iter_mut().zip(token.probabilities()) {
             *sum += probability;
         }
     }

@@ -28,6 +28,11 @@ pub(crate) fn display_text(text: &str) -> String {
     shown
 }
 
+/// [`display_text`] as the text of an element in SVG or HTML.
+pub(crate) fn markup_text(text: &str) -> String {
+    display_text(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
 /// The same with a mark at spaces, which are invisible at the edges of a label.
 pub(crate) fn visible_spaces(label: &str) -> String {
     label.replace(' ', "␣")

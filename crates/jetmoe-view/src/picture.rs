@@ -7,7 +7,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use unicode_width::UnicodeWidthStr;
 
 use crate::error::{Error, Result};
-use crate::label::display_text;
+use crate::label::markup_text;
 
 pub(crate) const WHITE_CELL: RGBColor = RGBColor(255, 255, 255);
 pub(crate) const INK: RGBColor = RGBColor(27, 34, 48);
@@ -70,7 +70,7 @@ impl Picture<'_> {
             draw(&picture)?;
             picture.checked(picture.area.present())?;
         }
-        let title = display_text(title).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let title = markup_text(title);
         // inside the element <svg …>
         let at = svg.find('>').map_or(0, |end| end + 1);
         svg.insert_str(at, &format!("\n<title>{title}</title>"));

@@ -1,9 +1,9 @@
 //! Shared by the targets: the models that are mutated, and a folder to write mutated files into.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use jetmoe_fuzz::Choices;
+use jetmoe_fuzz::{Choices, copy_folder};
 
 /// Folder of the models that `jetmoe-fuzz bases` writes, and of what the targets write.
 const FOLDER_VARIABLE: &str = "JETMOE_FUZZ_FOLDER";
@@ -29,21 +29,8 @@ pub fn base_file(name: &str, file: &str) -> Vec<u8> {
 /// A copy of a model in a folder of this process.
 pub fn copy_of(name: &str) -> PathBuf {
     let copy = folder().join("scratch").join(format!("{}-{name}", std::process::id()));
-    copy_folder(&base(name), &copy);
+    copy_folder(&base(name), &copy).unwrap();
     copy
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let copy = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_folder(&path, &copy);
-        } else {
-            fs::copy(&path, &copy).unwrap();
-        }
-    }
 }
 
 /// Lets a panic of a library unwind, as the project may turn it into an error, instead of ending the process as libFuzzer's hook

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use jetmoe_artifact::{Manifest, names as artifact_names};
 use jetmoe_checkpoint::{Dtype, ModelConfig, SyntheticOptions, names, write_synthetic};
+use jetmoe_fuzz::copy_folder;
 use serde_json::{Map, Value, json};
 
 use super::case::Programs;
@@ -206,19 +207,4 @@ fn small_tokenizer(mut tokenizer: Value) -> Result<Value> {
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
-}
-
-/// Copies a folder and everything below it.
-pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let path = entry?.path();
-        let copy = to.join(path.file_name().unwrap_or_default());
-        if path.is_dir() {
-            copy_folder(&path, &copy)?;
-        } else {
-            fs::copy(&path, &copy).with_context(|| format!("cannot copy {}", path.display()))?;
-        }
-    }
-    Ok(())
 }

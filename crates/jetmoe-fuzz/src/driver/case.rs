@@ -7,9 +7,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use jetmoe_artifact::names as artifact_names;
 use jetmoe_checkpoint::names;
-use jetmoe_fuzz::Choices;
+use jetmoe_fuzz::{Choices, copy_folder};
 
-use super::bases::{Base, BaseKind, Bases, copy_folder};
+use super::bases::{Base, BaseKind, Bases};
 use super::input::Input;
 use super::outcome::{Outcome, describe};
 use super::output;

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use jetmoe_artifact::names as artifact_names;
-use jetmoe_fuzz::{Choices, mutate_json_text};
+use jetmoe_fuzz::{Choices, copy_folder, mutate_json_text};
 
-use super::bases::{BASES, Base, Bases, copy_folder};
+use super::bases::{BASES, Base, Bases};
 use super::input::{files, is_artifact, replace_file};
 
 /// Fills `output`, which does not exist.

@@ -188,12 +188,9 @@ impl MixtureArrays {
     }
 }
 
-/// The softmax over the logits, in 255ths.
-fn probabilities(choice: &TokenRouting) -> impl Iterator<Item = u8> + '_ {
-    let most = choice.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exponential = move |logit: f32| f64::from(logit - most).exp();
-    let sum: f64 = choice.logits.iter().map(|&logit| exponential(logit)).sum();
-    choice.logits.iter().map(move |&logit| (255.0 * exponential(logit) / sum).round() as u8)
+/// The probabilities of the experts, in 255ths.
+fn probabilities(choice: &TokenRouting) -> impl Iterator<Item = u8> {
+    choice.probabilities().into_iter().map(|probability| (255.0 * probability).round() as u8)
 }
 
 fn encode(bytes: impl Iterator<Item = u8>) -> String {

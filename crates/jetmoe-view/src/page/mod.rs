@@ -6,6 +6,7 @@ use jetmoe_observe::{Routing, RoutingComparison};
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
+use crate::label::markup_text;
 use crate::routing::CheckedRouting;
 
 mod data;
@@ -66,7 +67,7 @@ fn assemble(data: &Data<'_>) -> Result<String> {
         digest(STYLE)
     );
     let json = escape_json(&serde_json::to_string(data)?);
-    let title = escape_html(&format!("Experts of {}", data.model()));
+    let title = markup_text(&format!("Experts of {}", data.model()));
     let values = [
         ("{{policy}}", policy.as_str()),
         ("{{title}}", &title),
@@ -105,8 +106,4 @@ fn escape_json(json: &str) -> String {
         }
     }
     escaped
-}
-
-fn escape_html(text: &str) -> String {
-    crate::label::display_text(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
