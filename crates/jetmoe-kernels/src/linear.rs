@@ -52,7 +52,7 @@ pub fn linear(context: ExecContext<'_>, x: &[f32], weight: &PackedWeight<'_>, y:
     for (x, y) in x.chunks(MAX_ROWS_AT_ONCE * inputs).zip(y.chunks_mut(MAX_ROWS_AT_ONCE * outputs)) {
         let rows = y.len() / outputs;
         let permutation = TokenPermutation::identity(rows);
-        let input = pack_input(context, x, inputs, permutation.assignments(), 1, weight);
+        let input = pack_input(context, x, inputs, &permutation, 1, weight);
         let products = multiply_panels(context, &input, &permutation, weight);
         for_each_row(context, y, outputs, |row, y| copy_from_panels(&products, rows, row, y));
     }
@@ -75,7 +75,7 @@ pub fn expert_linear(
     length("x", x.len(), top_k.rows() * inputs)?;
     length("y", y.len(), top_k.experts.len() * outputs)?;
     let permutation = top_k.permutation(weight)?;
-    let input = pack_input(context, x, inputs, permutation.assignments(), top_k.k, weight);
+    let input = pack_input(context, x, inputs, &permutation, top_k.k, weight);
     let products = multiply_panels(context, &input, &permutation, weight);
     let (positions, assignments) = (permutation.inverse_permutation(), permutation.assignments().len());
     for_each_row(context, y, outputs, |assignment, y| {
@@ -103,7 +103,7 @@ pub fn expert_linear_sum(
     length("the gates", gates.len(), top_k.experts.len())?;
     length("y", y.len(), top_k.rows() * outputs)?;
     let permutation = top_k.permutation(weight)?;
-    let input = pack_input(context, x, inputs, permutation.assignments(), 1, weight);
+    let input = pack_input(context, x, inputs, &permutation, 1, weight);
     multiply_and_sum(context, &input, &permutation, top_k.k, gates, weight, y);
     Ok(())
 }
@@ -148,39 +148,38 @@ pub(crate) fn pack_input(
     context: ExecContext<'_>,
     x: &[f32],
     columns: usize,
-    assignments: &[usize],
+    permutation: &TokenPermutation,
     assignments_per_row: usize,
     weight: &PackedWeight<'_>,
 ) -> PackedInput {
+    let assignments = permutation.assignments();
+    let row = |assignment: usize| &x[assignment / assignments_per_row * columns..][..columns];
     let mut input = PackedInput::new(weight, assignments.len());
     match &mut input {
         PackedInput::Float(floats) => {
-            for (assignment, row) in assignments.iter().zip(floats.values.chunks_exact_mut(floats.columns)) {
-                row[..columns].copy_from_slice(&x[assignment / assignments_per_row * columns..][..columns]);
+            for (assignment, packed) in assignments.iter().zip(floats.values.chunks_exact_mut(floats.columns))
+            {
+                packed[..columns].copy_from_slice(row(*assignment));
             }
         }
         PackedInput::Quantized(activations) => {
-            let count = activations.rows;
-            if count == 0 {
-                return input;
-            }
-            let quantize_tile = |(block, mut tile): (usize, ActivationTileMut<'_>)| {
+            let tiles = permutation.tiles();
+            let quantize_block = |(block, parts): (usize, &mut [ActivationTileMut<'_>])| {
                 let first = block * BLOCK_INPUTS;
                 let width = BLOCK_INPUTS.min(columns - first);
-                let mut gathered = vec![0.0; count * BLOCK_INPUTS];
-                for (assignment, gathered) in assignments.iter().zip(gathered.chunks_exact_mut(BLOCK_INPUTS))
-                {
-                    let row = assignment / assignments_per_row * columns;
-                    gathered[..width].copy_from_slice(&x[row + first..][..width]);
+                for (tile, part) in tiles.iter().zip(parts) {
+                    let assignments = &assignments[tile.first..][..tile.rows];
+                    let rows = assignments.iter().map(|assignment| &row(*assignment)[first..][..width]);
+                    quantize(context.isa, rows, part);
                 }
-                quantize(context.isa, &gathered, &mut tile);
             };
-            let tiles = activations.tiles_mut().enumerate();
+            let mut parts = activations.blocks_mut(&tiles);
+            let blocks = parts.chunks_exact_mut(tiles.len().max(1)).enumerate();
             // Waking threads takes as long as quantizing this many rows.
-            if count < 8 {
-                tiles.for_each(quantize_tile);
+            if assignments.len() < 8 {
+                blocks.for_each(quantize_block);
             } else {
-                parallel_for_each(context.threads, tiles, quantize_tile);
+                parallel_for_each(context.threads, blocks, quantize_block);
             }
         }
     }
@@ -195,16 +194,16 @@ fn multiply_panels(
     permutation: &TokenPermutation,
     weight: &PackedWeight<'_>,
 ) -> Vec<f32> {
-    let assignments = permutation.assignments().len();
+    let (assignments, tiles) = (permutation.assignments().len(), permutation.tiles());
     let mut products = vec![0.0; weight.layout().panels() * assignments * PANEL_ROWS];
     if assignments == 0 {
         return products;
     }
     let panels = products.chunks_exact_mut(assignments * PANEL_ROWS).enumerate();
     parallel_for_each(context.threads, panels, |(panel, products)| {
-        for (expert, first, count) in permutation.nonempty_experts() {
-            let products = &mut products[first * PANEL_ROWS..][..count * PANEL_ROWS];
-            multiply(context.isa, weight, (expert, panel), input, (first, count), products);
+        for tile in &tiles {
+            let products = &mut products[tile.first * PANEL_ROWS..][..tile.rows * PANEL_ROWS];
+            multiply(context.isa, weight, panel, input, *tile, products);
         }
     });
     products

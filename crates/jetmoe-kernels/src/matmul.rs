@@ -15,7 +15,7 @@ mod generic;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-use crate::packed_input::{ActivationRows, ActivationTileMut, PackedInput};
+use crate::packed_input::{ActivationRows, ActivationTileMut, PackedInput, Tile};
 use crate::{Activation, Isa};
 
 /// Calls the function of this name in the module of an instruction set.
@@ -96,26 +96,26 @@ struct QuantizedPanel<'a> {
     blocks_per_group: usize,
 }
 
-/// Computes the `[count, 32]` products of `count` rows, from `first` on, with one panel of an expert's matrix.
+/// Computes the `[rows, 32]` products of a tile with one panel of its expert's matrix.
 pub(crate) fn multiply(
     isa: Isa,
     weight: &PackedWeight<'_>,
-    (expert, panel): (usize, usize),
+    panel: usize,
     input: &PackedInput,
-    (first, count): (usize, usize),
+    tile: Tile,
     products: &mut [f32],
 ) {
     let layout = weight.layout();
-    let panel = weight.panel(expert, panel);
+    let panel = weight.panel(tile.expert, panel);
     match input {
         PackedInput::Float(floats) => {
-            let x = &floats.values[first * floats.columns..][..count * floats.columns];
+            let x = &floats.values[tile.first * floats.columns..][..tile.rows * floats.columns];
             dispatch_isa!(isa, multiply_bf16(panel.codes, x, floats.columns, products))
         }
         PackedInput::Quantized(activations) => {
             let blocks_per_group = layout.group_size().map_or(1, |size| size.div_ceil(BLOCK_INPUTS));
             let panel = QuantizedPanel { panel, layout, blocks_per_group };
-            let rows = ActivationRows { activations, first, count };
+            let rows = ActivationRows { activations, tile };
             dispatch_isa!(isa, multiply_codes(&panel, &rows, products))
         }
     }
@@ -132,9 +132,13 @@ pub(crate) fn multiply_float32(
     dispatch_isa!(isa, multiply_float32(panels, layout, rows, products))
 }
 
-/// Quantizes one block of columns of all rows, `[rows, 32]`.
-pub(crate) fn quantize(isa: Isa, x: &[f32], tile: &mut ActivationTileMut<'_>) {
-    dispatch_isa!(isa, quantize(x, tile))
+/// Quantizes one block of columns of the rows of a tile.
+pub(crate) fn quantize<'a>(
+    isa: Isa,
+    rows: impl Iterator<Item = &'a [f32]>,
+    tile: &mut ActivationTileMut<'_>,
+) {
+    dispatch_isa!(isa, quantize(rows, tile))
 }
 
 /// Calls [`Activation::gate`].

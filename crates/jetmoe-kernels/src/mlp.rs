@@ -5,10 +5,10 @@ use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder};
 use crate::error::length;
 use crate::linear::{multiply_and_sum, pack_input, require_stored_order};
 use crate::matmul::{self, multiply};
-use crate::packed_input::PackedInput;
+use crate::packed_input::{ActivationTileMut, PackedInput, Tile};
 use crate::parallel::parallel_for_each;
 use crate::token_permutation::TokenPermutation;
-use crate::{Activation, Error, ExecContext, Result, TopK};
+use crate::{Activation, Error, ExecContext, Isa, Result, TopK};
 
 /// The weights of one gated MLP per expert.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ pub fn expert_mlp(
     length("the gates", gates.len(), top_k.experts.len())?;
     length("y", y.len(), top_k.rows() * down.outputs)?;
     let permutation = top_k.permutation(&mlp.gate_and_up)?;
-    let input = pack_input(context, x, up.inputs, permutation.assignments(), top_k.k, &mlp.gate_and_up);
+    let input = pack_input(context, x, up.inputs, &permutation, top_k.k, &mlp.gate_and_up);
     let gated = multiply_and_gate(context, &input, &permutation, mlp);
     multiply_and_sum(context, &gated, &permutation, top_k.k, gates, &mlp.down, y);
     Ok(())
@@ -58,44 +58,36 @@ fn multiply_and_gate(
     permutation: &TokenPermutation,
     mlp: &Mlp<'_>,
 ) -> PackedInput {
-    let assignments = permutation.assignments().len();
+    let ExecContext { isa, threads } = context;
+    let (assignments, tiles) = (permutation.assignments().len(), permutation.tiles());
     let mut packed = PackedInput::new(&mlp.down, assignments);
     if assignments == 0 {
         return packed;
     }
-    // One block of the intermediate values of all assignments, [assignments, 32].
-    let compute_block = |block: usize| {
-        let panels = 2 * block..(2 * block + 2).min(mlp.gate_and_up.layout().panels());
-        let mut products = vec![0.0; panels.len() * assignments * PANEL_ROWS]; // [panels, assignments, 32]
-        // Expert by expert, because the panels of an expert are contiguous in memory.
-        for (expert, first, count) in permutation.nonempty_experts() {
-            for (products, panel) in products.chunks_exact_mut(assignments * PANEL_ROWS).zip(panels.clone()) {
-                let products = &mut products[first * PANEL_ROWS..][..count * PANEL_ROWS];
-                let panel = (expert, panel);
-                multiply(context.isa, &mlp.gate_and_up, panel, input, (first, count), products);
-            }
-        }
-        // A panel has 16 rows of the gate and the same 16 of the up projection, so it gives half a block.
-        let mut gated = vec![0.0; assignments * BLOCK_INPUTS];
-        for (half, products) in products.chunks_exact(assignments * PANEL_ROWS).enumerate() {
-            let first = half * BLOCK_INPUTS / 2;
-            matmul::gate(context.isa, mlp.activation, products, &mut gated, first);
-        }
-        gated
-    };
     match &mut packed {
         PackedInput::Quantized(activations) => {
-            parallel_for_each(context.threads, activations.tiles_mut().enumerate(), |(index, mut tile)| {
-                matmul::quantize(context.isa, &compute_block(index), &mut tile);
-            });
+            let mut parts = activations.blocks_mut(&tiles);
+            let blocks = parts.chunks_exact_mut(tiles.len()).enumerate();
+            let compute = |(block, parts): (usize, &mut [ActivationTileMut<'_>])| {
+                let mut scratch = Scratch::new(&tiles);
+                for (tile, part) in tiles.iter().zip(parts) {
+                    let gated = gated_block(isa, input, *tile, mlp, block, &mut scratch);
+                    matmul::quantize(isa, gated.chunks_exact(BLOCK_INPUTS), part);
+                }
+            };
+            parallel_for_each(threads, blocks, compute);
         }
         PackedInput::Float(floats) => {
             // Compute [blocks, assignments, 32] in parallel, then transpose to [assignments, blocks, 32].
             let columns = floats.columns;
             let mut by_block = vec![0.0; floats.values.len()];
-            let targets = by_block.chunks_exact_mut(assignments * BLOCK_INPUTS).enumerate();
-            parallel_for_each(context.threads, targets, |(index, target)| {
-                target.copy_from_slice(&compute_block(index));
+            let blocks = by_block.chunks_exact_mut(assignments * BLOCK_INPUTS).enumerate();
+            parallel_for_each(threads, blocks, |(block, target)| {
+                let mut scratch = Scratch::new(&tiles);
+                for tile in &tiles {
+                    let target = &mut target[tile.first * BLOCK_INPUTS..][..tile.rows * BLOCK_INPUTS];
+                    target.copy_from_slice(gated_block(isa, input, *tile, mlp, block, &mut scratch));
+                }
             });
             for (assignment, row) in floats.values.chunks_exact_mut(columns).enumerate() {
                 for (index, target) in row.chunks_exact_mut(BLOCK_INPUTS).enumerate() {
@@ -106,4 +98,39 @@ fn multiply_and_gate(
         }
     }
     packed
+}
+
+/// Memory for one block of a tile.
+struct Scratch {
+    products: Vec<f32>,
+    gated: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(tiles: &[Tile]) -> Self {
+        let rows = tiles.iter().map(|tile| tile.rows).max().unwrap_or(0);
+        Scratch { products: vec![0.0; rows * PANEL_ROWS], gated: vec![0.0; rows * BLOCK_INPUTS] }
+    }
+}
+
+/// One block of the intermediate values of a tile, `[rows, 32]`.
+fn gated_block<'a>(
+    isa: Isa,
+    input: &PackedInput,
+    tile: Tile,
+    mlp: &Mlp<'_>,
+    block: usize,
+    scratch: &'a mut Scratch,
+) -> &'a [f32] {
+    let products = &mut scratch.products[..tile.rows * PANEL_ROWS];
+    let gated = &mut scratch.gated[..tile.rows * BLOCK_INPUTS];
+    // A panel has 16 rows of the gate and the same 16 of the up projection, so it gives half a block.
+    for half in 0..2 {
+        let panel = 2 * block + half;
+        if panel < mlp.gate_and_up.layout().panels() {
+            multiply(isa, &mlp.gate_and_up, panel, input, tile, products);
+            matmul::gate(isa, mlp.activation, products, gated, half * BLOCK_INPUTS / 2);
+        }
+    }
+    gated
 }

@@ -7,6 +7,19 @@ use jetmoe_format::{BLOCK_INPUTS, PackedLayout, PackedWeight};
 
 use crate::activation::ROUND_TO_INTEGER;
 
+/// Most rows of a tile: the sums of their products with a panel stay in the first-level cache.
+pub(crate) const TILE_ROWS: usize = 64;
+
+/// Consecutive assignments of one expert, which are multiplied with a panel at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tile {
+    pub(crate) expert: usize,
+    /// Position of the first assignment among those of all experts.
+    pub(crate) first: usize,
+    /// At least 1, at most [`TILE_ROWS`].
+    pub(crate) rows: usize,
+}
+
 /// Rows in the form that a weight is multiplied with.
 #[derive(Debug)]
 pub(crate) enum PackedInput {
@@ -14,15 +27,16 @@ pub(crate) enum PackedInput {
     Float(FloatActivations),
 }
 
-/// Rows quantized to 8 bits, 32 columns at a time. What is multiplied with one block of a panel is contiguous.
+/// Rows quantized to 8 bits, 32 columns at a time. Tile by tile, in the order in which a tile is multiplied with a panel: block by
+/// block, all rows of the tile.
 #[derive(Debug)]
 pub(crate) struct QuantizedActivations {
-    pub(crate) rows: usize,
-    /// `[blocks, rows, 32]`
+    blocks: usize,
+    /// `[tiles][blocks, rows, 32]`
     values: Vec<i8>,
-    /// `[blocks, rows]`; NaN for a block that contains infinity or NaN.
+    /// `[tiles][blocks, rows]`; NaN for a block that contains infinity or NaN.
     scales: Vec<f32>,
-    /// `[blocks, rows, sums per block]`, see [`RowSums`].
+    /// `[tiles][blocks, rows, sums per block]`, see [`RowSums`].
     sums: Vec<i32>,
     row_sums: RowSums,
 }
@@ -32,14 +46,15 @@ pub(crate) struct QuantizedActivations {
 struct RowSums {
     /// 1, or 2 where a block contains two groups of 16 columns.
     per_block: usize,
-    /// What a sum is multiplied with: the zero point where all groups share one, otherwise 1.
+    /// What a sum is multiplied with: the negated zero point where all groups share one, so that sums of codes times values
+    /// begin at the product; otherwise 1.
     factor: i32,
 }
 
 impl RowSums {
     fn new(weight: &PackedWeight<'_>) -> Self {
         let scheme = weight.layout().scheme;
-        let factor = if scheme.zero_points { 1 } else { i32::from(scheme.format.default_zero_point()) };
+        let factor = if scheme.zero_points { 1 } else { -i32::from(scheme.format.default_zero_point()) };
         RowSums { per_block: groups_per_block(weight.layout()), factor }
     }
 }
@@ -68,7 +83,7 @@ impl PackedInput {
             Some(_) => {
                 let row_sums = RowSums::new(weight);
                 PackedInput::Quantized(QuantizedActivations {
-                    rows,
+                    blocks,
                     values: vec![0; blocks * rows * BLOCK_INPUTS],
                     scales: vec![0.0; blocks * rows],
                     sums: vec![0; blocks * rows * row_sums.per_block],
@@ -80,17 +95,43 @@ impl PackedInput {
 }
 
 impl QuantizedActivations {
-    /// One tile per block with all rows, to be filled.
-    pub(crate) fn tiles_mut(&mut self) -> impl ExactSizeIterator<Item = ActivationTileMut<'_>> + Send {
-        let (rows, RowSums { per_block, factor }) = (self.rows.max(1), self.row_sums);
-        let values = self.values.chunks_exact_mut(rows * BLOCK_INPUTS);
-        let scales = self.scales.chunks_exact_mut(rows);
-        let tiles = values.zip(scales).zip(self.sums.chunks_exact_mut(rows * per_block));
-        tiles.map(move |((values, scales), sums)| ActivationTileMut { values, scales, sums, factor })
+    /// What is to be filled, block by block: `[blocks, tiles]`.
+    pub(crate) fn blocks_mut(&mut self, tiles: &[Tile]) -> Vec<ActivationTileMut<'_>> {
+        let RowSums { per_block, factor } = self.row_sums;
+        let (mut values, mut scales) = (self.values.as_mut_slice(), self.scales.as_mut_slice());
+        let mut sums = self.sums.as_mut_slice();
+        let mut chunks = Vec::with_capacity(tiles.len());
+        for Tile { rows, .. } in tiles {
+            let elements = self.blocks * rows;
+            chunks.push((
+                take(&mut values, elements * BLOCK_INPUTS).chunks_exact_mut(rows * BLOCK_INPUTS),
+                take(&mut scales, elements).chunks_exact_mut(*rows),
+                take(&mut sums, elements * per_block).chunks_exact_mut(rows * per_block),
+            ));
+        }
+        let mut parts = Vec::with_capacity(self.blocks * tiles.len());
+        for _ in 0..self.blocks {
+            parts.extend(chunks.iter_mut().filter_map(|(values, scales, sums)| {
+                Some(ActivationTileMut {
+                    values: values.next()?,
+                    scales: scales.next()?,
+                    sums: sums.next()?,
+                    factor,
+                })
+            }));
+        }
+        parts
     }
 }
 
-/// One block of columns of all rows, to be filled by [`ActivationTileMut::quantize`].
+/// Splits off the first elements.
+fn take<'a, T>(slice: &mut &'a mut [T], length: usize) -> &'a mut [T] {
+    let (first, rest) = std::mem::take(slice).split_at_mut(length);
+    *slice = rest;
+    first
+}
+
+/// One block of columns of a tile, to be filled by [`ActivationTileMut::quantize`].
 pub(crate) struct ActivationTileMut<'a> {
     values: &'a mut [i8],
     scales: &'a mut [f32],
@@ -99,30 +140,35 @@ pub(crate) struct ActivationTileMut<'a> {
 }
 
 impl ActivationTileMut<'_> {
-    /// Quantizes the rows, `[rows, 32]`.
+    /// Quantizes the rows of the tile, each of at most 32 columns; absent columns are zeros.
     ///
     /// Inlined into a function per instruction set, where the compiler vectorizes its loops.
     #[inline(always)]
-    pub(crate) fn quantize(&mut self, x: &[f32]) {
+    pub(crate) fn quantize<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
         let sums_per_block = self.sums.len() / self.scales.len().max(1);
-        let (x, _) = x.as_chunks::<BLOCK_INPUTS>();
         let (values, _) = self.values.as_chunks_mut::<BLOCK_INPUTS>();
         let sums = self.sums.chunks_exact_mut(sums_per_block.max(1));
-        for (((x, values), scale), sums) in x.iter().zip(values).zip(self.scales.iter_mut()).zip(sums) {
-            *scale = quantize_row(x, values, sums, self.factor);
+        for (((row, values), scale), sums) in rows.zip(values).zip(self.scales.iter_mut()).zip(sums) {
+            *scale = match row.first_chunk() {
+                Some(row) => quantize_row(row, values, sums, self.factor),
+                None => {
+                    let mut padded = [0.0; BLOCK_INPUTS];
+                    padded[..row.len()].copy_from_slice(row);
+                    quantize_row(&padded, values, sums, self.factor)
+                }
+            };
         }
     }
 }
 
-/// Consecutive rows of a product, those of one expert.
+/// The rows of a tile.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ActivationRows<'a> {
     pub(crate) activations: &'a QuantizedActivations,
-    pub(crate) first: usize,
-    pub(crate) count: usize,
+    pub(crate) tile: Tile,
 }
 
-/// One block of columns of consecutive rows.
+/// One block of columns of some rows of a tile.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ActivationTile<'a> {
     pub(crate) values: &'a [[i8; BLOCK_INPUTS]],
@@ -132,17 +178,13 @@ pub(crate) struct ActivationTile<'a> {
 
 impl<'a> ActivationRows<'a> {
     #[inline(always)]
-    pub(crate) fn tile(&self, block: usize) -> ActivationTile<'a> {
-        let QuantizedActivations { rows, values, scales, sums, row_sums } = self.activations;
-        let (first, sums_per_block) = (block * rows + self.first, row_sums.per_block);
-        let (values, _) = values[first * BLOCK_INPUTS..][..self.count * BLOCK_INPUTS].as_chunks();
-        let sums = &sums[first * sums_per_block..][..self.count * sums_per_block];
-        ActivationTile { values, scales: &scales[first..][..self.count], sums }
-    }
-
-    /// `count` of these rows, from `first` on.
-    pub(crate) fn slice(&self, first: usize, count: usize) -> Self {
-        ActivationRows { first: self.first + first, count, ..*self }
+    pub(crate) fn block(&self, block: usize) -> ActivationTile<'a> {
+        let QuantizedActivations { blocks, values, scales, sums, row_sums } = self.activations;
+        let Tile { first, rows, .. } = self.tile;
+        let (first, sums_per_block) = (first * blocks + block * rows, row_sums.per_block);
+        let (values, _) = values[first * BLOCK_INPUTS..][..rows * BLOCK_INPUTS].as_chunks();
+        let sums = &sums[first * sums_per_block..][..rows * sums_per_block];
+        ActivationTile { values, scales: &scales[first..][..rows], sums }
     }
 }
 

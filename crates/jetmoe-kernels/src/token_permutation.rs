@@ -1,5 +1,6 @@
 //! Groups the rows of a batch by the experts they chose.
 
+use crate::packed_input::{TILE_ROWS, Tile};
 use crate::{Error, Result};
 
 /// The assignments of rows to experts, sorted by expert: the first step of every product of experts.
@@ -67,5 +68,14 @@ impl TokenPermutation {
         ranges
             .filter(|(_, pair)| pair[1] > pair[0])
             .map(|(expert, pair)| (expert, pair[0], pair[1] - pair[0]))
+    }
+
+    /// The assignments of each expert, in tiles.
+    pub(crate) fn tiles(&self) -> Vec<Tile> {
+        let tiles_of = |(expert, first, count): (usize, usize, usize)| {
+            let starts = (0..count).step_by(TILE_ROWS);
+            starts.map(move |start| Tile { expert, first: first + start, rows: TILE_ROWS.min(count - start) })
+        };
+        self.nonempty_experts().flat_map(tiles_of).collect()
     }
 }

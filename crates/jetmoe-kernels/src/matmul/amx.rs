@@ -18,12 +18,10 @@ const TILE_ROWS: usize = 16;
 /// The least number of rows that tiles are used for. For fewer, unpacking codes and storing sums is most of the work, and
 /// `avx512vnni` is faster (`docs/kernels.md`).
 const MIN_ROWS: usize = 16;
-/// Input rows that are multiplied with a block before the next block: their sums stay in the first-level cache.
-const ROWS: usize = 4 * TILE_ROWS;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<'_>, products: &mut [f32]) {
-    if rows.count < MIN_ROWS {
+    if rows.tile.rows < MIN_ROWS {
         return avx512vnni::multiply_codes(weight, rows, products);
     }
     dispatch_code_width!(weight, multiply_rows(weight, rows, products));
@@ -54,31 +52,28 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     let mut unpacked = Unpacked([0; PANEL_ROWS * BLOCK_INPUTS]);
     let mut totals = [Totals([[[0; LANES]; TILE_ROWS]; VECTORS]); GROUPS];
     let tiles = Tiles::configure(BLOCK_INPUTS / GROUPS, products.len() % TILE_ROWS);
-    for (index, products) in products.chunks_mut(ROWS).enumerate() {
-        let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
-            let x = rows.tile(block);
-            prefetch_codes::<GROUPS>(weight, block, codes);
-            let codes = if BITS == 4 { unpack(codes, &mut unpacked) } else { codes };
-            let (lane_groups, _) = codes.as_chunks::<LANE_GROUP_BYTES>();
-            let groups: [_; VECTORS] =
-                std::array::from_fn(|vector| load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector));
-            let rows = x.values.chunks(TILE_ROWS).zip(x.scales.chunks(TILE_ROWS));
-            let rows = rows.zip(x.sums.as_chunks::<GROUPS>().0.chunks(TILE_ROWS));
-            for (((values, scales), sums), products) in rows.zip(products.chunks_mut(TILE_ROWS)) {
-                // The integer products of 16 rows, group by group.
-                for (group, totals) in totals.iter_mut().enumerate() {
-                    tiles.multiply(values, group, lane_groups, totals);
-                }
-                // Zero points and scales, as without tiles.
-                for (vector, groups) in groups.iter().enumerate() {
-                    let rows = scales.iter().zip(sums).zip(products.iter_mut());
-                    for (row, ((scale, sums), products)) in rows.enumerate() {
-                        let row_totals =
-                            std::array::from_fn(|group: usize| load_integers(&totals[group].0[vector][row]));
-                        let products = &mut products[vector * LANES..];
-                        add_block::<GROUPS, ZERO_POINTS>(row_totals, groups, *scale, sums, products);
-                    }
+    for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
+        let x = rows.block(block);
+        prefetch_codes::<GROUPS>(weight, block, codes);
+        let codes = if BITS == 4 { unpack(codes, &mut unpacked) } else { codes };
+        let (lane_groups, _) = codes.as_chunks::<LANE_GROUP_BYTES>();
+        let groups: [_; VECTORS] =
+            std::array::from_fn(|vector| load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector));
+        let rows = x.values.chunks(TILE_ROWS).zip(x.scales.chunks(TILE_ROWS));
+        let rows = rows.zip(x.sums.as_chunks::<GROUPS>().0.chunks(TILE_ROWS));
+        for (((values, scales), sums), products) in rows.zip(products.chunks_mut(TILE_ROWS)) {
+            // The integer products of 16 rows, group by group.
+            for (group, totals) in totals.iter_mut().enumerate() {
+                tiles.multiply(values, group, lane_groups, totals);
+            }
+            // Zero points and scales, as without tiles.
+            for (vector, groups) in groups.iter().enumerate() {
+                let rows = scales.iter().zip(sums).zip(products.iter_mut());
+                for (row, ((scale, sums), products)) in rows.enumerate() {
+                    let row_totals =
+                        std::array::from_fn(|group: usize| load_integers(&totals[group].0[vector][row]));
+                    let products = &mut products[vector * LANES..];
+                    add_block::<GROUPS, ZERO_POINTS>(row_totals, groups, *scale, sums, products);
                 }
             }
         }

@@ -15,13 +15,12 @@ const LANES: usize = 8;
 /// Vectors of a lane group.
 const VECTORS: usize = PANEL_ROWS / LANES;
 
-/// Input rows that are multiplied with a block before the next block: their broadcast values and their sums stay in the
-/// first-level cache.
-const ROWS: usize = 32;
+/// Input rows whose broadcast values of a block are in the first-level cache at the same time.
+const ROWS: usize = 16;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<'_>, products: &mut [f32]) {
-    if rows.count == 1 {
+    if rows.tile.rows == 1 {
         dispatch_code_width!(weight, multiply_one_row(weight, rows, products));
     } else {
         dispatch_code_width!(weight, multiply_rows(weight, rows, products));
@@ -47,7 +46,7 @@ fn multiply_one_row<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: b
     // The sums of the whole panel stay in registers.
     let mut sums = [_mm256_setzero_ps(); VECTORS];
     for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
-        let x = rows.tile(block);
+        let x = rows.block(block);
         let (sums_of_rows, _) = x.sums.as_chunks::<GROUPS>();
         let values = broadcast(&x.values[0]);
         let group = block / weight.blocks_per_group * GROUPS * PANEL_ROWS;
@@ -83,18 +82,19 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     products.as_flattened_mut().fill(0.0);
     // A broadcast from memory occupies a vector unit, and every vector of the panel needs each of them.
     let mut broadcasts = [[_mm256_setzero_si256(); LANE_GROUPS]; ROWS];
-    for (index, products) in products.chunks_mut(ROWS).enumerate() {
-        let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
-            let x = rows.tile(block);
-            for (broadcasts, values) in broadcasts.iter_mut().zip(x.values) {
+    for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
+        let x = rows.block(block);
+        let (sums, _) = x.sums.as_chunks::<GROUPS>();
+        let chunks = x.values.chunks(ROWS).zip(x.scales.chunks(ROWS)).zip(sums.chunks(ROWS));
+        for (((values, scales), sums), products) in chunks.zip(products.chunks_mut(ROWS)) {
+            for (broadcasts, values) in broadcasts.iter_mut().zip(values) {
                 *broadcasts = broadcast(values);
             }
             for vector in 0..VECTORS {
                 let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
                 let weights = load_weights::<BITS>(codes, vector);
                 // The sums of all blocks but this one are in memory.
-                let rows = broadcasts.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
+                let rows = broadcasts.iter().zip(scales).zip(sums);
                 for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
                     let products = &mut products[vector * LANES..];
                     let sum = load_floats(products);
@@ -139,7 +139,7 @@ fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
             let row_sum = _mm256_set1_epi32(*row_sum);
             total = _mm256_sub_epi32(total, _mm256_mullo_epi32(groups.zero_points[group], row_sum));
         } else if BITS == 4 {
-            total = _mm256_sub_epi32(total, _mm256_set1_epi32(*row_sum));
+            total = _mm256_add_epi32(total, _mm256_set1_epi32(*row_sum));
         }
         // Multiply by the weight's scales, and at the end by the row's.
         let total = _mm256_cvtepi32_ps(total);
@@ -243,21 +243,20 @@ pub(super) fn multiply_bf16(panel: &[u8], x: &[f32], columns: usize, products: &
 fn multiply_bf16_row(panel: &[u8], x: &[f32], products: &mut [f32]) {
     let (lane_groups, _) = panel.as_chunks::<LANE_GROUP_BYTES>();
     let (pairs, _) = x.as_chunks::<2>();
-    // Even and odd columns have sums of their own, which halves the chains of additions.
-    let mut sums = [[_mm256_setzero_ps(); 2]; VECTORS];
+    let mut sums = [_mm256_setzero_ps(); VECTORS];
     for (lane_group, [even, odd]) in lane_groups.iter().zip(pairs) {
         prefetch(lane_group.as_ptr().wrapping_add(PREFETCH_DISTANCE));
         prefetch(lane_group.as_ptr().wrapping_add(PREFETCH_DISTANCE + 64));
         let (even, odd) = (_mm256_set1_ps(*even), _mm256_set1_ps(*odd));
         let (vectors, _) = lane_group.as_chunks::<32>();
-        for (bytes, sums) in vectors.iter().zip(&mut sums) {
+        for (bytes, sum) in vectors.iter().zip(&mut sums) {
             let (even_weights, odd_weights) = load_bf16_pair(bytes);
-            sums[0] = _mm256_fmadd_ps(even_weights, even, sums[0]);
-            sums[1] = _mm256_fmadd_ps(odd_weights, odd, sums[1]);
+            *sum = _mm256_fmadd_ps(even_weights, even, *sum);
+            *sum = _mm256_fmadd_ps(odd_weights, odd, *sum);
         }
     }
-    for (vector, sums) in sums.into_iter().enumerate() {
-        store(&mut products[vector * LANES..], _mm256_add_ps(sums[0], sums[1]));
+    for (vector, sum) in sums.into_iter().enumerate() {
+        store(&mut products[vector * LANES..], sum);
     }
 }
 
@@ -308,8 +307,8 @@ pub(super) fn multiply_float32(
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn quantize(x: &[f32], tile: &mut ActivationTileMut<'_>) {
-    tile.quantize(x);
+pub(super) fn quantize<'a>(rows: impl Iterator<Item = &'a [f32]>, tile: &mut ActivationTileMut<'_>) {
+    tile.quantize(rows);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -9,18 +9,16 @@ use super::avx2::{PREFETCH_DISTANCE, prefetch};
 use super::float32::{self, FloatRows};
 use super::{LANE_COLUMNS, LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::Activation;
-use crate::packed_input::{ActivationRows, ActivationTileMut};
+use crate::packed_input::{ActivationRows, ActivationTile, ActivationTileMut};
 
 /// 32-bit lanes of a vector: rows of a panel that it holds one number of.
 pub(super) const LANES: usize = 16;
 /// Vectors of a lane group.
 pub(super) const VECTORS: usize = PANEL_ROWS / LANES;
 
-/// Input rows that are multiplied with a block before the next block: their sums stay in the first-level cache.
-const ROWS: usize = 64;
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<'_>, products: &mut [f32]) {
+    let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     dispatch_code_width!(weight, multiply_rows(weight, rows, products));
 }
 
@@ -32,55 +30,198 @@ pub(super) struct Groups<const GROUPS: usize> {
     zero_points: [__m512i; GROUPS],
 }
 
+/// Input rows that are multiplied at the same time, with a whole panel: their sums of a block are chains of dot products, of which
+/// the processor computes as many at once as it has latency to hide.
+const INTERLEAVED: usize = 4;
+
+/// Rows up to which a block is unpacked again for each [`INTERLEAVED`] of them.
+const FEW: usize = 12;
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
     weight: &QuantizedPanel<'_>,
     rows: &ActivationRows<'_>,
-    products: &mut [f32],
+    products: &mut [[f32; PANEL_ROWS]],
 ) {
-    let bytes_per_block = block_bytes(BITS);
-    let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
-    products.as_flattened_mut().fill(0.0);
-    for (index, products) in products.chunks_mut(ROWS).enumerate() {
-        let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
-            let x = rows.tile(block);
-            prefetch_codes::<GROUPS>(weight, block, codes);
-            for vector in 0..VECTORS {
-                // Unpack once, then multiply with every row.
-                let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
-                let weights = load_weights::<BITS>(codes, vector);
-                let rows = x.values.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
-                for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
-                    let totals = dot::<GROUPS>(&weights, values);
-                    let products = &mut products[vector * LANES..];
-                    add_block::<GROUPS, ZERO_POINTS>(totals, &groups, *scale, sums, products);
-                }
-            }
+    if products.len() > FEW {
+        return multiply_many::<BITS, GROUPS, ZERO_POINTS>(weight, rows, products);
+    }
+    for (index, products) in products.chunks_mut(INTERLEAVED).enumerate() {
+        let rows = (rows, index * INTERLEAVED);
+        match products.len() {
+            1 => multiply_few::<BITS, GROUPS, ZERO_POINTS, 1>(weight, rows, products),
+            2 => multiply_few::<BITS, GROUPS, ZERO_POINTS, 2>(weight, rows, products),
+            3 => multiply_few::<BITS, GROUPS, ZERO_POINTS, 3>(weight, rows, products),
+            _ => multiply_few::<BITS, GROUPS, ZERO_POINTS, INTERLEAVED>(weight, rows, products),
         }
     }
 }
 
-/// Sums of codes times values for 16 rows of the panel, for each group of a block.
+/// Few rows are bound by memory: each block is read once and unpacked in registers, which hold the sums of all rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn dot<const GROUPS: usize>(
-    weights: &[__m512i; LANE_GROUPS],
-    values: &[i8; BLOCK_INPUTS],
-) -> [__m512i; GROUPS] {
-    let (lanes, _) = values.as_chunks::<LANE_COLUMNS>();
-    let mut totals = [_mm512_setzero_si512(); GROUPS];
-    for (index, (weights, lane)) in weights.iter().zip(lanes).enumerate() {
-        // Codes are the unsigned operand, values the signed one.
-        let values = _mm512_set1_epi32(i32::from_ne_bytes(lane.map(|value| value as u8)));
-        let total = &mut totals[index * GROUPS / LANE_GROUPS];
-        *total = _mm512_dpbusd_epi32(*total, *weights, values);
+fn multiply_few<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool, const COUNT: usize>(
+    weight: &QuantizedPanel<'_>,
+    (rows, first): (&ActivationRows<'_>, usize),
+    products: &mut [[f32; PANEL_ROWS]],
+) {
+    let mut sums = [[_mm512_setzero_ps(); VECTORS]; COUNT];
+    for (block, codes) in weight.panel.codes.chunks_exact(block_bytes(BITS)).enumerate() {
+        prefetch_codes::<GROUPS>(weight, block, codes);
+        let groups = std::array::from_fn(|vector| load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector));
+        let weights = std::array::from_fn(|vector| load_weights::<BITS>(codes, vector));
+        let Some(rows) = RowsOfBlock::<COUNT, GROUPS>::at(&rows.block(block), first) else { continue };
+        let scaled = scaled_totals::<COUNT, GROUPS, ZERO_POINTS>(&weights, &groups, &rows);
+        for ((sums, scaled), scale) in sums.iter_mut().zip(scaled).zip(rows.scales) {
+            let scale = _mm512_set1_ps(*scale);
+            for (sum, scaled) in sums.iter_mut().zip(scaled) {
+                *sum = _mm512_fmadd_ps(scaled, scale, *sum);
+            }
+        }
     }
-    totals
+    for (products, sums) in products.iter_mut().zip(sums) {
+        for (vector, sum) in sums.into_iter().enumerate() {
+            store(&mut products[vector * LANES..], sum);
+        }
+    }
 }
 
-/// Scales the sums of a block and adds them to 16 products of a row.
+/// Many rows are bound by arithmetic: each block is unpacked once for all of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn multiply_many<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
+    weight: &QuantizedPanel<'_>,
+    rows: &ActivationRows<'_>,
+    products: &mut [[f32; PANEL_ROWS]],
+) {
+    products.as_flattened_mut().fill(0.0);
+    for (block, codes) in weight.panel.codes.chunks_exact(block_bytes(BITS)).enumerate() {
+        prefetch_codes::<GROUPS>(weight, block, codes);
+        let groups = std::array::from_fn(|vector| load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector));
+        let weights = std::array::from_fn(|vector| load_weights::<BITS>(codes, vector));
+        // In memory: the sums of the rows need the registers.
+        let weights = std::hint::black_box(&weights);
+        let (products, x) = (&mut *products, rows.block(block));
+        let (products, x) = add_chunks::<INTERLEAVED, GROUPS, ZERO_POINTS>(weights, &groups, x, products);
+        let (products, x) = add_chunks::<2, GROUPS, ZERO_POINTS>(weights, &groups, x, products);
+        add_chunks::<1, GROUPS, ZERO_POINTS>(weights, &groups, x, products);
+    }
+}
+
+/// Adds the products of a block of the input rows with the same block of the panel, `COUNT` rows at a time. Returns the rows that
+/// remain.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_chunks<'a, 'x, const COUNT: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
+    weights: &[[__m512i; LANE_GROUPS]; VECTORS],
+    groups: &[Groups<GROUPS>; VECTORS],
+    x: ActivationTile<'x>,
+    products: &'a mut [[f32; PANEL_ROWS]],
+) -> (&'a mut [[f32; PANEL_ROWS]], ActivationTile<'x>) {
+    let (chunks, rest) = products.as_chunks_mut::<COUNT>();
+    let (tiles, x) = RowsOfBlock::<COUNT, GROUPS>::chunks(x);
+    for (rows, products) in tiles.zip(chunks) {
+        let scaled = scaled_totals::<COUNT, GROUPS, ZERO_POINTS>(weights, groups, &rows);
+        for ((products, scaled), scale) in products.iter_mut().zip(scaled).zip(rows.scales) {
+            let scale = _mm512_set1_ps(*scale);
+            let (products, _) = products.as_chunks_mut::<LANES>();
+            for (products, scaled) in products.iter_mut().zip(scaled) {
+                let sum = load_floats(products);
+                store(products, _mm512_fmadd_ps(scaled, scale, sum));
+            }
+        }
+    }
+    (rest, x)
+}
+
+/// One block of columns of `COUNT` input rows.
+struct RowsOfBlock<'a, const COUNT: usize, const GROUPS: usize> {
+    values: &'a [[i8; BLOCK_INPUTS]; COUNT],
+    scales: &'a [f32; COUNT],
+    sums: &'a [[i32; GROUPS]; COUNT],
+}
+
+impl<'a, const COUNT: usize, const GROUPS: usize> RowsOfBlock<'a, COUNT, GROUPS> {
+    /// The rows from `first` on; `None` if there are fewer.
+    #[inline(always)]
+    fn at(x: &ActivationTile<'a>, first: usize) -> Option<Self> {
+        Some(RowsOfBlock {
+            values: x.values.get(first..)?.first_chunk()?,
+            scales: x.scales.get(first..)?.first_chunk()?,
+            sums: x.sums.as_chunks().0.get(first..)?.first_chunk()?,
+        })
+    }
+
+    /// The rows of a tile, `COUNT` at a time, and the rows that remain.
+    #[inline(always)]
+    fn chunks(x: ActivationTile<'a>) -> (impl Iterator<Item = Self>, ActivationTile<'a>) {
+        let (values, values_left) = x.values.as_chunks();
+        let (scales, scales_left) = x.scales.as_chunks();
+        let (sums, sums_left) = x.sums.as_chunks::<GROUPS>().0.as_chunks();
+        let chunks = values.iter().zip(scales).zip(sums);
+        let rest =
+            ActivationTile { values: values_left, scales: scales_left, sums: sums_left.as_flattened() };
+        (chunks.map(|((values, scales), sums)| RowsOfBlock { values, scales, sums }), rest)
+    }
+}
+
+/// Sums of codes times values of a block, times the weight's scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn scaled_totals<const COUNT: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
+    weights: &[[__m512i; LANE_GROUPS]; VECTORS],
+    groups: &[Groups<GROUPS>; VECTORS],
+    rows: &RowsOfBlock<'_, COUNT, GROUPS>,
+) -> [[__m512; VECTORS]; COUNT] {
+    let mut scaled = [[_mm512_setzero_ps(); VECTORS]; COUNT];
+    for group in 0..GROUPS {
+        // Σ (code − zero point) · value = Σ code · value − zero point · Σ value
+        let mut totals = [[_mm512_setzero_si512(); VECTORS]; COUNT];
+        for (totals, sums) in totals.iter_mut().zip(rows.sums) {
+            let sum = _mm512_set1_epi32(sums[group]);
+            for (total, groups) in totals.iter_mut().zip(groups) {
+                *total = if ZERO_POINTS {
+                    // Both factors fit in 16 bits: the sum of 32 values is at most 32 · 127.
+                    _mm512_dpwssd_epi32(*total, groups.zero_points[group], sum)
+                } else {
+                    sum
+                };
+            }
+        }
+        let lane_groups = LANE_GROUPS / GROUPS;
+        for lane in group * lane_groups..(group + 1) * lane_groups {
+            for (totals, values) in totals.iter_mut().zip(rows.values) {
+                // Codes are the unsigned operand, values the signed one.
+                let values = broadcast(values, lane);
+                for (total, weights) in totals.iter_mut().zip(weights) {
+                    *total = _mm512_dpbusd_epi32(*total, weights[lane], values);
+                }
+            }
+        }
+        for (scaled, totals) in scaled.iter_mut().zip(totals) {
+            for ((scaled, total), groups) in scaled.iter_mut().zip(totals).zip(groups) {
+                // Multiply by the weight's scales, and at the end by the row's.
+                let total = _mm512_cvtepi32_ps(total);
+                *scaled = match group {
+                    0 => _mm512_mul_ps(total, groups.scales[0]),
+                    _ => _mm512_fmadd_ps(total, groups.scales[group], *scaled),
+                };
+            }
+        }
+    }
+    scaled
+}
+
+/// The 4 values of a row that belong to a lane group, in every lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn broadcast(values: &[i8; BLOCK_INPUTS], lane_group: usize) -> __m512i {
+    let (lanes, _) = values.as_chunks::<LANE_COLUMNS>();
+    _mm512_set1_epi32(i32::from_ne_bytes(lanes[lane_group].map(|value| value as u8)))
+}
+
+/// Scales the sums of codes times values of a block, for 16 rows of the panel, and adds them to 16 products of a row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn add_block<const GROUPS: usize, const ZERO_POINTS: bool>(
@@ -98,7 +239,7 @@ pub(super) fn add_block<const GROUPS: usize, const ZERO_POINTS: bool>(
             // Both factors fit in 16 bits: the sum of 32 values is at most 32 · 127.
             _mm512_dpwssd_epi32(totals[group], groups.zero_points[group], row_sum)
         } else {
-            _mm512_sub_epi32(totals[group], row_sum)
+            _mm512_add_epi32(totals[group], row_sum)
         };
         // Multiply by the weight's scales, and at the end by the row's.
         let total = _mm512_cvtepi32_ps(total);
@@ -214,8 +355,8 @@ pub(super) fn multiply_float32(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn quantize(x: &[f32], tile: &mut ActivationTileMut<'_>) {
-    tile.quantize(x);
+pub(super) fn quantize<'a>(rows: impl Iterator<Item = &'a [f32]>, tile: &mut ActivationTileMut<'_>) {
+    tile.quantize(rows);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]

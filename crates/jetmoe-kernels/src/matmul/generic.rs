@@ -16,7 +16,7 @@ pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<
     let columns = BLOCK_INPUTS / groups;
     let mut differences = [0_i32; BLOCK_INPUTS];
     for block in 0..layout.blocks() {
-        let x = rows.tile(block);
+        let x = rows.block(block);
         for group_in_block in 0..groups {
             let group = block / blocks_per_group * groups + group_in_block;
             let scales = &panel.scales[group * PANEL_ROWS..][..PANEL_ROWS];
@@ -33,7 +33,7 @@ pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<
                     *difference = i32::from(code) - i32::from(zero_point);
                 }
                 // Multiply them by the same columns of every input row.
-                for row in 0..rows.count {
+                for row in 0..rows.tile.rows {
                     let values = &x.values[row][first..][..columns];
                     let terms = values.iter().zip(&differences).map(|(value, code)| i32::from(*value) * code);
                     let sum: i32 = terms.sum();
@@ -67,8 +67,8 @@ pub(super) fn multiply_float32(
     float32::multiply::<false>(panels, layout, rows, products);
 }
 
-pub(super) fn quantize(x: &[f32], tile: &mut ActivationTileMut<'_>) {
-    tile.quantize(x);
+pub(super) fn quantize<'a>(rows: impl Iterator<Item = &'a [f32]>, tile: &mut ActivationTileMut<'_>) {
+    tile.quantize(rows);
 }
 
 pub(super) fn gate(activation: Activation, products: &[f32], gated: &mut [f32], first: usize) {

@@ -16,9 +16,6 @@ const LANES: usize = 4;
 /// Vectors of a lane group.
 const VECTORS: usize = PANEL_ROWS / LANES;
 
-/// Input rows that are multiplied with a block before the next block: their sums stay in the first-level cache.
-const ROWS: usize = 32;
-
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<'_>, products: &mut [f32]) {
     dispatch_code_width!(weight, multiply_rows(weight, rows, products));
@@ -41,22 +38,19 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     let bytes_per_block = block_bytes(BITS);
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
-    for (index, products) in products.chunks_mut(ROWS).enumerate() {
-        let rows = rows.slice(index * ROWS, products.len());
-        for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
-            let x = rows.tile(block);
-            for vector in 0..VECTORS {
-                // Unpack once, then multiply with every row.
-                let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
-                let weights = load_weights::<BITS>(codes, vector);
-                let rows = x.values.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
-                for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
-                    let products = &mut products[vector * LANES..];
-                    let sum = load_floats(products);
-                    let row = (values, *scale, sums);
-                    let sum = add_block::<BITS, GROUPS, ZERO_POINTS>(&weights, &groups, row, sum);
-                    store(products, sum);
-                }
+    for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
+        let x = rows.block(block);
+        for vector in 0..VECTORS {
+            // Unpack once, then multiply with every row.
+            let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
+            let weights = load_weights::<BITS>(codes, vector);
+            let rows = x.values.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
+            for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
+                let products = &mut products[vector * LANES..];
+                let sum = load_floats(products);
+                let row = (values, *scale, sums);
+                let sum = add_block::<BITS, GROUPS, ZERO_POINTS>(&weights, &groups, row, sum);
+                store(products, sum);
             }
         }
     }
@@ -85,7 +79,7 @@ fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
         let total = if ZERO_POINTS {
             vmlsq_n_s32(totals[group], groups.zero_points[group], *row_sum)
         } else if BITS == 4 {
-            vsubq_s32(totals[group], vdupq_n_s32(*row_sum))
+            vaddq_s32(totals[group], vdupq_n_s32(*row_sum))
         } else {
             totals[group]
         };
@@ -224,8 +218,8 @@ pub(super) fn multiply_float32(
 }
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn quantize(x: &[f32], tile: &mut ActivationTileMut<'_>) {
-    tile.quantize(x);
+pub(super) fn quantize<'a>(rows: impl Iterator<Item = &'a [f32]>, tile: &mut ActivationTileMut<'_>) {
+    tile.quantize(rows);
 }
 
 #[target_feature(enable = "neon,dotprod")]

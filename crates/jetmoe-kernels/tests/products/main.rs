@@ -173,6 +173,38 @@ fn instruction_sets_differ_by_the_order_of_additions_only() {
     }
 }
 
+/// So that an answer does not depend on what is computed beside it. `linear_float32` adds the products of one row in another order.
+#[test]
+fn a_row_has_the_same_bits_alone_and_beside_others() {
+    let mut random = Random::new(11);
+    let (inputs, outputs, rows) = (224, 96, 130);
+    for (bits, group_size) in ELEMENTS {
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        let layout = PackedLayout { experts: 1, outputs, inputs, scheme, order: RowOrder::AsStored };
+        for zero_points in [false, true] {
+            let weight = OwnedWeight::random(layout, zero_points, &mut random);
+            let x = random.floats(rows * inputs);
+            for_every_isa(|context| {
+                let products = |x: &[f32]| {
+                    let mut y = vec![0.0; x.len() / inputs * outputs];
+                    linear(context, x, &weight.view(), &mut y).unwrap();
+                    y
+                };
+                let alone: Vec<f32> = x.chunks_exact(inputs).flat_map(products).collect();
+                for count in [2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 31, 63, 64, 65, 66, 130] {
+                    let found = products(&x[..count * inputs]);
+                    assert_eq!(
+                        found,
+                        alone[..count * outputs],
+                        "{bits}/{group_size} {}: {count}",
+                        context.isa
+                    );
+                }
+            });
+        }
+    }
+}
+
 #[test]
 fn one_expert_with_all_rows_and_the_others_with_none() {
     let mut random = Random::new(3);
