@@ -16,6 +16,9 @@ pub enum Isa {
     /// AVX2, FMA and F16C.
     #[non_exhaustive]
     Avx2,
+    /// AVX2 and AVX-VNNI, of processors without AVX-512.
+    #[non_exhaustive]
+    AvxVnni,
     /// AVX-512 F, BW, VL and VNNI.
     #[non_exhaustive]
     Avx512Vnni,
@@ -35,7 +38,7 @@ const GENERIC_ALIAS: &str = "plain";
 
 impl Isa {
     /// From the slowest to the fastest, as measured in `docs/kernels.md`.
-    const ALL: [Isa; 5] = [Isa::Generic, Isa::Avx2, Isa::Avx512Vnni, Isa::Amx, Isa::Neon];
+    const ALL: [Isa; 6] = [Isa::Generic, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Amx, Isa::Neon];
 
     /// Whether this processor, and the operating system, support it.
     fn is_supported(self) -> bool {
@@ -47,6 +50,8 @@ impl Isa {
                     && std::is_x86_feature_detected!("fma")
                     && std::is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Isa::Avx2.is_supported() && std::is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => {
                 Isa::Avx2.is_supported()

@@ -10,10 +10,14 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
 mod float32;
 mod generic;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use crate::packed_input::{ActivationRows, ActivationTileMut, PackedInput, Tile};
 use crate::{Activation, Isa};
@@ -28,12 +32,15 @@ macro_rules! dispatch_isa {
             Isa::Avx2 => unsafe { avx2::$function $arguments },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
+            Isa::AvxVnni => unsafe { avxvnni::$function $arguments },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Isa::Avx512Vnni => unsafe { avx512vnni::$function $arguments },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Amx => unsafe { amx::$function $arguments },
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => unreachable!("not an instruction set of this processor"),
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni | Isa::Amx => unreachable!("not an instruction set of this processor"),
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Isa::Neon => unsafe { neon::$function $arguments },

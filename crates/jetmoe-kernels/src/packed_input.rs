@@ -207,8 +207,13 @@ fn quantize_row(
     // Symmetric quantization: the largest magnitude becomes ±127. A subnormal scale has no finite inverse.
     let scale = max_abs / 127.0;
     let inverse = if scale < f32::MIN_POSITIVE { 0.0 } else { 1.0 / scale };
-    for (value, x) in values.iter_mut().zip(x) {
-        *value = (x * inverse + ROUND_TO_INTEGER).to_bits() as i8;
+    // In two steps, each of which the compiler vectorizes.
+    let mut rounded = [0; BLOCK_INPUTS];
+    for (rounded, x) in rounded.iter_mut().zip(x) {
+        *rounded = (x * inverse + ROUND_TO_INTEGER).to_bits();
+    }
+    for (value, rounded) in values.iter_mut().zip(rounded) {
+        *value = rounded as i8;
     }
     let columns = BLOCK_INPUTS / sums.len();
     for (sum, values) in sums.iter_mut().zip(values.chunks_exact(columns)) {

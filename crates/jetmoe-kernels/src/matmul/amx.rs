@@ -7,9 +7,8 @@ use std::arch::asm;
 
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS};
 
-use super::avx512vnni::{
-    self, LANES, VECTORS, add_block, load_groups, load_integers, load_weights, prefetch_codes, store_bytes,
-};
+use super::avx512vnni::{self, Avx512Vnni, LANES, VECTORS, load_integers, store_bytes};
+use super::vnni::{self, add_totals, load_groups};
 use super::{LANE_GROUP_BYTES, LANE_GROUPS, QuantizedPanel, block_bytes, dispatch_code_width};
 use crate::packed_input::ActivationRows;
 
@@ -46,6 +45,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     rows: &ActivationRows<'_>,
     products: &mut [f32],
 ) {
+    let v = Avx512Vnni::new();
     let bytes_per_block = block_bytes(BITS);
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
     products.as_flattened_mut().fill(0.0);
@@ -54,11 +54,10 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
     let tiles = Tiles::configure(BLOCK_INPUTS / GROUPS, products.len() % TILE_ROWS);
     for (block, codes) in weight.panel.codes.chunks_exact(bytes_per_block).enumerate() {
         let x = rows.block(block);
-        prefetch_codes::<GROUPS>(weight, block, codes);
+        vnni::prefetch::<_, VECTORS, BITS, GROUPS>(v, weight, block, codes);
         let codes = if BITS == 4 { unpack(codes, &mut unpacked) } else { codes };
         let (lane_groups, _) = codes.as_chunks::<LANE_GROUP_BYTES>();
-        let groups: [_; VECTORS] =
-            std::array::from_fn(|vector| load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector));
+        let groups = load_groups::<_, VECTORS, GROUPS, ZERO_POINTS>(v, weight, block);
         let rows = x.values.chunks(TILE_ROWS).zip(x.scales.chunks(TILE_ROWS));
         let rows = rows.zip(x.sums.as_chunks::<GROUPS>().0.chunks(TILE_ROWS));
         for (((values, scales), sums), products) in rows.zip(products.chunks_mut(TILE_ROWS)) {
@@ -73,7 +72,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
                     let row_totals =
                         std::array::from_fn(|group: usize| load_integers(&totals[group].0[vector][row]));
                     let products = &mut products[vector * LANES..];
-                    add_block::<GROUPS, ZERO_POINTS>(row_totals, groups, *scale, sums, products);
+                    add_totals::<_, GROUPS, ZERO_POINTS>(v, row_totals, groups, (*scale, sums), products);
                 }
             }
         }
@@ -85,11 +84,9 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn unpack<'a>(block: &[u8], unpacked: &'a mut Unpacked) -> &'a [u8] {
     let (lines, _) = unpacked.0.as_chunks_mut::<64>();
-    for vector in 0..VECTORS {
-        let weights = load_weights::<4>(block, vector);
-        for (weights, lines) in weights.iter().zip(lines.chunks_exact_mut(VECTORS)) {
-            store_bytes(&mut lines[vector], *weights);
-        }
+    let weights = vnni::unpack::<_, VECTORS, 4>(Avx512Vnni::new(), block);
+    for (weights, line) in weights.as_flattened().iter().zip(lines) {
+        store_bytes(line, *weights);
     }
     &unpacked.0
 }

@@ -60,7 +60,7 @@ fn multiply_one_row<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: b
             }
             let groups = load_groups::<GROUPS, ZERO_POINTS>(weight, block, vector);
             let weights = load_weights::<BITS>(codes, vector);
-            let row = (&values, x.scales[0], &sums_of_rows[0]);
+            let row = (&values, &x.scales[0], &sums_of_rows[0]);
             *sum = add_block::<BITS, GROUPS, ZERO_POINTS>(&weights, &groups, row, *sum);
         }
     }
@@ -98,7 +98,7 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
                 for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
                     let products = &mut products[vector * LANES..];
                     let sum = load_floats(products);
-                    let row = (values, *scale, sums);
+                    let row = (values, scale, sums);
                     let sum = add_block::<BITS, GROUPS, ZERO_POINTS>(&weights, &groups, row, sum);
                     store(products, sum);
                 }
@@ -125,7 +125,7 @@ fn broadcast(values: &[i8; BLOCK_INPUTS]) -> [__m256i; LANE_GROUPS] {
 fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
     weights: &[__m256i; LANE_GROUPS],
     groups: &Groups<GROUPS>,
-    (values, scale, row_sums): (&[__m256i; LANE_GROUPS], f32, &[i32; GROUPS]),
+    (values, scale, row_sums): (&[__m256i; LANE_GROUPS], &f32, &[i32; GROUPS]),
     sum: __m256,
 ) -> __m256 {
     let lane_groups = LANE_GROUPS / GROUPS;
@@ -148,7 +148,7 @@ fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
             _ => _mm256_fmadd_ps(total, groups.scales[group], scaled),
         };
     }
-    _mm256_fmadd_ps(scaled, _mm256_set1_ps(scale), sum)
+    _mm256_fmadd_ps(scaled, _mm256_broadcast_ss(scale), sum)
 }
 
 /// Sums of codes times values, for 8 rows of the panel.
