@@ -39,10 +39,11 @@ enum BenchTarget {
 }
 
 impl BenchTarget {
-    const ALL: [BenchTarget; 10] = [
+    const ALL: [BenchTarget; 11] = [
         BenchTarget::Jetmoe,
         BenchTarget::Isa("amx"),
         BenchTarget::Isa("avx512vnni"),
+        BenchTarget::Isa("avxvnni"),
         BenchTarget::Isa("avx2"),
         BenchTarget::Isa("neon"),
         BenchTarget::Isa(GENERIC),
