@@ -22,7 +22,7 @@ pub enum Isa {
     /// AVX-512 F, BW, VL and VNNI.
     #[non_exhaustive]
     Avx512Vnni,
-    /// AMX-INT8 for experts with many rows, AVX-512 with VNNI for the others.
+    /// AMX-BF16 for experts with many rows, AVX-512 with VNNI for the others.
     #[non_exhaustive]
     Amx,
     /// NEON with the dot product of ARMv8.2.
@@ -61,7 +61,7 @@ impl Isa {
                     && std::is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => Isa::Avx512Vnni.is_supported() && amx_int8_is_supported(),
+            Isa::Amx => Isa::Avx512Vnni.is_supported() && amx_is_supported(),
             // The kernels load 16-bit and 32-bit numbers as bytes, in little-endian order.
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => cfg!(target_endian = "little") && std::arch::is_aarch64_feature_detected!("dotprod"),
@@ -107,16 +107,17 @@ impl Isa {
     }
 }
 
-/// Whether the processor multiplies tiles of 8-bit integers and the system lets this process use them.
+/// Whether the processor multiplies tiles of bfloat16 numbers and the system lets this process use them.
 #[cfg(target_arch = "x86_64")]
-fn amx_int8_is_supported() -> bool {
+fn amx_is_supported() -> bool {
     use std::arch::x86_64::__cpuid_count;
 
-    // CPUID leaf 7, EDX: AMX-TILE and AMX-INT8. The standard library's detection of them is not stable yet.
-    const AMX_TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
-    __cpuid_count(0, 0).eax >= 7
-        && __cpuid_count(7, 0).edx & AMX_TILE_AND_INT8 == AMX_TILE_AND_INT8
-        && request_tile_permission()
+    // CPUID leaf 7, EDX: AMX-BF16 and AMX-TILE. The standard library's detection of them is not stable yet.
+    const AMX_BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
+    cfg!(jetmoe_emulated_tiles)
+        || __cpuid_count(0, 0).eax >= 7
+            && __cpuid_count(7, 0).edx & AMX_BF16_AND_TILE == AMX_BF16_AND_TILE
+            && request_tile_permission()
 }
 
 /// Asks Linux to save this process's tiles when it switches threads. Without permission the first tile instruction ends

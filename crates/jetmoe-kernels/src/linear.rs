@@ -154,7 +154,8 @@ pub(crate) fn pack_input(
 ) -> PackedInput {
     let assignments = permutation.assignments();
     let row = |assignment: usize| &x[assignment / assignments_per_row * columns..][..columns];
-    let mut input = PackedInput::new(weight, assignments.len());
+    let tiles = permutation.tiles(context.isa);
+    let mut input = PackedInput::new(weight, &tiles);
     match &mut input {
         PackedInput::Float(floats) => {
             for (assignment, packed) in assignments.iter().zip(floats.values.chunks_exact_mut(floats.columns))
@@ -163,7 +164,6 @@ pub(crate) fn pack_input(
             }
         }
         PackedInput::Quantized(activations) => {
-            let tiles = permutation.tiles();
             let quantize_block = |(block, parts): (usize, &mut [ActivationTileMut<'_>])| {
                 let first = block * BLOCK_INPUTS;
                 let width = BLOCK_INPUTS.min(columns - first);
@@ -194,7 +194,7 @@ fn multiply_panels(
     permutation: &TokenPermutation,
     weight: &PackedWeight<'_>,
 ) -> Vec<f32> {
-    let (assignments, tiles) = (permutation.assignments().len(), permutation.tiles());
+    let (assignments, tiles) = (permutation.assignments().len(), permutation.tiles(context.isa));
     let mut products = vec![0.0; weight.layout().panels() * assignments * PANEL_ROWS];
     if assignments == 0 {
         return products;

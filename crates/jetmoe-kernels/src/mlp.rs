@@ -59,8 +59,8 @@ fn multiply_and_gate(
     mlp: &Mlp<'_>,
 ) -> PackedInput {
     let ExecContext { isa, threads } = context;
-    let (assignments, tiles) = (permutation.assignments().len(), permutation.tiles());
-    let mut packed = PackedInput::new(&mlp.down, assignments);
+    let (assignments, tiles) = (permutation.assignments().len(), permutation.tiles(isa));
+    let mut packed = PackedInput::new(&mlp.down, &tiles);
     if assignments == 0 {
         return packed;
     }

@@ -1,14 +1,12 @@
 //! The input rows of a product, packed in the order in which the kernels read them.
 //!
 //! Integer weights take dynamically quantized activations: every 32 columns of a row become 8-bit integers with a scale of
-//! their own. bfloat16 weights take float32.
+//! their own. Matrix instructions take bfloat16 for experts with many rows. bfloat16 weights take float32.
 
 use jetmoe_format::{BLOCK_INPUTS, PackedLayout, PackedWeight};
 
+use crate::Isa;
 use crate::activation::ROUND_TO_INTEGER;
-
-/// Most rows of a tile: the sums of their products with a panel stay in the first-level cache.
-pub(crate) const TILE_ROWS: usize = 64;
 
 /// Consecutive assignments of one expert, which are multiplied with a panel at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +14,35 @@ pub(crate) struct Tile {
     pub(crate) expert: usize,
     /// Position of the first assignment among those of all experts.
     pub(crate) first: usize,
-    /// At least 1, at most [`TILE_ROWS`].
+    /// At least 1.
     pub(crate) rows: usize,
+    pub(crate) form: Form,
 }
+
+/// What integer weights are multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Int8,
+    Bfloat16,
+}
+
+impl Form {
+    /// The form of an expert with this number of rows, and the most rows of a tile.
+    pub(crate) fn of(isa: Isa, rows: usize) -> (Form, usize) {
+        match isa {
+            // Dequantizing a panel takes as long as the products of some fifty rows.
+            Isa::Amx if rows >= BFLOAT16_ROWS => (Form::Bfloat16, 512),
+            // The sums of the rows stay in the first-level cache.
+            _ => (Form::Int8, 64),
+        }
+    }
+}
+
+/// The least number of an expert's rows that matrix instructions are used for.
+const BFLOAT16_ROWS: usize = 16;
+
+/// Rows behind the last ones: matrix instructions read 16 rows, and ignore the products of those that a tile does not have.
+const PADDING_ROWS: usize = 15;
 
 /// Rows in the form that a weight is multiplied with.
 #[derive(Debug)]
@@ -39,6 +63,8 @@ pub(crate) struct QuantizedActivations {
     /// `[tiles][blocks, rows, sums per block]`, see [`RowSums`].
     sums: Vec<i32>,
     row_sums: RowSums,
+    /// `[tiles][blocks, rows, 32]` and [`PADDING_ROWS`]; empty if no tile has this form.
+    bfloats: Vec<u16>,
 }
 
 /// Which sums of a row's values are kept: what the zero points of the weights are multiplied with.
@@ -72,9 +98,10 @@ pub(crate) struct FloatActivations {
 }
 
 impl PackedInput {
-    /// Zeros, with the capacity for this number of rows of a weight's inputs.
-    pub(crate) fn new(weight: &PackedWeight<'_>, rows: usize) -> Self {
+    /// Zeros, with the capacity for the rows of some tiles of a weight's inputs.
+    pub(crate) fn new(weight: &PackedWeight<'_>, tiles: &[Tile]) -> Self {
         let blocks = weight.layout().blocks();
+        let rows: usize = tiles.iter().map(|tile| tile.rows).sum();
         match weight.layout().group_size() {
             None => {
                 let columns = blocks * BLOCK_INPUTS;
@@ -82,12 +109,17 @@ impl PackedInput {
             }
             Some(_) => {
                 let row_sums = RowSums::new(weight);
+                let bfloats = match tiles.iter().any(|tile| tile.form == Form::Bfloat16) {
+                    true => (blocks * rows + PADDING_ROWS) * BLOCK_INPUTS,
+                    false => 0,
+                };
                 PackedInput::Quantized(QuantizedActivations {
                     blocks,
                     values: vec![0; blocks * rows * BLOCK_INPUTS],
                     scales: vec![0.0; blocks * rows],
                     sums: vec![0; blocks * rows * row_sums.per_block],
                     row_sums,
+                    bfloats: vec![0; bfloats],
                 })
             }
         }
@@ -99,11 +131,17 @@ impl QuantizedActivations {
     pub(crate) fn blocks_mut(&mut self, tiles: &[Tile]) -> Vec<ActivationTileMut<'_>> {
         let RowSums { per_block, factor } = self.row_sums;
         let (mut values, mut scales) = (self.values.as_mut_slice(), self.scales.as_mut_slice());
-        let mut sums = self.sums.as_mut_slice();
+        let (mut sums, mut bfloats) = (self.sums.as_mut_slice(), self.bfloats.as_mut_slice());
         let mut chunks = Vec::with_capacity(tiles.len());
-        for Tile { rows, .. } in tiles {
+        for Tile { rows, form, .. } in tiles {
             let elements = self.blocks * rows;
+            let bfloats = match bfloats.is_empty() {
+                true => &mut [],
+                false => take(&mut bfloats, elements * BLOCK_INPUTS),
+            };
             chunks.push((
+                *form,
+                bfloats.chunks_exact_mut(rows * BLOCK_INPUTS),
                 take(&mut values, elements * BLOCK_INPUTS).chunks_exact_mut(rows * BLOCK_INPUTS),
                 take(&mut scales, elements).chunks_exact_mut(*rows),
                 take(&mut sums, elements * per_block).chunks_exact_mut(rows * per_block),
@@ -111,12 +149,14 @@ impl QuantizedActivations {
         }
         let mut parts = Vec::with_capacity(self.blocks * tiles.len());
         for _ in 0..self.blocks {
-            parts.extend(chunks.iter_mut().filter_map(|(values, scales, sums)| {
+            parts.extend(chunks.iter_mut().filter_map(|(form, bfloats, values, scales, sums)| {
+                let bfloats = bfloats.next();
                 Some(ActivationTileMut {
                     values: values.next()?,
                     scales: scales.next()?,
                     sums: sums.next()?,
                     factor,
+                    bfloats: bfloats.filter(|_| *form == Form::Bfloat16),
                 })
             }));
         }
@@ -137,14 +177,24 @@ pub(crate) struct ActivationTileMut<'a> {
     scales: &'a mut [f32],
     sums: &'a mut [i32],
     factor: i32,
+    /// Of a tile in this form, which has nothing else.
+    bfloats: Option<&'a mut [u16]>,
 }
 
 impl ActivationTileMut<'_> {
-    /// Quantizes the rows of the tile, each of at most 32 columns; absent columns are zeros.
+    /// Quantizes the rows of the tile, or rounds them to bfloat16. Each has at most 32 columns; absent columns are zeros.
     ///
     /// Inlined into a function per instruction set, where the compiler vectorizes its loops.
     #[inline(always)]
     pub(crate) fn quantize<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
+        if let Some(bfloats) = &mut self.bfloats {
+            for (row, rounded) in rows.zip(bfloats.chunks_exact_mut(BLOCK_INPUTS)) {
+                for (x, rounded) in row.iter().zip(rounded) {
+                    *rounded = round_to_bfloat16(*x);
+                }
+            }
+            return;
+        }
         let sums_per_block = self.sums.len() / self.scales.len().max(1);
         let (values, _) = self.values.as_chunks_mut::<BLOCK_INPUTS>();
         let sums = self.sums.chunks_exact_mut(sums_per_block.max(1));
@@ -179,13 +229,27 @@ pub(crate) struct ActivationTile<'a> {
 impl<'a> ActivationRows<'a> {
     #[inline(always)]
     pub(crate) fn block(&self, block: usize) -> ActivationTile<'a> {
-        let QuantizedActivations { blocks, values, scales, sums, row_sums } = self.activations;
+        let QuantizedActivations { blocks, values, scales, sums, row_sums, .. } = self.activations;
         let Tile { first, rows, .. } = self.tile;
         let (first, sums_per_block) = (first * blocks + block * rows, row_sums.per_block);
         let (values, _) = values[first * BLOCK_INPUTS..][..rows * BLOCK_INPUTS].as_chunks();
         let sums = &sums[first * sums_per_block..][..rows * sums_per_block];
         ActivationTile { values, scales: &scales[first..][..rows], sums }
     }
+
+    /// The rows in bfloat16, `[blocks, rows, 32]`, and at least [`PADDING_ROWS`] rows behind them.
+    pub(crate) fn bfloats(&self) -> &'a [u16] {
+        &self.activations.bfloats[self.tile.first * self.activations.blocks * BLOCK_INPUTS..]
+    }
+}
+
+/// The upper half of the nearest float32 that has no lower half, ties away from zero; NaN for NaN.
+#[inline(always)]
+fn round_to_bfloat16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x8000) >> 16;
+    // Rounding could carry a NaN to infinity or zero.
+    (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
 }
 
 /// Quantizes 32 columns of a row and returns their scale.

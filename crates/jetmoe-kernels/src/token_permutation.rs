@@ -1,7 +1,7 @@
 //! Groups the rows of a batch by the experts they chose.
 
-use crate::packed_input::{TILE_ROWS, Tile};
-use crate::{Error, Result};
+use crate::packed_input::{Form, Tile};
+use crate::{Error, Isa, Result};
 
 /// The assignments of rows to experts, sorted by expert: the first step of every product of experts.
 ///
@@ -71,10 +71,12 @@ impl TokenPermutation {
     }
 
     /// The assignments of each expert, in tiles.
-    pub(crate) fn tiles(&self) -> Vec<Tile> {
+    pub(crate) fn tiles(&self, isa: Isa) -> Vec<Tile> {
         let tiles_of = |(expert, first, count): (usize, usize, usize)| {
-            let starts = (0..count).step_by(TILE_ROWS);
-            starts.map(move |start| Tile { expert, first: first + start, rows: TILE_ROWS.min(count - start) })
+            let (form, most) = Form::of(isa, count);
+            let tile =
+                move |start| Tile { expert, first: first + start, rows: most.min(count - start), form };
+            (0..count).step_by(most).map(tile)
         };
         self.nonempty_experts().flat_map(tiles_of).collect()
     }

@@ -126,11 +126,6 @@ impl Vnni for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn add(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(a, b) }
-    }
-
-    #[inline(always)]
     fn to_floats(self, numbers: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(numbers) }
     }
@@ -228,14 +223,6 @@ fn load(bytes: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// Loads 16 integers.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load_integers(integers: &[i32; LANES]) -> __m512i {
-    // SAFETY: reads 16 numbers, which the array has; the instruction accepts any alignment.
-    unsafe { _mm512_loadu_si512(integers.as_ptr().cast()) }
-}
-
 /// Stores into the first 16 numbers.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -243,12 +230,4 @@ fn store(numbers: &mut [f32], values: __m512) {
     let numbers = &mut numbers[..LANES];
     // SAFETY: writes 16 numbers, which the slice has; the instruction accepts any alignment.
     unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), values) }
-}
-
-/// Stores into 64 bytes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store_bytes(bytes: &mut [u8; 64], values: __m512i) {
-    // SAFETY: writes 64 bytes, which the array has; the instruction accepts any alignment.
-    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), values) }
 }

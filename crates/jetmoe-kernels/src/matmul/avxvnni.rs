@@ -127,11 +127,6 @@ impl Vnni for AvxVnni {
     }
 
     #[inline(always)]
-    fn add(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(a, b) }
-    }
-
-    #[inline(always)]
     fn to_floats(self, numbers: __m256i) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(numbers) }
     }

@@ -41,7 +41,6 @@ pub(super) trait Vnni: Copy {
     fn dot(self, sums: Self::Integers, unsigned: Self::Integers, signed: Self::Integers) -> Self::Integers;
     /// Adds the products of two signed 16-bit numbers in each lane.
     fn dot16(self, sums: Self::Integers, a: Self::Integers, b: Self::Integers) -> Self::Integers;
-    fn add(self, a: Self::Integers, b: Self::Integers) -> Self::Integers;
     fn to_floats(self, numbers: Self::Integers) -> Self::Floats;
     fn multiply(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// a · b + c, rounded once
@@ -52,14 +51,14 @@ pub(super) trait Vnni: Copy {
 
 /// Scales and zero points of some rows of a panel, for each group of a block.
 #[derive(Clone, Copy)]
-pub(super) struct Groups<V: Vnni, const GROUPS: usize> {
+struct Groups<V: Vnni, const GROUPS: usize> {
     scales: [V::Floats; GROUPS],
     /// Operands of `dot16`.
     zero_points: [V::Integers; GROUPS],
 }
 
 /// One block of a panel, a byte for each code.
-pub(super) type Unpacked<V, const VECTORS: usize> = [[<V as Vnni>::Integers; VECTORS]; LANE_GROUPS];
+type Unpacked<V, const VECTORS: usize> = [[<V as Vnni>::Integers; VECTORS]; LANE_GROUPS];
 
 /// The products of a tile with a panel, which has `VECTORS` vectors.
 ///
@@ -295,30 +294,9 @@ fn scale_total<V: Vnni, const GROUPS: usize>(
     }
 }
 
-/// Adds sums of codes times values of a block, computed without zero points, to the products of a row with a vector of a panel.
-#[inline(always)]
-pub(super) fn add_totals<V: Vnni, const GROUPS: usize, const ZERO_POINTS: bool>(
-    v: V,
-    totals: [V::Integers; GROUPS],
-    groups: &Groups<V, GROUPS>,
-    (scale, row_sums): (f32, &[i32; GROUPS]),
-    products: &mut [f32],
-) {
-    let mut scaled = v.zero();
-    for (group, total) in totals.into_iter().enumerate() {
-        let total =
-            v.add(total, first_total::<V, GROUPS, ZERO_POINTS>(v, v.splat(0), groups, group, row_sums));
-        scaled = scale_total(v, scaled, groups, group, total);
-    }
-    v.store(products, v.multiply_add(scaled, v.splat_float(scale), v.load_floats(products)));
-}
-
 /// Unpacks the codes of a block for all rows of the panel, 4 columns per vector.
 #[inline(always)]
-pub(super) fn unpack<V: Vnni, const VECTORS: usize, const BITS: usize>(
-    v: V,
-    codes: &[u8],
-) -> Unpacked<V, VECTORS> {
+fn unpack<V: Vnni, const VECTORS: usize, const BITS: usize>(v: V, codes: &[u8]) -> Unpacked<V, VECTORS> {
     let mut weights = [[v.splat(0); VECTORS]; LANE_GROUPS];
     for index in 0..LANE_GROUPS * BITS / 8 {
         for vector in 0..VECTORS {
@@ -338,7 +316,7 @@ pub(super) fn unpack<V: Vnni, const VECTORS: usize, const BITS: usize>(
 
 /// The groups of a block.
 #[inline(always)]
-pub(super) fn load_groups<V: Vnni, const VECTORS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
+fn load_groups<V: Vnni, const VECTORS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
     v: V,
     weight: &QuantizedPanel<'_>,
     block: usize,

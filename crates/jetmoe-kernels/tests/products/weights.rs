@@ -135,10 +135,18 @@ pub(crate) fn by_definition(weight: &OwnedWeight, expert: usize, row: &[f32]) ->
 }
 
 /// Products of exactly dequantized weights with a row.
-pub(crate) fn without_quantization(weight: &OwnedWeight, row: &[f32]) -> Vec<f64> {
-    let products = weight.matrix(0).chunks_exact(weight.layout.inputs);
-    products
-        .map(|weights| weights.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum())
+pub(crate) fn without_quantization(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<f64> {
+    products(weight, expert, row, |product| product)
+}
+
+/// Sums of the magnitudes of what [`without_quantization`] sums.
+pub(crate) fn magnitudes(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<f64> {
+    products(weight, expert, row, f64::abs)
+}
+
+fn products(weight: &OwnedWeight, expert: usize, row: &[f32], term: impl Fn(f64) -> f64) -> Vec<f64> {
+    let rows = weight.matrix(expert).chunks_exact(weight.layout.inputs);
+    rows.map(|weights| weights.iter().zip(row).map(|(w, x)| term(f64::from(*w) * f64::from(*x))).sum())
         .collect()
 }
 
