@@ -41,9 +41,9 @@ fn expected_products(
         let (row, rows) = (row(assignment), chosen.iter().filter(|other| *other == expert).count());
         let expert = *expert as usize;
         if weight.layout.group_size().is_some() && has_bfloat16(isa, rows) {
-            // Both operands of a product are rounded by half of 2⁻⁸.
+            // Both operands of a product are rounded, by at most 2⁻⁸ of their magnitude.
             expected.extend(without_quantization(weight, expert, &row));
-            rounded.extend(magnitudes(weight, expert, &row).iter().map(|sum| 1.01 * sum / 256.0));
+            rounded.extend(magnitudes(weight, expert, &row).iter().map(|sum| 1.01 * sum / 128.0));
         } else {
             expected.extend(by_definition(weight, expert, &row));
             rounded.resize(expected.len(), 0.0);
