@@ -216,7 +216,7 @@ fn instruction_sets_differ_by_the_order_of_additions_only() {
 #[test]
 fn a_row_has_the_same_bits_alone_and_beside_others() {
     let mut random = Random::new(11);
-    let (inputs, outputs, rows) = (224, 96, 130);
+    let (inputs, outputs, rows) = (96, 64, 66);
     for (bits, group_size) in ELEMENTS {
         let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
         let layout = PackedLayout { experts: 1, outputs, inputs, scheme, order: RowOrder::AsStored };
@@ -230,7 +230,7 @@ fn a_row_has_the_same_bits_alone_and_beside_others() {
                     y
                 };
                 let alone: Vec<f32> = x.chunks_exact(inputs).flat_map(products).collect();
-                for count in [2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 31, 63, 64, 65, 66, 130] {
+                for count in [2, 3, 4, 5, 8, 9, 15, 16, 17, 23, 64, 65, 66] {
                     if bits != 16 && has_bfloat16(context.isa, count) {
                         continue;
                     }
