@@ -91,6 +91,8 @@ struct Numbered {
     text: String,
     /// Bytes of the whole line. Of one that has more than the limit the text is the beginning.
     bytes: usize,
+    /// Whether the line is UTF-8. In the text of another one, U+FFFD stands for the bytes that are not.
+    is_utf8: bool,
 }
 
 /// Why a text has no class.
@@ -137,6 +139,7 @@ impl Texts {
                 line,
                 text: text.clone(),
                 bytes: text.len(),
+                is_utf8: true,
             });
             let texts: Vec<_> = texts.collect();
             ensure_text(texts.iter().any(|text| !is_blank(&text.text)))?;
@@ -202,17 +205,17 @@ fn read_line(input: &mut impl BufRead, line: usize, limit: usize) -> io::Result<
     let rest = if has_end || bytes.len() <= limit { 0 } else { skip_line(input)? };
     let all = bytes.len() + rest;
     bytes.truncate(limit);
-    let text = String::from_utf8(bytes).or_else(|error| match error.utf8_error() {
-        // the limit is within a character
-        place if all > limit && place.error_len().is_none() => {
-            let mut bytes = error.into_bytes();
-            bytes.truncate(place.valid_up_to());
-            String::from_utf8(bytes)
-        }
-        _ => Err(error),
-    });
-    let text = text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(Some(Numbered { line, text, bytes: all }))
+    // the limit may be within a character
+    if all > limit
+        && let Err(error) = str::from_utf8(&bytes)
+        && error.error_len().is_none()
+    {
+        bytes.truncate(error.valid_up_to());
+    }
+    let text = String::from_utf8(bytes);
+    let is_utf8 = text.is_ok();
+    let text = text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    Ok(Some(Numbered { line, text, bytes: all, is_utf8 }))
 }
 
 /// Bytes of the rest of a line, which is not kept.
@@ -317,6 +320,9 @@ impl Classify {
     }
 
     fn input(&self, text: &Numbered, limit: usize) -> Result<ClassifierInput, Unclassified> {
+        if !text.is_utf8 {
+            return Err(Unclassified::Refused("the text is not UTF-8".to_owned()));
+        }
         if text.bytes > text.text.len() {
             return Err(Unclassified::Refused(too_many_bytes(text.bytes, limit)));
         }
@@ -359,16 +365,29 @@ impl Classify {
             row.push('\n');
             return Ok(row);
         }
+        let escaped = escape_line(text);
         Ok(match result {
             Ok(class) if class.function == ClassificationFunction::None => {
-                format!("{line:4}  {:7.3}  {}  {text}\n", class.score, escape_line(&class.label))
+                format!("{line:4}  {:7.3}  {}  {escaped}\n", class.score, escape_line(&class.label))
             }
             Ok(class) => {
-                format!("{line:4}  {:5.1} %  {}  {text}\n", class.score * 100.0, escape_line(&class.label))
+                format!("{line:4}  {:5.1} %  {}  {escaped}\n", class.score * 100.0, escape_line(&class.label))
             }
             Err(Unclassified::Blank) => format!("{line:4}        –\n"),
-            Err(error) => format!("{line:4}        –  {}: {text}\n", escape_line(error.message())),
+            Err(error) => {
+                let beginning = beginning(&escaped);
+                format!("{line:4}        –  {}: {beginning}\n", escape_line(error.message()))
+            }
         })
+    }
+}
+
+/// So much of a text that one recognizes it.
+fn beginning(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -424,7 +443,19 @@ mod tests {
         assert_eq!(lines, expected.map(|(line, text, bytes)| (line, text.to_owned(), bytes)));
         let mut input = "ab\u{20ac}".as_bytes();
         assert_eq!(read_line(&mut input, 1, 3).unwrap().unwrap().text, "ab");
-        let error = read_line(&mut [b'a', 0xff].as_slice(), 1, 4).map(|_| ()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_does_not_end_the_input() {
+        let mut input = [b'a', 0xff, b'\n', b'b'].as_slice();
+        let lines = (1..).map_while(|line| read_line(&mut input, line, 4).unwrap());
+        let lines: Vec<_> = lines.map(|line| (line.text, line.is_utf8)).collect();
+        assert_eq!(lines, [("a\u{fffd}".to_owned(), false), ("b".to_owned(), true)]);
+    }
+
+    #[test]
+    fn of_a_refused_text_the_beginning_is_shown() {
+        assert_eq!(beginning(&"é".repeat(60)), "é".repeat(60));
+        assert_eq!(beginning(&"é".repeat(61)), format!("{}…", "é".repeat(60)));
     }
 }
