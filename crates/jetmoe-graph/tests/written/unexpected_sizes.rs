@@ -42,6 +42,10 @@ fn integer_constants_that_no_graph_has() {
     let cases: &[Case] = &[
         (|graph| set_operand(graph, "Range", 2, &[0]), "Range: its step is [0], expected 1"),
         (|graph| set_operand(graph, "Range", 0, &[1]), "Range: it begins at [1], expected 0"),
+        (
+            |graph| set_operand(graph, "Reshape", 1, &[1 << 20, 32]),
+            "Reshape: its sizes [1048576, 32] hold more elements than the largest weight",
+        ),
         (|graph| set_operand(graph, "Slice", 2, &[i64::MAX - 1]), "its operand 2 holds 9223372036854775806"),
     ];
     check_cases(Precision::F32, Profile::OnnxRuntime, cases);

@@ -10,16 +10,27 @@ use super::Checked;
 use super::initializers::TensorFacts;
 use super::nodes::{Operation, Value};
 
-/// The largest integer in the constants of a graph with these tensors. The largest ones in exported graphs are indices of
-/// elements of a weight.
-pub(super) fn largest_integer(tensors: &HashMap<&str, TensorFacts>) -> i64 {
-    // 4-bit elements are two per byte
-    let elements = tensors.values().map(|facts| facts.size.saturating_mul(2)).max().unwrap_or(0);
-    i64::try_from(elements).unwrap_or(i64::MAX).max(i64::from(i32::MAX))
+/// What the constants of a graph with some tensors may hold.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// The largest integer. The largest ones in exported graphs are indices of elements of a weight.
+    integer: i64,
+    /// Elements of a shape, those of the largest weight.
+    elements: i64,
 }
 
-/// Checks the constants that a node reads; `largest` is the largest value of one.
-pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, largest: i64) -> Checked {
+impl Limits {
+    pub(super) fn of(tensors: &HashMap<&str, TensorFacts>) -> Self {
+        // 4-bit elements are two per byte
+        let elements = tensors.values().map(|facts| facts.size.saturating_mul(2)).max().unwrap_or(0);
+        let elements = i64::try_from(elements).unwrap_or(i64::MAX);
+        Limits { integer: elements.max(i64::from(i32::MAX)), elements }
+    }
+}
+
+/// Checks the constants that a node reads.
+pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, limits: Limits) -> Checked {
+    let largest = limits.integer;
     let name = operation.operator.name;
     for (index, operand) in operation.operands.iter().enumerate() {
         let Value::Tensor(TensorFacts { integers: Some(integers), .. }) = operand else { continue };
@@ -37,6 +48,7 @@ pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, largest: i6
     match name {
         "Div" => check_divisor(operation),
         "Range" => check_range(operation),
+        "Reshape" => check_sizes(operation, limits.elements),
         "TopK" => match operation.integers(1)? {
             [count] if usize::try_from(*count) == Ok(config.num_experts_per_token) => Ok(()),
             counts => {
@@ -84,6 +96,21 @@ fn check_range(operation: &Operation<'_>) -> Checked {
         ([0], [1]) => Ok(()),
         ([0], step) => operation.refuse(format_args!("its step is {step:?}, expected 1")),
         (start, _) => operation.refuse(format_args!("it begins at {start:?}, expected 0")),
+    }
+}
+
+/// A backend takes the sizes of a shape for those of what is computed from it, ranges included, which it computes while it loads a
+/// graph.
+fn check_sizes(operation: &Operation<'_>, most: i64) -> Checked {
+    let Some(Value::Tensor(TensorFacts { integers: Some(sizes), .. })) = operation.operands.get(1) else {
+        return Ok(());
+    };
+    let elements = sizes.iter().fold(1, |elements: i64, size| elements.saturating_mul((*size).max(1)));
+    match elements <= most {
+        true => Ok(()),
+        false => {
+            operation.refuse(format_args!("its sizes {sizes:?} hold more elements than the largest weight"))
+        }
     }
 }
 

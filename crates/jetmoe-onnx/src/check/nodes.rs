@@ -6,6 +6,7 @@ use jetmoe_artifact::{GraphRecord, Profile};
 use jetmoe_checkpoint::ModelConfig;
 
 use super::initializers::TensorFacts;
+use super::integers::Limits;
 use super::{Checked, attributes, integers, refuse, shown, weights};
 use crate::operators::ExportedOperator;
 use crate::{Graph, Node};
@@ -49,7 +50,7 @@ pub(super) fn check(
     let operators = ExportedOperator::all();
     let operators: HashMap<_, _> =
         operators.iter().map(|operator| ((operator.domain, operator.name), operator)).collect();
-    let limit = integers::largest_integer(tensors);
+    let limits = Limits::of(tensors);
     let mut values: HashMap<&str, Value<'_>> = HashMap::with_capacity(tensors.len() + graph.node.len());
     values.extend(tensors.iter().map(|(name, facts)| (*name, Value::Tensor(facts))));
     // also those with a default
@@ -57,7 +58,7 @@ pub(super) fn check(
     for node in &graph.node {
         let operation = Operation::new(node, &operators, &values, record.profile)?;
         attributes::check(&operation)?;
-        integers::check(&operation, config, limit)?;
+        integers::check(&operation, config, limits)?;
         weights::check(&operation, config)?;
         let is_divisor = integers::is_divisor(&operation);
         let computed = Value::Computed { is_constant: operation.is_constant(), is_divisor };
