@@ -1,4 +1,4 @@
-//! The two limits of a machine that a kernel is compared with: memory bandwidth and float32 arithmetic.
+//! The limits of a machine that a kernel is compared with: memory bandwidth, and arithmetic in float32 and in 8-bit integers.
 //!
 //! Each function measures once. Other programs only make a measurement slower, so the best of several counts.
 
@@ -7,7 +7,10 @@ use std::time::Instant;
 
 use pulp::{Arch, Simd, WithSimd};
 
+pub use self::int8::int8_operations_per_second;
 use crate::Threads;
+
+mod int8;
 
 /// Bytes per second that all threads together read sequentially. The buffers should be larger than any cache.
 pub fn read_bytes_per_second(threads: &dyn Threads, buffers: &[&[u8]]) -> f64 {

@@ -14,7 +14,9 @@ use std::time::Instant;
 
 use half::f16;
 use jetmoe_format::{PackedLayout, PackedWeight, RowOrder};
-use jetmoe_kernels::roofline::{float32_operations_per_second, read_bytes_per_second};
+use jetmoe_kernels::roofline::{
+    float32_operations_per_second, int8_operations_per_second, read_bytes_per_second,
+};
 use jetmoe_kernels::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -79,10 +81,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let isa = Isa::from_env_or_best()?;
     let context = ExecContext { isa, threads: &pool };
     let mut times = vec![Vec::new(); tokens.len()];
-    let (mut bandwidths, mut peaks) = (Vec::new(), Vec::new());
+    let (mut bandwidths, mut peaks, mut int8_peaks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.number("--rounds", "5")? {
         bandwidths.push(read_bytes_per_second(&pool, &bytes));
         peaks.push(float32_operations_per_second(&pool));
+        int8_peaks.extend(int8_operations_per_second(&pool, isa));
         for (tokens, times) in tokens.iter().zip(&mut times) {
             let x: Vec<f32> = (0..tokens * HIDDEN).map(|_| random.f32() - 0.5).collect();
             let chosen = choices(*tokens);
@@ -103,10 +106,13 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let bandwidth = median(bandwidths);
     // Other programs only make it lower.
     let peak = peaks.into_iter().fold(0.0, f64::max);
+    let int8_peak = int8_peaks.into_iter().reduce(f64::max);
+    let int8_peak = int8_peak.map_or("null".to_owned(), |peak| format!("{peak:.0}"));
     let available: Vec<String> = Isa::available().iter().map(|isa| format!("\"{isa}\"")).collect();
     println!(
         "{{\"instructions\":\"{isa}\",\"available\":[{}],\"threads\":{threads},\
-         \"read_bytes_per_second\":{bandwidth:.0},\"float32_operations_per_second\":{peak:.0}}}",
+         \"read_bytes_per_second\":{bandwidth:.0},\"float32_operations_per_second\":{peak:.0},\
+         \"int8_operations_per_second\":{int8_peak}}}",
         available.join(",")
     );
     for (tokens, times) in tokens.iter().zip(times) {
