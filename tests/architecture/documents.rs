@@ -8,9 +8,16 @@ use crate::workspace::{packages, root, rust_files};
 /// Path and text of every document.
 fn documents() -> Vec<(PathBuf, String)> {
     let crates = packages().into_iter().map(|package| root().join(package.folder()));
-    let folders =
-        crates.chain(["docs", "docs/benchmarks", "docs/kernels", "graphs"].map(|folder| root().join(folder)));
-    let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let mut folders: Vec<PathBuf> = crates.chain([root().join("graphs")]).collect();
+    let mut below = vec![root().join("docs")];
+    while let Some(folder) = below.pop() {
+        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        below.extend(entries.filter(|path| path.is_dir()));
+        folders.push(folder);
+    }
+    let files = folders
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
     let documents = files.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     documents.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }

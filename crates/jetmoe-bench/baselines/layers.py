@@ -16,9 +16,11 @@ import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported
 
-BASELINES = ["onnxruntime", "openvino", "transformers-bf16"]
+BASELINES = ["onnxruntime", "onnxruntime-qmoe", "openvino", "transformers-bf16"]
 HIDDEN, INTERMEDIATE, EXPERTS, PER_TOKEN, GROUP = 2048, 5632, 8, 2, 32
 WEIGHTS = 3 * HIDDEN * INTERMEDIATE
+# products of one row at a time take so long for more tokens that they are not measured
+FEW_TOKENS = 16
 
 
 class OnnxRuntime:
@@ -35,10 +37,13 @@ class OnnxRuntime:
         self.options.intra_op_num_threads = arguments.threads
         # products with activations rounded to 8 bits, as ours; by default ONNX Runtime computes in float32
         self.options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
-        self.layers = [self.load(layer(number)) for number in range(arguments.layers)]
+        self.layers = [self.load(number) for number in range(arguments.layers)]
         self.runtime = f"onnxruntime {version('onnxruntime')}, 4-bit, activations in 8 bits"
 
-    def load(self, model):
+    def load(self, number):
+        return self.session(layer(number))
+
+    def session(self, model):
         return self.ort.InferenceSession(model, self.options, providers=["CPUExecutionProvider"])
 
     def prepare(self, x, experts):
@@ -48,24 +53,46 @@ class OnnxRuntime:
         return layer.run(None, prepared)[0]
 
 
+class OnnxRuntimeQmoe(OnnxRuntime):
+    """The layer as one operator of ONNX Runtime, `QMoE`, which also routes.
+
+    `accuracy_level` 4 allows activations in 8 bits, and the kernels of `MatMulNBits`. The environment variable
+    ORT_QMOE_CPU_QNBIT_GEMM overrides it; 0 selects the kernel of before, which dequantizes the weights in every call.
+    """
+
+    def __init__(self, arguments):
+        super().__init__(arguments)
+        self.runtime = f"onnxruntime {version('onnxruntime')}, QMoE, 4-bit, activations in 8 bits"
+
+    def load(self, number):
+        return self.session(qmoe_layer(number))
+
+    def prepare(self, x, experts):
+        return {"x": x, "logits": logits_of(experts)}
+
+
 class OpenVino:
-    """The same file in OpenVINO."""
+    """OpenVINO with one of two graphs: the same file, or one that OpenVINO computes with its operator `GatherMatmul`."""
 
     bytes_per_weight = OnnxRuntime.bytes_per_weight
 
-    def __init__(self, arguments, precision):
+    def __init__(self, arguments, precision, graph):
         import openvino
 
         core = openvino.Core()
         settings = {"INFERENCE_NUM_THREADS": arguments.threads, "INFERENCE_PRECISION_HINT": precision}
-        models = (core.read_model(layer(number), b"") for number in range(arguments.layers))
-        compiled = [core.compile_model(model, "CPU", settings) for model in models]
+        read = {"experts": lambda number: core.read_model(layer(number), b""), "tiled": tiled_layer}[graph]
+        compiled = [core.compile_model(read(number), "CPU", settings) for number in range(arguments.layers)]
+        if graph == "tiled" and "GatherMatmul" not in layer_types(compiled[0]):
+            sys.exit("OpenVINO does not recognize the tiled graph")
         self.precision = compiled[0].get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.layers = [model.create_infer_request() for model in compiled]
-        self.runtime = f"openvino {version('openvino')}, 4-bit, computing in {self.precision}"
+        self.tiled = graph == "tiled"
+        self.runtime = f"openvino {version('openvino')}, 4-bit, the fastest of its graphs and precisions"
+        self.variant = f"{graph}, {self.precision}"
 
     def prepare(self, x, experts):
-        return {"x": x, "experts": experts, "gates": np.full(experts.shape, 0.5, np.float32)}
+        return [x[None] if self.tiled else x, experts, np.full(experts.shape, 0.5, np.float32)]
 
     def run(self, layer, prepared):
         layer.infer(prepared, share_inputs=True)
@@ -104,9 +131,8 @@ class Transformers:
         self.runtime = f"transformers {version('transformers')}, torch {version('torch')}, bfloat16"
 
     def prepare(self, x, experts):
-        logits = np.zeros((len(experts), EXPERTS), np.float32)
-        np.put_along_axis(logits, experts, 1.0, axis=1)
-        return self.torch.from_numpy(x).bfloat16()[None], self.torch.from_numpy(logits).bfloat16()
+        logits = self.torch.from_numpy(logits_of(experts)).bfloat16()
+        return self.torch.from_numpy(x).bfloat16()[None], logits
 
     def run(self, layer, prepared):
         x, layer.router.layer.logits = prepared
@@ -188,6 +214,100 @@ def layer(number):
     return model.SerializeToString()
 
 
+def qmoe_layer(number):
+    """The layer as an ONNX file with the operator `QMoE`: rows of gate and up in turn, codes with an offset of 8."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(number)
+    initializers = []
+
+    def weight(name, outputs, inputs):
+        codes = random.integers(0, 256, (EXPERTS, outputs, inputs // 2), np.uint8)
+        scales = np.full((EXPERTS, outputs, inputs // GROUP), 0.01, np.float32)
+        initializers.extend([numpy_helper.from_array(codes, name), numpy_helper.from_array(scales, f"{name}.scales")])
+        return [name, f"{name}.scales"]
+
+    gate_and_up, down = weight("gate_and_up", 2 * INTERMEDIATE, HIDDEN), weight("down", HIDDEN, INTERMEDIATE)
+    qmoe = helper.make_node(
+        "QMoE",
+        ["x", "logits", *gate_and_up, "", *down],
+        ["y"],
+        domain="com.microsoft",
+        k=PER_TOKEN,
+        normalize_routing_weights=1,
+        activation_type="swiglu",
+        swiglu_fusion=1,
+        activation_alpha=1.0,
+        activation_beta=0.0,
+        expert_weight_bits=4,
+        block_size=GROUP,
+        weights_prepacked=0,
+        accuracy_level=4,
+    )
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [qmoe],
+        "layer",
+        [
+            value("x", TensorProto.FLOAT, ["tokens", HIDDEN]),
+            value("logits", TensorProto.FLOAT, ["tokens", EXPERTS]),
+        ],
+        [value("y", TensorProto.FLOAT, ["tokens", HIDDEN])],
+        initializers,
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+
+
+def tiled_layer(number):
+    """The layer as OpenVINO's own exporter writes it: every token with every expert, of which OpenVINO computes the chosen."""
+    import openvino
+    import openvino.opset13 as op
+
+    random = np.random.default_rng(number)
+
+    def constant(*values):
+        return op.constant(np.array(values, np.int64))
+
+    def weight(outputs, inputs):
+        codes = random.integers(0, 256, EXPERTS * outputs * inputs // 2, np.uint8)
+        groups = [EXPERTS, outputs, inputs // GROUP, GROUP]
+        codes = openvino.op.Constant(openvino.Tensor(codes, groups, openvino.Type.u4), shared_memory=False)
+        codes = op.subtract(op.convert(codes, "f16"), op.constant(np.array([8], np.float16)))
+        weights = op.multiply(codes, op.constant(np.full([*groups[:3], 1], 0.01, np.float16)))
+        return op.convert(op.reshape(weights, constant(EXPERTS, outputs, inputs), False), "f32")
+
+    x = op.parameter([1, -1, HIDDEN], np.float32, "x")
+    experts = op.parameter([-1, PER_TOKEN], np.int64, "experts")
+    gates = op.parameter([-1, PER_TOKEN], np.float32, "gates")
+    tokens = op.gather(op.shape_of(experts), constant(0), op.constant(0))
+    tiles = op.tile(op.reshape(x, constant(-1, HIDDEN), False), constant(EXPERTS, 1))
+    tiles = op.reshape(tiles, constant(EXPERTS, -1, HIDDEN), False)
+    gate = op.matmul(tiles, weight(INTERMEDIATE, HIDDEN), False, True)
+    up = op.matmul(tiles, weight(INTERMEDIATE, HIDDEN), False, True)
+    # not op.swish, whose second input the pattern lacks
+    silu = op.multiply(gate, op.sigmoid(gate))
+    down = op.matmul(op.multiply(silu, up), weight(HIDDEN, INTERMEDIATE), False, True)
+    down = op.reshape(down, op.concat([constant(EXPERTS, 1), tokens, constant(HIDDEN)], 0), False)
+    zeros = op.broadcast(op.constant(np.float32(0)), op.concat([tokens, constant(EXPERTS)], 0))
+    all_gates = op.transpose(op.scatter_elements_update(zeros, experts, gates, op.constant(1)), constant(1, 0))
+    all_gates = op.reshape(all_gates, op.concat([constant(EXPERTS, 1), tokens], 0), False)
+    gated = op.multiply(down, op.unsqueeze(all_gates, op.constant(3)))
+    return openvino.Model([op.reduce_sum(gated, constant(0), False)], [x, experts, gates], "layer")
+
+
+def layer_types(compiled):
+    """The kinds of operators that OpenVINO executes."""
+    return {str(node.get_rt_info()["layerType"].value) for node in compiled.get_runtime_model().get_ops()}
+
+
+def logits_of(experts):
+    """Logits of a router that chooses these experts, with equal weights."""
+    logits = np.zeros((len(experts), EXPERTS), np.float32)
+    np.put_along_axis(logits, experts, 1.0, axis=1)
+    return logits
+
+
 def choices(tokens):
     """The experts of each token, [tokens, 2], the same in every round and for everybody."""
     state, chosen = 0x9E37_79B9_7F4A_7C15, []
@@ -230,6 +350,7 @@ def measure(model, tokens, arguments):
         "operations": 2 * tokens * PER_TOKEN * WEIGHTS,
         "weight_bytes": int(len(np.unique(experts)) * WEIGHTS * model.bytes_per_weight),
         "runtime": model.runtime,
+        "variant": getattr(model, "variant", None),
     }
 
 
@@ -241,18 +362,28 @@ def all_runs(arguments):
     match arguments.baseline:
         case "onnxruntime":
             return runs(OnnxRuntime(arguments), arguments)
+        case "onnxruntime-qmoe":
+            return runs(OnnxRuntimeQmoe(arguments), arguments)
         case "transformers-bf16":
             return runs(Transformers(arguments), arguments)
+    return openvino_runs(arguments)
+
+
+def openvino_runs(arguments):
+    """For each number of tokens, the fastest of OpenVINO's precisions and graphs."""
     # OpenVINO computes in another precision than the one asked for where the processor lacks it
-    by_precision = {}
-    for asked in ["f32", "bf16", "f16"]:
-        model = OpenVino(arguments, asked)
-        if model.precision not in by_precision:
-            by_precision[model.precision] = runs(model, arguments)
-        # before the next is loaded, as memory has to hold one of them only
-        del model
-    every = zip(*by_precision.values(), strict=True)
-    return [min(of_tokens, key=lambda run: run["milliseconds"]) for of_tokens in every]
+    by_variant = {}
+    for graph in ["experts", "tiled"]:
+        tokens = [count for count in arguments.tokens if graph == "experts" or count <= FEW_TOKENS]
+        for asked in ["f32", "bf16", "f16"]:
+            model = OpenVino(arguments, asked, graph)
+            if model.variant not in by_variant:
+                by_variant[model.variant] = [measure(model, count, arguments) for count in tokens]
+            # before the next is loaded, as memory has to hold one of them only
+            del model
+    measured = [run for of_variant in by_variant.values() for run in of_variant]
+    of_tokens = ([run for run in measured if run["tokens"] == count] for count in arguments.tokens)
+    return [min(same, key=lambda run: run["milliseconds"]) for same in of_tokens]
 
 
 def counts(text):

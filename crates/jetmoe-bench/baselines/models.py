@@ -17,7 +17,14 @@ import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported
 
-BASELINES = ["transformers-bf16", "transformers-f32", "transformers-onnx", "openvino"]
+BASELINES = [
+    "transformers-bf16",
+    "transformers-f32",
+    "transformers-onnx",
+    "openvino",
+    "llama-cpp",
+    "onnxruntime-genai",
+]
 
 
 class Transformers:
@@ -118,6 +125,50 @@ class OpenVino:
         return self.request.get_tensor("logits").data[:, -1].copy()
 
 
+class OnnxRuntimeGenai:
+    """Our graph of the profile `onnxruntime` in onnxruntime-genai, with greedy sampling."""
+
+    def __init__(self, arguments):
+        import onnxruntime_genai
+
+        artifact = next(folder for folder in Path(arguments.graph).parents if (folder / "genai_config.json").exists())
+        graph = Path(arguments.graph).relative_to(artifact).as_posix()
+        options = {"intra_op_num_threads": arguments.threads}
+        config = onnxruntime_genai.Config(str(artifact))
+        config.overlay(json.dumps({"model": {"decoder": {"filename": graph, "session_options": options}}}))
+        self.genai = onnxruntime_genai
+        self.model = onnxruntime_genai.Model(config)
+        self.new_tokens = arguments.new_tokens
+        self.vocab_size = vocab_size(arguments.checkpoint)
+        self.runtime = f"onnxruntime-genai {version('onnxruntime-genai')}"
+
+    def begin(self, batch):
+        self.batch = batch
+        self.generator = None
+
+    def step(self, ids):
+        if self.generator is None:
+            # room for the token that follows the prompt and for those of the steps
+            length = ids.shape[1] + 1 + self.new_tokens
+            parameters = self.genai.GeneratorParams(self.model)
+            # a minimum keeps the token that ends a text from being chosen
+            parameters.set_search_options(
+                batch_size=self.batch,
+                max_length=length,
+                min_length=length,
+                do_sample=False,
+                past_present_share_buffer=True,
+            )
+            self.generator = self.genai.Generator(self.model, parameters)
+            self.generator.append_tokens(ids.astype(np.int32))
+            logits = self.generator.get_output("logits")[:, -1]
+            self.generator.generate_next_token()
+            return logits
+        # computes the logits of the token that was chosen before, and chooses the next one; ids of its own are not possible
+        self.generator.generate_next_token()
+        return self.generator.get_output("logits")[:, -1]
+
+
 def present(name):
     return name.replace("past_key_values", "present")
 
@@ -137,6 +188,10 @@ def load(arguments):
             import onnxruntime  # noqa: F401
         case "openvino":
             import openvino  # noqa: F401
+        case "llama-cpp":
+            import llama_cpp  # noqa: F401
+        case "onnxruntime-genai":
+            import onnxruntime_genai  # noqa: F401
         case _:
             # transformers imports a model's module when it is asked for it
             from transformers import AutoModelForCausalLM, JetMoeForCausalLM  # noqa: F401
@@ -153,6 +208,12 @@ def construct(arguments):
             return OnnxRuntime(arguments)
         case "openvino":
             return OpenVino(arguments)
+        case "llama-cpp":
+            from llama_cpp import LlamaCpp
+
+            return LlamaCpp(arguments)
+        case "onnxruntime-genai":
+            return OnnxRuntimeGenai(arguments)
 
 
 def spread(values):
@@ -219,7 +280,7 @@ def main():
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--export", metavar="DIR")
     parser.add_argument("--baseline", choices=BASELINES)
-    parser.add_argument("--graph", help="the ONNX file, for a baseline that needs one")
+    parser.add_argument("--graph", help="the ONNX or GGUF file, for a baseline that needs one")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--shapes", type=shapes, default=[(1, 128)], metavar="BATCHxPROMPT,...")
     parser.add_argument("--new-tokens", type=int, default=16)

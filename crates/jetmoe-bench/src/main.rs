@@ -8,7 +8,9 @@ mod command;
 mod goal;
 mod layers;
 mod models;
+mod pages;
 mod plot;
+mod processor;
 mod quality;
 mod rounds;
 
@@ -32,6 +34,8 @@ enum Benchmark {
     Layers(layers::Arguments),
     /// What each precision costs in quality and saves in size: docs/quality.md
     Quality,
+    /// Write the pages and plots of docs/benchmarks/ and docs/kernels/ anew from their raw results
+    Pages,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         Benchmark::Models(arguments) => models::run(&arguments),
         Benchmark::Layers(arguments) => layers::run(&arguments),
         Benchmark::Quality => quality::run(),
+        Benchmark::Pages => models::BENCHMARK.write_all().and_then(|()| layers::BENCHMARK.write_all()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use crate::demo::build_commands;
+use crate::npm;
 use crate::python::BASELINES;
 use crate::setup;
 use crate::step::{CommandLine, Steps};
@@ -17,6 +18,9 @@ pub(crate) struct Arguments {
     /// Measure one MLP layer instead of whole models: docs/kernels/
     #[arg(long)]
     kernels: bool,
+    /// Write the pages and plots of docs/benchmarks/ and docs/kernels/ anew from their raw results, and measure nothing
+    #[arg(long, exclusive = true)]
+    pages: bool,
     /// Passed to jetmoe-bench; `cargo xtask bench -- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "JETMOE-BENCH ARGUMENT")]
     arguments: Vec<String>,
@@ -29,6 +33,11 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
     if arguments.micro {
         return micro(workspace, steps);
     }
+    if arguments.pages {
+        let build = CommandLine::cargo(["build", "--workspace", "--bin", "jetmoe-bench"]);
+        steps.run("build jetmoe-bench", &workspace.root, &build)?;
+        return run_bench(workspace, steps, "pages", &[]);
+    }
     let arguments_given = &arguments.arguments;
     if arguments_given.iter().any(|argument| argument == "--help") {
         build_commands(workspace, steps)?;
@@ -36,10 +45,20 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
         if measures_a_baseline(arguments_given) {
             BASELINES.prepare(workspace, steps)?;
         }
+        if !arguments.kernels
+            && cfg!(target_os = "linux")
+            && measures(arguments_given, |target| target == LLAMA_CPP)
+        {
+            npm::install(workspace, steps, LLAMA_CPP, LLAMA_CPP_PINS)?;
+        }
         prepare(workspace, steps)?;
     }
     let benchmark = if arguments.kernels { "layers" } else { "models" };
-    let bench = CommandLine::new(workspace.binary("jetmoe-bench")).arg(benchmark).args(arguments_given);
+    run_bench(workspace, steps, benchmark, arguments_given)
+}
+
+fn run_bench(workspace: &Workspace, steps: &mut Steps, benchmark: &str, arguments: &[String]) -> Result<()> {
+    let bench = CommandLine::new(workspace.binary("jetmoe-bench")).arg(benchmark).args(arguments);
     steps.run("benchmarks", &workspace.root, &bench)
 }
 
@@ -54,11 +73,21 @@ fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     build_commands(workspace, steps)
 }
 
+/// Name of the target and of the folder in the cache.
+const LLAMA_CPP: &str = "llama-cpp";
+/// Folder with the versions of its packages.
+const LLAMA_CPP_PINS: &str = "crates/jetmoe-bench/baselines/llama-cpp";
+
 /// Whether `--targets`, by default all, names more than this project.
 fn measures_a_baseline(arguments: &[String]) -> bool {
+    measures(arguments, |target| !target.starts_with("jetmoe") && target != "candle")
+}
+
+/// Whether `--targets`, by default all, names such a target.
+fn measures(arguments: &[String], is_such: impl Fn(&str) -> bool) -> bool {
     let mut words = arguments.iter().flat_map(|argument| argument.split('='));
     match words.find(|word| matches!(*word, "--targets" | "--peers")).and(words.next()) {
-        Some(targets) => targets.split(',').any(|target| !target.starts_with("jetmoe")),
+        Some(targets) => targets.split(',').any(is_such),
         None => true,
     }
 }
@@ -75,12 +104,23 @@ fn micro(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::measures_a_baseline;
+    use super::{LLAMA_CPP, measures, measures_a_baseline};
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn llama_cpp_is_installed_only_if_it_is_measured() {
+        let is_measured = |line: &str| measures(&words(line), |target| target == LLAMA_CPP);
+        assert!(is_measured("--layers 2"));
+        assert!(is_measured("--targets jetmoe-q4,llama-cpp"));
+        assert!(!is_measured("--targets=jetmoe-q4,openvino"));
+    }
 
     #[test]
     fn python_is_needed_only_for_baselines() {
-        let measures =
-            |line: &str| measures_a_baseline(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        let measures = |line: &str| measures_a_baseline(&words(line));
         assert!(measures("--rounds 1"));
         assert!(measures("--targets jetmoe-q4,openvino"));
         assert!(!measures("--rounds 1 --targets jetmoe-q4,jetmoe-f32"));

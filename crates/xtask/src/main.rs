@@ -13,6 +13,7 @@ mod fuzz;
 mod gpu;
 mod interop;
 mod library;
+mod npm;
 mod python;
 mod regenerate;
 mod sanitizer;
@@ -29,7 +30,7 @@ use clap::{Parser, Subcommand};
 use crate::step::Steps;
 use crate::workspace::Workspace;
 
-/// Tasks of the jetmoe project. They need Rust and Python with pip; `ci browser` needs Chromium too.
+/// Tasks of the jetmoe project. They need Rust and Python with pip; `ci browser` needs Chromium too, `bench` npm.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Arguments {

@@ -4,15 +4,20 @@ mod page;
 mod plot;
 mod results;
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use crate::command::{self, baseline};
-use crate::rounds::Rounds;
+use crate::pages::Benchmark;
+use crate::processor::Processor;
+
+/// The pages in `docs/kernels/`.
+pub(crate) const BENCHMARK: Benchmark =
+    Benchmark { root: "docs/kernels", render: page::render, index: page::index };
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -22,6 +27,12 @@ pub(crate) struct Arguments {
     /// Threads of each target
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
+    /// What to measure [default: everything]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    targets: Option<Vec<BenchTarget>>,
+    /// Folder for the results [default: the one of this processor in docs/kernels]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
 }
 
 /// What is measured.
@@ -31,7 +42,10 @@ enum BenchTarget {
     Jetmoe,
     /// This project, with another instruction set.
     Isa(&'static str),
+    /// A graph with the products of each expert, as this project exports it.
     OnnxRuntime,
+    /// One operator for the whole layer.
+    OnnxRuntimeQmoe,
     Openvino,
     TransformersBf16,
     /// Kernels of another library that this project could use instead of its own.
@@ -39,7 +53,7 @@ enum BenchTarget {
 }
 
 impl BenchTarget {
-    const ALL: [BenchTarget; 11] = [
+    const ALL: [BenchTarget; 12] = [
         BenchTarget::Jetmoe,
         BenchTarget::Isa("amx"),
         BenchTarget::Isa("avx512vnni"),
@@ -48,6 +62,7 @@ impl BenchTarget {
         BenchTarget::Isa("neon"),
         BenchTarget::Isa(GENERIC),
         BenchTarget::OnnxRuntime,
+        BenchTarget::OnnxRuntimeQmoe,
         BenchTarget::Openvino,
         BenchTarget::TransformersBf16,
         BenchTarget::Candle,
@@ -59,6 +74,7 @@ impl BenchTarget {
             BenchTarget::Jetmoe => "jetmoe".to_owned(),
             BenchTarget::Isa(isa) => format!("jetmoe-{isa}"),
             BenchTarget::OnnxRuntime => "onnxruntime".to_owned(),
+            BenchTarget::OnnxRuntimeQmoe => "onnxruntime-qmoe".to_owned(),
             BenchTarget::Openvino => "openvino".to_owned(),
             BenchTarget::TransformersBf16 => "transformers-bf16".to_owned(),
             BenchTarget::Candle => "candle".to_owned(),
@@ -80,6 +96,17 @@ impl BenchTarget {
     }
 }
 
+impl FromStr for BenchTarget {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match Self::ALL.into_iter().find(|target| target.name() == name) {
+            Some(target) => Ok(target),
+            None => bail!("unknown target; the targets are {}", Self::ALL.map(BenchTarget::name).join(", ")),
+        }
+    }
+}
+
 /// The portable kernels.
 const GENERIC: &str = "generic";
 const TOKENS: &[usize] = &[1, 16, 128, 512];
@@ -98,10 +125,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         command::run(&format!("build the benchmark of {}", package.0), cargo_bench(package).arg("--no-run"))?;
     }
     let threads = arguments.threads.to_string();
+    let targets = arguments.targets.as_deref().unwrap_or(&BenchTarget::ALL);
     let mut rounds = Vec::new();
     for round in 1..=arguments.rounds {
         let mut results = Map::new();
-        for target in BenchTarget::ALL {
+        for &target in targets {
             if let (BenchTarget::Isa(isa), Some(jetmoe)) = (target, results.get("jetmoe"))
                 && !is_other_available(jetmoe, isa)
             {
@@ -112,18 +140,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         rounds.push(Value::Object(results));
     }
-    let raw = json!({
-        "command": format!("cargo xtask bench --kernels --rounds {} --threads {threads}", arguments.rounds),
-        "processor": processor(),
-        "rounds": rounds,
-    });
-    let folder = Path::new("docs/kernels");
-    // first, because it took long to measure
-    command::write_files(folder, &[("raw.json", &format!("{raw:#}\n"))])?;
-    let rounds = Rounds { raw: &raw };
-    let (plot, page) = (plot::draw(&rounds)?, page::page(&rounds)?);
-    println!("\n{page}");
-    command::write_files(folder, &[("roofline.svg", &plot), ("README.md", &page)])
+    let mut raw = json!({ "command": command(arguments), "rounds": rounds });
+    let processor = Processor::detect();
+    processor.write_to(&mut raw);
+    let own_folder = Path::new(BENCHMARK.root).join(processor.slug());
+    BENCHMARK.write(arguments.output.as_ref().unwrap_or(&own_folder), &raw)
+}
+
+/// The command that measures the same.
+fn command(arguments: &Arguments) -> String {
+    let Arguments { rounds, threads, targets, .. } = arguments;
+    let mut command = format!("cargo xtask bench --kernels --rounds {rounds} --threads {threads}");
+    if let Some(targets) = targets {
+        let targets: Vec<String> = targets.iter().map(|target| target.name()).collect();
+        command.push_str(&format!(" --targets {}", targets.join(",")));
+    }
+    command
 }
 
 /// Whether this processor has an instruction set and it is not the one that jetmoe chose.
@@ -174,14 +206,6 @@ fn measure(title: &str, target: BenchTarget, threads: &str) -> Result<Value> {
         result["runs"] = lines.collect();
     }
     Ok(result)
-}
-
-/// Name of the processor, on systems with `/proc`.
-fn processor() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("model name"));
-    let name = line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim());
-    name.unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
 #[cfg(test)]

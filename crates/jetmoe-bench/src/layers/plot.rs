@@ -6,10 +6,15 @@ use plotters::style::text_anchor::HPos;
 
 use super::results::Point;
 use super::{BenchTarget, GENERIC, TOKENS};
-use crate::plot::{BLUE, CAPTION, GRID, LABEL, svg, write_text};
+use crate::plot::{BLUE, CAPTION, GRID, LABEL, spread, svg, write_text};
 use crate::rounds::Rounds;
 
-const SIZE: (u32, u32) = (900, 560);
+const SIZE: (u32, u32) = (1000, 620);
+/// Room on the right for the names of the limits.
+const RIGHT: u32 = 220;
+/// Names of targets side by side below the axis, and pixels between two rows of them.
+const COLUMNS: usize = 5;
+const ROW: u32 = 22;
 const LIMIT: RGBColor = RGBColor(90, 90, 90);
 
 fn color(target: BenchTarget) -> RGBColor {
@@ -18,6 +23,7 @@ fn color(target: BenchTarget) -> RGBColor {
         BenchTarget::Isa(GENERIC) => RGBColor(160, 190, 220),
         BenchTarget::Isa(_) => RGBColor(95, 150, 200),
         BenchTarget::OnnxRuntime => RGBColor(200, 90, 40),
+        BenchTarget::OnnxRuntimeQmoe => RGBColor(235, 150, 110),
         BenchTarget::Openvino => RGBColor(120, 80, 160),
         BenchTarget::TransformersBf16 => RGBColor(90, 140, 60),
         BenchTarget::Candle => RGBColor(190, 150, 40),
@@ -32,7 +38,11 @@ pub(super) fn draw(rounds: &Rounds<'_>) -> Result<String> {
     };
     // in billions, as on the axis
     let read = limit("read_bytes_per_second")? / 1e9;
-    let peak = limit("float32_operations_per_second")? / 1e9;
+    let float32 = limit("float32_operations_per_second")? / 1e9;
+    let mut peaks = vec![(format!("float32, {float32:.0} GFLOP/s"), float32)];
+    let int8 = rounds.int8_peaks().into_iter().map(|(isa, peak)| (isa, peak / 1e9));
+    peaks.extend(int8.map(|(isa, peak)| (format!("int8 {isa}, {peak:.0} GOP/s"), peak)));
+    let highest_peak = peaks.iter().map(|peak| peak.1).fold(0.0, f64::max);
     let lines: Vec<(BenchTarget, Vec<(f64, f64)>)> = BenchTarget::ALL
         .into_iter()
         .map(|target| (target, points(rounds, target)))
@@ -41,14 +51,18 @@ pub(super) fn draw(rounds: &Rounds<'_>) -> Result<String> {
     let all = || lines.iter().flat_map(|(_, points)| points);
     let left = all().map(|point| point.0).fold(1.0, f64::min) / 1.5;
     let right = all().map(|point| point.0).fold(1000.0, f64::max);
-    let bottom = all().map(|point| point.1).fold(peak, f64::min) / 2.0;
-    let top = all().map(|point| point.1).fold(peak, f64::max) * 2.5;
+    let bottom = all().map(|point| point.1).fold(float32, f64::min) / 2.0;
+    let top = all().map(|point| point.1).fold(highest_peak, f64::max) * 1.5;
 
+    let rows = lines.len().div_ceil(COLUMNS) as u32;
     svg(SIZE, |area| {
         let caption = "One MLP layer; points from left to right: 1, 16, 128, 512 tokens";
         let mut chart = ChartBuilder::on(area)
             .caption(caption, CAPTION)
             .margin(18)
+            .margin_right(RIGHT)
+            .margin_bottom(18 + ROW * rows)
+            .top_x_label_area_size(20)
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d((left..right).log_scale(), (bottom..top).log_scale())?;
@@ -60,22 +74,28 @@ pub(super) fn draw(rounds: &Rounds<'_>) -> Result<String> {
             .y_desc("billion operations per second")
             .label_style(LABEL)
             .draw()?;
-        // the memory limit goes on above the float32 peak, because integer arithmetic is faster
+        // from the bottom to the top or to the right of the plot
         let (begin, end) = (left.max(bottom / read), right.min(top / read));
-        for (line, text, side) in [
-            ([(begin, read * begin), (end, read * end)], format!("reads {read:.1} GB/s"), HPos::Left),
-            ([(peak / read, peak), (right, peak)], format!("float32 peak, {peak:.0} GFLOP/s"), HPos::Right),
-        ] {
-            chart.draw_series([PathElement::new(line.to_vec(), LIMIT.stroke_width(2))])?;
-            let (x, y) = chart.backend_coord(&line[1]);
-            write_text(area, &text, (x + 2, y + 13), side, &LIMIT)?;
+        let memory = [(begin, read * begin), (end, read * end)];
+        chart.draw_series([PathElement::new(memory, LIMIT.stroke_width(2))])?;
+        let (x, y) = chart.backend_coord(&memory[1]);
+        write_text(area, &format!("reads {read:.1} GB/s"), (x, y - 10), HPos::Center, &LIMIT)?;
+        let (edge, highest) = chart.backend_coord(&(right, top));
+        let (_, lowest) = chart.backend_coord(&(left, bottom));
+        let wanted: Vec<i32> = peaks.iter().map(|peak| chart.backend_coord(&(right, peak.1)).1).collect();
+        for ((text, peak), y) in peaks.iter().zip(spread(&wanted, 18, (highest, lowest))) {
+            let line = [((peak / read).max(left), *peak), (right, *peak)];
+            chart.draw_series([PathElement::new(line, LIMIT.stroke_width(2))])?;
+            write_text(area, text, (edge + 8, y), HPos::Left, &LIMIT)?;
         }
-        let (legend_x, legend_y) = chart.backend_coord(&(left, top));
+        let width = (SIZE.0 - 36) as i32 / COLUMNS as i32;
         for (index, (target, points)) in lines.iter().enumerate() {
             let color = color(*target);
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 5, color.filled())))?;
             chart.draw_series([PathElement::new(points.clone(), color)])?;
-            let (x, y) = (legend_x + 16, legend_y + 16 + 20 * index as i32);
+            let row = (index / COLUMNS) as u32;
+            let x = 26 + width * (index % COLUMNS) as i32;
+            let y = (SIZE.1 - 12 - ROW * (rows - 1 - row)) as i32;
             area.draw(&Circle::new((x, y), 5, color.filled()))?;
             write_text(area, &target.name(), (x + 12, y), HPos::Left, &BLACK)?;
         }

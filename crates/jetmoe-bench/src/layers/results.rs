@@ -20,6 +20,12 @@ impl Rounds<'_> {
         self.of_tokens(target, tokens, "/milliseconds")
     }
 
+    /// The way to compute that was the fastest, where a target has several: that of the last round.
+    pub(super) fn variant(&self, target: BenchTarget, tokens: usize) -> Option<&str> {
+        let runs = self.of(&target.name()).pop()?["runs"].as_array()?;
+        runs.iter().find(|run| run["tokens"] == tokens)?["variant"].as_str()
+    }
+
     pub(super) fn point(&self, target: BenchTarget, tokens: usize) -> Option<Point> {
         let operations = self.of_tokens(target, tokens, "/operations")?;
         Some(Point {
@@ -56,6 +62,27 @@ impl Rounds<'_> {
             Some(isa) => Some(format!("jetmoe-kernels, 4-bit, `{isa}`")),
             None => Some(result["runs"][0]["runtime"].as_str()?.to_owned()),
         }
+    }
+
+    /// The instruction set that jetmoe chose.
+    pub(super) fn isa(&self) -> Option<&str> {
+        self.of(&BenchTarget::Jetmoe.name()).first()?["instructions"].as_str()
+    }
+
+    /// The measured instruction sets of jetmoe with their peak of 8-bit integer operations per second, the highest first.
+    /// The best round counts, because disturbance only slows down.
+    pub(super) fn int8_peaks(&self) -> Vec<(String, f64)> {
+        let mut peaks = Vec::new();
+        for target in BenchTarget::ALL.into_iter().filter(|target| target.is_jetmoe()) {
+            let results = self.of(&target.name());
+            let isa = results.first().and_then(|result| result["instructions"].as_str());
+            let measured = results.iter().filter_map(|result| result["int8_operations_per_second"].as_f64());
+            if let (Some(isa), Some(peak)) = (isa, measured.reduce(f64::max)) {
+                peaks.push((isa.to_owned(), peak));
+            }
+        }
+        peaks.sort_by(|left, right| right.1.total_cmp(&left.1));
+        peaks
     }
 
     /// A limit of the machine. The best round counts, because disturbance only slows down.

@@ -1,13 +1,14 @@
 //! `jetmoe-bench models`: this project and the baselines on the same weights.
 
 mod goals;
+mod index;
 mod page;
 mod plot;
 mod results;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -15,19 +16,18 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use crate::command::{self, baseline, jetmoe};
-use crate::rounds::Rounds;
+use crate::pages::Benchmark;
+use crate::processor::{Processor, memory_bytes};
+
+/// The pages in `docs/benchmarks/`.
+pub(crate) const BENCHMARK: Benchmark =
+    Benchmark { root: "docs/benchmarks", render: page::render, index: index::index };
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// What to measure
-    #[arg(
-        long,
-        alias = "peers",
-        value_enum,
-        value_delimiter = ',',
-        default_values_t = BenchTarget::value_variants().to_vec()
-    )]
-    targets: Vec<BenchTarget>,
+    /// What to measure [default: everything whose weights fit in memory]
+    #[arg(long, alias = "peers", value_enum, value_delimiter = ',')]
+    targets: Option<Vec<BenchTarget>>,
     /// How often to measure each target
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -37,13 +37,18 @@ pub(crate) struct Arguments {
     /// Tokens to decode after each prompt
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     new_tokens: u16,
-    /// Layers of the checkpoint, which has JetMoE-8B's widths
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Layers of the checkpoint, which has JetMoE-8B's widths; JetMoE-8B has 24
+    #[arg(long, value_name = "N", default_value_t = LAYERS, value_parser = clap::value_parser!(u16).range(1..))]
     layers: u16,
-    /// Folder for the results
-    #[arg(long, value_name = "DIR", default_value = "docs/benchmarks")]
-    output: PathBuf,
+    /// Folder for the results [default: the one of this processor in docs/benchmarks]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
 }
+
+/// Layers without `--layers`.
+const LAYERS: u16 = 2;
+/// Layers of JetMoE-8B.
+const FULL_SIZE: u16 = 24;
 
 /// What is measured: a graph of this project, or a baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,6 +62,8 @@ enum BenchTarget {
     TransformersF32,
     TransformersOnnx,
     Openvino,
+    LlamaCpp,
+    OnnxruntimeGenai,
 }
 
 /// A graph of this project, and the backend that runs it.
@@ -90,10 +97,44 @@ impl BenchTarget {
     fn export(self) -> Option<(&'static str, &'static str)> {
         match self {
             BenchTarget::Openvino => Some(("f32", "portable")),
+            BenchTarget::OnnxruntimeGenai => Some(("q4", "onnxruntime")),
             _ => self.jetmoe().map(|run| (run.precision, run.profile)),
         }
     }
+
+    /// Bytes that it keeps in memory for a weight.
+    fn bytes_per_weight(self) -> f64 {
+        match self {
+            BenchTarget::JetmoeQ4
+            | BenchTarget::JetmoeQ4Tract
+            | BenchTarget::JetmoeQ4Onnxruntime
+            | BenchTarget::LlamaCpp
+            | BenchTarget::OnnxruntimeGenai => 0.7,
+            BenchTarget::JetmoeBf16 | BenchTarget::TransformersBf16 => 2.0,
+            BenchTarget::JetmoeF32
+            | BenchTarget::TransformersF32
+            | BenchTarget::TransformersOnnx
+            | BenchTarget::Openvino => 4.0,
+        }
+    }
+
+    /// Whether there is a package of it for this system.
+    fn is_available(self) -> bool {
+        self != BenchTarget::LlamaCpp || cfg!(target_os = "linux")
+    }
+
+    /// What is measured by default: all targets whose weights take at most three quarters of the memory.
+    fn defaults(layers: u16, memory_bytes: u64) -> Vec<Self> {
+        let weights = WEIGHTS_OF_LAYER * f64::from(layers) + WEIGHTS_OF_EMBEDDING;
+        let fits = |target: &Self| target.bytes_per_weight() * weights <= 0.75 * memory_bytes as f64;
+        let all = Self::value_variants().iter().copied();
+        all.filter(|target| target.is_available() && fits(target)).collect()
+    }
 }
+
+/// Weights of JetMoE-8B.
+const WEIGHTS_OF_LAYER: f64 = 352e6;
+const WEIGHTS_OF_EMBEDDING: f64 = 65.5e6;
 
 /// Batch sizes and prompt lengths for every target.
 const SHAPES: &[(usize, usize)] = &[(1, 128), (1, 512), (8, 128)];
@@ -101,31 +142,46 @@ const SHAPES: &[(usize, usize)] = &[(1, 128), (1, 512), (8, 128)];
 const MORE_PROMPTS: &[usize] = &[64, 2048];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let bench = Bench { arguments, folder: command::work_folder("bench")? };
+    let targets = match &arguments.targets {
+        Some(targets) => targets.clone(),
+        None => BenchTarget::defaults(arguments.layers, memory_bytes()),
+    };
+    let bench = Bench { arguments, targets, folder: command::work_folder("bench")? };
     bench.prepare()?;
     let mut rounds = Vec::new();
     for round in 1..=arguments.rounds {
         let mut results = Map::new();
-        for target in &arguments.targets {
+        for target in &bench.targets {
             let title = format!("round {round}, {}", target.name());
             results.insert(target.name(), bench.measure(&title, *target)?);
         }
         rounds.push(Value::Object(results));
     }
-    let raw = json!({
+    let mut raw = json!({
         "command": bench.command(),
+        "layers": arguments.layers,
         "checkpoint_bytes": bench.checkpoint_bytes()?,
         "rounds": rounds,
     });
-    let rounds = Rounds { raw: &raw };
-    let (plot, page) = (plot::draw(&rounds)?, page::page(&rounds)?);
-    println!("\n{page}");
-    let files = [("raw.json", &*format!("{raw:#}\n")), ("decode.svg", &plot), ("README.md", &page)];
-    command::write_files(&arguments.output, &files)
+    let processor = Processor::detect();
+    processor.write_to(&mut raw);
+    let own_folder = Path::new(BENCHMARK.root).join(results_folder(&processor, arguments.layers));
+    BENCHMARK.write(arguments.output.as_ref().unwrap_or(&own_folder), &raw)
+}
+
+/// Folder of the results of a processor, below the index.
+fn results_folder(processor: &Processor, layers: u16) -> PathBuf {
+    let folder = PathBuf::from(processor.slug());
+    match layers {
+        LAYERS => folder,
+        FULL_SIZE => folder.join("full-size"),
+        layers => folder.join(format!("{layers}-layers")),
+    }
 }
 
 struct Bench<'a> {
     arguments: &'a Arguments,
+    targets: Vec<BenchTarget>,
     /// Folder of checkpoint and exports.
     folder: PathBuf,
 }
@@ -143,22 +199,33 @@ impl Bench<'_> {
         self.folder.join("transformers-onnx").join("model.onnx")
     }
 
+    /// The model of llama.cpp.
+    fn gguf(&self) -> PathBuf {
+        self.folder.join("mixtral.gguf")
+    }
+
     /// Makes checkpoint and exports anew, because earlier ones may be of another version.
     fn prepare(&self) -> Result<()> {
         command::clear(&self.folder)?;
         let layers = self.arguments.layers.to_string();
         let mut synth = jetmoe("jetmoe")?;
         synth.args(["synth", "--like", "jetmoe-8b", "--layers", &layers, "--output"]).arg(self.checkpoint());
+        // onnxruntime-genai opens artifacts with a tokenizer only
+        synth.args(["--tokenizer", "tests/fixtures/models/jetmoe-mini"]);
         command::run("make the checkpoint", &mut synth)?;
-        let exports: BTreeSet<_> =
-            self.arguments.targets.iter().filter_map(|target| target.export()).collect();
+        let exports: BTreeSet<_> = self.targets.iter().filter_map(|target| target.export()).collect();
         for (precision, profile) in exports {
             let mut export = jetmoe("jetmoe-export")?;
             export.arg(self.checkpoint()).arg("--output").arg(self.artifact());
             export.args(["--precision", precision, "--profile", profile]);
             command::run(&format!("export {precision}, {profile}"), &mut export)?;
         }
-        if self.arguments.targets.contains(&BenchTarget::TransformersOnnx) {
+        if self.targets.contains(&BenchTarget::LlamaCpp) {
+            let mut write = baseline("llama_cpp.py");
+            write.args(["--layers", &layers, "--output"]).arg(self.gguf());
+            command::run("write the model of llama.cpp", &mut write)?;
+        }
+        if self.targets.contains(&BenchTarget::TransformersOnnx) {
             let graph = self.transformers_graph();
             let mut export = self.baseline();
             export.arg("--export").args(graph.parent());
@@ -209,6 +276,10 @@ impl Bench<'_> {
         match target {
             BenchTarget::TransformersOnnx => program.arg("--graph").arg(self.transformers_graph()),
             BenchTarget::Openvino => program.arg("--graph").arg(self.artifact().join("onnx/model.onnx")),
+            BenchTarget::LlamaCpp => program.arg("--graph").arg(self.gguf()),
+            BenchTarget::OnnxruntimeGenai => {
+                program.arg("--graph").arg(self.artifact().join("onnx/onnxruntime/model_q4.onnx"))
+            }
             _ => &mut program,
         };
         command::json(title, &mut program)
@@ -235,8 +306,8 @@ impl Bench<'_> {
 
     /// The command that measures the same.
     fn command(&self) -> String {
-        let Arguments { targets, rounds, threads, new_tokens, layers, .. } = self.arguments;
-        let targets: Vec<String> = targets.iter().map(|target| target.name()).collect();
+        let Arguments { rounds, threads, new_tokens, layers, .. } = self.arguments;
+        let targets: Vec<String> = self.targets.iter().map(|target| target.name()).collect();
         format!(
             "cargo xtask bench --targets {} --rounds {rounds} --threads {threads} --new-tokens {new_tokens} \
              --layers {layers}",

@@ -7,8 +7,7 @@ use super::BenchTarget;
 use crate::rounds::Rounds;
 
 /// The machine as `jetmoe bench` measured it.
-pub(super) struct Machine<'a> {
-    pub(super) processor: &'a str,
+pub(super) struct Machine {
     pub(super) memory_bytes: f64,
     pub(super) read_bytes_per_second: f64,
     pub(super) operations_per_second: f64,
@@ -46,12 +45,12 @@ impl<'a> Rounds<'a> {
     }
 
     /// The machine. The best round counts, because disturbance only slows down.
-    pub(super) fn machine(&self) -> Option<Machine<'a>> {
+    pub(super) fn machine(&self) -> Option<Machine> {
         let results = || BenchTarget::value_variants().iter().flat_map(|target| self.of(&target.name()));
         let machines = || results().filter_map(|result| result.get("machine"));
+        machines().next()?;
         let best = |field: &str| machines().filter_map(|machine| machine[field].as_f64()).fold(0.0, f64::max);
         Some(Machine {
-            processor: machines().next()?["processor"].as_str()?,
             memory_bytes: best("memory_bytes"),
             read_bytes_per_second: best("read_bytes_per_second"),
             operations_per_second: best("operations_per_second"),

@@ -2,10 +2,9 @@
 
 use anyhow::Result;
 use plotters::prelude::*;
-use plotters::style::text_anchor::HPos;
 
 use super::Measured;
-use crate::plot::{BLUE, CAPTION, GRID, LABEL, svg, write_text};
+use crate::plot::{BLUE, CAPTION, GRID, LABEL, place_labels, svg, write_text};
 
 /// One point per variant, with its name.
 pub(super) fn draw(rows: &[Measured]) -> Result<String> {
@@ -28,26 +27,17 @@ pub(super) fn draw(rows: &[Measured]) -> Result<String> {
             .y_desc("perplexity")
             .label_style(LABEL)
             .draw()?;
-        for (row, left) in rows.iter().zip(labels_on_the_left(rows)) {
-            let point = (row.bytes as f64 / 1e6, row.perplexity);
-            chart.draw_series([Circle::new(point, 5, BLUE.filled())])?;
-            let (x, y) = chart.backend_coord(&point);
-            let (side, offset) = if left { (HPos::Right, -9) } else { (HPos::Left, 9) };
-            write_text(area, row.name, (x + offset, y), side, &BLACK)?;
+        let points: Vec<(f64, f64)> =
+            rows.iter().map(|row| (row.bytes as f64 / 1e6, row.perplexity)).collect();
+        let pixels: Vec<(i32, i32)> = points.iter().map(|point| chart.backend_coord(point)).collect();
+        let (left, top) = chart.backend_coord(&(0.0, highest + margin));
+        let (right, bottom) = chart.backend_coord(&(largest, lowest - margin));
+        let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+        let places = place_labels(&pixels, &names, (left, top, right, bottom));
+        for ((point, name), (place, side)) in points.iter().zip(names).zip(places) {
+            chart.draw_series([Circle::new(*point, 5, BLUE.filled())])?;
+            write_text(area, name, place, side, &BLACK)?;
         }
         Ok(())
     })
-}
-
-/// Whether each label is left of its point, because a neighbouring point has its label on the right.
-pub(super) fn labels_on_the_left(rows: &[Measured]) -> Vec<bool> {
-    let are_near = |a: &Measured, b: &Measured| {
-        (a.bytes as f64 / b.bytes as f64 - 1.0).abs() < 0.5 && (a.perplexity - b.perplexity).abs() < 0.04
-    };
-    let mut left: Vec<bool> = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
-        let is_right_taken = (0..index).any(|other| are_near(&rows[other], row) && !left[other]);
-        left.push(is_right_taken);
-    }
-    left
 }

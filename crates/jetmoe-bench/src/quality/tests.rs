@@ -27,12 +27,6 @@ fn every_variant_has_a_row_a_line_of_arguments_and_a_point() {
 }
 
 #[test]
-fn labels_of_neighbours_do_not_overlap() {
-    let rows = [measured("a", 100, 19.0), measured("b", 104, 19.01), measured("c", 900, 19.0)];
-    assert_eq!(plot::labels_on_the_left(&rows), [false, true, false]);
-}
-
-#[test]
 fn the_baseline_comes_first() {
     assert_eq!(VARIANTS[0].0, "f32");
 }
