@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;
-use plotters::style::text_anchor::HPos;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::results::Point;
 use super::{BenchTarget, GENERIC, TOKENS};
@@ -10,6 +10,8 @@ use crate::plot::{BLUE, CAPTION, GRID, LABEL, spread, svg, write_text};
 use crate::rounds::Rounds;
 
 const SIZE: (u32, u32) = (1000, 620);
+/// Room above for the caption and the name of a limit.
+const TOP: u32 = 66;
 /// Room on the right for the names of the limits.
 const RIGHT: u32 = 220;
 /// Names of targets side by side below the axis, and pixels between two rows of them.
@@ -58,11 +60,10 @@ pub(super) fn draw(rounds: &Rounds<'_>) -> Result<String> {
     svg(SIZE, |area| {
         let caption = "One MLP layer; points from left to right: 1, 16, 128, 512 tokens";
         let mut chart = ChartBuilder::on(area)
-            .caption(caption, CAPTION)
             .margin(18)
+            .margin_top(TOP)
             .margin_right(RIGHT)
             .margin_bottom(18 + ROW * rows)
-            .top_x_label_area_size(20)
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d((left..right).log_scale(), (bottom..top).log_scale())?;
@@ -74,6 +75,8 @@ pub(super) fn draw(rounds: &Rounds<'_>) -> Result<String> {
             .y_desc("billion operations per second")
             .label_style(LABEL)
             .draw()?;
+        let style = CAPTION.into_text_style(area).pos(Pos::new(HPos::Center, VPos::Center));
+        area.draw(&Text::new(caption, (SIZE.0 as i32 / 2, 24), style))?;
         // from the bottom to the top or to the right of the plot
         let (begin, end) = (left.max(bottom / read), right.min(top / read));
         let memory = [(begin, read * begin), (end, read * end)];

@@ -25,8 +25,8 @@ pub(super) fn page(rounds: &Rounds<'_>) -> Result<String> {
     let mut page = format!(
         "# {title}\n\n\
          Made by `{command}`: {layers} layers. Processor: {}; {:.0} GiB of memory; reads {:.1} GB/s and does {:.0} GFLOP/s \
-         in float32 on these threads, as `jetmoe bench` measured in the same run. All targets run random weights at \
-         JetMoE-8B's widths, and all but `llama-cpp` the same ones. Each round measures every target in a process of its \
+         in float32 on these threads, as `jetmoe bench` measured in the same run. All targets run the same \
+         weights, random ones at JetMoE-8B's widths. Each round measures every target in a process of its \
          own; numbers are medians over the rounds of the medians of each round, and [raw.json](raw.json) has all of them. \
          `jetmoe-q4` and `jetmoe-bf16` are the profile `native` in ONNX Runtime, `jetmoe-q4-tract` is the same file in \
          tract, and the other two are the profile `onnxruntime`. transformers, llama.cpp and jetmoe compute the logits of a \
@@ -39,7 +39,7 @@ pub(super) fn page(rounds: &Rounds<'_>) -> Result<String> {
     );
     if rounds.runtime(BenchTarget::LlamaCpp).is_some() {
         page.push_str(
-            "`llama-cpp` runs a Mixtral of the same active widths: 32 query and 16 key heads of 128 stand for the mixture of \
+            "`llama-cpp` runs other weights: a Mixtral of the same active widths, where 32 query and 16 key heads of 128 stand for the mixture of \
              attention heads, whose two selected experts have 16 query heads each. Its layers are Q4_0, its tied embedding \
              Q6_K, as llama.cpp's own quantization stores them, and its cache is float16. Loading includes the conversion \
              of weights to the layout of the processor.\n\n",
@@ -69,8 +69,11 @@ fn table(rounds: &Rounds<'_>, page: &mut String) {
             Some(number) => format!("{number:.1} {unit}"),
             None => "–".to_owned(),
         };
-        let mut line =
-            format!("| {}: {runtime} | {} |", target.name(), cell(rounds.load_seconds(target), "s"));
+        let mut line = format!("| {}: {runtime} |", target.name());
+        let _ = match rounds.load_seconds(target) {
+            Some(seconds) => write!(line, " {seconds:.2} s |"),
+            None => write!(line, " – |"),
+        };
         for shape in SHAPES {
             let (prefill, decode) = (rounds.prefill(target, *shape), rounds.decode(target, *shape));
             let _ = write!(line, " {} | {} |", cell(prefill, "ms"), cell(decode, "ms"));

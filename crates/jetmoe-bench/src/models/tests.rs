@@ -132,7 +132,7 @@ fn the_page_has_a_row_per_target_and_says_which_goals_were_missed() {
     let raw = raw();
     let page = page::page(&Rounds { raw: &raw }).unwrap();
     for line in [
-        "| jetmoe-q4: ort 1.32.0 | 1.0 s | 15.0 ms | 1.5 ms |",
+        "| jetmoe-q4: ort 1.32.0 | 1.00 s | 15.0 ms | 1.5 ms |",
         "| decode, q4: times as fast as transformers in bfloat16 | 3.00 | ≥ 4.00 | **missed** |",
         "| decode, q4: share of the machine's read bandwidth | 40.0 % | ≥ 50.0 % | **missed** |",
     ] {
@@ -153,7 +153,7 @@ fn the_page_explains_llama_cpp_and_genai_where_they_were_measured() {
     }
     let page = page::page(&Rounds { raw: &raw }).unwrap();
     assert!(page.starts_with("# Benchmarks, full size\n"), "{page}");
-    assert!(page.contains("| llama-cpp: llama.cpp v0.5.0 | 2.0 s | – |"), "{page}");
+    assert!(page.contains("| llama-cpp: llama.cpp v0.5.0 | 2.00 s | – |"), "{page}");
     assert!(page.contains("Mixtral") && page.contains("the graph of `jetmoe-q4-onnxruntime`"), "{page}");
 }
 
