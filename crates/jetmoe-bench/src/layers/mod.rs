@@ -121,11 +121,15 @@ const KERNELS: (&str, &str) = ("jetmoe-kernels", "layers");
 const CANDLE: (&str, &str) = ("jetmoe-reference", "q4k");
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    for package in [KERNELS, CANDLE] {
+    let targets = arguments.targets.as_deref().unwrap_or(&BenchTarget::ALL);
+    let needs_kernels = targets.iter().any(|target| target.is_jetmoe());
+    let needs_candle = targets.contains(&BenchTarget::Candle);
+    for (package, _) in
+        [(KERNELS, needs_kernels), (CANDLE, needs_candle)].into_iter().filter(|needed| needed.1)
+    {
         command::run(&format!("build the benchmark of {}", package.0), cargo_bench(package).arg("--no-run"))?;
     }
     let threads = arguments.threads.to_string();
-    let targets = arguments.targets.as_deref().unwrap_or(&BenchTarget::ALL);
     let mut rounds = Vec::new();
     for round in 1..=arguments.rounds {
         let mut results = Map::new();
