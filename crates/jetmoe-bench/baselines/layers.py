@@ -371,19 +371,30 @@ def all_runs(arguments):
 
 def openvino_runs(arguments):
     """For each number of tokens, the fastest of OpenVINO's precisions and graphs."""
-    # OpenVINO computes in another precision than the one asked for where the processor lacks it
-    by_variant = {}
+    measured = []
     for graph in ["experts", "tiled"]:
         tokens = [count for count in arguments.tokens if graph == "experts" or count <= FEW_TOKENS]
-        for asked in ["f32", "bf16", "f16"]:
-            model = OpenVino(arguments, asked, graph)
-            if model.variant not in by_variant:
-                by_variant[model.variant] = [measure(model, count, arguments) for count in tokens]
+        for precision in openvino_precisions():
+            model = OpenVino(arguments, precision, graph)
+            measured += [measure(model, count, arguments) for count in tokens]
             # before the next is loaded, as memory has to hold one of them only
             del model
-    measured = [run for of_variant in by_variant.values() for run in of_variant]
     of_tokens = ([run for run in measured if run["tokens"] == count] for count in arguments.tokens)
     return [min(same, key=lambda run: run["milliseconds"]) for same in of_tokens]
+
+
+def openvino_precisions():
+    """The precisions that OpenVINO computes in: another one than the one asked for where the processor lacks it."""
+    import openvino
+    import openvino.opset13 as op
+
+    x = op.parameter([1], np.float32)
+    model = openvino.Model([op.relu(x)], [x], "smallest")
+    found = []
+    for asked in ["f32", "bf16", "f16"]:
+        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": asked})
+        found.append(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+    return list(dict.fromkeys(found))
 
 
 def counts(text):
