@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::command::{self, baseline};
@@ -122,6 +122,11 @@ const CANDLE: (&str, &str) = ("jetmoe-reference", "q4k");
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let targets = arguments.targets.as_deref().unwrap_or(&BenchTarget::ALL);
+    ensure!(
+        targets.contains(&BenchTarget::Jetmoe),
+        "the target {} is needed as well, because it measures the machine",
+        BenchTarget::Jetmoe.name()
+    );
     let needs_kernels = targets.iter().any(|target| target.is_jetmoe());
     let needs_candle = targets.contains(&BenchTarget::Candle);
     for (package, _) in

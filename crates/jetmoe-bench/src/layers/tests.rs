@@ -104,6 +104,13 @@ fn the_index_has_a_row_per_processor_with_the_fastest_client() {
 }
 
 #[test]
+fn jetmoe_itself_is_needed() {
+    let targets = Some(vec![BenchTarget::Openvino]);
+    let error = run(&Arguments { rounds: 1, threads: 1, targets, output: None }).unwrap_err();
+    assert_eq!(error.to_string(), "the target jetmoe is needed as well, because it measures the machine");
+}
+
+#[test]
 fn targets_are_chosen_by_name() {
     assert_eq!("jetmoe-avx2".parse::<BenchTarget>().unwrap(), BenchTarget::Isa("avx2"));
     let error = "jetmoe-mmx".parse::<BenchTarget>().unwrap_err().to_string();

@@ -146,6 +146,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(targets) => targets.clone(),
         None => BenchTarget::defaults(arguments.layers, memory_bytes()),
     };
+    ensure!(
+        targets.iter().any(|target| target.jetmoe().is_some()),
+        "a target of jetmoe is needed as well, because it measures the machine"
+    );
     let bench = Bench { arguments, targets, folder: command::work_folder("bench")? };
     bench.prepare()?;
     let mut rounds = Vec::new();

@@ -224,6 +224,12 @@ fn peers_is_the_old_name_of_targets() {
 }
 
 #[test]
+fn a_target_of_jetmoe_is_needed() {
+    let cli = Cli::try_parse_from(["bench", "--targets", "openvino"]).unwrap();
+    assert!(run(&cli.arguments).unwrap_err().to_string().contains("measures the machine"));
+}
+
+#[test]
 fn the_python_program_knows_the_baselines() {
     let program = include_str!("../../baselines/models.py");
     for target in BenchTarget::value_variants().iter().filter(|target| target.jetmoe().is_none()) {
