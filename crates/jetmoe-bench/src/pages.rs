@@ -9,12 +9,15 @@ use serde_json::Value;
 use crate::command;
 use crate::rounds::Rounds;
 
+/// Name and text of a file.
+pub(crate) type File = (&'static str, String);
+
 /// A benchmark whose results are kept.
 pub(crate) struct Benchmark {
     /// Folder of the index, with a folder for each processor.
     pub(crate) root: &'static str,
     /// Renders the files next to raw results: plot and page.
-    pub(crate) render: fn(&Rounds<'_>) -> Result<Vec<(&'static str, String)>>,
+    pub(crate) render: fn(&Rounds<'_>) -> Result<Vec<File>>,
     /// Renders the page that shows all results side by side.
     pub(crate) index: fn(&[Stored]) -> Result<String>,
 }

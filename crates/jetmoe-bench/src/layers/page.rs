@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::plot;
 use super::{BenchTarget, TOKENS};
 use crate::goal::{Goal, Target, Unit, goals_section};
-use crate::pages::Stored;
+use crate::pages::{File, Stored};
 use crate::processor::Processor;
 use crate::rounds::Rounds;
 
@@ -21,7 +21,7 @@ const AMX_RATIOS: [f64; 4] = [0.6, 0.5, 0.35, 0.30];
 const SHARE: f64 = 0.85;
 
 /// The page and the plot of one processor.
-pub(super) fn render(rounds: &Rounds<'_>) -> Result<Vec<(&'static str, String)>> {
+pub(super) fn render(rounds: &Rounds<'_>) -> Result<Vec<File>> {
     Ok(vec![("roofline.svg", plot::draw(rounds)?), ("README.md", page(rounds)?)])
 }
 

@@ -8,11 +8,12 @@ use clap::ValueEnum;
 use super::goals::goals;
 use super::{BenchTarget, FULL_SIZE, SHAPES, plot};
 use crate::goal::goals_section;
+use crate::pages::File;
 use crate::processor::Processor;
 use crate::rounds::Rounds;
 
 /// The page and the plot of one set of results.
-pub(super) fn render(rounds: &Rounds<'_>) -> Result<Vec<(&'static str, String)>> {
+pub(super) fn render(rounds: &Rounds<'_>) -> Result<Vec<File>> {
     Ok(vec![("decode.svg", plot::draw(rounds)?), ("README.md", page(rounds)?)])
 }
 
