@@ -2,11 +2,11 @@
 //! session.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
-use jetmoe_backend::catch_panics;
 use jetmoe_backend::operator::{self, Elements, OperandValue};
+use jetmoe_backend::{Prefetch, catch_panics};
 use jetmoe_format::{Attributes, DOMAIN, ElementType, OperatorSchema};
 use jetmoe_kernels::{ExecContext, Isa, Threads};
 use ort::operator::{
@@ -16,13 +16,13 @@ use ort::value::{DynTensorValueType, PrimitiveTensorElementType, Shape, TensorEl
 
 use crate::graph::sizes;
 
-/// The domain with all of its operators.
-pub(crate) fn domain(threads: Option<usize>) -> ort::Result<OperatorDomain> {
+/// The domain with all of its operators. They request weights before they compute if these do not fit in memory.
+pub(crate) fn domain(threads: Option<usize>, prefetch: Option<Arc<Prefetch>>) -> ort::Result<OperatorDomain> {
     let isa = operator::isa().map_err(ort::Error::wrap)?;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let mut domain = OperatorDomain::new(DOMAIN)?;
     for schema in OperatorSchema::all() {
-        domain = domain.add(Registered { schema, isa, threads })?;
+        domain = domain.add(Registered { schema, isa, threads, prefetch: prefetch.clone() })?;
     }
     Ok(domain)
 }
@@ -32,6 +32,7 @@ struct Registered {
     schema: &'static OperatorSchema,
     isa: Isa,
     threads: usize,
+    prefetch: Option<Arc<Prefetch>>,
 }
 
 impl Operator for Registered {
@@ -56,6 +57,7 @@ impl Operator for Registered {
         let operator =
             operator::Operator::new(self.name(), &NodeAttributes(node)).map_err(ort::Error::wrap)?;
         let (schema, isa, threads) = (self.schema, self.isa, self.threads);
+        let prefetch = self.prefetch.clone();
         Ok(kernel(move |context| {
             let count = context.num_inputs()?.min(schema.operands.len());
             let values: Vec<Option<ValueRef<'_>>> =
@@ -70,6 +72,9 @@ impl Operator for Registered {
             let mut output = context.output(0, shape)?.ok_or_else(missing)?;
             let (_, result) = output.try_extract_tensor_mut::<f32>()?;
             let threads = SessionThreads { context, count: threads };
+            if let Some(prefetch) = &prefetch {
+                bound.prefetch(prefetch, &threads);
+            }
             bound.compute(ExecContext { isa, threads: &threads }, result).map_err(ort::Error::wrap)
         }))
     }

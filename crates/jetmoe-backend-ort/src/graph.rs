@@ -12,7 +12,7 @@ use jetmoe_backend::contract::check_names;
 use jetmoe_backend::kv_cache::InPlaceSession;
 use jetmoe_backend::{
     BoxError, CancellationGuard, CancellationToken, CudaOptions, Device, Error, GraphSession, GraphSource,
-    LoadOptions, LoadedGraph, Result,
+    LoadOptions, LoadedGraph, Prefetch, Result,
 };
 use ndarray::ArrayD;
 use ort::environment::Environment;
@@ -83,7 +83,8 @@ impl OrtGraph {
         )?;
         let mut builder = configure(&environment, options).map_err(refused)?;
         if record.profile == Profile::Native {
-            let domain = custom_ops::domain(options.thread_limit()).map_err(refused)?;
+            let prefetch = Prefetch::for_weights(record.data.size);
+            let domain = custom_ops::domain(options.thread_limit(), prefetch).map_err(refused)?;
             builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
         }
         let mut builder = providers::register(builder, &library, record.profile, signature, options)?;

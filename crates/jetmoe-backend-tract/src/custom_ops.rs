@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use half::f16;
+use jetmoe_backend::Prefetch;
 use jetmoe_backend::operator::{self, Elements, OperandValue, Operator};
 use jetmoe_checkpoint::MappedFile;
 use jetmoe_format::{Attributes, DOMAIN, ElementType, OperatorSchema};
@@ -74,11 +75,13 @@ pub(crate) fn map_weights(model: &mut TypedModel, file: &DataFile) -> TractResul
         return Ok(());
     }
     let data = file.mapped()?;
+    let prefetch = Prefetch::for_weights(data.len() as u64).map(ByAddress);
     for KernelOp(node) in &mut custom {
         for place in &node.external_data {
             ensure!(place.end <= data.len(), "a weight ends at {} of {} bytes", place.end, data.len());
         }
         node.data = Some(ByAddress(data.clone()));
+        node.prefetch = prefetch.clone();
     }
     Ok(())
 }
@@ -91,6 +94,8 @@ struct CustomOp {
     external_data: Vec<Range<usize>>,
     /// The mapped data file.
     data: Option<ByAddress<MappedFile>>,
+    /// If the weights do not fit in memory.
+    prefetch: Option<ByAddress<Prefetch>>,
 }
 
 struct NodeAttributes<'a>(&'a NodeProto);
@@ -119,7 +124,7 @@ fn parse(
         Ok(offset..end)
     };
     let external_data = external_data.iter().map(place).collect::<TractResult<Vec<_>>>()?;
-    Ok((boxed(CustomOp { operator, external_data, data: None }), Vec::new()))
+    Ok((boxed(CustomOp { operator, external_data, data: None, prefetch: None }), Vec::new()))
 }
 
 impl Kernel for CustomOp {
@@ -163,6 +168,9 @@ impl Kernel for CustomOp {
         let isa = operator::isa()?;
         let threads = StepThreads::current();
         let exec_context = ExecContext { isa, threads: &threads };
+        if let Some(ByAddress(prefetch)) = &self.prefetch {
+            bound.prefetch(prefetch, &threads);
+        }
         bound.compute(exec_context, elements.as_slice_mut::<f32>()?)?;
         Ok(tvec![result.into_tvalue()])
     }

@@ -22,6 +22,7 @@ mod loaded_graph;
 mod memory;
 pub mod operator;
 mod options;
+mod prefetch;
 pub mod trace;
 
 pub use backend::{Backend, Support};
@@ -38,6 +39,7 @@ pub use jetmoe_kernels::Error as KernelsError;
 pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
 pub use memory::{MemoryShortage, available_memory, estimate_memory};
 pub use options::LoadOptions;
+pub use prefetch::Prefetch;
 
 /// Compiles the program in the guide for backends.
 #[cfg(doctest)]

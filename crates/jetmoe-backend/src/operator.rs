@@ -10,10 +10,11 @@ use jetmoe_format::{
     Attributes, CustomOperator, Operand, OperatorNode, OperatorSchema, PackedWeight, WeightSlot,
 };
 use jetmoe_kernels::{
-    Activation, ExecContext, Isa, Mlp, TopK, expert_linear, expert_linear_sum, expert_mlp, gather_rows,
-    linear,
+    Activation, ExecContext, Isa, Mlp, Threads, TopK, expert_linear, expert_linear_sum, expert_mlp,
+    gather_rows, linear,
 };
 
+use crate::prefetch::{Prefetch, Reads};
 use crate::{Error, Result};
 
 /// A node of a custom operator, without its operands.
@@ -232,6 +233,25 @@ impl BoundOperator<'_> {
     /// Shape of the result.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// Requests what [`BoundOperator::compute`] reads of the weights.
+    pub fn prefetch(&self, prefetch: &Prefetch, threads: &dyn Threads) {
+        prefetch.request(threads, self.reads());
+    }
+
+    fn reads(&self) -> Reads {
+        match self.inputs {
+            Inputs::Linear { weight, .. } => Reads::matrices(&weight, &[0]),
+            Inputs::ExpertLinear { top_k, weight, .. } | Inputs::ExpertLinearSum { top_k, weight, .. } => {
+                Reads::matrices(&weight, top_k.experts)
+            }
+            Inputs::ExpertMlp { top_k, mlp, .. } => {
+                let first = Reads::matrices(&mlp.gate_and_up, top_k.experts);
+                first.followed_by(Reads::matrices(&mlp.down, top_k.experts))
+            }
+            Inputs::Embedding { ids, weight } => Reads::rows(&weight, ids),
+        }
     }
 
     /// Computes the result, row-major.

@@ -8,6 +8,7 @@
 //! the operand of one dot product instruction; matrix instructions take their right operand in this form too.
 
 use std::fmt;
+use std::ops::Range;
 
 use half::{bf16, f16};
 
@@ -371,12 +372,18 @@ impl<'a, S: Scale> PackedWeight<'a, S> {
     /// A panel of an expert's matrix.
     #[inline]
     pub fn panel(&self, expert: usize, panel: usize) -> Panel<'a, S> {
-        let index = expert * self.layout.panels() + panel;
+        self.panels(expert, panel..panel + 1)
+    }
+
+    /// Consecutive panels of an expert's matrix, as one.
+    #[inline]
+    pub fn panels(&self, expert: usize, panels: Range<usize>) -> Panel<'a, S> {
+        let (first, count) = (expert * self.layout.panels() + panels.start, panels.len());
         let (bytes, groups) = (self.layout.panel_bytes(), self.layout.groups() * PANEL_ROWS);
         Panel {
-            codes: &self.codes[index * bytes..][..bytes],
-            scales: &self.scales[index * groups..][..groups],
-            zero_points: self.zero_points.map(|points| &points[index * groups..][..groups]),
+            codes: &self.codes[first * bytes..][..count * bytes],
+            scales: &self.scales[first * groups..][..count * groups],
+            zero_points: self.zero_points.map(|points| &points[first * groups..][..count * groups]),
         }
     }
 
