@@ -1,5 +1,7 @@
 //! `full-size`: exports and runs a synthetic checkpoint of JetMoE-8B's widths, with time and memory of every step.
 
+mod limited;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -20,10 +22,17 @@ pub(crate) struct Arguments {
     /// Folder to work in. It is cleared first and kept
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// Instead of all graphs, export the native one and run it in N MiB of memory with an empty page cache: docs/memory.md.
+    /// Linux, as root
+    #[arg(long, value_name = "N")]
+    memory_limit: Option<u64>,
 }
 
 /// Limit of the anonymous memory of an export, whatever the size of the checkpoint: 1 GiB.
 const EXPORT_LIMIT: u64 = 1 << 30;
+/// Graphs: precision and profile.
+const EXPORTED: &[(&str, &str)] =
+    &[("q4", "onnxruntime"), ("int8", "onnxruntime"), ("q4", "portable"), ("q4", "native")];
 /// Runs of 4-bit graphs: backend, profile, folder of the graph, and the limit of anonymous memory as a factor of the
 /// weights plus a constant.
 const LOADED: &[(&str, &str, &str, f64, u64)] = &[
@@ -43,22 +52,25 @@ struct Usage {
     anonymous: u64,
     /// Peak resident memory in bytes, including mapped files.
     resident: u64,
+    /// Bytes that it made the disk read, up to its last 20 ms.
+    read: u64,
 }
 
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
     setup::onnxruntime_library(workspace, steps)?;
     build_commands(workspace, steps)?;
-    work(workspace, steps, arguments.layers, arguments.folder.as_deref())
+    work(workspace, steps, arguments)
 }
 
 /// One layer, for CI.
 pub(crate) fn small(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     build_commands(workspace, steps)?;
-    work(workspace, steps, 1, None)
+    work(workspace, steps, &Arguments { layers: 1, folder: None, memory_limit: None })
 }
 
-fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<&Path>) -> Result<()> {
-    let folder = folder.map_or_else(|| workspace.target.join("full-size"), Path::to_owned);
+fn work(workspace: &Workspace, steps: &mut Steps, arguments: &Arguments) -> Result<()> {
+    let layers = arguments.layers;
+    let folder = arguments.folder.clone().unwrap_or_else(|| workspace.target.join("full-size"));
     if workspace.root.join(&folder).exists() {
         fs::remove_dir_all(workspace.root.join(&folder))
             .with_context(|| format!("cannot empty {}", folder.display()))?;
@@ -87,9 +99,8 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
         .args(["--tokenizer", "tests/fixtures/models/jetmoe-mini", "--output"])
         .arg(&checkpoint);
     step(format!("synth, {layers} layers"), synth)?;
-    for (precision, profile) in
-        [("q4", "onnxruntime"), ("int8", "onnxruntime"), ("q4", "portable"), ("q4", "native")]
-    {
+    let is_wanted = |profile| arguments.memory_limit.is_none() || profile == "native";
+    for (precision, profile) in EXPORTED.iter().filter(|(_, profile)| is_wanted(*profile)) {
         let export = CommandLine::new(workspace.binary("jetmoe-export"))
             .arg(&checkpoint)
             .arg("--output")
@@ -101,6 +112,12 @@ fn work(workspace: &Workspace, steps: &mut Steps, layers: usize, folder: Option<
             "the export to {precision} took {}, and the limit is 1024 MiB",
             mebibytes(usage.anonymous)
         );
+    }
+    if let Some(limit) = arguments.memory_limit {
+        let data = artifact.join("onnx/native/model_q4.onnx_data");
+        let rows = limited::run(workspace, steps, &artifact, &data, limit)?;
+        println!("\n{}\n{}", limited::COLUMNS, rows.join("\n"));
+        return Ok(());
     }
     for (backend, profile, graphs, factor, constant) in LOADED {
         let weights = data_bytes(&workspace.root.join(&artifact).join(graphs), "model_q4.onnx")?;
@@ -132,12 +149,15 @@ fn mebibytes(bytes: u64) -> String {
 fn measure(command: &CommandLine, folder: &Path) -> Result<Usage> {
     let started = Instant::now();
     let mut child = command.start(folder)?;
-    let status = format!("/proc/{}/status", child.id());
-    let mut usage = Usage { seconds: 0.0, anonymous: 0, resident: 0 };
+    let process = PathBuf::from(format!("/proc/{}", child.id()));
+    let mut usage = Usage { seconds: 0.0, anonymous: 0, resident: 0, read: 0 };
     let exit = loop {
-        if let Ok(text) = fs::read_to_string(&status) {
-            usage.anonymous = usage.anonymous.max(field(&text, "RssAnon:"));
-            usage.resident = usage.resident.max(field(&text, "VmHWM:"));
+        if let Ok(text) = fs::read_to_string(process.join("status")) {
+            usage.anonymous = usage.anonymous.max(field(&text, "RssAnon:") << 10);
+            usage.resident = usage.resident.max(field(&text, "VmHWM:") << 10);
+        }
+        if let Ok(text) = fs::read_to_string(process.join("io")) {
+            usage.read = usage.read.max(field(&text, "read_bytes:"));
         }
         if let Some(exit) = child.try_wait()? {
             break exit;
@@ -151,11 +171,10 @@ fn measure(command: &CommandLine, folder: &Path) -> Result<Usage> {
     Ok(usage)
 }
 
-/// A size in `/proc/PID/status`, which is in KiB; 0 if it is missing.
-fn field(status: &str, name: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes.unwrap_or(0) << 10
+/// A number in a file of `/proc/PID`; 0 if it is missing. Those in `status` are in KiB.
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -163,10 +182,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_in_bytes_and_absent_ones_are_0() {
+    fn numbers_are_read_and_absent_ones_are_0() {
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nRssAnon:\t1024 kB\n";
-        assert_eq!(field(status, "VmHWM:"), 2 << 20);
-        assert_eq!(field(status, "RssAnon:"), 1 << 20);
+        assert_eq!(field(status, "VmHWM:"), 2048);
+        assert_eq!(field(status, "RssAnon:"), 1024);
         assert_eq!(field(status, "RssFile:"), 0);
+        assert_eq!(field("rchar: 5\nread_bytes: 4096\n", "read_bytes:"), 4096);
     }
 }
