@@ -3,7 +3,7 @@
 //!
 //! The custom operators read their weights from a mapped file. A page that is not in memory stops the thread that reads it.
 //! The system then reads it with its neighbours, some of which belong to experts that no token selected, and
-//! makes room by removing pages that the next token needs. An operator that has its experts can name all of their pages at
+//! removes pages that the next token needs. An operator that has its experts can name all of their pages at
 //! once instead: the disk then has as many requests as it can work on, and reads nothing else.
 
 mod resident;
