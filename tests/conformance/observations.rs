@@ -47,7 +47,7 @@ pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
         Profile::Portable => {
             suite.add_group(subject, "observations", named![a_graph_with_another_mask_is_shown_as_it_is]);
         }
-        Profile::OnnxRuntime | Profile::Native if subject.backend.as_str() == "ort" => {
+        Profile::OnnxRuntime if subject.backend.as_str() == "ort" => {
             suite.add_group(subject, "observations", named![operators_with_a_window_are_shown_as_they_mask]);
         }
         _ => {}

@@ -189,6 +189,20 @@ pub enum CacheUpdate {
     /// the same buffer. The tokens of a sequence start at position 0, so padding follows them; their number is the
     /// sum of the sequence's row of `attention_mask`.
     InPlace,
+    /// As [`InPlace`](CacheUpdate::InPlace), in rows of bytes ([`CacheFormat`](jetmoe_format::CacheFormat)). The columns of
+    /// `attention_mask` are those of earlier steps, of which only the number of ones of each sequence counts, and those of the
+    /// step's tokens. Padding may be anywhere, and every sequence may have any number of new tokens.
+    InPlaceByMask,
+}
+
+impl CacheUpdate {
+    /// Whether a step writes into the cache that it is given.
+    pub fn is_in_place(self) -> bool {
+        match self {
+            CacheUpdate::Append => false,
+            CacheUpdate::InPlace | CacheUpdate::InPlaceByMask => true,
+        }
+    }
 }
 
 /// Optional outputs of a graph.

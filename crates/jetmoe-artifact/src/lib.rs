@@ -25,7 +25,7 @@ mod signature;
 
 pub use artifact::{Artifact, MAX_GRAPH_BYTES};
 pub use error::{Error, Result};
-pub use jetmoe_format::{ElementType, Scheme, UnknownName, WeightFormat};
+pub use jetmoe_format::{CacheFormat, ElementType, Scheme, UnknownName, WeightFormat};
 pub use kind::{CacheUpdate, ObservedValue, OptionalOutput, Precision, Profile, Task};
 pub use manifest::{
     ArtifactFile, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest, TensorRecord, VerificationRecord,

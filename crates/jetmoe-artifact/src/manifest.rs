@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jetmoe_checkpoint::{
     AtomicFile, Digest, Folder, ModelConfig, is_inside, names as checkpoint_names, read_text,
 };
-use jetmoe_format::WeightFormat;
+use jetmoe_format::{CacheFormat, WeightFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -106,6 +106,9 @@ pub struct GraphRecord {
     /// with overrides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightPlan>,
+    /// How the operator `Attention` stores the key/value cache; `None` for a graph without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<CacheFormat>,
     /// Bytes of the data file by the type of the weights they hold, scales included: memory is estimated from them.
     #[serde(default)]
     pub stored: BTreeMap<WeightFormat, u64>,
@@ -154,7 +157,12 @@ fn infinite_if_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result
 impl GraphRecord {
     /// Inputs and outputs, for the model's configuration.
     pub fn signature(&self, config: &ModelConfig) -> Signature {
-        Signature::new(config, self.task, self.precision, self.profile, &self.optional_outputs)
+        let signature =
+            Signature::new(config, self.task, self.precision, self.profile, &self.optional_outputs);
+        match self.kv_cache {
+            Some(format) => signature.with_kv_cache(config, format),
+            None => signature,
+        }
     }
 }
 

@@ -163,6 +163,13 @@ impl fmt::Display for OutputName {
     }
 }
 
+impl InputName {
+    /// Whether it is part of the cache: keys or values of a layer.
+    pub fn is_cache(self) -> bool {
+        matches!(self, InputName::PastKey(_) | InputName::PastValue(_))
+    }
+}
+
 impl OutputName {
     /// Whether it is part of the cache: keys or values of a layer.
     pub fn is_cache(self) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use jetmoe_checkpoint::ModelConfig;
-use jetmoe_format::ElementType;
+use jetmoe_format::{CacheFormat, ElementType};
 
 use crate::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
 use crate::{CacheUpdate, InputName, ObservedValue, OptionalOutput, OutputName, Precision, Profile, Task};
@@ -55,7 +55,7 @@ pub struct InputSpec {
 pub struct OutputSpec {
     /// Its name.
     pub name: OutputName,
-    /// Its element type: that of the activations for the cache, float32 for all others.
+    /// Its element type: that of the activations for the cache, or uint8 for rows of bytes, and float32 for all others.
     pub element: ElementType,
     /// Its shape.
     pub shape: Vec<Axis>,
@@ -155,6 +155,25 @@ impl Signature {
         Signature { inputs, optional_inputs, outputs, cache_update }
     }
 
+    /// The signature of a graph with the operator `Attention`, which stores the cache in a format. Does nothing to that of a task
+    /// without a cache.
+    #[must_use]
+    pub fn with_kv_cache(mut self, config: &ModelConfig, format: CacheFormat) -> Self {
+        let row = Axis::Fixed(format.row_bytes(config.kv_channels).unwrap_or(usize::MAX));
+        let past = self.inputs.iter_mut().filter(|input| input.name.is_cache());
+        let present = self.outputs.iter_mut().filter(|output| output.name.is_cache());
+        let past = past.map(|input| (&mut input.element, &mut input.shape));
+        let present = present.map(|output| (&mut output.element, &mut output.shape));
+        for (element, shape) in past.chain(present) {
+            *element = ElementType::UInt8;
+            if let Some(width) = shape.last_mut() {
+                *width = row;
+            }
+            self.cache_update = CacheUpdate::InPlaceByMask;
+        }
+        self
+    }
+
     /// The signature of a copy of the graph with more outputs, behind those that it has.
     #[must_use]
     pub fn with_observed(mut self, config: &ModelConfig, observed: &BTreeSet<ObservedValue>) -> Self {
@@ -172,7 +191,7 @@ impl Signature {
                 (ObservedValue::AttentionMask, CacheUpdate::Append) => {
                     add(OutputName::AttentionBias, vec![batch, Axis::Fixed(1), Axis::SequenceLength, total]);
                 }
-                (ObservedValue::AttentionMask, CacheUpdate::InPlace) => {
+                (ObservedValue::AttentionMask, CacheUpdate::InPlace | CacheUpdate::InPlaceByMask) => {
                     add(OutputName::AttendedKeys, vec![batch, Axis::SequenceLength, total]);
                 }
                 (ObservedValue::Routing, _) => {

@@ -16,6 +16,8 @@ use jetmoe_testing::fixtures;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "contract/caches.rs"]
+mod caches;
 #[path = "contract/edits.rs"]
 mod edits;
 #[path = "contract/untrusted.rs"]
@@ -58,6 +60,7 @@ fn artifact() -> TempDir {
             opset: 21,
             optional_outputs: BTreeSet::from([OptionalOutput::RouterLogits]),
             weights: None,
+            kv_cache: None,
             stored: BTreeMap::from([(WeightFormat::F32, 7)]),
             calibration: None,
             graph: write(folder.path(), &graph_file, b"graph"),

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use half::f16;
-use jetmoe_artifact::ElementType;
+use jetmoe_artifact::{CacheFormat, ElementType};
 use jetmoe_backend::kv_cache::copy_row;
+use jetmoe_backend::operator::decode_cache;
 use jetmoe_backend::{Device, Result};
 use ndarray::{ArrayD, ArrayViewD, Axis};
 use ort::editor::{Graph, Model, Node, ONNX_DOMAIN, Opset};
@@ -27,9 +28,44 @@ use crate::graph::{run_error, sizes, to_array};
 #[derive(Debug)]
 pub(crate) struct CacheMemory {
     place: Place,
-    element: TensorElementType,
+    element: CacheElement,
     /// Bytes that were copied in memory of the host.
     bytes_on_host: AtomicU64,
+}
+
+/// What caches hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CacheElement {
+    Float32,
+    Float16,
+    /// Rows of bytes.
+    Rows(CacheFormat),
+}
+
+impl CacheElement {
+    /// Numbers of the type of a graph's activations.
+    pub(crate) fn of_floats(element: ElementType) -> Self {
+        match element {
+            ElementType::Float16 => CacheElement::Float16,
+            _ => CacheElement::Float32,
+        }
+    }
+
+    fn tensor_type(self) -> TensorElementType {
+        match self {
+            CacheElement::Float32 => TensorElementType::Float32,
+            CacheElement::Float16 => TensorElementType::Float16,
+            CacheElement::Rows(_) => TensorElementType::Uint8,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            CacheElement::Float32 => 4,
+            CacheElement::Float16 => 2,
+            CacheElement::Rows(_) => 1,
+        }
+    }
 }
 
 enum Place {
@@ -49,14 +85,10 @@ impl CacheMemory {
     /// `by_graphs`.
     pub(crate) fn new(
         device: &Device,
-        element: ElementType,
+        element: CacheElement,
         by_graphs: bool,
         builder: impl Fn() -> Result<SessionBuilder>,
     ) -> Result<Self> {
-        let element = match element {
-            ElementType::Float16 => TensorElementType::Float16,
-            _ => TensorElementType::Float32,
-        };
         let number = |id: u32| i32::try_from(id).unwrap_or(i32::MAX);
         let on_device = match device {
             Device::Cuda(options) => Some((AllocationDevice::CUDA, number(options.device_id))),
@@ -79,8 +111,8 @@ impl CacheMemory {
                 Place::Device {
                     device,
                     number,
-                    first_tokens: session(first_tokens_graph(element))?,
-                    copy_row: session(copy_row_graph(element))?,
+                    first_tokens: session(first_tokens_graph(element.tensor_type()))?,
+                    copy_row: session(copy_row_graph(element.tensor_type()))?,
                 }
             }
         };
@@ -105,10 +137,10 @@ impl CacheMemory {
     pub(crate) fn allocate(&self, shape: &[usize]) -> ort::Result<DynTensor> {
         let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
         match &self.place {
-            Place::Host => DynTensor::new(&Allocator::default(), self.element, shape),
+            Place::Host => DynTensor::new(&Allocator::default(), self.element.tensor_type(), shape),
             Place::Device { copy_row, .. } => {
                 let session = copy_row.lock().unwrap_or_else(PoisonError::into_inner);
-                DynTensor::new(&Allocator::new(&session, self.info()?)?, self.element, shape)
+                DynTensor::new(&Allocator::new(&session, self.info()?)?, self.element.tensor_type(), shape)
             }
         }
     }
@@ -117,9 +149,19 @@ impl CacheMemory {
     pub(crate) fn read(&self, tensor: &DynTensor) -> ort::Result<ArrayD<f32>> {
         self.count(tensor);
         if tensor.memory_info().is_cpu_accessible() {
-            to_array(tensor)
+            self.to_array(tensor)
         } else {
-            to_array(&tensor.to(AllocationDevice::CPU, 0)?)
+            self.to_array(&tensor.to(AllocationDevice::CPU, 0)?)
+        }
+    }
+
+    fn to_array(&self, tensor: &DynTensor) -> ort::Result<ArrayD<f32>> {
+        match self.element {
+            CacheElement::Float32 | CacheElement::Float16 => to_array(tensor),
+            CacheElement::Rows(format) => {
+                let (shape, bytes) = tensor.try_extract_tensor::<u8>()?;
+                decode_cache(format, &sizes(shape), bytes).map_err(ort::Error::wrap)
+            }
         }
     }
 
@@ -128,8 +170,9 @@ impl CacheMemory {
         match &self.place {
             Place::Host => {
                 let kept = match self.element {
-                    TensorElementType::Float16 => first_tokens::<f16>(tensor, tokens)?,
-                    _ => first_tokens::<f32>(tensor, tokens)?,
+                    CacheElement::Float32 => first_tokens::<f32>(tensor, tokens)?,
+                    CacheElement::Float16 => first_tokens::<f16>(tensor, tokens)?,
+                    CacheElement::Rows(_) => first_tokens::<u8>(tensor, tokens)?,
                 };
                 self.count(&kept);
                 Ok(kept)
@@ -151,8 +194,9 @@ impl CacheMemory {
             Place::Host => {
                 self.bytes_on_host.fetch_add(self.size_of_tokens(from, tokens), Ordering::Relaxed);
                 match self.element {
-                    TensorElementType::Float16 => copy::<f16>((to, to_row), (from, from_row), tokens),
-                    _ => copy::<f32>((to, to_row), (from, from_row), tokens),
+                    CacheElement::Float32 => copy::<f32>((to, to_row), (from, from_row), tokens),
+                    CacheElement::Float16 => copy::<f16>((to, to_row), (from, from_row), tokens),
+                    CacheElement::Rows(_) => copy::<u8>((to, to_row), (from, from_row), tokens),
                 }
             }
             Place::Device { copy_row, .. } => {
@@ -201,7 +245,7 @@ impl CacheMemory {
 
     /// The size of some tokens of a row of a buffer, in bytes.
     fn size_of_tokens(&self, buffer: &DynTensor, tokens: usize) -> u64 {
-        let element = if self.element == TensorElementType::Float16 { 2 } else { 4 };
+        let element = self.element.bytes();
         match *sizes(buffer.shape()) {
             [_, heads, _, channels] => (heads * channels * tokens * element) as u64,
             _ => 0,

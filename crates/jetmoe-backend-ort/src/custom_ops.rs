@@ -5,14 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
-use jetmoe_backend::operator::{self, Elements, OperandValue};
+use jetmoe_backend::operator::{self, CacheTensor, Elements, OperandValue};
 use jetmoe_backend::{Prefetch, catch_panics};
-use jetmoe_format::{Attributes, DOMAIN, ElementType, OperatorSchema};
+use jetmoe_format::{Attributes, DOMAIN, ElementType, Operand, OperatorSchema};
 use jetmoe_kernels::{ExecContext, Isa, Threads};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
-use ort::value::{DynTensorValueType, PrimitiveTensorElementType, Shape, TensorElementType, ValueRef};
+use ort::value::{
+    DynTensorValueType, PrimitiveTensorElementType, Shape, TensorElementType, ValueRef, ValueRefMut,
+};
 
 use crate::graph::sizes;
 
@@ -50,7 +52,11 @@ impl Operator for Registered {
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [OperatorOutput::required(TensorElementType::Float32)]
+        // behind the first result is the cache that an operator updates
+        (0..self.schema.results()).map(|index| match index {
+            0 => OperatorOutput::required(TensorElementType::Float32),
+            _ => OperatorOutput::required(TensorElementType::Uint8),
+        })
     }
 
     fn create_kernel<'attr>(&self, node: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
@@ -63,21 +69,69 @@ impl Operator for Registered {
             let values: Vec<Option<ValueRef<'_>>> =
                 (0..count).map(|index| context.input(index)).collect::<ort::Result<_>>()?;
             let values = values.iter().map_while(Option::as_ref).zip(schema.operands);
+            // the cache has no view beside the results, which may be its memory
+            let is_read = |(_, name): &(&ValueRef<'_>, &Operand)| !name.is_updated();
             let operands = values
+                .clone()
+                .filter(is_read)
                 .map(|(value, name)| operand(value, name.element()))
                 .collect::<ort::Result<Vec<_>>>()?;
-            let bound = operator.bind(&operands).map_err(ort::Error::wrap)?;
-            let shape: Vec<i64> = bound.shape().iter().map(|size| *size as i64).collect();
-            let missing = || ort::Error::new("no node takes the result of an operator");
-            let mut output = context.output(0, shape)?.ok_or_else(missing)?;
-            let (_, result) = output.try_extract_tensor_mut::<f32>()?;
             let threads = SessionThreads { context, count: threads };
+            let exec_context = ExecContext { isa, threads: &threads };
+            if operator.updates_cache() {
+                let cache: Vec<_> = values.filter(|value| !is_read(value)).map(|(value, _)| value).collect();
+                let step = operator.bind_attention(&operands).map_err(ort::Error::wrap)?;
+                let mut output = output(context, 0, step.shape())?;
+                let (_, result) = output.try_extract_tensor_mut::<f32>()?;
+                let [past_key, past_value] = *cache else {
+                    return Err(ort::Error::new("attention has no cache"));
+                };
+                let mut present_key = present(context, 1, past_key)?;
+                let mut present_value = present(context, 2, past_value)?;
+                let cache = [cache_tensor(&mut present_key)?, cache_tensor(&mut present_value)?];
+                return step.compute(exec_context, cache, result).map_err(ort::Error::wrap);
+            }
+            let bound = operator.bind(&operands).map_err(ort::Error::wrap)?;
             if let Some(prefetch) = &prefetch {
                 bound.prefetch(prefetch, &threads);
             }
-            bound.compute(ExecContext { isa, threads: &threads }, result).map_err(ort::Error::wrap)
+            let mut output = output(context, 0, bound.shape())?;
+            let (_, result) = output.try_extract_tensor_mut::<f32>()?;
+            bound.compute(exec_context, result).map_err(ort::Error::wrap)
         }))
     }
+}
+
+/// A result of an operator, by its index.
+fn output<'a>(context: &'a ComputeContext, index: usize, shape: &[usize]) -> ort::Result<ValueRefMut<'a>> {
+    let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
+    let missing = || ort::Error::new("no node takes the result of an operator");
+    context.output(index, shape)?.ok_or_else(missing)
+}
+
+/// The result that continues a part of the cache. It is the memory of `past` where the session has bound both to one buffer, and a
+/// copy where ONNX Runtime has allocated it.
+fn present<'a>(
+    context: &'a ComputeContext,
+    index: usize,
+    past: &ValueRef<'_>,
+) -> ort::Result<ValueRefMut<'a>> {
+    let past = past.view().downcast::<DynTensorValueType>()?;
+    let mut present = output(context, index, &sizes(past.shape()))?;
+    let is_in_place = {
+        let present = present.view().downcast::<DynTensorValueType>()?;
+        std::ptr::eq(present.data_ptr().cast::<u8>(), past.data_ptr().cast::<u8>())
+    };
+    if !is_in_place {
+        let (_, copy) = present.try_extract_tensor_mut::<u8>()?;
+        copy.copy_from_slice(past.try_extract_tensor::<u8>()?.1);
+    }
+    Ok(present)
+}
+
+fn cache_tensor<'a>(present: &'a mut ValueRefMut<'_>) -> ort::Result<CacheTensor<'a>> {
+    let (shape, bytes) = present.try_extract_tensor_mut::<u8>()?;
+    Ok(CacheTensor { shape: sizes(shape), bytes })
 }
 
 /// A kernel whose panics are errors: ONNX Runtime calls it through C, where a panic would abort the process.

@@ -23,7 +23,7 @@ use ort::value::{Shape, TensorElementType, TensorValueTypeMarker, Value};
 
 use crate::append_session::AppendSession;
 use crate::bound_cache::BoundGraph;
-use crate::cache_memory::CacheMemory;
+use crate::cache_memory::{CacheElement, CacheMemory};
 use crate::library::{OnnxRuntimeLibrary, library_error};
 use crate::turns::Turns;
 use crate::{NAME, custom_ops, pages, providers};
@@ -77,7 +77,10 @@ impl OrtGraph {
         };
         let cache_memory = CacheMemory::new(
             &options.device,
-            record.precision.activations(),
+            match record.kv_cache {
+                Some(format) => CacheElement::Rows(format),
+                None => CacheElement::of_floats(record.precision.activations()),
+            },
             options.cache_by_graphs,
             on_device,
         )?;
@@ -129,7 +132,7 @@ impl LoadedGraph for OrtGraph {
         let shared = self.shared.clone();
         match shared.signature.cache_update {
             CacheUpdate::Append => Ok(Box::new(AppendSession::new(shared))),
-            CacheUpdate::InPlace => {
+            CacheUpdate::InPlace | CacheUpdate::InPlaceByMask => {
                 let graph = BoundGraph::new(shared);
                 Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
             }

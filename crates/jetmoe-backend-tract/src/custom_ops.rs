@@ -26,7 +26,7 @@ const EXTERNAL_DATA: &str = "external-data";
 
 /// Registers the custom operators with tract's parser.
 pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
-    for schema in OperatorSchema::all() {
+    for schema in OperatorSchema::all().filter(|schema| schema.weights().next().is_some()) {
         register.insert(schema.operator.name(), parse);
     }
 }
@@ -37,6 +37,9 @@ pub(crate) fn remove_weights(graph: &mut GraphProto) -> TractResult<()> {
     let mut taken = Vec::new();
     for node in graph.node.iter_mut().filter(|node| node.domain == DOMAIN) {
         let schema = OperatorSchema::named(&node.op_type)?;
+        if schema.weights().next().is_none() {
+            continue;
+        }
         let required = schema.operands.iter().filter(|operand| !operand.is_optional()).count();
         ensure!(node.input.len() >= required, "{} has {} operands", schema.operator, node.input.len());
         let first = schema.operands.iter().take_while(|operand| operand.tensor().is_none()).count();
@@ -98,7 +101,8 @@ struct CustomOp {
     prefetch: Option<ByAddress<Prefetch>>,
 }
 
-struct NodeAttributes<'a>(&'a NodeProto);
+/// The attributes of a node.
+pub(crate) struct NodeAttributes<'a>(pub(crate) &'a NodeProto);
 
 impl Attributes for NodeAttributes<'_> {
     fn integer(&self, name: &str) -> Option<i64> {
@@ -127,6 +131,20 @@ fn parse(
     Ok((boxed(CustomOp { operator, external_data, data: None, prefetch: None }), Vec::new()))
 }
 
+/// The value of an operand that is no weight.
+pub(crate) fn operand_value<'a>(
+    shape: &[usize],
+    element: ElementType,
+    view: &'a PlainView<'_>,
+) -> TractResult<OperandValue<'a>> {
+    let elements = match element {
+        ElementType::Float32 => Elements::Float32(view.as_slice::<f32>()?),
+        ElementType::Int64 => Elements::Int64(view.as_slice::<i64>()?),
+        _ => bail!("an operator reads {element} from tract"),
+    };
+    Ok(OperandValue { shape: shape.to_vec(), elements })
+}
+
 impl Kernel for CustomOp {
     fn name(&self) -> StaticName {
         self.operator.schema().operator.name().into()
@@ -143,12 +161,7 @@ impl Kernel for CustomOp {
         let mut inputs = Vec::new();
         let schema = self.operator.schema();
         for ((value, view), operand) in operands.iter().zip(&views).zip(schema.operands) {
-            let elements = match operand.element() {
-                ElementType::Float32 => Elements::Float32(view.as_slice::<f32>()?),
-                ElementType::Int64 => Elements::Int64(view.as_slice::<i64>()?),
-                _ => bail!("{} reads a weight from tract", schema.operator),
-            };
-            inputs.push(OperandValue { shape: value.shape().to_vec(), elements });
+            inputs.push(operand_value(value.shape(), operand.element(), view)?);
         }
         // the weights follow the operands that tract passes
         for (place, operand) in self.external_data.iter().zip(schema.operands.iter().skip(operands.len())) {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jetmoe_artifact::{Axis, CacheUpdate, ElementType, InputName, InputSpec, OutputName, Signature, names};
+use jetmoe_artifact::{
+    Axis, CacheFormat, CacheUpdate, ElementType, InputName, InputSpec, OutputName, Signature, names,
+};
 use jetmoe_backend::allocator;
 use jetmoe_backend::contract::{check_names, check_shapes, past_shape};
 use jetmoe_backend::kv_cache::InPlaceSession;
@@ -24,7 +26,7 @@ use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
 use crate::data_file::DataFile;
 use crate::shared_cache::{self, SharedCacheGraph, StepCache};
-use crate::{NAME, VERSION, attention, custom_ops, logits_to_keep, product, quantized};
+use crate::{NAME, VERSION, attention, cached_attention, custom_ops, logits_to_keep, product, quantized};
 
 /// A graph in tract.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct TractGraph {
 pub(crate) struct Shared {
     plan: Arc<TypedRunnableModel>,
     pub(crate) signature: Signature,
+    /// How a cache of rows of bytes stores its numbers.
+    pub(crate) kv_cache: Option<CacheFormat>,
     /// The inputs in the order of tract's graph, which has no cache that is updated in place.
     pub(crate) inputs: Vec<InputSpec>,
     /// Names of the outputs in the order of tract's graph.
@@ -81,7 +85,7 @@ impl LoadedGraph for TractGraph {
                 let (cache, backend_time) = (Vec::new(), Cell::default());
                 Ok(Box::new(TractSession { shared, cache, backend_time, tracer }))
             }
-            CacheUpdate::InPlace => {
+            CacheUpdate::InPlace | CacheUpdate::InPlaceByMask => {
                 let graph = SharedCacheGraph { shared, tracer };
                 Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
             }
@@ -107,6 +111,7 @@ fn load(source: &GraphSource<'_>, threads: Option<usize>) -> TractResult<Shared>
     tract.op_register.insert(product::OPERATOR, product::parse);
     attention::register(&mut tract.op_register);
     custom_ops::register(&mut tract.op_register);
+    cached_attention::register(&mut tract.op_register);
     logits_to_keep::register(&mut tract.op_register);
     // Edit the ONNX message, before tract turns weights into tensors.
     let mut proto = tract.proto_model_for_read(&mut source.graph.as_slice())?;
@@ -119,7 +124,7 @@ fn load(source: &GraphSource<'_>, threads: Option<usize>) -> TractResult<Shared>
     let inputs: Vec<String> = graph.input.iter().map(|input| input.name.clone()).collect();
     let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     let mut outputs = check_names(&signature, &inputs, &outputs)?;
-    if signature.cache_update == CacheUpdate::InPlace {
+    if signature.cache_update.is_in_place() {
         shared_cache::detach(graph, &signature)?;
         outputs.retain(|name| !name.is_cache());
     }
@@ -149,7 +154,8 @@ fn load(source: &GraphSource<'_>, threads: Option<usize>) -> TractResult<Shared>
         .num_threads(threads.unwrap_or(0))
         .thread_name(|index| format!("jetmoe-tract-{index}"))
         .build()?;
-    Ok(Shared { plan, signature, inputs, outputs, pool: Arc::new(pool) })
+    let kv_cache = source.record.kv_cache;
+    Ok(Shared { plan, signature, kv_cache, inputs, outputs, pool: Arc::new(pool) })
 }
 
 /// Element type and symbolic shape of an input.
@@ -162,7 +168,7 @@ fn fact(model: &InferenceModel, input: &InputSpec, cache_update: CacheUpdate) ->
         Axis::PastSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH),
         Axis::LogitsLength => symbol(names::LOGITS_LENGTH),
         // the capacity of an in-place cache exceeds its tokens
-        Axis::TotalSequenceLength if cache_update == CacheUpdate::InPlace => symbol("total_sequence_length"),
+        Axis::TotalSequenceLength if cache_update.is_in_place() => symbol("total_sequence_length"),
         Axis::TotalSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH) + symbol(names::SEQUENCE_LENGTH),
     });
     let element = match input.element {

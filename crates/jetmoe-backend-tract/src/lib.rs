@@ -3,6 +3,7 @@
 //! [`TractBackend`] is the backend. No public item names a type of tract.
 
 mod attention;
+mod cached_attention;
 mod custom_ops;
 mod data_file;
 mod graph;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
 use jetmoe_backend::Result;
 use jetmoe_backend::kv_cache::{CacheBuffer, InPlaceGraph, PackedInputs, RunOutput, copy_row};
+use jetmoe_backend::operator::decode_cache;
 use jetmoe_backend::trace::StepTracer;
 use ndarray::ArrayD;
 use tract_onnx::pb::GraphProto;
@@ -14,10 +15,11 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
 use crate::attention::{self, CACHED_ATTENTION, LAYER};
+use crate::cached_attention::{self, FUSED_ATTENTION};
 use crate::graph::{Shared, catch_panics, run_error, to_array, traced};
 use crate::operator::integer_attribute;
 
-/// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`.
+/// Keys or values of a layer: `[batch, kv_heads, capacity, kv_channels]` of float32, or rows of bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedBuffer(Arc<Mutex<Tensor>>);
 
@@ -47,7 +49,7 @@ impl StepCache {
 }
 
 /// Takes the cache out of a graph: removes it from inputs and outputs, and turns the operators that read and write it into
-/// [`CACHED_ATTENTION`] with the number of their layer.
+/// [`CACHED_ATTENTION`] or [`FUSED_ATTENTION`] with the number of their layer.
 pub(crate) fn detach(graph: &mut GraphProto, signature: &Signature) -> TractResult<()> {
     let mut cache = Vec::new();
     for input in &signature.inputs {
@@ -57,15 +59,19 @@ pub(crate) fn detach(graph: &mut GraphProto, signature: &Signature) -> TractResu
             let node = node.with_context(|| format!("nothing reads {past_key}"))?;
             let present = [OutputName::PresentKey(layer), OutputName::PresentValue(layer)];
             let present = present.map(|name| name.to_string());
+            let (name, operands) = match cached_attention::is_fused_attention(node) {
+                true => (FUSED_ATTENTION, cached_attention::cache_operands()?),
+                false => (CACHED_ATTENTION, 3..5),
+            };
             ensure!(
-                node.op_type == "GroupQueryAttention"
-                    && node.input.get(3..5) == Some(&[past_key.clone(), past_value.clone()])
+                (name == FUSED_ATTENTION || node.op_type == "GroupQueryAttention")
+                    && node.input.get(operands.clone()) == Some(&[past_key.clone(), past_value.clone()])
                     && node.output.get(1..3) == Some(&present),
                 "{} does not update the cache of layer {layer} in place",
                 node.op_type
             );
-            node.op_type = CACHED_ATTENTION.to_owned();
-            node.input.drain(3..5);
+            node.op_type = name.to_owned();
+            node.input.drain(operands);
             node.output.truncate(1);
             node.attribute.push(integer_attribute(LAYER, layer)?);
             cache.extend([past_key, past_value]);
@@ -73,6 +79,7 @@ pub(crate) fn detach(graph: &mut GraphProto, signature: &Signature) -> TractResu
         }
     }
     attention::replace_others(graph);
+    cached_attention::replace_others(graph);
     graph.input.retain(|input| !cache.contains(&input.name));
     graph.output.retain(|output| !cache.contains(&output.name));
     let mut operands = graph.node.iter().flat_map(|node| &node.input);
@@ -117,14 +124,28 @@ impl InPlaceGraph for SharedCacheGraph {
         &self.shared.signature
     }
 
-    fn allocate(&self, _element: ElementType, shape: &[usize]) -> Result<SharedBuffer> {
-        // graphs in float16 have no in-place cache in tract
-        let tensor = catch_panics(|| Tensor::zero::<f32>(shape)).map_err(run_error)?;
+    fn allocate(&self, element: ElementType, shape: &[usize]) -> Result<SharedBuffer> {
+        let tensor = catch_panics(|| match element {
+            ElementType::UInt8 => Tensor::zero::<u8>(shape),
+            // graphs in float16 have no in-place cache in tract
+            _ => Tensor::zero::<f32>(shape),
+        });
+        let tensor = tensor.map_err(run_error)?;
         Ok(SharedBuffer(Arc::new(Mutex::new(tensor))))
     }
 
     fn read(&self, buffer: &SharedBuffer) -> Result<ArrayD<f32>> {
-        catch_panics(|| to_array(buffer.lock().clone())).map_err(run_error)
+        let array = catch_panics(|| {
+            let tensor = buffer.lock();
+            match self.shared.kv_cache {
+                None => to_array(tensor.clone()),
+                Some(format) => {
+                    let bytes = tensor.try_as_plain_ram()?;
+                    Ok(decode_cache(format, tensor.shape(), bytes.as_slice::<u8>()?)?)
+                }
+            }
+        });
+        array.map_err(run_error)
     }
 
     fn copy_row(
@@ -138,8 +159,17 @@ impl InPlaceGraph for SharedCacheGraph {
             let (to_shape, from_shape) = (to.shape().to_vec(), from.shape().to_vec());
             let mut target = to.try_as_plain_ram_mut()?;
             let source = from.try_as_plain_ram()?;
-            let (target, source) = (target.as_slice_mut::<f32>()?, source.as_slice::<f32>()?);
-            copy_row((target, &to_shape, to_row), (source, &from_shape, from_row), tokens);
+            let (to, from) = ((to_shape.as_slice(), to_row), (from_shape.as_slice(), from_row));
+            match self.shared.kv_cache {
+                None => {
+                    let (target, source) = (target.as_slice_mut::<f32>()?, source.as_slice::<f32>()?);
+                    copy_row((target, to.0, to.1), (source, from.0, from.1), tokens);
+                }
+                Some(_) => {
+                    let (target, source) = (target.as_slice_mut::<u8>()?, source.as_slice::<u8>()?);
+                    copy_row((target, to.0, to.1), (source, from.0, from.1), tokens);
+                }
+            }
             Ok(())
         });
         copied.map_err(run_error)

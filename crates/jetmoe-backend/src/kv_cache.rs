@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
+use jetmoe_artifact::{CacheUpdate, ElementType, InputName, OutputName, Signature};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, s};
 
 use crate::contract::{StepSizes, check_shapes, past_shape};
@@ -17,7 +17,7 @@ use crate::{CancellationToken, Error, GraphSession, LogitsToKeep, Result, StepIn
 
 /// The operations that [`InPlaceSession`] requires from a backend.
 pub trait InPlaceGraph: fmt::Debug + Send {
-    /// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`.
+    /// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`, or rows of bytes.
     type Buffer: fmt::Debug + Send;
 
     /// Inputs and outputs of the graph.
@@ -29,7 +29,7 @@ pub trait InPlaceGraph: fmt::Debug + Send {
     /// An error of the backend.
     fn allocate(&self, element: ElementType, shape: &[usize]) -> Result<Self::Buffer>;
 
-    /// Reads a whole buffer.
+    /// Reads a whole buffer, `[batch, kv_heads, capacity, kv_channels]`.
     ///
     /// # Errors
     /// An error of the backend.
@@ -74,7 +74,7 @@ pub struct CacheBuffer<Buffer> {
 pub struct PackedInputs {
     /// `[rows, new_tokens]`
     pub ids: Array2<i64>,
-    /// `[rows, longest]`
+    /// `[rows, cached and new columns]`
     pub mask: Array2<i64>,
     /// `[rows, new_tokens]`
     pub positions: Array2<i64>,
@@ -111,8 +111,38 @@ struct Cache<Buffer> {
 struct Call {
     /// The sequences.
     rows: Range<usize>,
-    /// New tokens of each, padding at the end included.
+    /// New tokens of each, padding included.
     new_tokens: usize,
+    /// Whether the mask says which of the new tokens are padding, so that it can be in front. Otherwise it is at the end.
+    by_mask: bool,
+}
+
+impl Call {
+    /// The column of a sequence's first new token.
+    fn first_column(&self, row: &Row) -> usize {
+        if self.by_mask { self.new_tokens - row.columns.len() } else { 0 }
+    }
+
+    /// The mask of the call.
+    fn mask(&self, rows: &[Row]) -> Array2<i64> {
+        let rows = &rows[self.rows.clone()];
+        if self.by_mask {
+            let cached = rows.iter().map(|row| row.cached).max().unwrap_or(0);
+            let mut mask = Array2::zeros((rows.len(), cached + self.new_tokens));
+            for (index, row) in rows.iter().enumerate() {
+                mask.slice_mut(s![index, ..row.cached]).fill(1);
+                mask.slice_mut(s![index, cached + self.first_column(row)..]).fill(1);
+            }
+            return mask;
+        }
+        // a sequence without new tokens gets one that nothing attends to
+        let length = |row: &Row| row.cached + row.columns.len().max(1);
+        let mut mask = Array2::zeros((rows.len(), rows.iter().map(length).max().unwrap_or(1)));
+        for (index, row) in rows.iter().enumerate() {
+            mask.slice_mut(s![index, ..length(row)]).fill(1);
+        }
+        mask
+    }
 }
 
 /// New tokens of a sequence.
@@ -143,14 +173,18 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
         self.reserve(rows.len(), needed)?;
         let most = rows.iter().map(|row| row.columns.len()).max().unwrap_or(0).max(1);
         let is_first = rows.iter().all(|row| row.cached == 0);
-        let calls = if most == 1 || is_first || rows.len() == 1 {
-            vec![Call { rows: 0..rows.len(), new_tokens: most }]
+        let by_mask = self.graph.signature().cache_update == CacheUpdate::InPlaceByMask;
+        let calls = if by_mask || most == 1 || is_first || rows.len() == 1 {
+            vec![Call { rows: 0..rows.len(), new_tokens: most, by_mask }]
         } else {
             // GroupQueryAttention continues several sequences by one token only
             let active = rows.iter().enumerate().filter(|(_, row)| !row.columns.is_empty());
-            active
-                .map(|(index, row)| Call { rows: index..index + 1, new_tokens: row.columns.len() })
-                .collect()
+            let call = |(index, row): (usize, &Row)| Call {
+                rows: index..index + 1,
+                new_tokens: row.columns.len(),
+                by_mask,
+            };
+            active.map(call).collect()
         };
         self.backend_time = None;
         let mut results = TensorMap::new();
@@ -195,22 +229,22 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
     ) -> Result<Vec<(OutputName, ArrayD<f32>)>> {
         let count = call.rows.len();
         let called = &rows[call.rows.clone()];
-        let longest = called.iter().map(|row| row.cached + row.columns.len().max(1)).max().unwrap_or(1);
         let mut ids = Array2::<i64>::zeros((count, call.new_tokens));
         let mut positions = Array2::<i64>::zeros((count, call.new_tokens));
-        let mut mask = Array2::<i64>::zeros((count, longest));
         for (index, row) in called.iter().enumerate() {
+            let first = call.first_column(row);
             for (place, column) in row.columns.iter().enumerate() {
-                ids[(index, place)] = inputs.input_ids[(call.rows.start + index, *column)];
-                positions[(index, place)] = inputs.position_ids[(call.rows.start + index, *column)];
+                ids[(index, first + place)] = inputs.input_ids[(call.rows.start + index, *column)];
+                positions[(index, first + place)] = inputs.position_ids[(call.rows.start + index, *column)];
             }
-            // a sequence without new tokens gets one that nothing attends to
-            let length = row.cached + row.columns.len().max(1);
-            mask.slice_mut(s![index, ..length]).fill(1);
         }
-        let all_full = called.iter().all(|row| row.columns.len() == call.new_tokens || call.new_tokens == 1);
-        // the last tokens of sequences of unequal length are in different columns
-        let logits_to_keep = if all_full { inputs.logits } else { LogitsToKeep::All }.as_input();
+        let mask = call.mask(rows);
+        let cached_tokens = mask.ncols();
+        // without padding in front, the last tokens of sequences of unequal length are in different columns
+        let is_last = |row: &Row| call.first_column(row) + row.columns.len() == call.new_tokens;
+        let all_last = call.new_tokens == 1 || called.iter().all(is_last);
+        let logits = if all_last { inputs.logits } else { LogitsToKeep::All };
+        let logits_to_keep = logits.as_input();
 
         let Some(cache) = &mut self.cache else { return Ok(Vec::new()) };
         let graph = &mut self.graph;
@@ -224,9 +258,7 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
         } else {
             graph.run(&packed, &mut cache.buffers)?
         };
-        let logits = if all_full { inputs.logits } else { LogitsToKeep::All };
-        let sizes =
-            StepSizes { batch_size: count, new_tokens: call.new_tokens, cached_tokens: longest, logits };
+        let sizes = StepSizes { batch_size: count, new_tokens: call.new_tokens, cached_tokens, logits };
         let shapes = outputs.iter().map(|(name, output)| (*name, output.shape().to_vec()));
         check_shapes(graph.signature(), sizes, shapes)?;
         *self.backend_time.get_or_insert_default() += time;
@@ -370,9 +402,12 @@ fn scatter_columns(
         let mut put = |column: usize, place: usize| {
             result.index_axis_mut(Axis(0), column).assign(&output.index_axis(Axis(0), place));
         };
+        let first = call.first_column(&rows[row]);
         match columns {
-            Some(_) => rows[row].columns.iter().enumerate().for_each(|(place, column)| put(*column, place)),
-            None => put(0, rows[row].columns.len().min(returned).saturating_sub(1)),
+            Some(_) => {
+                rows[row].columns.iter().enumerate().for_each(|(place, column)| put(*column, first + place));
+            }
+            None => put(0, (first + rows[row].columns.len()).min(returned).saturating_sub(1)),
         }
     }
 }

@@ -50,6 +50,7 @@ mod tests {
             opset: 21,
             optional_outputs: BTreeSet::new(),
             weights: None,
+            kv_cache: None,
             stored: BTreeMap::from_iter(stored.iter().copied()),
             calibration: None,
             graph: ArtifactFile::of_content("graph", b""),

@@ -1,6 +1,8 @@
 //! The custom operators, domain `jetmoe`: how a backend computes a node of one. Operands are found by name;
 //! [`OperatorSchema`] has their order.
 
+mod attention;
+
 use std::fmt::Display;
 use std::iter::Product;
 use std::sync::OnceLock;
@@ -14,6 +16,7 @@ use jetmoe_kernels::{
     gather_rows, linear,
 };
 
+pub use self::attention::{AttentionStep, CacheTensor, decode_cache};
 use crate::prefetch::{Prefetch, Reads};
 use crate::{Error, Result};
 
@@ -30,7 +33,7 @@ pub struct Operator {
 pub enum Elements<'a> {
     /// Activations and gates.
     Float32(&'a [f32]),
-    /// Experts and token ids.
+    /// Experts, token ids and masks.
     Int64(&'a [i64]),
     /// Codes and zero points.
     UInt8(&'a [u8]),
@@ -110,13 +113,15 @@ impl Operator {
             CustomOperator::Embedding => {
                 [shape(Operand::Ids)?, &[self.node.layout(WeightSlot::Only)?.inputs.into()]].concat()
             }
+            CustomOperator::Attention => shape(Operand::Queries)?.to_vec(),
         })
     }
 
     /// Checks the operands of a step against the node and against each other, before the result is allocated.
     ///
     /// # Errors
-    /// [`Error::Operator`] for an operand that is missing, of another type or of another size.
+    /// [`Error::Operator`] for an operand that is missing, of another type or of another size, and for an operator that
+    /// [updates a cache](Operator::updates_cache).
     pub fn bind<'a>(&self, operands: &[OperandValue<'a>]) -> Result<BoundOperator<'a>> {
         for (operand, value) in self.schema().operands.iter().zip(operands) {
             let elements = value.shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
@@ -178,6 +183,9 @@ impl Operator {
             }
             CustomOperator::Embedding => {
                 Inputs::Embedding { ids: indices(Operand::Ids)?, weight: weight(WeightSlot::Only)? }
+            }
+            CustomOperator::Attention => {
+                return Err(self.wrong(Operand::PastKey, "is updated by the step, and was bound to read"));
             }
         };
         Ok(BoundOperator { inputs, shape })

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use half::f16;
-use jetmoe_backend::operator::{Elements, OperandValue, Operator, isa};
-use jetmoe_format::Attributes;
+use jetmoe_backend::operator::{CacheTensor, Elements, OperandValue, Operator, decode_cache, isa};
+use jetmoe_format::{Attributes, CacheFormat};
 use jetmoe_kernels::{CallingThread, ExecContext};
 
 /// 24 inputs, 40 outputs, 4 bits, groups of 32: one block and two panels for each expert.
@@ -100,4 +100,98 @@ fn operands_that_fit_are_computed_and_others_refused_by_name() {
     assert_eq!(sum(&gates, &[2, 2]), "[2, 40]");
     assert!(sum(&gates[..3], &[3]).contains("operand Gates has 3 elements for 2 rows of 2"));
     assert_eq!(check("LookUp", &[&[integers(&[1, 2], &[3, 39])], &weight(1)[..]].concat()), "[1, 2, 24]");
+}
+
+/// Two key heads, and a cache of float32.
+struct Heads;
+
+impl Attributes for Heads {
+    fn integer(&self, name: &str) -> Option<i64> {
+        (name == "kv_heads").then_some(2)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        (name == "kv_cache").then(|| "f32".to_owned())
+    }
+}
+
+#[test]
+fn attention_takes_a_cache_that_fits_and_refuses_others_by_name() {
+    let operator = Operator::new("Attention", &Heads).unwrap();
+    // three tokens of one sequence, two query heads for each of two key heads of four channels
+    let floats = [1.0_f32; 48];
+    let part =
+        |rows: usize, width: usize| operand(&[rows, width], Elements::Float32(&floats[..rows * width]));
+    let mask = operand(&[1, 3], Elements::Int64(&[1; 3]));
+    let fitting = [part(6, 8), part(3, 16), part(3, 2), part(3, 2), mask];
+    let compute = |operands: &[OperandValue<'_>], shapes: [&[usize]; 2]| {
+        let bytes = |shape: &[usize]| vec![0; shape.iter().product()];
+        let (mut keys, mut values) = (bytes(shapes[0]), bytes(shapes[1]));
+        let cache = [
+            CacheTensor { shape: shapes[0].to_vec(), bytes: &mut keys },
+            CacheTensor { shape: shapes[1].to_vec(), bytes: &mut values },
+        ];
+        let context = ExecContext { isa: isa().unwrap(), threads: &CallingThread };
+        let result = operator.bind_attention(operands).and_then(|step| {
+            let mut result = vec![f32::NAN; step.shape().iter().product()];
+            step.compute(context, cache, &mut result)?;
+            assert_eq!(result, vec![1.0; 48], "all values are 1");
+            Ok(format!("{:?}", step.shape()))
+        });
+        result.unwrap_or_else(|error| error.to_string())
+    };
+    let cache: [&[usize]; 2] = [&[1, 2, 5, 16]; 2];
+    assert_eq!(compute(&fitting, cache), "[6, 8]");
+    assert_eq!(
+        compute(&fitting, [&[1, 2, 5, 16], &[1, 2, 6, 16]]),
+        "the operator Attention: 1 sequences with 2 key heads of 4 channels as f32 do not continue a cache of [1, 2, 5, 16] and \
+         [1, 2, 6, 16]"
+    );
+    assert!(compute(&fitting, [&[1, 2, 5, 8]; 2]).contains("do not continue a cache of [1, 2, 5, 8]"));
+    assert!(compute(&fitting, [&[2, 2, 5, 16]; 2]).contains("do not continue a cache of [2, 2, 5, 16]"));
+    assert_eq!(compute(&fitting, [&[1, 2, 2, 16]; 2]), "sequence 0 has 3 tokens, in a cache for 2");
+    let with = |index: usize, operand: OperandValue<'static>| {
+        let mut operands = fitting.clone();
+        operands[index] = operand;
+        compute(&operands, cache)
+    };
+    let wrong = "the operator Attention: operand";
+    static BYTES: [u8; 6] = [0; 6];
+    static ONES: [f32; 54] = [1.0; 54];
+    assert_eq!(with(2, operand(&[3, 2], Elements::UInt8(&BYTES))), format!("{wrong} Cos is not float32"));
+    assert_eq!(
+        with(4, operand(&[1, 6], Elements::UInt8(&BYTES))),
+        format!("{wrong} AttentionMask is not int64")
+    );
+    assert_eq!(
+        with(4, operand(&[3], Elements::Int64(&[1; 3]))),
+        format!("{wrong} AttentionMask has the shape [3]")
+    );
+    assert_eq!(
+        with(0, operand(&[6, 9], Elements::Float32(&ONES))),
+        format!("{wrong} Queries has the shape [6, 9] for 2 key heads")
+    );
+    assert_eq!(
+        with(3, operand(&[3, 1], Elements::Float32(&ONES[..3]))),
+        "the sines has 3 elements and should have 6"
+    );
+    assert_eq!(compute(&fitting[..4], cache), format!("{wrong} AttentionMask is missing"));
+    let bound = operator.bind(&fitting).unwrap_err().to_string();
+    assert_eq!(bound, format!("{wrong} PastKey is updated by the step, and was bound to read"));
+}
+
+#[test]
+fn a_cache_is_decoded_by_its_format() {
+    let row = [1.0_f32, -2.0].map(f32::to_le_bytes).concat();
+    let decoded = decode_cache(CacheFormat::F32, &[1, 1, 1, 8], &row).unwrap();
+    assert_eq!((decoded.shape(), decoded.as_slice().unwrap()), (&[1, 1, 1, 2][..], &[1.0, -2.0][..]));
+    let codes = [&[127, 0x81][..], &0.5_f32.to_le_bytes()].concat();
+    let decoded = decode_cache(CacheFormat::Int8, &[1, 1, 1, 6], &codes).unwrap();
+    assert_eq!(decoded.as_slice().unwrap(), [63.5, -63.5]);
+    for (format, shape) in
+        [(CacheFormat::F16, &[1, 1, 1, 3][..]), (CacheFormat::Int8, &[4]), (CacheFormat::F32, &[])]
+    {
+        let error = decode_cache(format, shape, &[0; 4]).unwrap_err().to_string();
+        assert!(error.contains("has no rows as"), "{error}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jetmoe_artifact::{CacheUpdate, GraphRecord, Task, names as artifact_names};
+use jetmoe_artifact::{GraphRecord, Task, names as artifact_names};
 use jetmoe_checkpoint::{
     Checkpoint, GenerationConfig, ModelConfig, names, read_bytes, read_json_if_exists, read_text_if_exists,
     tokenizer_files,
@@ -185,7 +185,7 @@ fn genai_search(config: &ModelConfig, settings: &GenerationConfig, graph: &Graph
     let mut search = json!({
         "do_sample": settings.do_sample == Some(true),
         "max_length": settings.max_length.map_or(positions, |length| length.min(positions)),
-        "past_present_share_buffer": cache_update == CacheUpdate::InPlace,
+        "past_present_share_buffer": cache_update.is_in_place(),
     });
     let optional = [
         ("temperature", settings.temperature.map(number)),

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use jetmoe_artifact::{
-    ArtifactFile, CalibrationRecord, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest,
+    ArtifactFile, CacheFormat, CalibrationRecord, CheckpointRecord, GraphRecord, MANIFEST_SCHEMA, Manifest,
     OptionalOutput, Precision, Profile, Task, VerificationRecord, WeightPlan, names,
 };
 use jetmoe_checkpoint::{Checkpoint, Digest, GenerationConfig};
@@ -42,6 +42,8 @@ pub struct ExportOptions {
     pub weights: WeightPlan,
     /// How the scales of quantized weights are chosen.
     pub rounding: Rounding,
+    /// How a graph of the profile `native` stores its key/value cache. Default: float32.
+    pub kv_cache: CacheFormat,
     /// Text that calibrates 4-bit weights. Default: none.
     pub calibration: Option<Calibration>,
     /// Write into a folder that holds something else. Default: false.
@@ -64,6 +66,7 @@ impl ExportOptions {
             optional_outputs: BTreeSet::new(),
             weights: WeightPlan::default(),
             rounding: Rounding::Search,
+            kv_cache: CacheFormat::F32,
             calibration: None,
             force: false,
             allow_non_finite: false,
@@ -116,6 +119,7 @@ pub fn export_with_progress(
         opset: options.opset,
         optional_outputs: options.optional_outputs.clone(),
         weights: options.weights.clone(),
+        kv_cache: options.kv_cache,
     };
     let graph = jetmoe_graph::build(config, &graph_options)?;
     graph.check_weights(checkpoint)?;
@@ -247,6 +251,7 @@ fn graph_record(
         optional_outputs: options.optional_outputs.clone(),
         weights: (options.precision.format().is_quantized() || !options.weights.overrides.is_empty())
             .then(|| options.weights.clone()),
+        kv_cache: graph.kv_cache,
         stored: graph.bytes_by_format(),
         calibration: None,
         graph: written_file(graph_file, written.graph_size, written.graph_sha256),

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use jetmoe_artifact::{Artifact, OptionalOutput, Precision, Profile, StorageOverride, Task, WeightPlan};
+use jetmoe_artifact::{
+    Artifact, CacheFormat, OptionalOutput, Precision, Profile, StorageOverride, Task, WeightPlan,
+};
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_conformance::{Comparison, VerificationReport, Verifier};
 use jetmoe_console::{
@@ -66,6 +68,9 @@ struct Arguments {
     /// client can run such a graph.
     #[arg(long, value_name = "PROFILE", default_value_t = Profile::Portable)]
     profile: Profile,
+    /// How the key/value cache of a native graph is stored: f32, f16, or int8 with a scale per head and token [default: f32]
+    #[arg(long, value_name = "FORMAT")]
+    kv_cache: Option<CacheFormat>,
     /// Types of weights and arithmetic: f32, f16, bf16, int8, q4 (4-bit weights) or q4f16 (4-bit weights, arithmetic in
     /// float16). Experts, kv_proj and the head are quantized; routers and norms never are.
     #[arg(long, value_name = "PRECISION", default_value_t = Precision::F32)]
@@ -141,8 +146,20 @@ fn check_quantization(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// Refuses a format of the cache where the operators determine it.
+fn check_kv_cache(arguments: &Arguments) -> anyhow::Result<()> {
+    match arguments.kv_cache {
+        Some(format) if arguments.profile != Profile::Native => anyhow::bail!(
+            "--kv-cache {format} is for the profile native, and this one is {}\n  leave it out, or choose --profile native",
+            arguments.profile
+        ),
+        _ => Ok(()),
+    }
+}
+
 fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     check_quantization(&arguments)?;
+    check_kv_cache(&arguments)?;
     let source = ModelSource::parse(&arguments.model)?;
     let folder = model_folder(&source, arguments.revision.clone(), Content::Checkpoint)?;
     let commit = match &source {
@@ -170,6 +187,7 @@ fn export(arguments: Arguments) -> anyhow::Result<ExitStatus> {
             optional_outputs: arguments.outputs.into_iter().collect(),
             weights,
             rounding: arguments.rounding.map_or(Rounding::Search, Rounding::from),
+            kv_cache: arguments.kv_cache.unwrap_or(CacheFormat::F32),
             calibration: arguments
                 .calibrate
                 .map(|text| Calibration { text, max_tokens: arguments.calibration_tokens }),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use jetmoe_artifact::{Artifact, Precision, Profile, Task, WeightPlan};
+use jetmoe_artifact::{Artifact, CacheFormat, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::{Checkpoint, GenerationConfig};
 use jetmoe_export::{ExportOptions, export};
 use jetmoe_graph::{Opset, Rounding};
@@ -27,6 +27,7 @@ fn exported(checkpoint: &Path, task: Option<Task>) -> TempDir {
         precision: Precision::F32,
         weights: WeightPlan::default(),
         rounding: Rounding::Search,
+        kv_cache: CacheFormat::F32,
         calibration: None,
         profile: Profile::Portable,
         opset: Opset::default(),

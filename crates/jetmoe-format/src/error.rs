@@ -66,6 +66,12 @@ pub enum Error {
         /// Its value.
         found: i64,
     },
+    /// A node of attention names a format of the cache that there is not.
+    #[error("there is no cache format {found:?}; there are {}", crate::CacheFormat::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", "))]
+    CacheFormat {
+        /// The name in the node.
+        found: String,
+    },
     /// A custom operator has no such operand or weight.
     #[error("{operator} has no operand {operand:?}")]
     NoSuchOperand {

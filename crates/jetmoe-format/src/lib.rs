@@ -6,9 +6,11 @@
 //!   as. Quantized weights have three: along columns for `DequantizeLinear`, along rows for `MatMulNBits`, and in panels
 //!   ([`PackedLayout`]) for the custom operators.
 //! * [`OperatorSchema`] is the table of the custom operators: operands and attributes, by name.
+//! * [`CacheFormat`] says how the operator for attention stores keys and values.
 //!
 //! Exporter, backends, kernels and verification use these definitions. This crate knows neither models nor files.
 
+mod cache;
 mod element;
 mod encoding;
 mod error;
@@ -18,13 +20,15 @@ mod operators;
 mod packed;
 mod scheme;
 
+pub use cache::CacheFormat;
 pub use element::ElementType;
 pub use encoding::{Encoding, Grouping, TensorRole, TensorSpec, Tensors};
 pub use error::{Error, Result};
 pub use format::WeightFormat;
 pub use names::{Named, UnknownName};
 pub use operators::{
-    Attribute, Attributes, CustomOperator, DOMAIN, Operand, OperatorNode, OperatorSchema, WeightSlot,
+    AttentionHeads, Attribute, Attributes, CustomOperator, DOMAIN, Operand, OperatorNode, OperatorSchema,
+    WeightSlot,
 };
 pub use packed::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel, RowOrder, Scale};
 pub use scheme::Scheme;

@@ -1,4 +1,4 @@
-//! The custom operators, ONNX domain `jetmoe`: products with packed weights.
+//! The custom operators, ONNX domain `jetmoe`: products with packed weights, and attention.
 //!
 //! [`CustomOperator::schema`] is the only definition of the order of operands. The exporter writes nodes by it, the
 //! backends register and read operators by it, and verification finds weights by it.
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 use crate::packed::{BLOCK_INPUTS, PackedLayout, RowOrder};
-use crate::{ElementType, Error, Result, TensorRole};
+use crate::{CacheFormat, ElementType, Error, Result, TensorRole};
 
 /// Domain of the custom operators.
 pub const DOMAIN: &str = "jetmoe";
@@ -29,6 +29,12 @@ pub enum CustomOperator {
     /// Rows of a matrix at ids of any shape: `[...ids, inputs]`.
     #[strum(serialize = "LookUp")]
     Embedding,
+    /// Causal softmax attention over a key/value cache, which it updates. Rotates the queries `[tokens * k, width]` and the new
+    /// keys, and writes new keys and values, `[tokens, 2 * width]`, behind the cached ones. Results: `[tokens * k, width]`, and
+    /// both parts of the cache, which may be the same buffers as the operands.
+    ///
+    /// `width` is `kv_heads * channels`. Query head j of each of the `k` rows of a token attends to key head j.
+    Attention,
 }
 
 /// Which weight of an operator.
@@ -53,6 +59,21 @@ pub enum Operand {
     Gates,
     /// Row indices.
     Ids,
+    /// Query heads, `[tokens * k, kv_heads * channels]`, not rotated.
+    Queries,
+    /// New keys, not rotated, and values of each token: `[tokens, 2 * kv_heads * channels]`.
+    KeysAndValues,
+    /// Cosines of each token's rotary angles, `[tokens, channels / 2]`.
+    Cos,
+    /// Sines of each token's rotary angles, `[tokens, channels / 2]`.
+    Sin,
+    /// 1 for a token and 0 for padding, `[batch, cached + new]`. A row holds as many cached tokens as its first columns have
+    /// ones.
+    AttentionMask,
+    /// Cached keys in a [`CacheFormat`], `[batch, kv_heads, capacity, row bytes]`, the tokens of a sequence from place 0 on.
+    PastKey,
+    /// Cached values, as the keys.
+    PastValue,
     /// Elements of a weight as bytes, `[experts, panels, blocks, bytes of a block]`.
     Codes(WeightSlot),
     /// Scales of a weight, `[experts, panels, groups, 32]`; absent where its format has none.
@@ -76,17 +97,28 @@ pub enum Attribute {
     Bits(WeightSlot),
     /// Elements that share a scale; the columns of a block where there are no scales.
     GroupSize(WeightSlot),
-    /// Name of the activation; the only string attribute.
+    /// Name of the activation.
     Activation,
+    /// Number of key heads.
+    KvHeads,
+    /// Name of the [`CacheFormat`].
+    KvCache,
 }
 
 impl Operand {
     /// Element type of the operand.
     pub fn element(self) -> ElementType {
         match self {
-            Operand::X | Operand::Gates => ElementType::Float32,
-            Operand::Experts | Operand::Ids => ElementType::Int64,
-            Operand::Codes(_) | Operand::ZeroPoints(_) => ElementType::UInt8,
+            Operand::X
+            | Operand::Gates
+            | Operand::Queries
+            | Operand::KeysAndValues
+            | Operand::Cos
+            | Operand::Sin => ElementType::Float32,
+            Operand::Experts | Operand::Ids | Operand::AttentionMask => ElementType::Int64,
+            Operand::Codes(_) | Operand::ZeroPoints(_) | Operand::PastKey | Operand::PastValue => {
+                ElementType::UInt8
+            }
             Operand::Scales(_) => ElementType::Float16,
         }
     }
@@ -96,10 +128,25 @@ impl Operand {
         matches!(self, Operand::Scales(_) | Operand::ZeroPoints(_))
     }
 
+    /// Whether a step updates it: a part of the cache.
+    pub fn is_updated(self) -> bool {
+        matches!(self, Operand::PastKey | Operand::PastValue)
+    }
+
     /// Which tensor of which weight it is; `None` for activations, which are not stored with the graph.
     pub fn tensor(self) -> Option<(WeightSlot, TensorRole)> {
         match self {
-            Operand::X | Operand::Experts | Operand::Gates | Operand::Ids => None,
+            Operand::X
+            | Operand::Experts
+            | Operand::Gates
+            | Operand::Ids
+            | Operand::Queries
+            | Operand::KeysAndValues
+            | Operand::Cos
+            | Operand::Sin
+            | Operand::AttentionMask
+            | Operand::PastKey
+            | Operand::PastValue => None,
             Operand::Codes(slot) => Some((slot, TensorRole::Codes)),
             Operand::Scales(slot) => Some((slot, TensorRole::Scales)),
             Operand::ZeroPoints(slot) => Some((slot, TensorRole::ZeroPoints)),
@@ -122,10 +169,17 @@ impl Attribute {
             Attribute::GroupSize(WeightSlot::GateAndUp) => "up_group_size",
             Attribute::GroupSize(WeightSlot::Down) => "down_group_size",
             Attribute::Activation => "activation",
+            Attribute::KvHeads => "kv_heads",
+            Attribute::KvCache => "kv_cache",
         }
     }
 
-    /// Its value for weights of these layouts; `None` for a string.
+    /// Whether it is a string.
+    pub fn is_text(self) -> bool {
+        matches!(self, Attribute::Activation | Attribute::KvCache)
+    }
+
+    /// Its value for weights of these layouts; `None` for one that does not follow from a weight.
     pub fn value(self, layout: impl Fn(WeightSlot) -> Option<PackedLayout>) -> Option<usize> {
         Some(match self {
             Attribute::Inputs => layout(WeightSlot::Only)?.inputs,
@@ -134,7 +188,7 @@ impl Attribute {
             Attribute::Intermediate => layout(WeightSlot::Down)?.inputs,
             Attribute::Bits(slot) => layout(slot)?.scheme.format.bits(),
             Attribute::GroupSize(slot) => layout(slot)?.group_size().unwrap_or(BLOCK_INPUTS),
-            Attribute::Activation => return None,
+            Attribute::Activation | Attribute::KvHeads | Attribute::KvCache => return None,
         })
     }
 }
@@ -153,8 +207,13 @@ pub struct OperatorSchema {
 impl CustomOperator {
     /// Operands and attributes of the operator: the table of all of them.
     pub fn schema(self) -> &'static OperatorSchema {
-        use Attribute::{Activation, Bits, GroupSize, Hidden, Inputs, Intermediate, Outputs};
-        use Operand::{Codes, Experts, Gates, Ids, Scales, X, ZeroPoints};
+        use Attribute::{
+            Activation, Bits, GroupSize, Hidden, Inputs, Intermediate, KvCache, KvHeads, Outputs,
+        };
+        use Operand::{
+            AttentionMask, Codes, Cos, Experts, Gates, Ids, KeysAndValues, PastKey, PastValue, Queries,
+            Scales, Sin, X, ZeroPoints,
+        };
         use WeightSlot::{Down, GateAndUp, Only};
         const MATRIX: &[Attribute] = &[Inputs, Outputs, Bits(Only), GroupSize(Only)];
         match self {
@@ -194,6 +253,11 @@ impl CustomOperator {
                 operands: &[Ids, Codes(Only), Scales(Only), ZeroPoints(Only)],
                 attributes: MATRIX,
             },
+            CustomOperator::Attention => &OperatorSchema {
+                operator: CustomOperator::Attention,
+                operands: &[Queries, KeysAndValues, Cos, Sin, AttentionMask, PastKey, PastValue],
+                attributes: &[KvHeads, KvCache],
+            },
         }
     }
 
@@ -216,6 +280,14 @@ impl OperatorSchema {
     pub fn named(name: &str) -> Result<&'static Self> {
         let operator = CustomOperator::from_str(name);
         operator.map(CustomOperator::schema).map_err(|_| Error::UnknownOperator { name: name.to_owned() })
+    }
+
+    /// Number of results: with the cache of an operator that updates one.
+    pub fn results(&self) -> usize {
+        match self.operator {
+            CustomOperator::Attention => 3,
+            _ => 1,
+        }
     }
 
     /// Which weights it reads, in the order of their codes.
@@ -249,6 +321,17 @@ pub struct OperatorNode {
     weights: Vec<(WeightSlot, PackedLayout)>,
     /// Name of the activation; empty for an operator without one.
     pub activation: String,
+    /// The heads of [`CustomOperator::Attention`].
+    pub heads: Option<AttentionHeads>,
+}
+
+/// The attributes of [`CustomOperator::Attention`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AttentionHeads {
+    /// Number of key heads.
+    pub kv_heads: usize,
+    /// How the cache stores keys and values.
+    pub cache: CacheFormat,
 }
 
 impl OperatorNode {
@@ -286,10 +369,18 @@ impl OperatorNode {
             layout.check()?;
             Ok((slot, layout))
         };
+        let text = |attribute: Attribute| attributes.text(attribute.name()).unwrap_or_default();
+        let heads = || {
+            let name = text(Attribute::KvCache);
+            let cache = CacheFormat::ALL.iter().copied().find(|format| format.name() == name);
+            let cache = cache.ok_or(Error::CacheFormat { found: name })?;
+            Ok(AttentionHeads { kv_heads: size(Attribute::KvHeads)?, cache })
+        };
         Ok(OperatorNode {
             operator,
             weights: schema.weights().map(layout).collect::<Result<_>>()?,
-            activation: attributes.text(Attribute::Activation.name()).unwrap_or_default(),
+            activation: text(Attribute::Activation),
+            heads: (operator == CustomOperator::Attention).then(heads).transpose()?,
         })
     }
 

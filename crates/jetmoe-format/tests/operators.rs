@@ -5,8 +5,8 @@
 use std::collections::{HashMap, HashSet};
 
 use jetmoe_format::{
-    Attribute, Attributes, CustomOperator, Error, Operand, OperatorNode, OperatorSchema, PackedLayout,
-    RowOrder, WeightSlot,
+    AttentionHeads, Attribute, Attributes, CacheFormat, CustomOperator, Error, Operand, OperatorNode,
+    OperatorSchema, PackedLayout, RowOrder, WeightSlot,
 };
 
 struct Integers(HashMap<&'static str, i64>);
@@ -17,7 +17,11 @@ impl Attributes for Integers {
     }
 
     fn text(&self, name: &str) -> Option<String> {
-        (name == "activation").then(|| "silu".to_owned())
+        match name {
+            "activation" => Some("silu".to_owned()),
+            "kv_cache" => Some("f16".to_owned()),
+            _ => None,
+        }
     }
 }
 
@@ -36,6 +40,7 @@ fn names_operands_and_attributes_are_those_of_released_artifacts() {
         "ExpertMlp(X Experts Gates Codes(GateAndUp) Codes(Down) Scales(GateAndUp) Scales(Down) ZeroPoints(GateAndUp) \
          ZeroPoints(Down)) hidden intermediate up_bits down_bits up_group_size down_group_size activation",
         "LookUp(Ids Codes(Only) Scales(Only) ZeroPoints(Only)) inputs outputs bits group_size",
+        "Attention(Queries KeysAndValues Cos Sin AttentionMask PastKey PastValue) kv_heads kv_cache",
     ];
     assert_eq!(lines.collect::<Vec<_>>(), expected);
 }
@@ -68,9 +73,12 @@ fn attributes_give_back_the_layout_that_they_were_written_for() {
             let number = |attribute: &Attribute| {
                 Some((attribute.name(), attribute.value(|slot| Some(layout(slot)))? as i64))
             };
-            let attributes = Integers(schema.attributes.iter().filter_map(number).collect());
+            let numbers = schema.attributes.iter().filter_map(number).chain([("kv_heads", 4)]);
+            let attributes = Integers(numbers.collect());
             let node = OperatorNode::read(schema.operator.name(), &attributes).unwrap();
             assert_eq!(node.operator, schema.operator);
+            let heads = AttentionHeads { kv_heads: 4, cache: CacheFormat::F16 };
+            assert_eq!(node.heads, (schema.results() == 3).then_some(heads));
             for slot in schema.weights() {
                 assert_eq!(node.layout(slot), Ok(layout(slot)), "{slot:?} of {schema:?}");
             }
@@ -98,6 +106,9 @@ fn what_no_kernel_takes_is_refused_by_name() {
     assert_eq!(read(&[("outputs", 1 << 62)]), size(1_u64 << 62));
     assert_eq!(read(&[("outputs", i64::MAX)]), size(i64::MAX as u64));
     assert!(read(&[("outputs", 1 << 31), ("inputs", 1 << 31)]).ends_with("does not fit in memory"));
+    let heads =
+        |kv_heads| OperatorNode::read("Attention", &Integers(HashMap::from([("kv_heads", kv_heads)])));
+    assert_eq!(heads(0).unwrap_err().to_string(), "kv_heads of Attention is 0");
     let missing = OperatorNode::read("LookUp", &Integers(HashMap::new())).unwrap_err();
     assert_eq!(missing.to_string(), "LookUp has no attribute outputs");
     let unknown = OperatorNode::read("Conv", &Integers(HashMap::new())).unwrap_err();
@@ -106,4 +117,18 @@ fn what_no_kernel_takes_is_refused_by_name() {
     let node = OperatorNode::read(CustomOperator::Linear.name(), &node).unwrap();
     let error = node.layout(WeightSlot::Down).unwrap_err().to_string();
     assert_eq!(error, "Linear has no operand Codes(Down)");
+}
+
+/// Caches in memory are read by the format that the artifact names.
+#[test]
+fn rows_of_a_cache_have_the_channels_that_they_were_made_for() {
+    let bytes: Vec<_> = CacheFormat::ALL.iter().map(|format| format.row_bytes(128)).collect();
+    assert_eq!(bytes, [Some(512), Some(256), Some(132)]);
+    for format in CacheFormat::ALL {
+        assert_eq!(format.row_bytes(6).and_then(|bytes| format.channels(bytes)), Some(6), "{format}");
+        assert_eq!(format.row_bytes(usize::MAX), None, "{format}");
+        assert_eq!(format.to_string(), format.name());
+    }
+    assert_eq!(CacheFormat::F32.channels(6), None);
+    assert_eq!(CacheFormat::Int8.channels(3), None);
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use half::f16;
 use jetmoe_artifact::{Precision, Profile, Task};
-use jetmoe_format::ElementType;
+use jetmoe_format::{CacheFormat, ElementType};
 
 use crate::{Opset, Shape, Weight};
 
@@ -19,6 +19,8 @@ pub struct Graph {
     pub profile: Profile,
     /// Version of the standard operator set.
     pub opset: Opset,
+    /// How the operator `Attention` stores the key/value cache; `None` for a graph without it.
+    pub kv_cache: Option<CacheFormat>,
     pub(crate) values: Vec<ValueFacts>,
     pub(crate) inputs: Vec<ValueId>,
     pub(crate) outputs: Vec<ValueId>,

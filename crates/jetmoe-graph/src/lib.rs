@@ -20,7 +20,7 @@ mod writer;
 
 use std::collections::BTreeSet;
 
-use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task, WeightPlan};
+use jetmoe_artifact::{CacheFormat, OptionalOutput, Precision, Profile, Task, WeightPlan};
 pub use jetmoe_format::ElementType;
 pub use jetmoe_quantize::Rounding;
 
@@ -49,6 +49,8 @@ pub struct GraphOptions {
     pub optional_outputs: BTreeSet<OptionalOutput>,
     /// How the products' weights are stored.
     pub weights: WeightPlan,
+    /// How a native graph stores its key/value cache; other graphs have caches of their activations' type.
+    pub kv_cache: CacheFormat,
 }
 
 impl GraphOptions {
@@ -61,6 +63,12 @@ impl GraphOptions {
             opset: Opset::default(),
             optional_outputs: BTreeSet::new(),
             weights: WeightPlan::default(),
+            kv_cache: CacheFormat::F32,
         }
+    }
+
+    /// The format of the cache that the operator `Attention` updates; `None` for graphs without it.
+    pub fn attention_cache(&self) -> Option<CacheFormat> {
+        (self.profile == Profile::Native && self.task.has_cache()).then_some(self.kv_cache)
     }
 }

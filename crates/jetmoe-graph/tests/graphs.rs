@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use jetmoe_artifact::{OptionalOutput, Precision, Profile, Task, WeightPlan};
+use jetmoe_artifact::{CacheFormat, OptionalOutput, Precision, Profile, Task, WeightPlan};
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_graph::{Graph, GraphOptions, Operator, Opset, build, dot, text};
 use layout::backends::svg::SVGWriter;
@@ -26,7 +26,7 @@ fn tiny_config() -> ModelConfig {
 
 /// Each task with and without the optional outputs, and next-token logits in every other precision; float32 and 4-bit
 /// weights also with ONNX Runtime's operators, 4-bit weights and float16 for a GPU, 4-bit weights and bfloat16 with the custom
-/// operators.
+/// operators, and one of these with an 8-bit cache.
 fn every_graph() -> Vec<(String, Graph)> {
     let mut graphs = Vec::new();
     for task in Task::ALL {
@@ -46,6 +46,14 @@ fn every_graph() -> Vec<(String, Graph)> {
         [Precision::F32, Precision::Q4].map(|precision| (precision, Profile::OnnxRuntime));
     let for_gpus = [Precision::F16, Precision::Q4].map(|precision| (precision, Profile::Gpu));
     let with_own_operators = [Precision::Q4, Precision::Bf16].map(|precision| (precision, Profile::Native));
+    let int8_cache = GraphOptions {
+        precision: Precision::Q4,
+        profile: Profile::Native,
+        kv_cache: CacheFormat::Int8,
+        ..GraphOptions::for_task(Task::CausalLm)
+    };
+    let name = format!("{}.{}.native.int8-cache", int8_cache.task, int8_cache.precision);
+    graphs.push((name, build(&tiny_config(), &int8_cache).unwrap()));
     for (precision, profile) in portable.chain(with_onnx_runtimes).chain(for_gpus).chain(with_own_operators) {
         let options = GraphOptions { precision, profile, ..GraphOptions::for_task(Task::CausalLm) };
         let mut name = format!("{}.{precision}", options.task);
@@ -160,7 +168,7 @@ fn a_graph_for_onnx_runtime_uses_its_operators_for_attention_and_quantized_weigh
 
 /// Each layer has one product of each kind, whatever the number of experts.
 #[test]
-fn a_native_graph_uses_our_operators_for_every_product_with_large_weights() {
+fn a_native_graph_uses_our_operators_for_attention_and_every_product_with_large_weights() {
     for precision in [Precision::Bf16, Precision::Int8, Precision::Q4] {
         let options =
             GraphOptions { precision, profile: Profile::Native, ..GraphOptions::for_task(Task::CausalLm) };
@@ -170,15 +178,35 @@ fn a_native_graph_uses_our_operators_for_every_product_with_large_weights() {
             .filter(|(operator, _)| operator.domain == "jetmoe")
             .map(|(operator, count)| (operator.name, *count))
             .collect();
-        let wanted =
-            [("ExpertLinear", 1), ("ExpertLinearSum", 1), ("ExpertMlp", 1), ("Linear", 2), ("LookUp", 1)];
+        let wanted = [
+            ("Attention", 1),
+            ("ExpertLinear", 1),
+            ("ExpertLinearSum", 1),
+            ("ExpertMlp", 1),
+            ("Linear", 2),
+            ("LookUp", 1),
+        ];
         assert_eq!(own, wanted, "{precision}");
         let standard = Operator { domain: "", name: "MatMul" };
         assert_eq!(operators[&standard], 2, "the routers, {precision}");
         let foreign = operators.keys().filter(|operator| operator.domain == "com.microsoft");
-        let foreign: Vec<&str> = foreign.map(|operator| operator.name).collect();
-        assert_eq!(foreign, ["GroupQueryAttention", "RotaryEmbedding"]);
+        assert_eq!(foreign.count(), 0, "{precision}");
     }
+}
+
+/// A task without a cache has no operator that updates one.
+#[test]
+fn a_native_classifier_has_attention_in_standard_operators() {
+    let options = GraphOptions {
+        precision: Precision::Q4,
+        profile: Profile::Native,
+        ..GraphOptions::for_task(Task::SequenceClassification)
+    };
+    let graph = build(&tiny_config(), &options).unwrap();
+    assert_eq!(graph.kv_cache, None);
+    let operators = graph.operators();
+    assert!(operators.contains_key(&Operator { domain: "", name: "Softmax" }));
+    assert!(!operators.contains_key(&Operator { domain: "jetmoe", name: "Attention" }));
 }
 
 /// A part that is kept in float32 is multiplied by standard operators, expert by expert; the others stay as they are.

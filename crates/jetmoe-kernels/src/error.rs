@@ -52,6 +52,26 @@ pub enum Error {
         /// Half of the first product's outputs.
         expected: usize,
     },
+    /// Heads that attention cannot compute.
+    #[error(
+        "{kv_heads} key heads of {channels} channels; channels must be even, and neither may be 0 or overflow"
+    )]
+    Heads {
+        /// Key heads.
+        kv_heads: usize,
+        /// Channels of a head.
+        channels: usize,
+    },
+    /// A sequence with more tokens than its cache has room for.
+    #[error("sequence {sequence} has {tokens} tokens, in a cache for {capacity}")]
+    CacheFull {
+        /// Which.
+        sequence: usize,
+        /// Cached and new tokens.
+        tokens: usize,
+        /// Tokens that there is room for.
+        capacity: usize,
+    },
     /// An unknown instruction set, or one that this processor does not support.
     #[error(
         "instruction set {name:?} is not available\n  known: {known}\n  supported by this processor: {available}\n  JETMOE_KERNELS selects one of these; unset it to use the fastest"

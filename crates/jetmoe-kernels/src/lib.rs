@@ -9,6 +9,7 @@
 //! * [`expert_linear`] multiplies each row with the matrices of its experts; [`expert_linear_sum`] sums the results of a
 //!   row's experts, each times its gate.
 //! * [`expert_mlp`] is a whole mixture of gated MLPs.
+//! * [`attention`] is softmax attention over a key/value cache, which it updates.
 //! * [`gather_rows`] dequantizes rows, for an embedding that shares its table with the head.
 //!
 //! For integer weights, activations of all products but `linear_float32` are dynamically quantized to 8 bits, 32 columns at a time with a scale of their own.
@@ -18,6 +19,7 @@
 //! The caller provides the threads ([`Threads`]).
 
 mod activation;
+mod attention;
 mod error;
 mod isa;
 mod linear;
@@ -31,6 +33,7 @@ mod threads;
 mod token_permutation;
 
 pub use activation::{Activation, exp};
+pub use attention::{Attention, Cache, attention, decode_cache_row};
 pub use error::{Error, Result};
 pub use isa::Isa;
 pub use linear::{ExecContext, TopK, expert_linear, expert_linear_sum, gather_rows, linear};

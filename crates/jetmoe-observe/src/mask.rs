@@ -50,7 +50,7 @@ pub fn attention_mask(model: &Model, batch: &TokenBatch, options: &StepOptions) 
     let observed = observed_model(model, VALUE)?;
     let source = match model.graph().signature().cache_update {
         CacheUpdate::Append => MaskSource::Bias,
-        CacheUpdate::InPlace => MaskSource::Operator,
+        CacheUpdate::InPlace | CacheUpdate::InPlaceByMask => MaskSource::Operator,
     };
     let mut steps = Steps::new(model, batch, options)?;
     let (rows, length) = batch.ids().dim();

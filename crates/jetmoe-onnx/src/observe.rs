@@ -52,6 +52,9 @@ pub fn observe(
                 (ObservedValue::AttentionMask, CacheUpdate::InPlace) => {
                     mask::add_operator(&mut editor, config)
                 }
+                (ObservedValue::AttentionMask, CacheUpdate::InPlaceByMask) => {
+                    mask::add_custom_operator(&mut editor, config)
+                }
                 (ObservedValue::Routing, _) => {
                     routing::add(&mut editor, config, signature.cache_update, added)
                 }
@@ -121,6 +124,19 @@ impl Editor<'_> {
             data_type: Some(ElementType::Int64 as i32),
             name: Some(name.clone()),
             raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            ..Tensor::default()
+        });
+        name
+    }
+
+    /// Adds a vector of bytes.
+    fn bytes(&mut self, values: &[u8]) -> String {
+        let name = format!("{SCOPE}/constant_{}", self.tensors.len());
+        self.tensors.push(Tensor {
+            dims: vec![values.len() as i64],
+            data_type: Some(ElementType::UInt8 as i32),
+            name: Some(name.clone()),
+            raw_data: Some(values.to_vec()),
             ..Tensor::default()
         });
         name
@@ -196,6 +212,15 @@ fn integer(name: &str, value: i64) -> Attribute {
         name: Some(name.to_owned()),
         i: Some(value),
         r#type: Some(AttributeType::Int as i32),
+        ..Attribute::default()
+    }
+}
+
+fn text(name: &str, value: &str) -> Attribute {
+    Attribute {
+        name: Some(name.to_owned()),
+        s: Some(value.as_bytes().to_vec()),
+        r#type: Some(AttributeType::String as i32),
         ..Attribute::default()
     }
 }

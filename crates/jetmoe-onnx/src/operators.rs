@@ -60,16 +60,16 @@ impl ExportedOperator {
 
     fn custom(schema: &'static OperatorSchema) -> Self {
         let required = schema.operands.iter().filter(|operand: &&Operand| !operand.is_optional());
-        let kind = |attribute: &CustomAttribute| match attribute {
-            CustomAttribute::Activation => AttributeKind::Text,
-            _ => AttributeKind::Integer,
+        let kind = |attribute: &CustomAttribute| match attribute.is_text() {
+            true => AttributeKind::Text,
+            false => AttributeKind::Integer,
         };
         Self {
             domain: DOMAIN,
             name: schema.operator.name(),
             least_operands: required.count(),
             most_operands: Some(schema.operands.len()),
-            results: 1,
+            results: schema.results(),
             attributes: schema
                 .attributes
                 .iter()

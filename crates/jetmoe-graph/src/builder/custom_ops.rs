@@ -1,8 +1,11 @@
-//! The custom operators, domain `jetmoe`: products with packed weights. Operands and attributes come in the order of
+//! The custom operators, domain `jetmoe`: products with packed weights, and attention. Operands and attributes come in the order of
 //! [`OperatorSchema`](jetmoe_format::OperatorSchema).
 
 use jetmoe_artifact::{ModelPart, Profile};
-use jetmoe_format::{CustomOperator, Encoding, Operand, PackedLayout, RowOrder, Scheme, WeightSlot};
+use jetmoe_format::{
+    Attribute as CustomAttribute, CustomOperator, Encoding, Operand, PackedLayout, RowOrder, Scheme,
+    WeightSlot,
+};
 use jetmoe_kernels::Activation;
 
 use super::{Builder, Value, WeightValues};
@@ -18,6 +21,24 @@ pub(crate) struct PackedWeight {
 
 /// The router's result: experts `[tokens, k]` and the gate of each, `[tokens, k]`.
 type TopK<'a> = (&'a Value, &'a Value);
+
+/// Heads of the new tokens, not rotated, and the cache that they continue.
+pub(crate) struct AttentionOperands<'a> {
+    /// `[tokens * k, kv_heads * channels]`
+    pub(crate) queries: &'a Value,
+    /// `[tokens, 2 * kv_heads * channels]`
+    pub(crate) keys_and_values: &'a Value,
+    /// Cosines of the rotary angles, `[tokens, channels / 2]`.
+    pub(crate) cos: &'a Value,
+    /// Sines of the rotary angles, `[tokens, channels / 2]`.
+    pub(crate) sin: &'a Value,
+    /// `[batch, past + sequence]`
+    pub(crate) attention_mask: &'a Value,
+    /// `[batch, kv_heads, capacity, row bytes]`
+    pub(crate) past_key: &'a Value,
+    /// `[batch, kv_heads, capacity, row bytes]`
+    pub(crate) past_value: &'a Value,
+}
 
 impl Builder {
     /// How the custom operators read a part's weights. `None` where standard ones multiply: in other profiles, and for a
@@ -129,6 +150,65 @@ impl Builder {
         let row = Dimension::from(weight.layout.inputs);
         let shape = Shape(ids.shape.0.iter().cloned().chain([row]).collect());
         self.custom_node(operator, &[(Operand::Ids, ids)], &[(WeightSlot::Only, weight)], None, shape)
+    }
+
+    /// Causal softmax attention over a cache, which it updates in place where past and present are one buffer: `[tokens * k,
+    /// kv_heads * channels]` and the present key and value, `[batch, kv_heads, past + sequence, row bytes]` each.
+    pub(crate) fn attention(
+        &mut self,
+        operands: &AttentionOperands<'_>,
+        (kv_heads, channels): (usize, usize),
+    ) -> Result<(Value, Value, Value)> {
+        let operator = CustomOperator::Attention;
+        let AttentionOperands { queries, keys_and_values, cos, sin, attention_mask, past_key, past_value } =
+            *operands;
+        let name = operator.name();
+        let Some(format) = self.graph.kv_cache else {
+            return self.refuse(name, &[past_key], "the graph has another cache");
+        };
+        self.rows(name, queries, kv_heads * channels)?;
+        self.rows(name, keys_and_values, 2 * kv_heads * channels)?;
+        self.rows(name, cos, channels / 2)?;
+        self.rows(name, sin, channels / 2)?;
+        self.require_element(name, &[attention_mask], ElementType::Int64)?;
+        self.require_element(name, &[past_key, past_value], ElementType::UInt8)?;
+        let row_bytes = past_key.shape.0.last().and_then(Dimension::fixed);
+        if row_bytes != format.row_bytes(channels).map(|bytes| bytes as i64) {
+            return self.refuse(name, &[past_key], format!("{channels} channels do not fit as {format}"));
+        }
+        let mut present = past_key.shape.clone();
+        if let (Some(length), Some(total)) = (present.0.get_mut(2), attention_mask.shape.0.last()) {
+            *length = total.clone();
+        }
+        let inputs = operator.schema().operands.iter().filter_map(|operand| match operand {
+            Operand::Queries => Some(queries),
+            Operand::KeysAndValues => Some(keys_and_values),
+            Operand::Cos => Some(cos),
+            Operand::Sin => Some(sin),
+            Operand::AttentionMask => Some(attention_mask),
+            Operand::PastKey => Some(past_key),
+            Operand::PastValue => Some(past_value),
+            _ => None,
+        });
+        let inputs: Vec<&Value> = inputs.collect();
+        let attributes = operator.schema().attributes.iter().map(|attribute| {
+            let value = match attribute {
+                CustomAttribute::KvCache => Attribute::Text(format.name()),
+                _ => Attribute::Integer(kv_heads as i64),
+            };
+            (attribute.name(), value)
+        });
+        let attributes = attributes.collect();
+        let results = vec![
+            (ElementType::Float32, queries.shape.clone()),
+            (ElementType::UInt8, present.clone()),
+            (ElementType::UInt8, present),
+        ];
+        let mut results = self.node_with_results(name, &inputs, attributes, results).into_iter();
+        match (results.next(), results.next(), results.next()) {
+            (Some(output), Some(key), Some(value)) => Ok((output, key, value)),
+            _ => self.refuse(name, &inputs, "the operator has three results"),
+        }
     }
 
     /// The number of rows of a float32 matrix with so many columns.

@@ -19,7 +19,7 @@ use jetmoe_format::{DOMAIN, OperatorSchema, TensorRole};
 use jetmoe_onnx::MICROSOFT;
 
 pub(crate) use self::attention::GroupedQueries;
-pub(crate) use self::custom_ops::PackedWeight;
+pub(crate) use self::custom_ops::{AttentionOperands, PackedWeight};
 use crate::graph::{Attribute, Constant, Graph, Node, Operator, StoredWeight, ValueFacts, ValueId};
 use crate::{Dimension, ElementType, Error, GraphOptions, Result, Shape, Weight};
 
@@ -90,6 +90,7 @@ impl Builder {
             precision: options.precision,
             profile: options.profile,
             opset: options.opset,
+            kv_cache: options.attention_cache(),
             values: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),

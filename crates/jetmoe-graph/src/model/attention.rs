@@ -51,17 +51,52 @@ impl Attention<'_> {
                 Dispatch::new(builder, config, self.layer, Mixture::Attention, &top_k, self.sizes)?;
             Ok((top_k, dispatch))
         })?;
-        let queries = builder.scope("query", |builder| self.queries(builder, hidden, &top_k, &dispatch))?;
-        let (key, value) = builder.scope("kv_proj", |builder| self.keys_and_values(builder, hidden))?;
-        let AttentionHeads { slots, present_key, present_value } = builder.scope("attention", |builder| {
-            let operands = (&queries, &key, &value);
-            self.scaled_dot_product.build(builder, self.config, self.sizes, operands, past.as_ref())
-        })?;
+        let heads = self.attend(builder, hidden, (&top_k, &dispatch), past.as_ref())?;
+        let AttentionHeads { slots, present_key, present_value } = heads;
         let output = builder.scope("output", |builder| self.project(builder, &slots, &top_k, &dispatch))?;
         Ok(AttentionOutput { output, router_logits: top_k.logits, present_key, present_value })
     }
 
-    /// Query heads of every slot, rotated: `[batch, sequence, k * kv_heads, kv_channels]`.
+    /// Projects the tokens to queries, keys and values, and computes attention.
+    fn attend(
+        &self,
+        builder: &mut Builder,
+        hidden: &Value,
+        (top_k, dispatch): (&TopK, &Dispatch),
+        past: Option<&Past>,
+    ) -> Result<AttentionHeads> {
+        let project_queries = |builder: &mut Builder| self.queries(builder, hidden, top_k, dispatch);
+        if let ScaledDotProduct::Fused { .. } = self.scaled_dot_product {
+            let queries = builder.scope("query", project_queries)?;
+            let both = builder.scope("kv_proj", |builder| self.keys_and_values(builder, hidden))?;
+            return builder.scope("attention", |builder| {
+                let operands = (&queries, &both);
+                self.scaled_dot_product.build_fused(builder, self.config, operands, self.rotary, past)
+            });
+        }
+        let (kv_heads, channels, slots) =
+            (self.config.num_key_value_heads, self.config.kv_channels, self.config.num_experts_per_token);
+        let queries = builder.scope("query", |builder| {
+            let queries = project_queries(builder)?;
+            let heads = self.sizes.per_token(&[slots * kv_heads, channels]);
+            let queries = builder.reshape(&queries, heads)?; // [batch, seq, k * kv_heads, channels]
+            self.rotary.rotate(builder, &queries, self.sizes)
+        })?;
+        let (keys, values) = builder.scope("kv_proj", |builder| {
+            let both = self.keys_and_values(builder, hidden)?;
+            let (keys, values) = builder.halves(&both)?; // [tokens, kv_width] each
+            let heads = self.sizes.per_token(&[kv_heads, channels]);
+            let keys = builder.reshape(&keys, heads.clone())?; // [batch, seq, kv_heads, channels]
+            let keys = self.rotary.rotate(builder, &keys, self.sizes)?;
+            Ok((keys, builder.reshape(&values, heads)?))
+        })?;
+        builder.scope("attention", |builder| {
+            let operands = (&queries, &keys, &values);
+            self.scaled_dot_product.build(builder, self.config, self.sizes, operands, past)
+        })
+    }
+
+    /// Query heads of every slot, `[slots, kv_width]`.
     fn queries(
         &self,
         builder: &mut Builder,
@@ -70,42 +105,32 @@ impl Attention<'_> {
         dispatch: &Dispatch,
     ) -> Result<Value> {
         let config = self.config;
-        let (kv_heads, channels, slots) =
-            (config.num_key_value_heads, config.kv_channels, config.num_experts_per_token);
         let projections = expert_input(config, self.layer, Mixture::Attention, config.kv_width());
-        let queries = match dispatch {
+        match dispatch {
             Dispatch::PerExpert(permutation) => {
                 let results =
                     self.each_expert(builder, hidden, &permutation.tokens_of_expert, &projections)?; // [rows, kv_width] each
-                permutation.scatter(builder, &results, self.sizes)?
+                permutation.scatter(builder, &results, self.sizes)
             }
             Dispatch::Pieces(pieces) => {
                 let rows = pieces.of_tokens(builder, hidden)?; // [pieces, rows, hidden]
                 let scheme = builder.scheme(ModelPart::Attention, Some(self.layer));
                 let results = pieces.product(builder, &rows, projections, scheme)?; // [pieces, rows, kv_width]
-                pieces.restored(builder, &results)?
+                pieces.restored(builder, &results)
             }
             Dispatch::Custom(scheme) => {
                 let weight = builder.packed(projections, *scheme, RowOrder::AsStored);
-                builder.expert_linear(hidden, &top_k.experts, &weight)?
+                builder.expert_linear(hidden, &top_k.experts, &weight)
             }
-        }; // [slots, kv_width]
-        let heads = self.sizes.per_token(&[slots * kv_heads, channels]);
-        let queries = builder.reshape(&queries, heads)?; // [batch, seq, k * kv_heads, channels]
-        self.rotary.rotate(builder, &queries, self.sizes)
+        }
     }
 
-    /// New keys, rotated, and values: `[batch, sequence, kv_heads, kv_channels]` each.
-    fn keys_and_values(&self, builder: &mut Builder, hidden: &Value) -> Result<(Value, Value)> {
+    /// New keys and values side by side, `[tokens, 2 * kv_width]`.
+    fn keys_and_values(&self, builder: &mut Builder, hidden: &Value) -> Result<Value> {
         let config = self.config;
         let weight =
             Weight::new(names::kv_projection(self.layer), vec![2 * config.kv_width(), config.hidden_size]);
-        let both = builder.linear_of_part(hidden, weight, ModelPart::KvProj, Some(self.layer))?; // [tokens, 2 * kv_width]
-        let (keys, values) = builder.halves(&both)?; // [tokens, kv_width] each
-        let heads = self.sizes.per_token(&[config.num_key_value_heads, config.kv_channels]);
-        let keys = builder.reshape(&keys, heads.clone())?; // [batch, seq, kv_heads, channels]
-        let keys = self.rotary.rotate(builder, &keys, self.sizes)?;
-        Ok((keys, builder.reshape(&values, heads)?))
+        builder.linear_of_part(hidden, weight, ModelPart::KvProj, Some(self.layer))
     }
 
     /// Output projection of each slot by the expert that made its query; gated, summed, plus bias: `[tokens, hidden]`.

@@ -66,8 +66,11 @@ pub fn build(config: &ModelConfig, options: &GraphOptions) -> Result<Graph> {
     if !profile.has(precision) {
         return Err(Error::NoSuchGraph { profile, precision });
     }
-    let signature =
+    let mut signature =
         Signature::new(config, options.task, options.precision, options.profile, &options.optional_outputs);
+    if let Some(format) = options.attention_cache() {
+        signature = signature.with_kv_cache(config, format);
+    }
     let mut builder = Builder::new(options);
     let inputs: Vec<(InputName, Value)> =
         signature.inputs.iter().map(|spec| (spec.name, builder.input(spec))).collect();
@@ -127,8 +130,9 @@ fn compute(
     let scaled_dot_product = builder.scope("mask", |builder| {
         ScaledDotProduct::new(builder, config, cache_update, (&attention_mask, &input_ids), &sizes)
     })?;
-    let rotary =
-        builder.scope("rotary", |builder| rotary::Rotary::new(builder, config, &position_ids, &sizes))?;
+    let rotary = builder.scope("rotary", |builder| {
+        rotary::Rotary::new(builder, config, &position_ids, &sizes, cache_update)
+    })?;
     let (table, embedding) = builder.scope("embedding", |builder| {
         let table = EmbeddingTable::new(builder, config, task)?;
         let embedding = table.embed(builder, config, &input_ids)?; // [batch, seq, hidden]

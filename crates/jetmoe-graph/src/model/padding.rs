@@ -1,4 +1,4 @@
-//! Padding in front of the sequences of a batch, for graphs that update the cache in place.
+//! Padding in front of the sequences of a batch, for graphs in which `GroupQueryAttention` updates the cache in place.
 //!
 //! `GroupQueryAttention` keeps the tokens of a sequence at the first places of its cache and expects padding behind them, and
 //! many callers have it in front. Such a graph therefore moves the padding of every sequence behind its tokens, once for all
@@ -31,7 +31,7 @@ impl Padding {
         (attention_mask, input_ids): (&Value, &Value),
         sizes: &Sizes,
     ) -> Result<Self> {
-        if cache_update == CacheUpdate::Append {
+        if cache_update != CacheUpdate::InPlace {
             return Ok(Padding::Masked);
         }
         let zero = builder.integer(0);

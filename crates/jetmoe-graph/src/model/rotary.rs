@@ -3,7 +3,7 @@
 
 use std::f64::consts::PI;
 
-use jetmoe_artifact::Profile;
+use jetmoe_artifact::{CacheUpdate, Profile};
 use jetmoe_checkpoint::{ModelConfig, RopeParameters, RopeScaling};
 
 use super::Sizes;
@@ -13,7 +13,7 @@ use crate::{Dimension, ElementType, Result, Shape};
 /// Rotary position embedding in its half-split form (<https://arxiv.org/abs/2104.09864>): cosines and sines, computed
 /// once and shared by all layers.
 pub(super) struct Rotary {
-    /// `[batch, sequence, 1, kv_channels / 2]`; `[tokens, kv_channels / 2]` for ONNX Runtime's operator.
+    /// `[batch, sequence, 1, kv_channels / 2]`; `[tokens, kv_channels / 2]` for an operator of ONNX Runtime or our own.
     cos: Value,
     /// As `cos`.
     sin: Value,
@@ -27,6 +27,7 @@ impl Rotary {
         config: &ModelConfig,
         position_ids: &Value,
         sizes: &Sizes,
+        cache_update: CacheUpdate,
     ) -> Result<Self> {
         let (frequencies, factor) = inverse_frequencies(&config.rope, config.kv_channels);
         let frequencies = builder.floats("rotary/inverse_frequencies", frequencies); // [channels / 2]
@@ -46,12 +47,21 @@ impl Rotary {
             return Ok(Rotary { cos, sin, rows: None });
         }
         let table = Shape(vec![sizes.tokens.clone(), Dimension::from(config.kv_channels / 2)]);
+        if cache_update == CacheUpdate::InPlaceByMask {
+            let (cos, sin) = (builder.reshape(&cos, table.clone())?, builder.reshape(&sin, table)?);
+            return Ok(Rotary { cos, sin, rows: None });
+        }
         let rows = builder.range(&0_i64.into(), &sizes.tokens)?; // [tokens]
         Ok(Rotary {
             cos: builder.reshape(&cos, table.clone())?,
             sin: builder.reshape(&sin, table)?,
             rows: Some(builder.reshape(&rows, sizes.per_token(&[]))?),
         })
+    }
+
+    /// Cosines and sines, for an operator that rotates.
+    pub(super) fn tables(&self) -> (&Value, &Value) {
+        (&self.cos, &self.sin)
     }
 
     /// Rotates heads `[batch, sequence, heads, kv_channels]`.

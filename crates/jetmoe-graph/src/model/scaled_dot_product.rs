@@ -1,11 +1,12 @@
-//! Softmax attention over the cache, once in standard operators and once as `GroupQueryAttention`. After
+//! Softmax attention over the cache: in standard operators, as `GroupQueryAttention`, or as our own operator. After
 //! `eager_attention_forward` of transformers' `modeling_jetmoe.py`.
 
 use jetmoe_artifact::CacheUpdate;
 use jetmoe_checkpoint::ModelConfig;
 
+use super::rotary::Rotary;
 use super::{Sizes, mask};
-use crate::builder::{Builder, GroupedQueries, Value};
+use crate::builder::{AttentionOperands, Builder, GroupedQueries, Value};
 use crate::{Dimension, ElementType, Result, Shape};
 
 /// Scaled dot-product attention with a cache, in the form that the cache update requires. The values derived from the mask
@@ -22,6 +23,11 @@ pub(super) enum ScaledDotProduct {
         last_positions: Value,
         /// Tokens of the longest sequence, int32 `[]`.
         longest: Value,
+    },
+    /// Our own operator, which also rotates queries and keys, and updates the cache in place.
+    Fused {
+        /// `[batch, past + sequence]`
+        attention_mask: Value,
     },
 }
 
@@ -50,6 +56,9 @@ impl ScaledDotProduct {
         sizes: &Sizes,
     ) -> Result<Self> {
         match cache_update {
+            CacheUpdate::InPlaceByMask => {
+                Ok(ScaledDotProduct::Fused { attention_mask: attention_mask.clone() })
+            }
             CacheUpdate::Append => {
                 let bias = mask::bias(builder, attention_mask, sizes, config.num_experts_per_token)?;
                 Ok(ScaledDotProduct::Masked { bias })
@@ -92,7 +101,30 @@ impl ScaledDotProduct {
             (ScaledDotProduct::GroupedQuery { .. }, None) => {
                 unreachable!("only a task with a cache updates it in place")
             }
+            (ScaledDotProduct::Fused { .. }, _) => unreachable!("the operator rotates its operands"),
         }
+    }
+
+    /// Attention by our own operator, which takes queries `[slots, kv_width]`, and keys and values `[tokens, 2 * kv_width]`,
+    /// as they are multiplied.
+    pub(super) fn build_fused(
+        &self,
+        builder: &mut Builder,
+        config: &ModelConfig,
+        (queries, keys_and_values): (&Value, &Value),
+        rotary: &Rotary,
+        past: Option<&Past>,
+    ) -> Result<AttentionHeads> {
+        let (ScaledDotProduct::Fused { attention_mask }, Some(past)) = (self, past) else {
+            unreachable!("only a task with a cache updates it in place")
+        };
+        let (cos, sin) = rotary.tables();
+        let (past_key, past_value) = (&past.key, &past.value);
+        let operands =
+            AttentionOperands { queries, keys_and_values, cos, sin, attention_mask, past_key, past_value };
+        let heads = (config.num_key_value_heads, config.kv_channels);
+        let (slots, present_key, present_value) = builder.attention(&operands, heads)?;
+        Ok(AttentionHeads { slots, present_key, present_value })
     }
 }
 

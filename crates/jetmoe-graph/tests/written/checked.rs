@@ -43,6 +43,7 @@ impl Exported {
             opset: options.opset.version(),
             optional_outputs: options.optional_outputs.clone(),
             weights: None,
+            kv_cache: options.attention_cache(),
             stored: BTreeMap::new(),
             calibration: None,
             graph: file("model.onnx", written.graph_size, written.graph_sha256),

@@ -122,11 +122,10 @@ fn a_profile_imports_the_domains_of_its_operators_and_no_other() {
             .map(|set| (set.domain.clone().unwrap_or_default(), set.version.unwrap()))
             .collect();
         let mut wanted = vec![(String::new(), i64::from(Opset::default().version()))];
-        if way.profile.uses_onnx_runtime() {
-            wanted.push(("com.microsoft".to_owned(), 1));
-        }
-        if way.profile == Profile::Native {
-            wanted.push(("jetmoe".to_owned(), 1));
+        match way.profile {
+            Profile::Portable => {}
+            Profile::OnnxRuntime | Profile::Gpu => wanted.push(("com.microsoft".to_owned(), 1)),
+            Profile::Native => wanted.push(("jetmoe".to_owned(), 1)),
         }
         assert_eq!(imports, wanted, "{way:?}");
     }

@@ -63,7 +63,7 @@ fn every_written_graph_can_be_observed_and_keeps_its_nodes() {
         assert_eq!(outputs.len(), expected.len(), "{what}");
         let mask = match observed.signature.cache_update {
             CacheUpdate::Append => OutputName::AttentionBias,
-            CacheUpdate::InPlace => OutputName::AttendedKeys,
+            CacheUpdate::InPlace | CacheUpdate::InPlaceByMask => OutputName::AttendedKeys,
         };
         assert!(expected.contains(&mask.to_string()), "{what}");
         ways_of_masking.insert(mask);
@@ -73,7 +73,11 @@ fn every_written_graph_can_be_observed_and_keeps_its_nodes() {
 
 /// Observes a graph after a change to it; returns why that fails.
 fn refusal(profile: Profile, change: impl FnOnce(&mut Graph)) -> String {
-    let options = Way::new(Precision::F32, profile).options(Task::CausalLm);
+    refusal_of(Precision::F32, profile, change)
+}
+
+fn refusal_of(precision: Precision, profile: Profile, change: impl FnOnce(&mut Graph)) -> String {
+    let options = Way::new(precision, profile).options(Task::CausalLm);
     let exported = Exported::of(&golden("tiny"), &options);
     let mut model = exported.model();
     change(model.graph.as_mut().unwrap());
@@ -117,4 +121,14 @@ fn a_graph_that_does_not_mask_all_layers_alike_is_not_observed() {
         "not one way of masking, but several"
     );
     assert_eq!(in_place(&|graph| rename(graph, "padding/Gather")), "no Gather of the results in padding");
+    let native = |change: &dyn Fn(&mut Graph)| refusal_of(Precision::Q4, Profile::Native, change);
+    let attention = "layers.1/self_attention/attention/Attention";
+    assert_eq!(
+        native(&|graph| set_operand(graph, attention, 4, "position_ids")),
+        "not one way of masking, but several"
+    );
+    assert_eq!(
+        native(&|graph| rename(graph, attention)),
+        "no Attention in layers.1/self_attention/attention"
+    );
 }

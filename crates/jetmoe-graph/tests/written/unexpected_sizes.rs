@@ -129,6 +129,25 @@ fn sizes_in_attributes_that_do_not_agree() {
             |graph| node(graph, "ExpertLinear").input.truncate(3),
             "its operand 3 must be a weight or a constant",
         ),
+        (
+            |graph| set(graph, "Attention", "kv_heads", 2),
+            "Attention: its kv_heads is 2, and config.json says 4",
+        ),
+        (
+            |graph| attribute(graph, "Attention", "kv_cache").s = Some(b"int8".to_vec()),
+            "Attention: its kv_cache is int8, unlike what jetmoe.json says",
+        ),
+        (
+            |graph| attribute(graph, "Attention", "kv_cache").s = Some(b"f64".to_vec()),
+            "Attention: there is no cache format \"f64\"; there are f32, f16, int8",
+        ),
+        (
+            |graph| {
+                let attention = node(graph, "Attention");
+                attention.input[6] = attention.input[0].clone();
+            },
+            "Attention: the cache that it continues must be inputs of the graph",
+        ),
     ];
     check_cases(Precision::Q4, Profile::Native, cases);
 }

@@ -59,7 +59,7 @@ pub(super) fn check(
         let operation = Operation::new(node, &operators, &values, record.profile)?;
         attributes::check(&operation)?;
         integers::check(&operation, config, limits)?;
-        weights::check(&operation, config)?;
+        weights::check(&operation, config, record)?;
         let is_divisor = integers::is_divisor(&operation);
         let computed = Value::Computed { is_constant: operation.is_constant(), is_divisor };
         for result in &node.output {

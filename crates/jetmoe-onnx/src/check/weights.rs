@@ -1,10 +1,11 @@
-//! Operators with sizes in their attributes: attention, and products with quantized or packed weights. The sizes must be those
+//! Operators with sizes in their attributes: attention and its cache, and products with quantized or packed weights. The sizes must be those
 //! of the configuration, and the weights must have the shapes that follow from them.
 
+use jetmoe_artifact::GraphRecord;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_format::{
-    Attributes, CustomOperator, DOMAIN, Encoding, Grouping, OperatorNode, Scheme, TensorRole, TensorSpec,
-    WeightFormat, WeightSlot,
+    AttentionHeads, Attributes, CustomOperator, DOMAIN, Encoding, Grouping, OperatorNode, Scheme, TensorRole,
+    TensorSpec, WeightFormat, WeightSlot,
 };
 
 use super::Checked;
@@ -13,13 +14,13 @@ use crate::Node;
 use crate::operators::MICROSOFT;
 
 /// Checks a node whose attributes have the values that the operator can have.
-pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
+pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, record: &GraphRecord) -> Checked {
     match (operation.operator.domain, operation.operator.name) {
         (MICROSOFT, "GroupQueryAttention") => check_attention(operation, config),
         (MICROSOFT, "MatMulNBits") => check_rows(operation, config),
         (MICROSOFT, "GatherBlockQuantized") => check_table(operation, config),
         ("", "DequantizeLinear") => check_columns(operation, config),
-        (DOMAIN, _) => check_packed(operation, config),
+        (DOMAIN, _) => check_custom(operation, config, record),
         _ => Ok(()),
     }
 }
@@ -33,8 +34,13 @@ fn check_attention(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
             return operation.refuse(format_args!("its {name} is {found}, and config.json says {expected}"));
         }
     }
-    match operation.operands[3..5] {
-        [Value::Input, Value::Input] => Ok(()),
+    check_cache(operation, 3)
+}
+
+/// The cache that attention continues: the operand of this index, and the next one.
+fn check_cache(operation: &Operation<'_>, index: usize) -> Checked {
+    match operation.operands[index..] {
+        [Value::Input, Value::Input, ..] => Ok(()),
         _ => operation.refuse("the cache that it continues must be inputs of the graph"),
     }
 }
@@ -149,12 +155,23 @@ fn check_columns(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
 }
 
 /// A custom operator.
-fn check_packed(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
+fn check_custom(operation: &Operation<'_>, config: &ModelConfig, record: &GraphRecord) -> Checked {
     let read = match OperatorNode::read(operation.operator.name, operation.node) {
         Ok(read) => read,
         Err(error) => return operation.refuse(error),
     };
     let schema = read.operator.schema();
+    if let Some(AttentionHeads { kv_heads, cache }) = read.heads {
+        let expected = config.num_key_value_heads;
+        if kv_heads != expected {
+            return operation
+                .refuse(format_args!("its kv_heads is {kv_heads}, and config.json says {expected}"));
+        }
+        if Some(cache) != record.kv_cache {
+            return operation.refuse(format_args!("its kv_cache is {cache}, unlike what jetmoe.json says"));
+        }
+        return check_cache(operation, 5);
+    }
     let (hidden, kv_width) = (config.hidden_size, config.kv_width());
     let mut expected_operands = schema.operands.iter().filter(|operand| operand.tensor().is_none()).count();
     for (slot, layout) in read.weights() {
@@ -166,6 +183,7 @@ fn check_packed(operation: &Operation<'_>, config: &ModelConfig) -> Checked {
             (CustomOperator::ExpertLinearSum, _) => (kv_width, hidden),
             (CustomOperator::ExpertMlp, WeightSlot::Down) => (config.intermediate_size, hidden),
             (CustomOperator::ExpertMlp, _) => (hidden, 2 * config.intermediate_size),
+            (CustomOperator::Attention, _) => return operation.refuse("it reads no weight"),
         };
         if (layout.inputs, layout.outputs) != sizes {
             return operation.refuse(format_args!(

@@ -2,8 +2,10 @@
 
 use jetmoe_artifact::{ElementType, InputName, OutputName};
 use jetmoe_checkpoint::ModelConfig;
+use jetmoe_format::Attribute::{KvCache, KvHeads};
+use jetmoe_format::{CacheFormat, CustomOperator, DOMAIN, Operand};
 
-use super::{Editor, Found, Missing, integer};
+use super::{Editor, Found, Missing, integer, text};
 use crate::{MICROSOFT, Node};
 
 /// Adds the bias that all layers add to their scores, `[batch, 1, sequence, total]`.
@@ -67,10 +69,7 @@ pub(super) fn add_operator(editor: &mut Editor<'_>, config: &ModelConfig) -> Fou
     let tokens = editor.sizes(InputName::InputIds, 0, 2); // [2]
     let batch = editor.sizes(InputName::InputIds, 0, 1); // [1]
     let sequence = editor.sizes(InputName::InputIds, 1, 2); // [1]
-    let (rest, unit) = (editor.vector(&[WIDTH_UNIT - 1]), editor.vector(&[WIDTH_UNIT]));
-    let width = editor.node("Add", &[&total, &rest], Vec::new());
-    let width = editor.node("Div", &[&width, &unit], Vec::new());
-    let width = editor.node("Mul", &[&width, &unit], Vec::new()); // [1]
+    let width = width_for(editor, &total); // [1]
     let channels = editor.range(&width); // [width]
 
     let shape = editor.concat(&[&tokens, &width], 0);
@@ -108,6 +107,83 @@ pub(super) fn add_operator(editor: &mut Editor<'_>, config: &ModelConfig) -> Fou
     let to = vec![integer("to", ElementType::Float32 as i64)];
     editor.named_node("Cast", &[&attended], to, vec![name]);
     Ok(())
+}
+
+/// As [`add_operator`], with our own operator, which masks by the mask itself.
+pub(super) fn add_custom_operator(editor: &mut Editor<'_>, config: &ModelConfig) -> Found {
+    let schema = CustomOperator::Attention.schema();
+    let name = schema.operator.name();
+    let mask_of_layer = |layer| {
+        let is_custom = |node: &Node| node.domain() == DOMAIN && node.op_type() == name;
+        let mask = schema.find(&editor.find(&scope(layer), name, is_custom)?.input, Operand::AttentionMask);
+        mask.cloned().ok_or_else(|| Missing(format!("no mask of {name}")))
+    };
+    let masks = (0..config.num_hidden_layers).map(mask_of_layer).collect::<Found<Vec<_>>>()?;
+    let mask = same_in_all_layers(masks, "way of masking")?;
+
+    let total = editor.sizes(InputName::AttentionMask, 1, 2); // [1]
+    let batch = editor.sizes(InputName::InputIds, 0, 1); // [1]
+    let sequence = editor.sizes(InputName::InputIds, 1, 2); // [1]
+    let width = width_for(editor, &total); // [1]
+    let channels = editor.range(&width); // [width]
+    let (one, two, row_unit) = (editor.vector(&[1]), editor.vector(&[2]), editor.vector(&[4]));
+    let tokens = editor.node("Mul", &[&batch, &sequence], Vec::new()); // [1]
+    let half = editor.node("Div", &[&width, &two], Vec::new());
+    let row_bytes = editor.node("Mul", &[&width, &row_unit], Vec::new()); // [1]
+
+    let shape = editor.concat(&[&tokens, &width], 0);
+    let equal = editor.zeros(&shape, ElementType::Float32); // [tokens, width]
+    let angles = editor.concat(&[&tokens, &half], 0);
+    let angles = editor.zeros(&angles, ElementType::Float32); // [tokens, width / 2]
+    // cached values, as bytes of float32
+    let places = editor.range(&total); // [total]
+    let places = editor.unsqueeze(&places, 1); // [total, 1]
+    let marks = editor.node("Equal", &[&places, &channels], Vec::new()); // [total, width]
+    let marks = editor.unsqueeze(&marks, 2); // [total, width, 1]
+    let (number, zero) = (editor.bytes(&1.0_f32.to_le_bytes()), editor.bytes(&0.0_f32.to_le_bytes()));
+    let marks = editor.node("Where", &[&marks, &number, &zero], Vec::new()); // [total, width, 4]
+    let rows = editor.concat(&[&total, &row_bytes], 0);
+    let marks = editor.node("Reshape", &[&marks, &rows], Vec::new()); // [total, row bytes]
+    let shape = editor.concat(&[&batch, &one, &total, &row_bytes], 0);
+    let past_key = editor.zeros(&shape, ElementType::UInt8); // [batch, 1, total, row bytes]
+    let past_value = editor.node("Expand", &[&marks, &shape], Vec::new()); // [batch, 1, total, row bytes]
+
+    // a new token is at the place after all tokens before it
+    let axis = editor.scalar(1);
+    let places = editor.node("CumSum", &[&mask, &axis], Vec::new()); // [batch, total]
+    let cached = editor.node("Sub", &[&total, &sequence], Vec::new()); // [1]
+    let columns = editor.range(&sequence); // [sequence]
+    let columns = editor.node("Add", &[&columns, &cached], Vec::new()); // [sequence]
+    let places = editor.node("Gather", &[&places, &columns], vec![integer("axis", 1)]); // [batch, sequence]
+    let places = editor.node("Sub", &[&places, &one], Vec::new());
+    let places = editor.unsqueeze(&places, 2); // [batch, sequence, 1]
+    let marks = editor.node("Equal", &[&places, &channels], Vec::new()); // [batch, sequence, width]
+    let marks = editor.cast(&marks, ElementType::Float32);
+    let rows = editor.concat(&[&tokens, &width], 0);
+    let value = editor.node("Reshape", &[&marks, &rows], Vec::new()); // [tokens, width]
+    let both = editor.concat(&[&equal, &value], 1); // [tokens, 2 * width]
+
+    let attended = editor.node(
+        name,
+        &[&equal, &both, &angles, &angles, &mask, &past_key, &past_value],
+        vec![integer(KvHeads.name(), 1), text(KvCache.name(), CacheFormat::F32.name())],
+    ); // [tokens, width]
+    if let Some(node) = editor.nodes.last_mut() {
+        node.domain = Some(DOMAIN.to_owned());
+        node.output.extend(["key", "value"].map(|part| format!("{attended}_{part}")));
+    }
+    let shape = editor.concat(&[&batch, &sequence, &width], 0);
+    let output = OutputName::AttendedKeys.to_string();
+    editor.named_node("Reshape", &[&attended, &shape], Vec::new(), vec![output]);
+    Ok(())
+}
+
+/// A number of channels for so many places.
+fn width_for(editor: &mut Editor<'_>, total: &str) -> String {
+    let (rest, unit) = (editor.vector(&[WIDTH_UNIT - 1]), editor.vector(&[WIDTH_UNIT]));
+    let width = editor.node("Add", &[total, &rest], Vec::new());
+    let width = editor.node("Div", &[&width, &unit], Vec::new());
+    editor.node("Mul", &[&width, &unit], Vec::new()) // [1]
 }
 
 const OPERATOR: &str = "GroupQueryAttention";

@@ -23,7 +23,7 @@ pub(super) fn add(
     added: &[OutputSpec],
 ) -> Found {
     let order = match cache_update {
-        CacheUpdate::Append => None,
+        CacheUpdate::Append | CacheUpdate::InPlaceByMask => None,
         CacheUpdate::InPlace => Some(order_of_rows(editor)?),
     };
     let is_added = |name: OutputName| added.iter().any(|output| output.name == name);
