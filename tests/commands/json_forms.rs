@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use jetmoe::artifact::{
-    Artifact, Manifest, OptionalOutput, Precision, TensorRecord, VerificationRecord, WeightPlan,
+    Artifact, Manifest, OptionalOutput, Precision, Profile, TensorRecord, VerificationRecord, WeightPlan,
 };
 use jetmoe::checkpoint::Checkpoint;
 use jetmoe::export::{Calibration, ExportOptions, export, record_verification};
@@ -175,6 +175,7 @@ fn json_of_the_manifest() {
     let text = fixtures::checkpoint("jetmoe-mini").join("calibration.txt");
     let options = ExportOptions {
         precision: Precision::Q4,
+        profile: Profile::Native,
         weights: WeightPlan {
             overrides: vec!["int8/16:layers.0.mlp".parse().unwrap()],
             ..WeightPlan::default()

@@ -21,6 +21,7 @@
     reason = "a test that cannot go on has failed, and prints what it measured"
 )]
 
+mod cache_formats;
 mod calibration;
 mod classifications;
 mod closeness;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         precisions::add_tests(&mut suite, subject);
         perplexity::add_tests(&mut suite, subject);
         native::add_tests(&mut suite, subject);
+        cache_formats::add_tests(&mut suite, subject);
         configurations::add_tests(&mut suite, subject);
         calibration::add_tests(&mut suite, subject);
         observations::add_tests(&mut suite, subject);

@@ -63,7 +63,7 @@ fn allowed(precision: Precision) -> f64 {
 /// By how much the perplexity of a native graph with quantized weights may differ from that of the portable graph. Both
 /// round activations to 8 bits, each in groups of its own, so tokens differ a little in either direction, which over a
 /// text cancels out; a wrong scale or zero point does not.
-const PERPLEXITY_SHARE: f64 = 0.002;
+pub(crate) const PERPLEXITY_SHARE: f64 = 0.002;
 
 fn check(subject: Subject) {
     let found = perplexity(subject);

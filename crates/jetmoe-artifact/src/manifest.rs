@@ -159,7 +159,8 @@ impl GraphRecord {
     pub fn signature(&self, config: &ModelConfig) -> Signature {
         let signature =
             Signature::new(config, self.task, self.precision, self.profile, &self.optional_outputs);
-        match self.kv_cache {
+        // other operators determine their cache by themselves
+        match self.kv_cache.filter(|_| self.profile == Profile::Native) {
             Some(format) => signature.with_kv_cache(config, format),
             None => signature,
         }

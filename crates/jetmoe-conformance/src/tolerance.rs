@@ -1,6 +1,6 @@
 //! Named levels of tolerance, each with its reason.
 
-use jetmoe_artifact::{ElementType, GraphRecord};
+use jetmoe_artifact::{CacheFormat, ElementType, GraphRecord};
 use jetmoe_rt::{Backend, LoadOptions};
 
 /// Largest accepted difference from the expected results. Levels are named by their reason; tests contain no other number.
@@ -14,8 +14,11 @@ pub enum Tolerance {
     /// definition alone, is within 2.5e-5 of transformers in every tensor of the golden cases; a wrong norm epsilon,
     /// the smallest mistake seen in the field, shows as 4.5e-3.
     Float32,
-    /// Float16 arithmetic, which keeps 11 bits of every intermediate result.
+    /// Float16 arithmetic, which keeps 11 bits of every intermediate result, or a float16 cache.
     Float16,
+    /// Keys and values rounded to 8 bits with a scale per head and token: by 0.7 to 1.6 % of their root mean square in the golden
+    /// cases.
+    Int8Cache,
     /// Products whose activations are rounded to 8 bits, group by group.
     RoundedActivations,
 }
@@ -38,7 +41,11 @@ impl Tolerance {
         let is_quantized = record.stored.keys().any(|storage| storage.is_quantized());
         if is_quantized && backend.rounds_activations(record, options) {
             Tolerance::RoundedActivations
-        } else if record.precision.activations() == ElementType::Float16 {
+        } else if record.kv_cache == Some(CacheFormat::Int8) {
+            Tolerance::Int8Cache
+        } else if record.precision.activations() == ElementType::Float16
+            || record.kv_cache == Some(CacheFormat::F16)
+        {
             Tolerance::Float16
         } else {
             Tolerance::Float32
@@ -49,7 +56,7 @@ impl Tolerance {
     pub fn logits_absolute(self) -> f64 {
         match self {
             Tolerance::Float32 => 2e-4,
-            Tolerance::Float16 | Tolerance::RoundedActivations => f64::INFINITY,
+            Tolerance::Float16 | Tolerance::Int8Cache | Tolerance::RoundedActivations => f64::INFINITY,
         }
     }
 
@@ -57,7 +64,7 @@ impl Tolerance {
     pub fn relative(self) -> f64 {
         match self {
             Tolerance::Float32 => 2e-5,
-            Tolerance::Float16 | Tolerance::RoundedActivations => f64::INFINITY,
+            Tolerance::Float16 | Tolerance::Int8Cache | Tolerance::RoundedActivations => f64::INFINITY,
         }
     }
 
@@ -76,7 +83,7 @@ impl Tolerance {
                 Limit::Absolute(self.relative() * scale)
             }
             Tolerance::Float32 => Limit::Absolute(self.logits_absolute()),
-            Tolerance::Float16 | Tolerance::RoundedActivations => self.others(),
+            Tolerance::Float16 | Tolerance::Int8Cache | Tolerance::RoundedActivations => self.others(),
         }
     }
 
@@ -85,6 +92,7 @@ impl Tolerance {
         match self {
             Tolerance::Float32 => Limit::Relative(self.relative()),
             Tolerance::Float16 => Limit::MedianToken(0.02),
+            Tolerance::Int8Cache => Limit::MedianToken(0.05),
             Tolerance::RoundedActivations => Limit::MedianToken(0.12),
         }
     }

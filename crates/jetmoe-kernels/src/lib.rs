@@ -1,5 +1,5 @@
 //! Matrix products of rows with the experts that each row selected: the operation that takes nearly all of a JetMoE token's
-//! time.
+//! time. And attention.
 //!
 //! A [`PackedWeight`](jetmoe_format::PackedWeight) holds one matrix per expert in a layout that every instruction set reads
 //! sequentially: codes of 4 or 8 bits with a scale per group, or bfloat16. It borrows its bytes, so a weight in a mapped

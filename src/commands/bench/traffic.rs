@@ -47,8 +47,13 @@ impl<'a> Traffic<'a> {
 
     /// Bytes of the key/value cache that a step reads.
     pub(crate) fn cache_bytes(&self, step: Step) -> f64 {
-        let per_token = 2 * self.config.num_hidden_layers * self.config.kv_width();
-        (per_token * step.batch * step.past_tokens) as f64 * self.activation_bytes()
+        let config = self.config;
+        let head = match self.record.kv_cache.and_then(|format| format.row_bytes(config.kv_channels)) {
+            Some(bytes) => bytes as f64,
+            None => config.kv_channels as f64 * self.activation_bytes(),
+        };
+        let heads = 2 * config.num_hidden_layers * config.num_key_value_heads;
+        (heads * step.batch * step.past_tokens) as f64 * head
     }
 
     /// Float32 operations of a step's products, where a multiply-add counts as two: those with the weights, including the

@@ -30,6 +30,14 @@ const VARIANTS: &[(&str, &str)] = &[
     ("q4 nearest", "--precision q4 --rounding nearest --override int4:lm_head"),
     ("q4f16", "--precision q4f16"),
 ];
+/// Formats of the key/value cache of a native graph. The first is the baseline of the others.
+const CACHES: &[(&str, &str)] = &[
+    ("f32", "--precision q4 --profile native --kv-cache f32"),
+    ("f16", "--precision q4 --profile native --kv-cache f16"),
+    ("int8", "--precision q4 --profile native --kv-cache int8"),
+];
+/// Bytes of a key or value of 128 channels in these formats.
+const CACHE_BYTES: [usize; 3] = [512, 256, 132];
 /// tract runs all other variants.
 const WITHOUT_TRACT: &str = "bf16";
 
@@ -50,20 +58,27 @@ struct Measured {
 
 pub(crate) fn run() -> Result<()> {
     let folder = command::work_folder("quality")?;
+    let rows = measure_all(VARIANTS, &folder)?;
+    let caches = measure_all(CACHES, &folder.join("caches"))?;
+    println!("\n{}\n{}", table(&rows), cache_table(&caches));
+    command::write_files(
+        Path::new("docs"),
+        &[("quality.md", &page(&rows, &caches)), ("quality.svg", &plot::draw(&rows)?)],
+    )
+}
+
+/// Exports every variant into a folder, and compares it with the first one.
+fn measure_all(variants: &[(&'static str, &'static str)], folder: &Path) -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
-    for (name, arguments) in VARIANTS {
+    for (name, arguments) in variants {
         let artifact = folder.join(name.replace(' ', "-"));
         let mut export = jetmoe("jetmoe-export")?;
         export.args([MODEL, "--outputs", "router-logits", "--force", "--output"]).arg(&artifact);
         let with_path = arguments.replace("calibration.txt", &format!("{MODEL}/calibration.txt"));
         command::run(&format!("export {name}"), export.args(with_path.split_whitespace()))?;
-        rows.push(measure(name, arguments, &artifact, &folder.join(VARIANTS[0].0))?);
+        rows.push(measure(name, arguments, &artifact, &folder.join(variants[0].0))?);
     }
-    println!("\n{}", table(&rows));
-    command::write_files(
-        Path::new("docs"),
-        &[("quality.md", &page(&rows)), ("quality.svg", &plot::draw(&rows)?)],
-    )
+    Ok(rows)
 }
 
 fn measure(
@@ -105,11 +120,14 @@ fn measure(
     })
 }
 
-/// Size of the data file in a folder of graphs.
+/// Size of the data file in a folder of graphs, or in that of a profile inside it.
 fn data_bytes(folder: &Path) -> Result<u64> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
         let path = entry?.path();
+        if path.is_dir() {
+            return data_bytes(&path);
+        }
         if path.is_file() && path.extension().is_none_or(|extension| extension != "onnx") {
             return Ok(path.metadata()?.len());
         }
@@ -117,14 +135,17 @@ fn data_bytes(folder: &Path) -> Result<u64> {
     Err(anyhow!("{} holds no data file", folder.display()))
 }
 
-fn page(rows: &[Measured]) -> String {
+fn page(rows: &[Measured], caches: &[Measured]) -> String {
     let mut page = format!(
         "# What each precision costs\n\n\
          Made by `cargo xtask quality`: jetmoe-mini exported in every precision, on its held-out text (40875 tokens), compared \
          with the float32 export. Sizes are those of the weights; perplexity, KL divergence and agreement are measured in \
          ONNX Runtime, and the last column is the change of perplexity in tract.\n\n\
-         ![Size against perplexity](quality.svg)\n\n{}\n",
-        table(rows)
+         ![Size against perplexity](quality.svg)\n\n{}\n\
+         The key/value cache of native graphs (`--kv-cache`), in `q4`, compared with a float32 cache of the same weights; bytes \
+         are those of a key or value of JetMoE-8B, of one head and token:\n\n{}\n",
+        table(rows),
+        cache_table(caches)
     );
     page.push_str(
         "How to read it\n\n\
@@ -144,26 +165,39 @@ fn page(rows: &[Measured]) -> String {
     page
 }
 
+fn cache_table(rows: &[Measured]) -> String {
+    let mut text = String::from(
+        "| cache | bytes | perplexity | change | KL divergence | same best token | same experts | tract |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for (row, bytes) in rows.iter().zip(CACHE_BYTES) {
+        let _ = writeln!(text, "| {} | {bytes} | {}", row.name, quality_cells(row));
+    }
+    text
+}
+
 fn table(rows: &[Measured]) -> String {
     let mut text = String::from(
         "| precision | size | perplexity | change | KL divergence | same best token | same experts | tract |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for row in rows {
-        let _ = writeln!(
-            text,
-            "| {} | {:.1} MB | {:.4} | {:+.2} % | {:.5} | {:.2} % | {:.2} % | {} |",
-            row.name,
-            row.bytes as f64 / 1e6,
-            row.perplexity,
-            row.change * 100.0,
-            row.kl_divergence,
-            row.top1_agreement * 100.0,
-            row.router_agreement * 100.0,
-            row.tract.map_or("–".to_owned(), |change| format!("{:+.2} %", change * 100.0)),
-        );
+        let _ = writeln!(text, "| {} | {:.1} MB | {}", row.name, row.bytes as f64 / 1e6, quality_cells(row));
     }
     text
+}
+
+/// The cells of a row that say what a variant costs, to the end of its line.
+fn quality_cells(row: &Measured) -> String {
+    format!(
+        "{:.4} | {:+.2} % | {:.5} | {:.2} % | {:.2} % | {} |",
+        row.perplexity,
+        row.change * 100.0,
+        row.kl_divergence,
+        row.top1_agreement * 100.0,
+        row.router_agreement * 100.0,
+        row.tract.map_or("–".to_owned(), |change| format!("{:+.2} %", change * 100.0)),
+    )
 }
 
 #[cfg(test)]

@@ -211,6 +211,7 @@ fn options_without_effect_are_refused() {
         format!("{export} --group-size 64"),
         format!("{export} --precision bf16 --zero-points"),
         format!("{export} --precision f16 --rounding nearest"),
+        format!("{export} --precision q4 --profile onnxruntime --kv-cache int8"),
         format!("{export} --precision q4 --calibration-tokens 100"),
         format!("{export} --revision v1"),
     ];
