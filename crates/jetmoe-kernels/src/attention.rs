@@ -121,6 +121,9 @@ pub fn attention(
     y: &mut [f32],
 ) -> Result<()> {
     let step = Step::new(inputs, cache, y.len())?;
+    if step.sequences.is_empty() {
+        return Ok(());
+    }
     step.write(context, cache);
     step.attend(context, cache, y);
     Ok(())
@@ -138,7 +141,8 @@ struct Step<'a> {
 impl<'a> Step<'a> {
     fn new(inputs: &'a Attention<'a>, cache: &Cache<'_>, results: usize) -> Result<Self> {
         let Attention { kv_heads, channels, batch, .. } = *inputs;
-        let width = kv_heads.checked_mul(channels).filter(|width| *width > 0 && channels.is_multiple_of(2));
+        let is_width = |width: &usize| (1..=usize::MAX / 2).contains(width) && channels.is_multiple_of(2);
+        let width = kv_heads.checked_mul(channels).filter(is_width);
         let width = width.ok_or(Error::Heads { kv_heads, channels })?;
         let tokens = inputs.keys_and_values.len() / width / 2;
         length("keys and values", inputs.keys_and_values.len(), 2 * width * tokens)?;
@@ -156,9 +160,10 @@ impl<'a> Step<'a> {
         let (row_bytes, size) = row_bytes.zip(size).ok_or(Error::Heads { kv_heads, channels })?;
         length("the cached keys", cache.keys.len(), size)?;
         length("the cached values", cache.values.len(), size)?;
-        let mut sequences = Vec::with_capacity(batch);
+        let mut sequences = Vec::new();
         let mut first_query = 0;
-        for sequence in 0..batch {
+        // a batch without tokens may be of any size
+        for sequence in 0..if tokens == 0 { 0 } else { batch } {
             let (before, after) = inputs.mask[sequence * columns..][..columns].split_at(columns - new);
             let cached = before.iter().filter(|column| **column != 0).count();
             let is_token = |(index, column): (usize, &i64)| (*column != 0).then_some(sequence * new + index);

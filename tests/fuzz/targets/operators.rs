@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use half::f16;
-use jetmoe_backend::operator::{Elements, OperandValue, Operator};
+use jetmoe_backend::operator::{CacheTensor, Elements, OperandValue, Operator};
 use jetmoe_format::{
-    Attribute, Attributes, Operand, OperatorNode, OperatorSchema, PackedLayout, TensorRole, WeightSlot,
+    AttentionHeads, Attribute, Attributes, CacheFormat, Operand, OperatorNode, OperatorSchema, PackedLayout,
+    TensorRole, WeightSlot,
 };
 use jetmoe_fuzz::Choices;
 use jetmoe_kernels::{CallingThread, ExecContext, Isa};
@@ -19,6 +20,7 @@ const MAX_ELEMENTS: usize = 1 << 20;
 struct Node {
     integers: BTreeMap<&'static str, i64>,
     activation: Option<String>,
+    cache: Option<String>,
 }
 
 impl Attributes for Node {
@@ -27,7 +29,8 @@ impl Attributes for Node {
     }
 
     fn text(&self, name: &str) -> Option<String> {
-        self.activation.clone().filter(|_| name == Attribute::Activation.name())
+        let activation = self.activation.clone().filter(|_| name == Attribute::Activation.name());
+        activation.or_else(|| self.cache.clone().filter(|_| name == Attribute::KvCache.name()))
     }
 }
 
@@ -51,6 +54,9 @@ fuzz_target!(|input: &[u8]| {
         assert!(!is_valid, "{node:?}");
         return;
     };
+    if let Some(heads) = read.heads {
+        return attend(&operator, heads, is_valid, &mut choices);
+    }
     let mut operands = Vec::new();
     for operand in schema.operands {
         let Some(mut buffer) = Buffer::of(*operand, &read, sizes, &mut choices) else { return };
@@ -78,11 +84,13 @@ fuzz_target!(|input: &[u8]| {
 
 /// Attributes of a node; of one that is not valid, some have any value or none.
 fn attributes(schema: &OperatorSchema, is_valid: bool, choices: &mut Choices<'_>) -> Node {
-    let mut node = Node { activation: Some("silu".to_owned()), ..Node::default() };
+    let cache = choices.pick(CacheFormat::ALL).map(|format| format.name().to_owned());
+    let mut node = Node { activation: Some("silu".to_owned()), cache, ..Node::default() };
     for attribute in schema.attributes {
         let value = match attribute {
-            Attribute::Activation => continue,
+            Attribute::Activation | Attribute::KvCache => continue,
             Attribute::Bits(_) => choices.pick(&[4, 8, 16]).copied(),
+            Attribute::KvHeads => Some(1 + choices.below(4) as i64),
             Attribute::GroupSize(_) => choices.pick(&[16, 32, 64, 128]).copied(),
             _ => Some(1 + choices.below(80) as i64),
         };
@@ -94,8 +102,58 @@ fn attributes(schema: &OperatorSchema, is_valid: bool, choices: &mut Choices<'_>
     }
     if !is_valid && choices.once_in(8) {
         node.activation = Some(choices.text("silu"));
+        node.cache = Some(choices.text("int8"));
     }
     node
+}
+
+/// A step of attention.
+fn attend(operator: &Operator, heads: AttentionHeads, is_valid: bool, choices: &mut Choices<'_>) {
+    let AttentionHeads { kv_heads, cache } = heads;
+    let (batch, new, cached) = (1 + choices.below(3), choices.below(4), choices.below(5));
+    let (channels, slots) = (2 + 2 * choices.below(20), 1 + choices.below(2));
+    let (tokens, capacity) = (batch * new, cached + new + choices.below(2));
+    let Some(width) = kv_heads.checked_mul(channels).filter(|width| *width <= 4096) else { return };
+    let value = [1.0, 0.0, f32::NAN, f32::MAX][choices.below(4)];
+    let floats = |rows: usize, columns: usize| Buffer {
+        shape: vec![rows, columns],
+        elements: OwnedElements::Float32(vec![value; rows * columns]),
+    };
+    let columns = cached + new;
+    let mask = (0..batch * columns).map(|_| choices.below(2) as i64).collect();
+    let mut operands = vec![
+        floats(tokens * slots, width),
+        floats(tokens, 2 * width),
+        floats(tokens, channels / 2),
+        floats(tokens, channels / 2),
+        Buffer { shape: vec![batch, columns], elements: OwnedElements::Int64(mask) },
+    ];
+    if !is_valid {
+        for operand in &mut operands {
+            if choices.once_in(4) {
+                operand.mutate(choices);
+            }
+        }
+        if choices.once_in(8) {
+            operands.truncate(choices.below(operands.len()));
+        }
+    }
+    let values: Vec<OperandValue<'_>> = operands.iter().map(Buffer::value).collect();
+    let step = match operator.bind_attention(&values) {
+        Ok(step) => step,
+        Err(error) => return assert!(!is_valid, "{error}: {heads:?}"),
+    };
+    let elements = step.shape().iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    let Some(elements) = elements.filter(|elements| *elements <= MAX_ELEMENTS) else { return };
+    let Some(row_bytes) = cache.row_bytes(channels) else { return };
+    let shape = [batch, kv_heads, capacity, row_bytes];
+    for isa in Isa::available() {
+        let context = ExecContext { isa, threads: &CallingThread };
+        let (mut keys, mut values) = (vec![0; shape.iter().product()], vec![0; shape.iter().product()]);
+        let tensors = [&mut keys, &mut values].map(|bytes| CacheTensor { shape: shape.to_vec(), bytes });
+        let computed = step.compute(context, tensors, &mut vec![0.0; elements]);
+        assert!(computed.is_ok() || !is_valid, "{computed:?}: {heads:?}");
+    }
 }
 
 /// An operand with its elements.
