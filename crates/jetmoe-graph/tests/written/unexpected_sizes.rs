@@ -34,6 +34,10 @@ fn integer_constants_that_no_graph_has() {
         ),
         (|graph| set_operand(graph, "Shape", 0, &[1]), "Shape: it depends on no input"),
         (
+            |graph| set_operand(graph, "Concat", 1, &[1 << 26]),
+            "Concat: its sizes [67108864] hold more elements than the largest weight",
+        ),
+        (
             |graph| set_operand(graph, "Cast", 0, &[1]),
             "Cast: a weight of int64 is not converted in exported graphs",
         ),

@@ -48,7 +48,12 @@ pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, limits: Lim
     match name {
         "Div" => check_divisor(operation),
         "Range" => check_range(operation),
-        "Reshape" => check_sizes(operation, limits.elements),
+        "Reshape" => check_sizes(operation, operation.operands.get(1), limits.elements),
+        // parts of shapes that depend on the step
+        "Concat" => {
+            let parts = operation.operands.iter();
+            parts.map(Some).try_for_each(|part| check_sizes(operation, part, limits.elements))
+        }
         "TopK" => match operation.integers(1)? {
             [count] if usize::try_from(*count) == Ok(config.num_experts_per_token) => Ok(()),
             counts => {
@@ -101,8 +106,8 @@ fn check_range(operation: &Operation<'_>) -> Checked {
 
 /// A backend takes the sizes of a shape for those of what is computed from it, ranges included, which it computes while it loads a
 /// graph.
-fn check_sizes(operation: &Operation<'_>, most: i64) -> Checked {
-    let Some(Value::Tensor(TensorFacts { integers: Some(sizes), .. })) = operation.operands.get(1) else {
+fn check_sizes(operation: &Operation<'_>, sizes: Option<&Value<'_>>, most: i64) -> Checked {
+    let Some(Value::Tensor(TensorFacts { integers: Some(sizes), .. })) = sizes else {
         return Ok(());
     };
     let elements = sizes.iter().fold(1, |elements: i64, size| elements.saturating_mul((*size).max(1)));
