@@ -92,8 +92,13 @@ pub(crate) fn run(command: &mut Command, folder: &Path) -> Result<Ended> {
     Ok(Ended { status, excess, took, peak_bytes, stdout: read(&stdout)?, stderr: read(&stderr)? })
 }
 
-/// The most resident memory of a child until now.
+/// The most resident memory of a child until now. For a moment after its start a child has the memory of this process, which may
+/// have read large files; nothing is known of its own then.
 fn peak_memory(child: &Child) -> Option<u64> {
+    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+    if program(&child.id().to_string())? == program("self")? {
+        return None;
+    }
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
