@@ -52,7 +52,6 @@ impl Vnni for Avx512Vnni {
 
     const LANES: usize = LANES;
     const INTERLEAVED: usize = 4;
-    const FEW: usize = 16;
 
     #[inline(always)]
     fn load(self, bytes: &[u8]) -> __m512i {

@@ -53,7 +53,6 @@ impl Vnni for AvxVnni {
 
     const LANES: usize = LANES;
     const INTERLEAVED: usize = 2;
-    const FEW: usize = 8;
 
     #[inline(always)]
     fn load(self, bytes: &[u8]) -> __m256i {

@@ -19,8 +19,6 @@ pub(super) trait Vnni: Copy {
     const LANES: usize;
     /// Rows whose sums are computed at the same time, 2 or 4.
     const INTERLEAVED: usize;
-    /// Rows up to which a block is unpacked again for each [`Vnni::INTERLEAVED`] of them.
-    const FEW: usize;
 
     /// Loads four bytes for each lane.
     fn load(self, bytes: &[u8]) -> Self::Integers;
@@ -79,17 +77,16 @@ pub(super) fn multiply<
 ) {
     const { assert!(VECTORS * V::LANES == PANEL_ROWS) }
     let (products, _) = products.as_chunks_mut::<PANEL_ROWS>();
-    if products.len() > V::FEW {
-        return multiply_many::<V, VECTORS, BITS, GROUPS, ZERO_POINTS>(v, weight, rows, products);
-    }
-    for (index, products) in products.chunks_mut(V::INTERLEAVED).enumerate() {
-        let rows = (rows, index * V::INTERLEAVED);
-        match products.len() {
-            1 => multiply_few::<V, VECTORS, BITS, GROUPS, ZERO_POINTS, 1>(v, weight, rows, products),
-            2 => multiply_few::<V, VECTORS, BITS, GROUPS, ZERO_POINTS, 2>(v, weight, rows, products),
-            3 => multiply_few::<V, VECTORS, BITS, GROUPS, ZERO_POINTS, 3>(v, weight, rows, products),
-            _ => multiply_few::<V, VECTORS, BITS, GROUPS, ZERO_POINTS, 4>(v, weight, rows, products),
+    match products.len() {
+        1 => multiply_few::<V, VECTORS, BITS, GROUPS, ZERO_POINTS, 1>(v, weight, rows, products),
+        2 => multiply_few::<V, VECTORS, BITS, GROUPS, ZERO_POINTS, 2>(v, weight, rows, products),
+        3 if V::INTERLEAVED > 2 => {
+            multiply_few::<V, VECTORS, BITS, GROUPS, ZERO_POINTS, 3>(v, weight, rows, products);
         }
+        4 if V::INTERLEAVED > 2 => {
+            multiply_few::<V, VECTORS, BITS, GROUPS, ZERO_POINTS, 4>(v, weight, rows, products);
+        }
+        _ => multiply_many::<V, VECTORS, BITS, GROUPS, ZERO_POINTS>(v, weight, rows, products),
     }
 }
 
@@ -105,7 +102,7 @@ fn multiply_few<
 >(
     v: V,
     weight: &QuantizedPanel<'_>,
-    (rows, first): (&ActivationRows<'_>, usize),
+    rows: &ActivationRows<'_>,
     products: &mut [[f32; PANEL_ROWS]],
 ) {
     let mut sums = [[v.zero(); VECTORS]; COUNT];
@@ -113,7 +110,7 @@ fn multiply_few<
         prefetch::<V, VECTORS, BITS, GROUPS>(v, weight, block, codes);
         let groups = load_groups::<V, VECTORS, GROUPS, ZERO_POINTS>(v, weight, block);
         let weights = unpack::<V, VECTORS, BITS>(v, codes);
-        let Some(rows) = Rows::<COUNT, GROUPS>::at(&rows.block(block), first) else { continue };
+        let Some(rows) = Rows::<COUNT, GROUPS>::first(&rows.block(block)) else { continue };
         let scaled = scaled_totals::<V, VECTORS, COUNT, GROUPS, ZERO_POINTS>(v, &weights, &groups, &rows);
         for ((sums, scaled), scale) in sums.iter_mut().zip(scaled).zip(rows.scales) {
             let scale = v.splat_float(*scale);
@@ -199,13 +196,13 @@ struct Rows<'a, const COUNT: usize, const GROUPS: usize> {
 }
 
 impl<'a, const COUNT: usize, const GROUPS: usize> Rows<'a, COUNT, GROUPS> {
-    /// The rows from `first` on; `None` if there are fewer.
+    /// The first rows of a tile; `None` if it has fewer.
     #[inline(always)]
-    fn at(x: &ActivationTile<'a>, first: usize) -> Option<Self> {
+    fn first(x: &ActivationTile<'a>) -> Option<Self> {
         Some(Rows {
-            values: x.values.get(first..)?.first_chunk()?,
-            scales: x.scales.get(first..)?.first_chunk()?,
-            sums: x.sums.as_chunks().0.get(first..)?.first_chunk()?,
+            values: x.values.first_chunk()?,
+            scales: x.scales.first_chunk()?,
+            sums: x.sums.as_chunks().0.first_chunk()?,
         })
     }
 
