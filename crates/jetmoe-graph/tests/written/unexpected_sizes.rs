@@ -34,6 +34,10 @@ fn integer_constants_that_no_graph_has() {
         ),
         (|graph| set_operand(graph, "Shape", 0, &[1]), "Shape: it depends on no input"),
         (
+            |graph| node(graph, "Reshape").input[1] = "model.norm.weight".to_owned(),
+            "Reshape: its sizes are a weight",
+        ),
+        (
             |graph| set_operand(graph, "Concat", 1, &[1 << 26]),
             "Concat: its sizes [67108864] hold more elements than the largest weight",
         ),

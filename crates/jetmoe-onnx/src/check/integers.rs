@@ -107,8 +107,12 @@ fn check_range(operation: &Operation<'_>) -> Checked {
 /// A backend takes the sizes of a shape for those of what is computed from it, ranges included, which it computes while it loads a
 /// graph.
 fn check_sizes(operation: &Operation<'_>, sizes: Option<&Value<'_>>, most: i64) -> Checked {
-    let Some(Value::Tensor(TensorFacts { integers: Some(sizes), .. })) = sizes else {
-        return Ok(());
+    let sizes = match sizes {
+        Some(Value::Tensor(TensorFacts { integers: Some(sizes), .. })) => sizes,
+        Some(Value::Tensor(_)) if operation.operator.name == "Reshape" => {
+            return operation.refuse("its sizes are a weight");
+        }
+        _ => return Ok(()),
     };
     let elements = sizes.iter().fold(1, |elements: i64, size| elements.saturating_mul((*size).max(1)));
     match elements <= most {
