@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jetmoe_artifact::Task;
 use jetmoe_conformance::BackendName;
-use jetmoe_console::escape_line;
+use jetmoe_console::{escape_line, json_line};
 use jetmoe_rt::{
     Classification, ClassificationFunction, ClassificationOptions, ClassificationRequest, ClassifierInput,
     Error, ErrorKind, Model, TextClassifier,
@@ -208,7 +208,7 @@ impl Classify {
             };
             let class = result.as_ref().ok();
             let is_probability = |class: &&Classification| class.function != ClassificationFunction::None;
-            let mut row = serde_json::to_string(&Output {
+            return Ok(json_line(&Output {
                 schema_version: SCHEMA,
                 line: *line,
                 text,
@@ -223,9 +223,7 @@ impl Classify {
                 tokens: class.map(|class| class.tokens),
                 truncated: class.map(|class| class.truncated),
                 error: result.as_ref().err().map(|error| error.message().to_owned()),
-            })?;
-            row.push('\n');
-            return Ok(row);
+            })?);
         }
         let escaped = escape_line(text);
         Ok(match result {

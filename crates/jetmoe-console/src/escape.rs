@@ -34,7 +34,7 @@ fn escape(text: &str, applies: impl Fn(char) -> bool) -> Cow<'_, str> {
 
 /// Control characters, separators of lines, and the controls of Unicode's bidirectional algorithm
 /// (<https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>).
-fn is_invisible(letter: char) -> bool {
+pub(crate) fn is_invisible(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

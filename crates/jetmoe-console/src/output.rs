@@ -7,6 +7,7 @@ pub use comfy_table::{CellAlignment, Table};
 pub use indicatif::HumanBytes;
 use serde::Serialize;
 
+use crate::escape::is_invisible;
 use crate::escape_controls;
 
 /// Prints to standard output.
@@ -39,13 +40,14 @@ pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(text)
 }
 
-/// Escapes what may be in a text of JSON, but is a control character for some terminals: U+007F to U+009F.
+/// Escapes what may be in a text of JSON, but is a control character for some terminals, or changes the direction of text. All of it
+/// is below U+10000. Line breaks are between values.
 fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len() + 1);
     for letter in json.chars() {
-        match letter {
-            '\u{7f}'..='\u{9f}' => escaped.push_str(&format!("\\u{:04x}", u32::from(letter))),
-            _ => escaped.push(letter),
+        match is_invisible(letter) && letter != '\n' {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            false => escaped.push(letter),
         }
     }
     escaped
@@ -83,9 +85,9 @@ mod tests {
 
     #[test]
     fn json_has_no_control_character_and_says_the_same() {
-        let value = "a\u{1b}[0m\u{7f}\u{9b}2J é\u{a0}";
+        let value = "a\u{1b}[0m\u{7f}\u{9b}2J\u{202e} é\u{a0}";
         let json = escape_json(&serde_json::to_string(value).unwrap());
-        assert!(!json.contains(char::is_control), "{json:?}");
+        assert!(!json.contains(is_invisible), "{json:?}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), value);
     }
 }
