@@ -65,6 +65,14 @@ impl OrtGraph {
         let load_error =
             |error: BoxError| Error::Load { backend: NAME, graph: source.path.clone(), source: error };
         let refused = |error: ort::Error| load_error(error.into());
+        let mut builder = configure(&environment, options).map_err(refused)?;
+        if record.profile == Profile::Native {
+            let prefetch = Prefetch::for_weights(record.data.size);
+            let domain = custom_ops::domain(options.thread_limit(), prefetch).map_err(refused)?;
+            builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
+        }
+        let mut builder = providers::register(builder, &library, record.profile, signature, options)?;
+        // after the device itself, which an error names
         let on_device = || {
             let mut options = options.clone();
             options.trace = None;
@@ -84,13 +92,6 @@ impl OrtGraph {
             options.cache_by_graphs,
             on_device,
         )?;
-        let mut builder = configure(&environment, options).map_err(refused)?;
-        if record.profile == Profile::Native {
-            let prefetch = Prefetch::for_weights(record.data.size);
-            let domain = custom_ops::domain(options.thread_limit(), prefetch).map_err(refused)?;
-            builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
-        }
-        let mut builder = providers::register(builder, &library, record.profile, signature, options)?;
         let (graph, weights) = resolve_links(source).map_err(load_error)?;
         builder =
             builder.with_config_entry(WEIGHTS_FOLDER, weights).map_err(|error| refused(error.into()))?;
