@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, setrlimit};
 
 /// The longest time of a command, without what it waited for a processor that others used.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(30);
@@ -57,6 +58,8 @@ pub(crate) fn run(command: &mut Command, folder: &Path) -> Result<Ended> {
     let (stdout, stderr) = (folder.join("stdout"), folder.join("stderr"));
     let file = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
     command.stdin(Stdio::null()).stdout(file(&stdout)?).stderr(file(&stderr)?);
+    // what it starts is killed with it: it would go on to write, into files that have no name any more
+    command.process_group(0);
     let begin = Instant::now();
     let mut child = command.spawn().context("the command cannot be started")?;
     let mut peak_bytes = 0;
@@ -78,7 +81,7 @@ pub(crate) fn run(command: &mut Command, folder: &Path) -> Result<Ended> {
             () => None,
         };
         if excess.is_some() {
-            child.kill()?;
+            kill_process_group(Pid::from_child(&child), Signal::KILL)?;
             break child.wait()?;
         }
         // most commands take 10 to 100 ms
@@ -143,8 +146,18 @@ mod tests {
 
     #[test]
     fn a_command_that_prints_without_end_is_killed() {
-        let ended = shell("yes");
+        let folder = tempfile::tempdir().unwrap();
+        let child = folder.path().join("child");
+        let ended = shell(&format!("yes & echo $! > {}; wait", child.display()));
         assert_eq!((ended.status.code(), ended.excess), (None, Some(Excess::Output)));
+        // nor does what it started go on
+        let child = fs::read_to_string(child).unwrap();
+        let state = || fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        let begin = Instant::now();
+        while !state().is_empty() && !state().contains(") Z ") && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(state().is_empty() || state().contains(") Z "), "{}", state());
     }
 
     #[test]
