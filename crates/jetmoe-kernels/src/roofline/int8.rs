@@ -60,6 +60,37 @@ fn multiply(isa: Isa) {
     }
 }
 
+/// Computes a product for each of the sums, which are numbered from 0, in `STEPS` steps. A clobbered register has any width.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! repeat {
+    ($product:ident, $decrement:literal, $jump:literal, $($register:tt)*) => {
+        // SAFETY: changes the listed registers only. Their values do not matter.
+        unsafe {
+            asm!(
+                "2:",
+                $product!("0"), $product!("1"), $product!("2"), $product!("3"), $product!("4"), $product!("5"),
+                $product!("6"), $product!("7"), $product!("8"), $product!("9"), $product!("10"), $product!("11"),
+                $decrement,
+                $jump,
+                steps = inout(reg) STEPS => _,
+                $(out($register) _,)*
+                options(nostack, nomem),
+            )
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! repeat_on_x86 {
+    ($product:ident) => {
+        repeat!(
+            $product, "dec {steps}", "jnz 2b",
+            "xmm0" "xmm1" "xmm2" "xmm3" "xmm4" "xmm5" "xmm6" "xmm7"
+            "xmm8" "xmm9" "xmm10" "xmm11" "xmm12" "xmm13" "xmm14" "xmm15"
+        )
+    };
+}
+
 /// Products of bytes, added in pairs and pairs of pairs, and their addition to a sum.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
@@ -77,21 +108,7 @@ fn avx2() {
             )
         };
     }
-    // SAFETY: changes the listed registers only. Their values do not matter.
-    unsafe {
-        asm!(
-            "2:",
-            product!("0"), product!("1"), product!("2"), product!("3"), product!("4"), product!("5"),
-            product!("6"), product!("7"), product!("8"), product!("9"), product!("10"), product!("11"),
-            "dec {steps}",
-            "jnz 2b",
-            steps = inout(reg) STEPS => _,
-            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-            options(nostack, nomem),
-        )
-    }
+    repeat_on_x86!(product);
 }
 
 /// The dot products of AVX-VNNI.
@@ -103,21 +120,7 @@ fn avxvnni() {
             concat!("{{vex}} vpdpbusd ymm", $sum, ", ymm12, ymm13")
         };
     }
-    // SAFETY: changes the listed registers only. Their values do not matter.
-    unsafe {
-        asm!(
-            "2:",
-            product!("0"), product!("1"), product!("2"), product!("3"), product!("4"), product!("5"),
-            product!("6"), product!("7"), product!("8"), product!("9"), product!("10"), product!("11"),
-            "dec {steps}",
-            "jnz 2b",
-            steps = inout(reg) STEPS => _,
-            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-            out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-            out("ymm12") _, out("ymm13") _,
-            options(nostack, nomem),
-        )
-    }
+    repeat_on_x86!(product);
 }
 
 /// The dot products of VNNI.
@@ -129,21 +132,7 @@ fn avx512vnni() {
             concat!("vpdpbusd zmm", $sum, ", zmm12, zmm13")
         };
     }
-    // SAFETY: changes the listed registers only. Their values do not matter.
-    unsafe {
-        asm!(
-            "2:",
-            product!("0"), product!("1"), product!("2"), product!("3"), product!("4"), product!("5"),
-            product!("6"), product!("7"), product!("8"), product!("9"), product!("10"), product!("11"),
-            "dec {steps}",
-            "jnz 2b",
-            steps = inout(reg) STEPS => _,
-            out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
-            out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
-            out("zmm12") _, out("zmm13") _,
-            options(nostack, nomem),
-        )
-    }
+    repeat_on_x86!(product);
 }
 
 /// The dot products of ARMv8.2.
@@ -155,21 +144,10 @@ fn neon() {
             concat!("sdot v", $sum, ".4s, v12.16b, v13.16b")
         };
     }
-    // SAFETY: changes the listed registers only. Their values do not matter.
-    unsafe {
-        asm!(
-            "2:",
-            product!("0"), product!("1"), product!("2"), product!("3"), product!("4"), product!("5"),
-            product!("6"), product!("7"), product!("8"), product!("9"), product!("10"), product!("11"),
-            "subs {steps}, {steps}, #1",
-            "b.ne 2b",
-            steps = inout(reg) STEPS => _,
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _,
-            out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _,
-            out("v12") _, out("v13") _,
-            options(nostack, nomem),
-        )
-    }
+    repeat!(
+        product, "subs {steps}, {steps}, #1", "b.ne 2b",
+        "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7" "v8" "v9" "v10" "v11" "v12" "v13"
+    );
 }
 
 #[cfg(test)]
