@@ -107,7 +107,7 @@ fn multiply_few<
 ) {
     let mut sums = [[v.zero(); VECTORS]; COUNT];
     for (block, codes) in weight.panel.codes.chunks_exact(block_bytes(BITS)).enumerate() {
-        prefetch::<V, VECTORS, BITS, GROUPS>(v, weight, block, codes);
+        prefetch::<V, BITS, GROUPS>(v, weight, block, codes);
         let groups = load_groups::<V, VECTORS, GROUPS, ZERO_POINTS>(v, weight, block);
         let weights = unpack::<V, VECTORS, BITS>(v, codes);
         let Some(rows) = Rows::<COUNT, GROUPS>::first(&rows.block(block)) else { continue };
@@ -142,7 +142,7 @@ fn multiply_many<
 ) {
     products.as_flattened_mut().fill(0.0);
     for (block, codes) in weight.panel.codes.chunks_exact(block_bytes(BITS)).enumerate() {
-        prefetch::<V, VECTORS, BITS, GROUPS>(v, weight, block, codes);
+        prefetch::<V, BITS, GROUPS>(v, weight, block, codes);
         let groups = load_groups::<V, VECTORS, GROUPS, ZERO_POINTS>(v, weight, block);
         let weights = unpack::<V, VECTORS, BITS>(v, codes);
         let (products, x) = (&mut *products, rows.block(block));
@@ -320,8 +320,8 @@ fn load_groups<V: Vnni, const VECTORS: usize, const GROUPS: usize, const ZERO_PO
 ) -> [Groups<V, GROUPS>; VECTORS] {
     // Loops: a closure would not be compiled with the instructions of the function that this one is inlined into.
     let none = Groups { scales: [v.zero(); GROUPS], zero_points: [v.splat(0); GROUPS] };
-    let mut pair = [none; VECTORS];
-    for (vector, groups) in pair.iter_mut().enumerate() {
+    let mut all = [none; VECTORS];
+    for (vector, groups) in all.iter_mut().enumerate() {
         for index in 0..GROUPS {
             let group = block / weight.blocks_per_group * GROUPS + index;
             let first = group * PANEL_ROWS + vector * V::LANES;
@@ -331,22 +331,19 @@ fn load_groups<V: Vnni, const VECTORS: usize, const GROUPS: usize, const ZERO_PO
             }
         }
     }
-    pair
+    all
 }
 
 /// Prefetches the codes and scales that follow those of a block at the prefetch distance.
 #[inline(always)]
-pub(super) fn prefetch<V: Vnni, const VECTORS: usize, const BITS: usize, const GROUPS: usize>(
+pub(super) fn prefetch<V: Vnni, const BITS: usize, const GROUPS: usize>(
     v: V,
     weight: &QuantizedPanel<'_>,
     block: usize,
     codes: &[u8],
 ) {
-    for lane_group in 0..LANE_GROUPS * BITS / 8 {
-        for line in (0..4 * VECTORS * V::LANES).step_by(64) {
-            let offset = lane_group * LANE_GROUP_BYTES + line + PREFETCH_DISTANCE;
-            v.prefetch(codes.as_ptr().wrapping_add(offset));
-        }
+    for line in (0..block_bytes(BITS)).step_by(64) {
+        v.prefetch(codes.as_ptr().wrapping_add(line + PREFETCH_DISTANCE));
     }
     let group = (block + PREFETCH_DISTANCE / block_bytes(BITS)) / weight.blocks_per_group * GROUPS;
     v.prefetch(weight.panel.scales.as_ptr().wrapping_add(group * PANEL_ROWS));
