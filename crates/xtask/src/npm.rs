@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::python::cache_folder;
+use crate::python::{Stamp, cache_folder};
 use crate::step::{CommandLine, Steps};
 use crate::workspace::Workspace;
 
@@ -18,7 +18,8 @@ pub(crate) fn install(workspace: &Workspace, steps: &mut Steps, name: &str, pins
     let folder = cache_folder(name);
     let installed = workspace.root.join(&folder);
     let pins = workspace.root.join(pins);
-    if is_up_to_date(&installed, &pins)? {
+    let stamp = stamp(&installed, &pins)?;
+    if stamp.is_there() {
         println!("{}: up to date", folder.display());
         return Ok(());
     }
@@ -39,22 +40,14 @@ pub(crate) fn install(workspace: &Workspace, steps: &mut Steps, name: &str, pins
     let install =
         CommandLine::new(npm).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
     steps.run(&format!("install {name}"), &workspace.root, &install.arg(&folder))?;
-    // written last, so that an incomplete installation is repeated
-    fs::write(installed.join(STAMP), stamp(&pins)?)
-        .with_context(|| format!("cannot write {}", installed.join(STAMP).display()))
+    stamp.write()
 }
 
-/// Says what is installed.
-const STAMP: &str = "stamp.txt";
-
-fn stamp(pins: &Path) -> Result<String> {
+/// The lock says what is installed.
+fn stamp(installed: &Path, pins: &Path) -> Result<Stamp> {
     let path = pins.join(PINS[1]);
-    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-fn is_up_to_date(installed: &Path, pins: &Path) -> Result<bool> {
-    let stamp = stamp(pins)?;
-    Ok(fs::read_to_string(installed.join(STAMP)).is_ok_and(|found| found == stamp))
+    let lock = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Stamp::of(installed, lock))
 }
 
 fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
@@ -74,13 +67,14 @@ mod tests {
         for folder in [&installed, &pins] {
             fs::create_dir_all(folder).unwrap();
         }
-        assert!(is_up_to_date(&installed, &pins).is_err(), "there is no lock");
+        let is_up_to_date = || stamp(&installed, &pins).map(|stamp| stamp.is_there());
+        assert!(is_up_to_date().is_err(), "there is no lock");
         fs::write(pins.join(PINS[1]), "1").unwrap();
-        assert!(!is_up_to_date(&installed, &pins).unwrap());
-        fs::write(installed.join(STAMP), "1").unwrap();
-        assert!(is_up_to_date(&installed, &pins).unwrap());
+        assert!(!is_up_to_date().unwrap());
+        stamp(&installed, &pins).unwrap().write().unwrap();
+        assert!(is_up_to_date().unwrap());
         fs::write(pins.join(PINS[1]), "2").unwrap();
-        assert!(!is_up_to_date(&installed, &pins).unwrap());
+        assert!(!is_up_to_date().unwrap());
         fs::remove_dir_all(folder).unwrap();
     }
 

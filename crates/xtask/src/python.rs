@@ -38,6 +38,28 @@ pub(crate) fn cache_folder(name: &str) -> PathBuf {
     Path::new(".cache").join(name)
 }
 
+/// A file that says what a folder of the cache holds. It is written last, so that an incomplete installation is repeated.
+pub(crate) struct Stamp {
+    path: PathBuf,
+    text: String,
+}
+
+impl Stamp {
+    /// The stamp of a folder that holds what the text says.
+    pub(crate) fn of(folder: &Path, text: String) -> Self {
+        Stamp { path: folder.join("stamp.txt"), text }
+    }
+
+    /// Whether the folder has this stamp.
+    pub(crate) fn is_there(&self) -> bool {
+        fs::read_to_string(&self.path).is_ok_and(|found| found == self.text)
+    }
+
+    pub(crate) fn write(&self) -> Result<()> {
+        fs::write(&self.path, &self.text).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
 /// A virtual environment with exactly the packages of a requirements file.
 pub(crate) struct Environment {
     name: &'static str,
@@ -66,9 +88,8 @@ impl Environment {
     pub(crate) fn prepare(&self, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         let interpreter = interpreter(workspace)?;
         let folder = cache_folder(self.name);
-        let stamp_file = workspace.root.join(&folder).join("stamp.txt");
-        let stamp = self.stamp(workspace, &interpreter)?;
-        if fs::read_to_string(&stamp_file).is_ok_and(|found| found == stamp) {
+        let stamp = Stamp::of(&workspace.root.join(&folder), self.stamp(workspace, &interpreter)?);
+        if stamp.is_there() {
             println!("{}: up to date", folder.display());
             return Ok(());
         }
@@ -78,8 +99,7 @@ impl Environment {
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
             .args(["--only-binary", ":all:", "--requirement", self.requirements]);
         steps.run(&format!("fill {}", self.name), &workspace.root, &install)?;
-        // written last, so that an incomplete environment is created again
-        fs::write(&stamp_file, stamp).with_context(|| format!("cannot write {}", stamp_file.display()))
+        stamp.write()
     }
 
     /// A program of the environment, relative to the root.
