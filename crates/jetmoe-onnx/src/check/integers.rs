@@ -48,11 +48,15 @@ pub(super) fn check(operation: &Operation<'_>, config: &ModelConfig, limits: Lim
     match name {
         "Div" => check_divisor(operation),
         "Range" => check_range(operation),
-        "Reshape" => check_sizes(operation, operation.operands.get(1), limits.elements),
+        "Reshape" => match operation.operands.get(1) {
+            Some(Value::Tensor(TensorFacts { integers: None, .. })) => {
+                operation.refuse("its sizes are a weight")
+            }
+            sizes => sizes.map_or(Ok(()), |sizes| check_sizes(operation, sizes, limits.elements)),
+        },
         // parts of shapes that depend on the step
         "Concat" => {
-            let parts = operation.operands.iter();
-            parts.map(Some).try_for_each(|part| check_sizes(operation, part, limits.elements))
+            operation.operands.iter().try_for_each(|part| check_sizes(operation, part, limits.elements))
         }
         "TopK" => match operation.integers(1)? {
             [count] if usize::try_from(*count) == Ok(config.num_experts_per_token) => Ok(()),
@@ -106,14 +110,8 @@ fn check_range(operation: &Operation<'_>) -> Checked {
 
 /// A backend takes the sizes of a shape for those of what is computed from it, ranges included, which it computes while it loads a
 /// graph.
-fn check_sizes(operation: &Operation<'_>, sizes: Option<&Value<'_>>, most: i64) -> Checked {
-    let sizes = match sizes {
-        Some(Value::Tensor(TensorFacts { integers: Some(sizes), .. })) => sizes,
-        Some(Value::Tensor(_)) if operation.operator.name == "Reshape" => {
-            return operation.refuse("its sizes are a weight");
-        }
-        _ => return Ok(()),
-    };
+fn check_sizes(operation: &Operation<'_>, sizes: &Value<'_>, most: i64) -> Checked {
+    let Value::Tensor(TensorFacts { integers: Some(sizes), .. }) = sizes else { return Ok(()) };
     let elements = sizes.iter().fold(1, |elements: i64, size| elements.saturating_mul((*size).max(1)));
     match elements <= most {
         true => Ok(()),
