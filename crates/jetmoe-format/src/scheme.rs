@@ -33,6 +33,12 @@ impl Scheme {
         }
     }
 
+    /// The scheme with the scales of the packed layout, which the custom operators read.
+    #[must_use]
+    pub fn packed(self) -> Self {
+        Scheme { scales: ElementType::Float16, ..self }
+    }
+
     /// Least and greatest code.
     pub fn range(&self) -> (i32, i32) {
         let half = i32::from(self.format.default_zero_point());

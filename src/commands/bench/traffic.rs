@@ -1,6 +1,6 @@
 //! Bytes and operations of one step, from the configuration and the storage of the graph's weights.
 
-use jetmoe_artifact::{GraphRecord, ModelPart, WeightPlan};
+use jetmoe_artifact::{GraphRecord, ModelPart, Profile, WeightPlan};
 use jetmoe_checkpoint::ModelConfig;
 
 /// A step with `new_tokens` of each of `batch` sequences, after `past_tokens` that are cached.
@@ -74,7 +74,9 @@ impl<'a> Traffic<'a> {
     }
 
     fn part_bytes(&self, part: ModelPart, layer: Option<usize>, weights: usize) -> f64 {
-        weights as f64 * self.plan.scheme(self.record.precision, part, layer).bytes_per_weight()
+        let scheme = self.plan.scheme(self.record.precision, part, layer);
+        let scheme = if self.record.profile == Profile::Native { scheme.packed() } else { scheme };
+        weights as f64 * scheme.bytes_per_weight()
     }
 
     fn activation_bytes(&self) -> f64 {

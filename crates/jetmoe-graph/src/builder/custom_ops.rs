@@ -46,7 +46,7 @@ impl Builder {
     pub(crate) fn packed_scheme(&self, part: ModelPart, layer: Option<usize>) -> Option<Scheme> {
         let scheme = self.scheme(part, layer);
         let is_packed = self.profile() == Profile::Native && scheme.format.is_packable();
-        is_packed.then_some(Scheme { scales: ElementType::Float16, ..scheme })
+        is_packed.then(|| scheme.packed())
     }
 
     /// Packs a weight of the checkpoint, one matrix `[outputs, inputs]` or `[experts, outputs, inputs]`.

@@ -46,6 +46,19 @@ fn four_bits_with_a_scale_per_32_take_five_and_the_head_nine() {
 }
 
 #[test]
+fn scales_of_a_native_graph_take_two_bytes() {
+    let config = jetmoe_8b();
+    let [portable, native] = [Profile::Portable, Profile::Native].map(|profile| {
+        let record = GraphRecord { profile, ..record("q4") };
+        Traffic::new(&config, &record).weight_bytes(ONE_TOKEN)
+    });
+    let scales = (24.0 * (2.0 * 2048.0 * 2048.0 + 2.0 * (2.0 * 2048.0 * 2048.0 + 3.0 * 5632.0 * 2048.0))
+        + 32000.0 * 2048.0)
+        / 32.0;
+    assert_eq!(portable - native, 2.0 * scales);
+}
+
+#[test]
 fn the_cache_is_read_for_every_token_before() {
     let (config, record) = (jetmoe_8b(), record("f32"));
     let step = Step { batch: 2, new_tokens: 1, past_tokens: 10 };
