@@ -18,6 +18,7 @@ use jetmoe_kernels::roofline::{
     float32_operations_per_second, int8_operations_per_second, read_bytes_per_second,
 };
 use jetmoe_kernels::*;
+use memmap2::MmapMut;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use self::layer::{EXPERTS, HIDDEN, INTERMEDIATE, SEED, TOP_K, choices, median};
@@ -35,27 +36,30 @@ impl Threads for Pool {
     }
 }
 
+/// Layout, codes, which begin at a page as in an artifact, and scales.
+type Weight = (PackedLayout, MmapMut, Vec<f16>);
+
 /// The tensors of one layer.
 struct Layer {
-    gate_and_up: (PackedLayout, Vec<u8>, Vec<f16>),
-    down: (PackedLayout, Vec<u8>, Vec<f16>),
+    gate_and_up: Weight,
+    down: Weight,
 }
 
 impl Layer {
-    fn random(random: &mut fastrand::Rng) -> Self {
+    fn random(random: &mut fastrand::Rng) -> std::io::Result<Self> {
         let Ok(scheme) = PackedLayout::scheme(4, 32, false) else { unreachable!("a supported scheme") };
         let mut random_weight = |outputs, inputs, order| {
             let layout = PackedLayout { experts: EXPERTS, outputs, inputs, scheme, order };
-            let mut codes = vec![0_u8; layout.codes_shape().iter().product()];
+            let mut codes = MmapMut::map_anon(layout.codes_shape().iter().product())?;
             random.fill(&mut codes);
             let groups = layout.scales_shape().iter().product();
             let scales = vec![f16::from_f32(0.01); groups];
-            (layout, codes, scales)
+            Ok::<Weight, std::io::Error>((layout, codes, scales))
         };
-        Layer {
-            gate_and_up: random_weight(2 * INTERMEDIATE, HIDDEN, RowOrder::Halves),
-            down: random_weight(HIDDEN, INTERMEDIATE, RowOrder::AsStored),
-        }
+        Ok(Layer {
+            gate_and_up: random_weight(2 * INTERMEDIATE, HIDDEN, RowOrder::Halves)?,
+            down: random_weight(HIDDEN, INTERMEDIATE, RowOrder::AsStored)?,
+        })
     }
 
     fn mlp(&self) -> Result<Mlp<'_>> {
@@ -64,7 +68,7 @@ impl Layer {
     }
 }
 
-fn view((layout, codes, scales): &(PackedLayout, Vec<u8>, Vec<f16>)) -> Result<PackedWeight<'_>> {
+fn view((layout, codes, scales): &Weight) -> Result<PackedWeight<'_>> {
     Ok(PackedWeight::new(*layout, codes, Some(scales), None)?)
 }
 
@@ -74,10 +78,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let pool = Pool(ThreadPoolBuilder::new().num_threads(threads).build()?);
     let tokens = options.tokens()?;
     let mut random = fastrand::Rng::with_seed(SEED);
-    let layers: Vec<Layer> =
-        (0..options.number("--layers", "8")?).map(|_| Layer::random(&mut random)).collect();
+    let layers: Vec<Layer> = (0..options.number("--layers", "8")?)
+        .map(|_| Layer::random(&mut random))
+        .collect::<std::io::Result<_>>()?;
     let bytes: Vec<&[u8]> =
-        layers.iter().flat_map(|layer| [layer.gate_and_up.1.as_slice(), &layer.down.1]).collect();
+        layers.iter().flat_map(|layer| [&layer.gate_and_up.1[..], &layer.down.1]).collect();
     let isa = Isa::from_env_or_best()?;
     let context = ExecContext { isa, threads: &pool };
     let mut times = vec![Vec::new(); tokens.len()];
