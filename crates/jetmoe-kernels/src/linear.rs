@@ -5,7 +5,7 @@ use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder, Scale};
 use crate::error::length;
 use crate::matmul::{multiply, quantize};
 use crate::packed_input::{ActivationTileMut, PackedInput};
-use crate::parallel::parallel_for_each;
+use crate::parallel::{panels_per_task, parallel_for_each, tiles_by_expert};
 use crate::token_permutation::TokenPermutation;
 use crate::{Error, Isa, Result, Threads};
 
@@ -199,11 +199,17 @@ fn multiply_panels(
     if assignments == 0 {
         return products;
     }
-    let panels = products.chunks_exact_mut(assignments * PANEL_ROWS).enumerate();
-    parallel_for_each(context.threads, panels, |(panel, products)| {
-        for tile in &tiles {
-            let products = &mut products[tile.first * PANEL_ROWS..][..tile.rows * PANEL_ROWS];
-            multiply(context.isa, weight, panel, input, *tile, products);
+    let panel_size = assignments * PANEL_ROWS;
+    let per_task = panels_per_task(weight.layout().panels(), context.threads);
+    let tasks = products.chunks_mut(per_task * panel_size).enumerate();
+    parallel_for_each(context.threads, tasks, |(task, products)| {
+        for range in tiles_by_expert(&tiles) {
+            for (index, products) in products.chunks_exact_mut(panel_size).enumerate() {
+                for tile in &tiles[range.clone()] {
+                    let products = &mut products[tile.first * PANEL_ROWS..][..tile.rows * PANEL_ROWS];
+                    multiply(context.isa, weight, task * per_task + index, input, *tile, products);
+                }
+            }
         }
     });
     products

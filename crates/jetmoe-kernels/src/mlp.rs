@@ -6,7 +6,7 @@ use crate::error::length;
 use crate::linear::{multiply_and_sum, pack_input, require_stored_order};
 use crate::matmul::{self, multiply};
 use crate::packed_input::{ActivationTileMut, PackedInput, Tile};
-use crate::parallel::parallel_for_each;
+use crate::parallel::{panels_per_task, parallel_for_each, tiles_by_expert};
 use crate::token_permutation::TokenPermutation;
 use crate::{Activation, Error, ExecContext, Isa, Result, TopK};
 
@@ -64,29 +64,42 @@ fn multiply_and_gate(
     if assignments == 0 {
         return packed;
     }
+    // two panels for each block
+    let per_task = panels_per_task(mlp.gate_and_up.layout().panels(), threads).div_ceil(2);
     match &mut packed {
         PackedInput::Quantized(activations) => {
             let mut parts = activations.blocks_mut(&tiles);
-            let blocks = parts.chunks_exact_mut(tiles.len()).enumerate();
-            let compute = |(block, parts): (usize, &mut [ActivationTileMut<'_>])| {
+            let tasks = parts.chunks_mut(per_task * tiles.len()).enumerate();
+            let compute = |(task, parts): (usize, &mut [ActivationTileMut<'_>])| {
                 let mut scratch = Scratch::new(&tiles);
-                for (tile, part) in tiles.iter().zip(parts) {
-                    let gated = gated_block(isa, input, *tile, mlp, block, &mut scratch);
-                    matmul::quantize(isa, gated.chunks_exact(BLOCK_INPUTS), part);
+                for range in tiles_by_expert(&tiles) {
+                    for (index, parts) in parts.chunks_exact_mut(tiles.len()).enumerate() {
+                        let block = task * per_task + index;
+                        for (tile, part) in tiles[range.clone()].iter().zip(&mut parts[range.clone()]) {
+                            let gated = gated_block(isa, input, *tile, mlp, block, &mut scratch);
+                            matmul::quantize(isa, gated.chunks_exact(BLOCK_INPUTS), part);
+                        }
+                    }
                 }
             };
-            parallel_for_each(threads, blocks, compute);
+            parallel_for_each(threads, tasks, compute);
         }
         PackedInput::Float(floats) => {
             // Compute [blocks, assignments, 32] in parallel, then transpose to [assignments, blocks, 32].
             let columns = floats.columns;
             let mut by_block = vec![0.0; floats.values.len()];
-            let blocks = by_block.chunks_exact_mut(assignments * BLOCK_INPUTS).enumerate();
-            parallel_for_each(threads, blocks, |(block, target)| {
+            let block_size = assignments * BLOCK_INPUTS;
+            let tasks = by_block.chunks_mut(per_task * block_size).enumerate();
+            parallel_for_each(threads, tasks, |(task, targets)| {
                 let mut scratch = Scratch::new(&tiles);
-                for tile in &tiles {
-                    let target = &mut target[tile.first * BLOCK_INPUTS..][..tile.rows * BLOCK_INPUTS];
-                    target.copy_from_slice(gated_block(isa, input, *tile, mlp, block, &mut scratch));
+                for range in tiles_by_expert(&tiles) {
+                    for (index, target) in targets.chunks_exact_mut(block_size).enumerate() {
+                        let block = task * per_task + index;
+                        for tile in &tiles[range.clone()] {
+                            let target = &mut target[tile.first * BLOCK_INPUTS..][..tile.rows * BLOCK_INPUTS];
+                            target.copy_from_slice(gated_block(isa, input, *tile, mlp, block, &mut scratch));
+                        }
+                    }
                 }
             });
             for (assignment, row) in floats.values.chunks_exact_mut(columns).enumerate() {
