@@ -7,15 +7,8 @@
 //! The result of a token depends on its query and on the keys and values before it, whatever else is computed in the step: on
 //! how many tokens are computed at once, on other sequences, and on the number of threads, it does not.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-#[cfg(target_arch = "aarch64")]
-mod neon;
 mod products;
 mod rows;
-mod simd;
 mod tile;
 
 use jetmoe_format::CacheFormat;
@@ -25,7 +18,7 @@ use self::tile::{Merge, PART_KEYS, Query, Rotary, TILE_QUERIES, Task, Write, res
 use crate::error::length;
 use crate::linear::for_each_row;
 use crate::parallel::parallel_for_each;
-use crate::{Error, ExecContext, Isa, Result};
+use crate::{Error, ExecContext, Result, simd};
 
 /// The inputs of a step.
 #[derive(Debug, Clone, Copy)]
@@ -60,43 +53,6 @@ pub struct Cache<'a> {
     pub values: &'a mut [u8],
     /// Tokens that there is room for.
     pub capacity: usize,
-}
-
-/// Calls a function of the module of an instruction set.
-macro_rules! dispatch {
-    ($isa:expr, $function:ident $arguments:tt) => {
-        match $isa {
-            Isa::Generic => generic::$function $arguments,
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: an Isa exists only where the processor supports it; these have AVX-512 F, BW and VL.
-            Isa::Avx512Vnni | Isa::Amx => unsafe { avx512::$function $arguments },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above; every instruction set of this architecture but the generic one has AVX2, FMA and F16C.
-            _ => unsafe { avx2::$function $arguments },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above; every processor of this architecture has NEON.
-            _ => unsafe { neon::$function $arguments },
-            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-            _ => unreachable!("not an instruction set of this processor"),
-        }
-    };
-}
-
-mod generic {
-    use super::simd::Generic;
-    use super::tile::{Merge, Task, Write};
-
-    pub(super) fn attend(task: &Task<'_>, results: &mut [f32]) {
-        task.attend(Generic, results);
-    }
-
-    pub(super) fn merge(merge: &Merge<'_>, results: &mut [f32]) {
-        merge.run(results);
-    }
-
-    pub(super) fn write(write: &Write<'_>, keys: &mut [u8], values: &mut [u8]) {
-        write.run(keys, values);
-    }
 }
 
 /// A sequence of a step.
@@ -205,7 +161,7 @@ impl<'a> Step<'a> {
                 tokens: &sequence.tokens,
                 cached: sequence.cached,
             };
-            dispatch!(context.isa, write(&write, keys, values));
+            simd::run(context.isa, (&write, keys, values));
         };
         // Waking threads takes as long as rotating this many numbers.
         const FEW_NUMBERS: usize = 1 << 15;
@@ -241,7 +197,7 @@ impl<'a> Step<'a> {
             // those with the most keys first
             tasks.sort_by_key(|(task, _)| std::cmp::Reverse(task.visible()));
             parallel_for_each(context.threads, tasks.into_iter(), |(task, results)| {
-                dispatch!(context.isa, attend(&task, results));
+                simd::run(context.isa, (&task, results));
             });
         }
         self.copy_results(context, queries, &by_head, y);
@@ -290,14 +246,14 @@ impl<'a> Step<'a> {
             }
         }
         parallel_for_each(context.threads, of_parts.into_iter(), |(task, results)| {
-            dispatch!(context.isa, attend(&task, results));
+            simd::run(context.isa, (&task, results));
         });
         let mut rest = partial.as_slice();
         for (task, results) in tasks {
             let (found, others) = rest.split_at(parts_of(&task) * task.rows.len() * width);
             rest = others;
             let parts: Vec<&[f32]> = found.chunks_exact((task.rows.len() * width).max(1)).collect();
-            dispatch!(context.isa, merge(&Merge { channels, parts: &parts }, results));
+            simd::run(context.isa, (&Merge { channels, parts: &parts }, results));
         }
     }
 

@@ -36,6 +36,14 @@ pub enum Error {
         /// Number of experts.
         experts: usize,
     },
+    /// A router that selects more experts than there are, or none.
+    #[error("a router selects {k} of {experts} experts")]
+    ExpertsPerRow {
+        /// Experts of each row.
+        k: usize,
+        /// Number of experts.
+        experts: usize,
+    },
     /// A row index that the table does not have.
     #[error("row {found} is out of range; the table has {rows}")]
     RowOutOfRange {

@@ -10,6 +10,7 @@
 //!   row's experts, each times its gate.
 //! * [`expert_mlp`] is a whole mixture of gated MLPs.
 //! * [`attention`] is softmax attention over a key/value cache, which it updates.
+//! * [`rms_norm`] and [`route`] are what precedes the experts: the norm, and which experts a row selects.
 //! * [`gather_rows`] dequantizes rows, for an embedding that shares its table with the head.
 //!
 //! For integer weights, activations of all products but `linear_float32` are dynamically quantized to 8 bits, 32 columns at a time with a scale of their own.
@@ -26,9 +27,12 @@ mod linear;
 mod linear_float32;
 mod matmul;
 mod mlp;
+mod norm;
 mod packed_input;
 mod parallel;
 pub mod roofline;
+mod router;
+mod simd;
 mod threads;
 mod token_permutation;
 
@@ -39,5 +43,7 @@ pub use isa::Isa;
 pub use linear::{ExecContext, TopK, expert_linear, expert_linear_sum, gather_rows, linear};
 pub use linear_float32::linear_float32;
 pub use mlp::{Mlp, expert_mlp};
+pub use norm::rms_norm;
+pub use router::{Routing, route};
 pub use threads::{CallingThread, ScopedThreads, Threads};
 pub use token_permutation::TokenPermutation;

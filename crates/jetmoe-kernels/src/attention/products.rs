@@ -1,9 +1,9 @@
 //! A tile of keys: scores of some queries, their softmax, and the weighted sum of the values.
 
 use super::rows::Rows;
-use super::simd::{LANES, Simd, sum};
 use super::tile::{KEYS, Query, Sums, TILE_KEYS};
 use crate::activation::exp;
+use crate::simd::{LANES, Simd, sum};
 
 /// Queries that are computed at a time.
 pub(super) const ROWS: usize = 4;

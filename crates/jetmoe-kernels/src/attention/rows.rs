@@ -4,7 +4,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use jetmoe_format::CacheFormat;
 
-use super::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd};
 
 /// The largest code of a row with a scale.
 const LARGEST_CODE: f32 = 127.0;

@@ -8,7 +8,7 @@ use jetmoe_format::CacheFormat;
 
 use super::products::{ROWS, RowSums, Scores, Tile, finish};
 use super::rows::{CachedRows, WideRows, encode_row, scale_of_row, widen};
-use super::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, Work};
 
 /// Keys whose scores are computed before their values are read.
 pub(super) const TILE_KEYS: usize = 64;
@@ -67,10 +67,17 @@ pub(super) struct Write<'a> {
     pub(super) cached: usize,
 }
 
+impl Work for (&Write<'_>, &mut [u8], &mut [u8]) {
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        self.0.run(self.1, self.2);
+    }
+}
+
 impl Write<'_> {
     /// Writes them into the rows of the head, `[capacity, row bytes]`.
     #[inline(always)]
-    pub(super) fn run(&self, keys: &mut [u8], values: &mut [u8]) {
+    fn run(&self, keys: &mut [u8], values: &mut [u8]) {
         let Write { channels, row_bytes, .. } = *self;
         let mut rotated = vec![0.0; channels];
         for (index, token) in self.tokens.iter().enumerate() {
@@ -165,6 +172,13 @@ pub(super) fn result_width(channels: usize, is_part: bool) -> usize {
     if is_part { LANES + channels.next_multiple_of(LANES) } else { channels }
 }
 
+impl Work for (&Task<'_>, &mut [f32]) {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        self.0.attend(simd, self.1);
+    }
+}
+
 impl Task<'_> {
     fn blocks(&self) -> usize {
         self.channels.div_ceil(LANES)
@@ -177,7 +191,7 @@ impl Task<'_> {
 
     /// Computes the results `[rows, result width]`.
     #[inline(always)]
-    pub(super) fn attend<S: Simd>(&self, simd: S, results: &mut [f32]) {
+    fn attend<S: Simd>(&self, simd: S, results: &mut [f32]) {
         let (rows, blocks) = (self.rows.len(), self.blocks());
         let has_whole_blocks = self.channels.is_multiple_of(LANES);
         let is_widened = !has_whole_blocks || (rows > FEW_QUERIES && self.format != CacheFormat::F32);
@@ -299,10 +313,17 @@ pub(super) struct Merge<'a> {
     pub(super) parts: &'a [&'a [f32]],
 }
 
+impl Work for (&Merge<'_>, &mut [f32]) {
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        self.0.run(self.1);
+    }
+}
+
 impl Merge<'_> {
     /// Computes the results `[rows, channels]`.
     #[inline(always)]
-    pub(super) fn run(&self, results: &mut [f32]) {
+    fn run(&self, results: &mut [f32]) {
         let width = result_width(self.channels, true);
         let mut values = vec![0.0; width - LANES];
         for (row, result) in results.chunks_exact_mut(self.channels).enumerate() {

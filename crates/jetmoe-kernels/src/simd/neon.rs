@@ -4,26 +4,15 @@ use std::arch::aarch64::*;
 
 use half::f16;
 
-use super::simd::{LANES, Simd};
-use super::tile::{Merge, Task, Write};
+use super::{LANES, Simd, Work};
 
 /// The instructions. Exists only in the functions of this file.
 #[derive(Clone, Copy)]
 struct Neon(());
 
 #[target_feature(enable = "neon")]
-pub(super) fn attend(task: &Task<'_>, results: &mut [f32]) {
-    task.attend(Neon(()), results);
-}
-
-#[target_feature(enable = "neon")]
-pub(super) fn merge(merge: &Merge<'_>, results: &mut [f32]) {
-    merge.run(results);
-}
-
-#[target_feature(enable = "neon")]
-pub(super) fn write(write: &Write<'_>, keys: &mut [u8], values: &mut [u8]) {
-    write.run(keys, values);
+pub(super) fn run(work: impl Work) {
+    work.run(Neon(()));
 }
 
 impl Simd for Neon {

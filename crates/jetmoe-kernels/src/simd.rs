@@ -2,13 +2,22 @@
 //!
 //! Every instruction set adds the 16 numbers of a vector in the same order, so results differ by fused multiply-adds only.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 use half::f16;
 
+use crate::Isa;
+
 /// Numbers of a vector.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// The instructions of a set. A value of an implementing type exists only in functions that are compiled for its set.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     /// 16 numbers.
     type Floats: Copy;
 
@@ -31,9 +40,33 @@ pub(super) trait Simd: Copy {
     fn sums(self, vectors: [Self::Floats; 4]) -> [f32; 4];
 }
 
+/// What is compiled for each instruction set.
+pub(crate) trait Work {
+    /// Inline it always: that is what compiles it for the instruction set of the caller.
+    fn run<S: Simd>(self, simd: S);
+}
+
+/// Runs work with the instructions of a set.
+pub(crate) fn run(isa: Isa, work: impl Work) {
+    match isa {
+        Isa::Generic => work.run(Generic),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an Isa exists only where the processor supports it; these have AVX-512 F, BW and VL.
+        Isa::Avx512Vnni | Isa::Amx => unsafe { avx512::run(work) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above; every instruction set of this architecture but the generic one has AVX2, FMA and F16C.
+        _ => unsafe { avx2::run(work) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above; every processor of this architecture has NEON.
+        _ => unsafe { neon::run(work) },
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        _ => unreachable!("not an instruction set of this processor"),
+    }
+}
+
 /// Plain Rust for any processor.
 #[derive(Clone, Copy)]
-pub(super) struct Generic;
+pub(crate) struct Generic;
 
 impl Simd for Generic {
     type Floats = [f32; LANES];
@@ -91,7 +124,7 @@ impl Simd for Generic {
 
 /// The sum of 16 numbers in the order that every instruction set adds them.
 #[inline(always)]
-pub(super) fn sum(vector: [f32; LANES]) -> f32 {
+pub(crate) fn sum(vector: [f32; LANES]) -> f32 {
     let eight: [f32; 8] = std::array::from_fn(|lane| vector[lane] + vector[lane + 8]);
     let four: [f32; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
     let two = [four[0] + four[2], four[1] + four[3]];

@@ -2,26 +2,15 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{LANES, Simd};
-use super::tile::{Merge, Task, Write};
+use super::{LANES, Simd, Work};
 
 /// The instructions. Exists only in the functions of this file.
 #[derive(Clone, Copy)]
 struct Avx2(());
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn attend(task: &Task<'_>, results: &mut [f32]) {
-    task.attend(Avx2(()), results);
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn merge(merge: &Merge<'_>, results: &mut [f32]) {
-    merge.run(results);
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn write(write: &Write<'_>, keys: &mut [u8], values: &mut [u8]) {
-    write.run(keys, values);
+pub(super) fn run(work: impl Work) {
+    work.run(Avx2(()));
 }
 
 impl Simd for Avx2 {

@@ -3,26 +3,15 @@
 use std::arch::x86_64::*;
 
 use super::avx2::sums_of_eight;
-use super::simd::{LANES, Simd};
-use super::tile::{Merge, Task, Write};
+use super::{LANES, Simd, Work};
 
 /// The instructions. Exists only in the functions of this file.
 #[derive(Clone, Copy)]
 struct Avx512(());
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
-pub(super) fn attend(task: &Task<'_>, results: &mut [f32]) {
-    task.attend(Avx512(()), results);
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
-pub(super) fn merge(merge: &Merge<'_>, results: &mut [f32]) {
-    merge.run(results);
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
-pub(super) fn write(write: &Write<'_>, keys: &mut [u8], values: &mut [u8]) {
-    write.run(keys, values);
+pub(super) fn run(work: impl Work) {
+    work.run(Avx512(()));
 }
 
 impl Simd for Avx512 {
