@@ -1,6 +1,6 @@
 //! What a session promises, on every backend.
 
-use jetmoe::artifact::OutputName;
+use jetmoe::artifact::{OutputName, Profile};
 use jetmoe::rt::TensorMap;
 use jetmoe::rt::{
     Error, GenerationOptions, Generator, LoadOptions, Model, Request, Session, StepOutput, TokenBatch,
@@ -20,6 +20,10 @@ pub(crate) fn add_tests(suite: &mut Suite, subject: Subject) {
             "cache",
             named![a_cache_that_graphs_copy_gives_the_same_results_and_never_comes_to_the_host],
         );
+    }
+    // other profiles multiply with operators of the runtime, which choose a loop by the number of rows
+    if subject.profile == Profile::Native && !has_device() {
+        suite.add_group(subject, "sessions", named![a_native_sequence_has_the_same_bits_in_any_company]);
     }
     suite.add_group(
         subject,
@@ -207,6 +211,38 @@ fn a_sequence_of_a_padded_batch_gives_what_it_gives_alone(subject: Subject) {
             let step = alone.step(&TokenBatch::next_tokens(&[next])).unwrap();
             let new = TokenBatch::next_tokens(&[7, 8, 9]);
             assert_all_close(&what, &sequence_of(nexts.tensors(), &new, row), step.tensors());
+        }
+    }
+}
+
+/// Not `amx`, which multiplies bfloat16 from 16 rows of an expert on; there are fewer here.
+fn a_native_sequence_has_the_same_bits_in_any_company(subject: Subject) {
+    for subject in subject.precisions().into_iter().map(|precision| subject.with_precision(precision)) {
+        for Loaded { what, model, batch } in &load_cases(subject) {
+            let next = [7, 8, 9];
+            let bits = |output: &StepOutput, row: usize| -> Vec<u32> {
+                output.last_logits(row).unwrap().iter().map(|logit| logit.to_bits()).collect()
+            };
+            let mut together = model.session().unwrap();
+            let prompts = together.step(batch).unwrap();
+            let nexts = together.step(&TokenBatch::next_tokens(&next)).unwrap();
+            for chunk in [1, 2, usize::MAX] {
+                let mut in_chunks = model.session().unwrap();
+                let last = in_chunks.prefill(batch, chunk).unwrap();
+                for (row, next) in next.into_iter().enumerate() {
+                    let what = format!("{what}, sequence {row}, chunks of {chunk}");
+                    assert_eq!(bits(&last, row), bits(&prompts, row), "{what}");
+                    let mut alone = model.session().unwrap();
+                    let tokens = TokenBatch::left_padded(&[sequence(batch, row)], 0).unwrap();
+                    assert_eq!(
+                        bits(&alone.prefill(&tokens, chunk).unwrap(), 0),
+                        bits(&prompts, row),
+                        "{what}"
+                    );
+                    let step = alone.step(&TokenBatch::next_tokens(&[next])).unwrap();
+                    assert_eq!(bits(&step, 0), bits(&nexts, row), "{what}, next token");
+                }
+            }
         }
     }
 }

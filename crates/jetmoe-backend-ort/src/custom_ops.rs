@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
-use jetmoe_backend::operator::{self, CacheTensor, Elements, OperandValue};
+use jetmoe_backend::operator::{self, CacheTensor, Elements, ElementsMut, OperandValue};
 use jetmoe_backend::{Prefetch, catch_panics};
 use jetmoe_format::{Attributes, DOMAIN, ElementType, Operand, OperatorSchema};
 use jetmoe_kernels::{ExecContext, Isa, Threads};
@@ -52,11 +52,7 @@ impl Operator for Registered {
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        // behind the first result is the cache that an operator updates
-        (0..self.schema.results()).map(|index| match index {
-            0 => OperatorOutput::required(TensorElementType::Float32),
-            _ => OperatorOutput::required(TensorElementType::Uint8),
-        })
+        self.schema.results().iter().map(|result| OperatorOutput::required(element(*result)))
     }
 
     fn create_kernel<'attr>(&self, node: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
@@ -95,9 +91,15 @@ impl Operator for Registered {
             if let Some(prefetch) = &prefetch {
                 bound.prefetch(prefetch, &threads);
             }
-            let mut output = output(context, 0, bound.shape())?;
-            let (_, result) = output.try_extract_tensor_mut::<f32>()?;
-            bound.compute(exec_context, result).map_err(ort::Error::wrap)
+            let mut outputs = Vec::new();
+            for (index, (element, shape)) in bound.results().enumerate() {
+                outputs.push((element, output(context, index, shape)?));
+            }
+            let mut results = Vec::new();
+            for (element, output) in &mut outputs {
+                results.push(elements_mut(output, *element)?);
+            }
+            bound.compute(exec_context, &mut results).map_err(ort::Error::wrap)
         }))
     }
 }
@@ -127,6 +129,13 @@ fn present<'a>(
         copy.copy_from_slice(past.try_extract_tensor::<u8>()?.1);
     }
     Ok(present)
+}
+
+fn elements_mut<'a>(result: &'a mut ValueRefMut<'_>, kind: ElementType) -> ort::Result<ElementsMut<'a>> {
+    Ok(match kind {
+        ElementType::Int64 => ElementsMut::Int64(result.try_extract_tensor_mut::<i64>()?.1),
+        _ => ElementsMut::Float32(result.try_extract_tensor_mut::<f32>()?.1),
+    })
 }
 
 fn cache_tensor<'a>(present: &'a mut ValueRefMut<'_>) -> ort::Result<CacheTensor<'a>> {
@@ -185,6 +194,10 @@ struct NodeAttributes<'a, 'attr>(&'a KernelContext<'attr>);
 
 impl Attributes for NodeAttributes<'_, '_> {
     fn integer(&self, name: &str) -> Option<i64> {
+        self.0.get(name)
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
         self.0.get(name)
     }
 

@@ -61,7 +61,8 @@ impl Kernel for FusedAttention {
 
     fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
         let shapes: Vec<&[TDim]> = operands.iter().map(|(_, shape)| shape.as_slice()).collect();
-        Ok(tvec![(f32::datum_type(), self.operator.result_shape(&shapes)?.into())])
+        let shapes = self.operator.result_shapes(&shapes)?.into_iter();
+        Ok(shapes.map(|shape| (f32::datum_type(), shape.into())).collect())
     }
 
     fn compute(&self, context: &EvalContext<'_>, mut operands: TVec<TValue>) -> TractResult<TVec<TValue>> {

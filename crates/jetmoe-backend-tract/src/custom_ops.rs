@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::f16;
 use jetmoe_backend::Prefetch;
-use jetmoe_backend::operator::{self, Elements, OperandValue, Operator};
+use jetmoe_backend::operator::{self, Elements, ElementsMut, OperandValue, Operator};
 use jetmoe_checkpoint::MappedFile;
 use jetmoe_format::{Attributes, DOMAIN, ElementType, OperatorSchema};
 use jetmoe_kernels::ExecContext;
@@ -24,9 +24,10 @@ use crate::threads::StepThreads;
 /// Attribute of a node whose weights were removed: offset and length of each in the data file.
 const EXTERNAL_DATA: &str = "external-data";
 
-/// Registers the custom operators with tract's parser.
+/// Registers the custom operators, but for that which updates a cache, with tract's parser.
 pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
-    for schema in OperatorSchema::all().filter(|schema| schema.weights().next().is_some()) {
+    let updates_cache = |schema: &OperatorSchema| schema.operands.iter().any(|operand| operand.is_updated());
+    for schema in OperatorSchema::all().filter(|schema| !updates_cache(schema)) {
         register.insert(schema.operator.name(), parse);
     }
 }
@@ -74,6 +75,7 @@ fn external_place(tensor: &TensorProto) -> TractResult<[i64; 2]> {
 pub(crate) fn map_weights(model: &mut TypedModel, file: &DataFile) -> TractResult<()> {
     let mut custom: Vec<&mut KernelOp<CustomOp>> =
         model.nodes.iter_mut().filter_map(|node| node.op_as_mut()).collect();
+    custom.retain(|KernelOp(node)| !node.external_data.is_empty());
     if custom.is_empty() {
         return Ok(());
     }
@@ -107,6 +109,10 @@ pub(crate) struct NodeAttributes<'a>(pub(crate) &'a NodeProto);
 impl Attributes for NodeAttributes<'_> {
     fn integer(&self, name: &str) -> Option<i64> {
         self.0.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i)
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
+        self.0.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.f)
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -150,21 +156,30 @@ impl Kernel for CustomOp {
         self.operator.schema().operator.name().into()
     }
 
+    fn results(&self) -> usize {
+        self.operator.schema().results().len()
+    }
+
     fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
         let shapes: Vec<&[TDim]> = operands.iter().map(|(_, shape)| shape.as_slice()).collect();
-        Ok(tvec![(f32::datum_type(), self.operator.result_shape(&shapes)?.into())])
+        let elements = self.operator.schema().results().iter().map(|element| match element {
+            ElementType::Int64 => i64::datum_type(),
+            _ => f32::datum_type(),
+        });
+        let shapes = self.operator.result_shapes(&shapes)?.into_iter();
+        Ok(elements.zip(shapes).map(|(element, shape)| (element, shape.into())).collect())
     }
 
     fn compute(&self, _context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let data = self.data.as_ref().ok_or_else(|| TractError::msg("has no weights yet"))?;
         let views = operands.iter().map(|value| value.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
         let mut inputs = Vec::new();
         let schema = self.operator.schema();
         for ((value, view), operand) in operands.iter().zip(&views).zip(schema.operands) {
             inputs.push(operand_value(value.shape(), operand.element(), view)?);
         }
-        // the weights follow the operands that tract passes
+        // packed weights follow the operands that tract passes
         for (place, operand) in self.external_data.iter().zip(schema.operands.iter().skip(operands.len())) {
+            let data = self.data.as_ref().ok_or_else(|| TractError::msg("has no weights yet"))?;
             let bytes = &data.0[place.clone()];
             let elements = match operand.element() {
                 ElementType::Float16 => match <[f16]>::ref_from_bytes(bytes) {
@@ -176,15 +191,31 @@ impl Kernel for CustomOp {
             inputs.push(OperandValue { shape: vec![place.len()], elements });
         }
         let bound = self.operator.bind(&inputs)?;
-        let mut result = Tensor::zero::<f32>(bound.shape())?;
-        let mut elements = result.try_as_plain_ram_mut()?;
         let isa = operator::isa()?;
         let threads = StepThreads::current();
         let exec_context = ExecContext { isa, threads: &threads };
         if let Some(ByAddress(prefetch)) = &self.prefetch {
             bound.prefetch(prefetch, &threads);
         }
-        bound.compute(exec_context, elements.as_slice_mut::<f32>()?)?;
-        Ok(tvec![result.into_tvalue()])
+        let mut results: TVec<Tensor> = bound
+            .results()
+            .map(|(element, shape)| match element {
+                ElementType::Int64 => Tensor::zero::<i64>(shape),
+                _ => Tensor::zero::<f32>(shape),
+            })
+            .collect::<TractResult<_>>()?;
+        let mut views = results
+            .iter_mut()
+            .map(|result| result.try_as_plain_ram_mut())
+            .collect::<TractResult<Vec<_>>>()?;
+        let mut elements = Vec::new();
+        for ((element, _), view) in bound.results().zip(&mut views) {
+            elements.push(match element {
+                ElementType::Int64 => ElementsMut::Int64(view.as_slice_mut::<i64>()?),
+                _ => ElementsMut::Float32(view.as_slice_mut::<f32>()?),
+            });
+        }
+        bound.compute(exec_context, &mut elements)?;
+        Ok(results.into_iter().map(IntoTValue::into_tvalue).collect())
     }
 }

@@ -23,6 +23,11 @@ pub(crate) trait Kernel: fmt::Debug + Clone + Eq + Hash + Send + Sync + 'static 
     /// Computes the results.
     fn compute(&self, context: &EvalContext<'_>, operands: TVec<TValue>) -> TractResult<TVec<TValue>>;
 
+    /// How many results it has.
+    fn results(&self) -> usize {
+        1
+    }
+
     /// Whether a dimension of a result is known only after a run.
     fn has_runtime_dimensions(&self) -> bool {
         false
@@ -41,6 +46,10 @@ pub(crate) struct KernelOp<K>(pub(crate) K);
 impl<K: Kernel> Expansion for KernelOp<K> {
     fn name(&self) -> StaticName {
         self.0.name()
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        Ok(self.0.results())
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(

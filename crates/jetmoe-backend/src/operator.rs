@@ -9,11 +9,12 @@ use std::sync::OnceLock;
 
 use half::f16;
 use jetmoe_format::{
-    Attributes, CustomOperator, Operand, OperatorNode, OperatorSchema, PackedWeight, WeightSlot,
+    Attributes, CustomOperator, ElementType, Epsilon, Operand, OperatorNode, OperatorSchema, PackedWeight,
+    WeightSlot,
 };
 use jetmoe_kernels::{
-    Activation, ExecContext, Isa, Mlp, Threads, TopK, expert_linear, expert_linear_sum, expert_mlp,
-    gather_rows, linear,
+    Activation, ExecContext, Isa, Mlp, Routing, Threads, TopK, expert_linear, expert_linear_sum, expert_mlp,
+    gather_rows, linear, rms_norm, route,
 };
 
 pub use self::attention::{AttentionStep, CacheTensor, decode_cache};
@@ -39,6 +40,15 @@ pub enum Elements<'a> {
     UInt8(&'a [u8]),
     /// Scales.
     Float16(&'a [f16]),
+}
+
+/// Memory for the elements of a result.
+#[derive(Debug)]
+pub enum ElementsMut<'a> {
+    /// Activations, logits and gates.
+    Float32(&'a mut [f32]),
+    /// Experts.
+    Int64(&'a mut [i64]),
 }
 
 /// The value of an operand.
@@ -91,11 +101,12 @@ impl Operator {
         self.node.operator.schema()
     }
 
-    /// Shape of the result for operands of these shapes, in numbers or in symbols. Those of weights may be left out.
+    /// Shapes of the results for operands of these shapes, in numbers or in symbols; without the cache that an operator
+    /// [updates](Operator::updates_cache). The shapes of packed weights may be left out.
     ///
     /// # Errors
     /// [`Error::Operator`] for an operand that is missing or a scalar.
-    pub fn result_shape<D>(&self, shapes: &[&[D]]) -> Result<Vec<D>>
+    pub fn result_shapes<D>(&self, shapes: &[&[D]]) -> Result<Vec<Vec<D>>>
     where
         D: Clone + From<usize> + for<'a> Product<&'a D>,
     {
@@ -103,7 +114,7 @@ impl Operator {
         let rows =
             |operand| shape(operand)?.first().cloned().ok_or_else(|| self.wrong(operand, "is a scalar"));
         let outputs = |slot| Ok::<D, Error>(self.node.layout(slot)?.outputs.into());
-        Ok(match self.node.operator {
+        let shape = match self.node.operator {
             CustomOperator::Linear => vec![rows(Operand::X)?, outputs(WeightSlot::Only)?],
             CustomOperator::ExpertLinear => {
                 vec![shape(Operand::Experts)?.iter().product(), outputs(WeightSlot::Only)?]
@@ -114,7 +125,18 @@ impl Operator {
                 [shape(Operand::Ids)?, &[self.node.layout(WeightSlot::Only)?.inputs.into()]].concat()
             }
             CustomOperator::Attention => shape(Operand::Queries)?.to_vec(),
-        })
+            CustomOperator::RmsNorm => shape(Operand::X)?.to_vec(),
+            CustomOperator::Router => {
+                let (tokens, experts) = (rows(Operand::X)?, rows(Operand::RouterWeight)?);
+                let selected = vec![tokens.clone(), self.experts_per_token().into()];
+                return Ok(vec![vec![tokens, experts], selected.clone(), selected]);
+            }
+        };
+        Ok(vec![shape])
+    }
+
+    fn experts_per_token(&self) -> usize {
+        self.node.experts_per_token.unwrap_or(0)
     }
 
     /// Checks the operands of a step against the node and against each other, before the result is allocated.
@@ -155,8 +177,8 @@ impl Operator {
             }
         };
         let weight = |slot| self.weight(operands, slot);
-        let shape = self.result_shape(&shapes(operands))?;
-        let rows = shape.first().copied().unwrap_or(0);
+        let shapes = self.result_shapes(&shapes(operands))?;
+        let rows = shapes.first().and_then(|shape| shape.first()).copied().unwrap_or(0);
         let inputs = match self.node.operator {
             CustomOperator::Linear => {
                 let weight = weight(WeightSlot::Only)?;
@@ -187,8 +209,37 @@ impl Operator {
             CustomOperator::Attention => {
                 return Err(self.wrong(Operand::PastKey, "is updated by the step, and was bound to read"));
             }
+            CustomOperator::RmsNorm => {
+                let weight = floats(Operand::NormWeight)?;
+                let width = self.find(operands, Operand::X)?.shape.last().copied().unwrap_or(0);
+                if width != weight.len() {
+                    let problem = format_args!("has {} elements for rows of {width}", weight.len());
+                    return Err(self.wrong(Operand::NormWeight, problem));
+                }
+                let epsilon = self.node.epsilon.map_or(0.0, Epsilon::value);
+                Inputs::RmsNorm { x: floats(Operand::X)?, weight, epsilon }
+            }
+            CustomOperator::Router => {
+                let (x, weight) = (&self.find(operands, Operand::X)?.shape, floats(Operand::RouterWeight)?);
+                let weight_shape = &self.find(operands, Operand::RouterWeight)?.shape;
+                let ([_, width], [experts, inputs]) = (x.as_slice(), weight_shape.as_slice()) else {
+                    return Err(
+                        self.wrong(Operand::RouterWeight, format_args!("has the shape {weight_shape:?}"))
+                    );
+                };
+                if width != inputs {
+                    let problem = format_args!("has the shape {weight_shape:?} for rows of {width}");
+                    return Err(self.wrong(Operand::RouterWeight, problem));
+                }
+                let k = self.experts_per_token();
+                if k > *experts {
+                    let problem = format_args!("has {experts} experts, of which {k} are to be selected");
+                    return Err(self.wrong(Operand::RouterWeight, problem));
+                }
+                Inputs::Router { x: sized(Operand::X, rows, *width)?, weight, width: *width, k }
+            }
         };
-        Ok(BoundOperator { inputs, shape })
+        Ok(BoundOperator { inputs, operator: self.node.operator, shapes })
     }
 
     /// A weight of the node. How many experts it has follows from the codes.
@@ -225,7 +276,8 @@ impl Operator {
 #[derive(Debug, Clone)]
 pub struct BoundOperator<'a> {
     inputs: Inputs<'a>,
-    shape: Vec<usize>,
+    operator: CustomOperator,
+    shapes: Vec<Vec<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -235,12 +287,14 @@ enum Inputs<'a> {
     ExpertLinearSum { x: &'a [f32], top_k: TopK<'a>, gates: &'a [f32], weight: PackedWeight<'a> },
     ExpertMlp { x: &'a [f32], top_k: TopK<'a>, gates: &'a [f32], mlp: Mlp<'a> },
     Embedding { ids: &'a [i64], weight: PackedWeight<'a> },
+    RmsNorm { x: &'a [f32], weight: &'a [f32], epsilon: f32 },
+    Router { x: &'a [f32], weight: &'a [f32], width: usize, k: usize },
 }
 
 impl BoundOperator<'_> {
-    /// Shape of the result.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
+    /// Element types and shapes of the results.
+    pub fn results(&self) -> impl ExactSizeIterator<Item = (ElementType, &[usize])> {
+        self.operator.schema().results().iter().copied().zip(self.shapes.iter().map(Vec::as_slice))
     }
 
     /// Requests what [`BoundOperator::compute`] reads of the weights.
@@ -259,24 +313,40 @@ impl BoundOperator<'_> {
                 first.followed_by(Reads::matrices(&mlp.down, top_k.experts))
             }
             Inputs::Embedding { ids, weight } => Reads::rows(&weight, ids),
+            // small weights, which stay in memory
+            Inputs::RmsNorm { .. } | Inputs::Router { .. } => Reads::default(),
         }
     }
 
-    /// Computes the result, row-major.
+    /// Computes the results, row-major.
     ///
     /// # Errors
-    /// [`Error::Kernels`] for a result of another size, or an expert or id that is out of range.
-    pub fn compute(&self, context: ExecContext<'_>, result: &mut [f32]) -> Result<()> {
-        match self.inputs {
-            Inputs::Linear { x, weight } => linear(context, x, &weight, result)?,
-            Inputs::ExpertLinear { x, top_k, weight } => expert_linear(context, x, top_k, &weight, result)?,
-            Inputs::ExpertLinearSum { x, top_k, gates, weight } => {
-                expert_linear_sum(context, x, top_k, gates, &weight, result)?;
+    /// [`Error::Kernels`] for a result of another size, or an expert or id that is out of range; [`Error::Operator`] for memory
+    /// of other element types.
+    pub fn compute(&self, context: ExecContext<'_>, results: &mut [ElementsMut<'_>]) -> Result<()> {
+        use ElementsMut::{Float32, Int64};
+        match (&self.inputs, results) {
+            (Inputs::Linear { x, weight }, [Float32(y)]) => linear(context, x, weight, y)?,
+            (Inputs::ExpertLinear { x, top_k, weight }, [Float32(y)]) => {
+                expert_linear(context, x, *top_k, weight, y)?;
             }
-            Inputs::ExpertMlp { x, top_k, gates, mlp } => {
-                expert_mlp(context, x, top_k, gates, &mlp, result)?;
+            (Inputs::ExpertLinearSum { x, top_k, gates, weight }, [Float32(y)]) => {
+                expert_linear_sum(context, x, *top_k, gates, weight, y)?;
             }
-            Inputs::Embedding { ids, weight } => gather_rows(ids, &weight, result)?,
+            (Inputs::ExpertMlp { x, top_k, gates, mlp }, [Float32(y)]) => {
+                expert_mlp(context, x, *top_k, gates, mlp, y)?;
+            }
+            (Inputs::Embedding { ids, weight }, [Float32(y)]) => gather_rows(ids, weight, y)?,
+            (Inputs::RmsNorm { x, weight, epsilon }, [Float32(y)]) => {
+                rms_norm(context, x, weight, *epsilon, y)?;
+            }
+            (Inputs::Router { x, weight, width, k }, [Float32(logits), Int64(experts), Float32(gates)]) => {
+                route(context, x, weight, *width, *k, Routing { logits, experts, gates })?;
+            }
+            (_, results) => {
+                let problem = format!("{} results of other types are expected", results.len());
+                return Err(Error::Operator { operator: self.operator.to_string(), problem });
+            }
         }
         Ok(())
     }

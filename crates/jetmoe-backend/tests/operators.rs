@@ -1,10 +1,12 @@
 //! Operands are checked against the node of a custom operator before anything is allocated for its result.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use half::f16;
-use jetmoe_backend::operator::{CacheTensor, Elements, OperandValue, Operator, decode_cache, isa};
-use jetmoe_format::{Attributes, CacheFormat};
+use jetmoe_backend::operator::{
+    CacheTensor, Elements, ElementsMut, OperandValue, Operator, decode_cache, isa,
+};
+use jetmoe_format::{Attributes, CacheFormat, ElementType};
 use jetmoe_kernels::{CallingThread, ExecContext};
 
 /// 24 inputs, 40 outputs, 4 bits, groups of 32: one block and two panels for each expert.
@@ -18,6 +20,10 @@ impl Attributes for Matrix {
             "bits" => 4,
             _ => 32,
         })
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
+        (name == "epsilon").then_some(1e-6)
     }
 
     fn text(&self, _name: &str) -> Option<String> {
@@ -41,11 +47,13 @@ fn operands_that_fit_are_computed_and_others_refused_by_name() {
         let operator = Operator::new(name, &Matrix).unwrap();
         match operator.bind(operands) {
             Ok(bound) => {
-                let mut result = vec![f32::NAN; bound.shape().iter().product()];
+                let shapes: Vec<_> = bound.results().collect();
+                let [(ElementType::Float32, shape)] = *shapes else { panic!("{shapes:?}") };
+                let mut result = vec![f32::NAN; shape.iter().product()];
                 let context = ExecContext { isa: isa().unwrap(), threads: &CallingThread };
-                bound.compute(context, &mut result).unwrap();
+                bound.compute(context, &mut [ElementsMut::Float32(&mut result)]).unwrap();
                 assert!(result.iter().all(|value| *value == 0.0), "code 8 is the zero point");
-                format!("{:?}", bound.shape())
+                format!("{shape:?}")
             }
             Err(error) => error.to_string(),
         }
@@ -102,12 +110,73 @@ fn operands_that_fit_are_computed_and_others_refused_by_name() {
     assert_eq!(check("LookUp", &[&[integers(&[1, 2], &[3, 39])], &weight(1)[..]].concat()), "[1, 2, 24]");
 }
 
+/// Routers that select two experts.
+struct Two;
+
+impl Attributes for Two {
+    fn integer(&self, name: &str) -> Option<i64> {
+        (name == "k").then_some(2)
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
+        (name == "epsilon").then_some(1e-6)
+    }
+
+    fn text(&self, _name: &str) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn a_router_and_a_norm_refuse_weights_of_other_sizes() {
+    let numbers = [3.0; 12];
+    let floats = |shape: &[usize]| operand(shape, Elements::Float32(&numbers[..shape.iter().product()]));
+    let context = ExecContext { isa: isa().unwrap(), threads: &CallingThread };
+    let router = Operator::new("Router", &Two).unwrap();
+    let operands = [floats(&[2, 4]), floats(&[3, 4])];
+    let bound = router.bind(&operands).unwrap();
+    let results: Vec<_> = bound.results().collect();
+    let expected: [(ElementType, &[usize]); 3] =
+        [(ElementType::Float32, &[2, 3]), (ElementType::Int64, &[2, 2]), (ElementType::Float32, &[2, 2])];
+    assert_eq!(results, expected);
+    let (mut logits, mut experts, mut gates) = ([0.0; 6], [9; 4], [0.0; 4]);
+    let mut results = [
+        ElementsMut::Float32(&mut logits),
+        ElementsMut::Int64(&mut experts),
+        ElementsMut::Float32(&mut gates),
+    ];
+    bound.compute(context, &mut results).unwrap();
+    assert!(bound.compute(context, &mut results[..1]).is_err());
+    assert_eq!((logits, experts, gates), ([36.0; 6], [0, 1, 0, 1], [0.5; 4]));
+    let refused = |operands: &[OperandValue<'_>]| router.bind(operands).unwrap_err().to_string();
+    assert_eq!(
+        refused(&[floats(&[2, 4]), floats(&[3, 3])]),
+        "the operator Router: operand RouterWeight has the shape [3, 3] for rows of 4"
+    );
+    assert_eq!(
+        refused(&[floats(&[2, 4]), floats(&[1, 4])]),
+        "the operator Router: operand RouterWeight has 1 experts, of which 2 are to be selected"
+    );
+    assert!(refused(&[floats(&[4]), floats(&[3, 4])]).contains("RouterWeight has the shape [3, 4]"));
+    let none = refused(&[floats(&[2, 4])]);
+    assert_eq!(none, "the operator Router: operand RouterWeight is missing");
+
+    let norm = Operator::new("RmsNorm", &Two).unwrap();
+    assert!(norm.bind(&[floats(&[2, 4]), floats(&[4])]).is_ok());
+    let refused = norm.bind(&[floats(&[2, 4]), floats(&[3])]).unwrap_err().to_string();
+    assert_eq!(refused, "the operator RmsNorm: operand NormWeight has 3 elements for rows of 4");
+}
+
 /// Two key heads, and a cache of float32.
 struct Heads;
 
 impl Attributes for Heads {
     fn integer(&self, name: &str) -> Option<i64> {
         (name == "kv_heads").then_some(2)
+    }
+
+    fn float(&self, _name: &str) -> Option<f32> {
+        None
     }
 
     fn text(&self, name: &str) -> Option<String> {

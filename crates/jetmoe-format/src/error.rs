@@ -72,6 +72,14 @@ pub enum Error {
         /// The name in the node.
         found: String,
     },
+    /// A norm adds a number to the mean square that is not positive and finite.
+    #[error("{operator}: attribute epsilon is {found}, expected a positive and finite number")]
+    Epsilon {
+        /// The operator.
+        operator: crate::CustomOperator,
+        /// The number.
+        found: String,
+    },
     /// A custom operator has no such operand or weight.
     #[error("{operator} has no operand {operand:?}")]
     NoSuchOperand {

@@ -16,6 +16,7 @@ mod encoding;
 mod error;
 mod format;
 mod names;
+mod operator_node;
 mod operators;
 mod packed;
 mod scheme;
@@ -26,10 +27,8 @@ pub use encoding::{Encoding, Grouping, TensorRole, TensorSpec, Tensors};
 pub use error::{Error, Result};
 pub use format::WeightFormat;
 pub use names::{Named, UnknownName};
-pub use operators::{
-    AttentionHeads, Attribute, Attributes, CustomOperator, DOMAIN, Operand, OperatorNode, OperatorSchema,
-    WeightSlot,
-};
+pub use operator_node::{AttentionHeads, Attributes, Epsilon, OperatorNode};
+pub use operators::{Attribute, AttributeType, CustomOperator, DOMAIN, Operand, OperatorSchema, WeightSlot};
 pub use packed::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel, RowOrder, Scale};
 pub use scheme::Scheme;
 

@@ -1,4 +1,4 @@
-//! The custom operators, ONNX domain `jetmoe`: products with packed weights, and attention.
+//! The custom operators, ONNX domain `jetmoe`: products with packed weights, attention, norms and routers.
 //!
 //! [`CustomOperator::schema`] is the only definition of the order of operands. The exporter writes nodes by it, the
 //! backends register and read operators by it, and verification finds weights by it.
@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
-use crate::packed::{BLOCK_INPUTS, PackedLayout, RowOrder};
-use crate::{CacheFormat, ElementType, Error, Result, TensorRole};
+use crate::packed::{BLOCK_INPUTS, PackedLayout};
+use crate::{ElementType, Error, Result, TensorRole};
 
 /// Domain of the custom operators.
 pub const DOMAIN: &str = "jetmoe";
@@ -35,6 +35,12 @@ pub enum CustomOperator {
     ///
     /// `width` is `kv_heads * channels`. Query head j of each of the `k` rows of a token attends to key head j.
     Attention,
+    /// x `[tokens, hidden]` divided by the root of its mean square, times a weight `[hidden]`: `[tokens, hidden]`.
+    RmsNorm,
+    /// Which experts each token of x `[tokens, hidden]` selects. Results: the logits of all experts `[tokens, experts]`, the `k`
+    /// best experts, best first and the lower of equal ones first, and their gates, a softmax over their logits, `[tokens, k]`
+    /// both.
+    Router,
 }
 
 /// Which weight of an operator.
@@ -74,6 +80,10 @@ pub enum Operand {
     PastKey,
     /// Cached values, as the keys.
     PastValue,
+    /// Weight of a norm, `[hidden]`.
+    NormWeight,
+    /// Weight of a router, `[experts, hidden]`.
+    RouterWeight,
     /// Elements of a weight as bytes, `[experts, panels, blocks, bytes of a block]`.
     Codes(WeightSlot),
     /// Scales of a weight, `[experts, panels, groups, 32]`; absent where its format has none.
@@ -103,6 +113,21 @@ pub enum Attribute {
     KvHeads,
     /// Name of the [`CacheFormat`].
     KvCache,
+    /// What is added to the mean square of a norm.
+    Epsilon,
+    /// Number of experts that a router selects for each token.
+    ExpertsPerToken,
+}
+
+/// What an attribute of a custom operator holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AttributeType {
+    /// An integer.
+    Integer,
+    /// A float32.
+    Float,
+    /// Text.
+    Text,
 }
 
 impl Operand {
@@ -114,7 +139,9 @@ impl Operand {
             | Operand::Queries
             | Operand::KeysAndValues
             | Operand::Cos
-            | Operand::Sin => ElementType::Float32,
+            | Operand::Sin
+            | Operand::NormWeight
+            | Operand::RouterWeight => ElementType::Float32,
             Operand::Experts | Operand::Ids | Operand::AttentionMask => ElementType::Int64,
             Operand::Codes(_) | Operand::ZeroPoints(_) | Operand::PastKey | Operand::PastValue => {
                 ElementType::UInt8
@@ -133,7 +160,7 @@ impl Operand {
         matches!(self, Operand::PastKey | Operand::PastValue)
     }
 
-    /// Which tensor of which weight it is; `None` for activations, which are not stored with the graph.
+    /// Which tensor of which packed weight it is; `None` for activations, and for the small weights of norms and routers.
     pub fn tensor(self) -> Option<(WeightSlot, TensorRole)> {
         match self {
             Operand::X
@@ -146,7 +173,9 @@ impl Operand {
             | Operand::Sin
             | Operand::AttentionMask
             | Operand::PastKey
-            | Operand::PastValue => None,
+            | Operand::PastValue
+            | Operand::NormWeight
+            | Operand::RouterWeight => None,
             Operand::Codes(slot) => Some((slot, TensorRole::Codes)),
             Operand::Scales(slot) => Some((slot, TensorRole::Scales)),
             Operand::ZeroPoints(slot) => Some((slot, TensorRole::ZeroPoints)),
@@ -171,12 +200,25 @@ impl Attribute {
             Attribute::Activation => "activation",
             Attribute::KvHeads => "kv_heads",
             Attribute::KvCache => "kv_cache",
+            Attribute::Epsilon => "epsilon",
+            Attribute::ExpertsPerToken => "k",
         }
     }
 
-    /// Whether it is a string.
-    pub fn is_text(self) -> bool {
-        matches!(self, Attribute::Activation | Attribute::KvCache)
+    /// What it holds.
+    pub fn holds(self) -> AttributeType {
+        match self {
+            Attribute::Activation | Attribute::KvCache => AttributeType::Text,
+            Attribute::Epsilon => AttributeType::Float,
+            Attribute::Inputs
+            | Attribute::Outputs
+            | Attribute::Hidden
+            | Attribute::Intermediate
+            | Attribute::Bits(_)
+            | Attribute::GroupSize(_)
+            | Attribute::KvHeads
+            | Attribute::ExpertsPerToken => AttributeType::Integer,
+        }
     }
 
     /// Its value for weights of these layouts; `None` for one that does not follow from a weight.
@@ -188,7 +230,11 @@ impl Attribute {
             Attribute::Intermediate => layout(WeightSlot::Down)?.inputs,
             Attribute::Bits(slot) => layout(slot)?.scheme.format.bits(),
             Attribute::GroupSize(slot) => layout(slot)?.group_size().unwrap_or(BLOCK_INPUTS),
-            Attribute::Activation | Attribute::KvHeads | Attribute::KvCache => return None,
+            Attribute::Activation
+            | Attribute::KvHeads
+            | Attribute::KvCache
+            | Attribute::Epsilon
+            | Attribute::ExpertsPerToken => return None,
         })
     }
 }
@@ -198,7 +244,7 @@ impl Attribute {
 pub struct OperatorSchema {
     /// The operator.
     pub operator: CustomOperator,
-    /// The operands; those of weights last.
+    /// The operands; those of packed weights last.
     pub operands: &'static [Operand],
     /// The attributes.
     pub attributes: &'static [Attribute],
@@ -208,11 +254,12 @@ impl CustomOperator {
     /// Operands and attributes of the operator: the table of all of them.
     pub fn schema(self) -> &'static OperatorSchema {
         use Attribute::{
-            Activation, Bits, GroupSize, Hidden, Inputs, Intermediate, KvCache, KvHeads, Outputs,
+            Activation, Bits, Epsilon, ExpertsPerToken, GroupSize, Hidden, Inputs, Intermediate, KvCache,
+            KvHeads, Outputs,
         };
         use Operand::{
-            AttentionMask, Codes, Cos, Experts, Gates, Ids, KeysAndValues, PastKey, PastValue, Queries,
-            Scales, Sin, X, ZeroPoints,
+            AttentionMask, Codes, Cos, Experts, Gates, Ids, KeysAndValues, NormWeight, PastKey, PastValue,
+            Queries, RouterWeight, Scales, Sin, X, ZeroPoints,
         };
         use WeightSlot::{Down, GateAndUp, Only};
         const MATRIX: &[Attribute] = &[Inputs, Outputs, Bits(Only), GroupSize(Only)];
@@ -258,6 +305,16 @@ impl CustomOperator {
                 operands: &[Queries, KeysAndValues, Cos, Sin, AttentionMask, PastKey, PastValue],
                 attributes: &[KvHeads, KvCache],
             },
+            CustomOperator::RmsNorm => &OperatorSchema {
+                operator: CustomOperator::RmsNorm,
+                operands: &[X, NormWeight],
+                attributes: &[Epsilon],
+            },
+            CustomOperator::Router => &OperatorSchema {
+                operator: CustomOperator::Router,
+                operands: &[X, RouterWeight],
+                attributes: &[ExpertsPerToken],
+            },
         }
     }
 
@@ -282,15 +339,16 @@ impl OperatorSchema {
         operator.map(CustomOperator::schema).map_err(|_| Error::UnknownOperator { name: name.to_owned() })
     }
 
-    /// Number of results: with the cache of an operator that updates one.
-    pub fn results(&self) -> usize {
+    /// Element types of the results: of [`CustomOperator::Attention`] with both parts of the cache.
+    pub fn results(&self) -> &'static [ElementType] {
         match self.operator {
-            CustomOperator::Attention => 3,
-            _ => 1,
+            CustomOperator::Attention => &[ElementType::Float32, ElementType::UInt8, ElementType::UInt8],
+            CustomOperator::Router => &[ElementType::Float32, ElementType::Int64, ElementType::Float32],
+            _ => &[ElementType::Float32],
         }
     }
 
-    /// Which weights it reads, in the order of their codes.
+    /// Which packed weights it reads, in the order of their codes.
     pub fn weights(&self) -> impl Iterator<Item = WeightSlot> {
         self.operands.iter().filter_map(|operand| match operand.tensor() {
             Some((slot, TensorRole::Codes)) => Some(slot),
@@ -301,100 +359,5 @@ impl OperatorSchema {
     /// The operand of this name among those of a node; `None` where the node has none.
     pub fn find<'a, T>(&self, operands: &'a [T], wanted: Operand) -> Option<&'a T> {
         operands.get(self.operands.iter().position(|operand| *operand == wanted)?)
-    }
-}
-
-/// Attributes of a node, as a backend provides them.
-pub trait Attributes {
-    /// The integer attribute of this name.
-    fn integer(&self, name: &str) -> Option<i64>;
-    /// The string attribute of this name.
-    fn text(&self, name: &str) -> Option<String>;
-}
-
-/// A node of a custom operator, without its operands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OperatorNode {
-    /// The operator.
-    pub operator: CustomOperator,
-    /// Layout of every weight that it reads, with one expert; the number of experts follows from the codes.
-    weights: Vec<(WeightSlot, PackedLayout)>,
-    /// Name of the activation; empty for an operator without one.
-    pub activation: String,
-    /// The heads of [`CustomOperator::Attention`].
-    pub heads: Option<AttentionHeads>,
-}
-
-/// The attributes of [`CustomOperator::Attention`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AttentionHeads {
-    /// Number of key heads.
-    pub kv_heads: usize,
-    /// How the cache stores keys and values.
-    pub cache: CacheFormat,
-}
-
-impl OperatorNode {
-    /// Reads the attributes of a node.
-    ///
-    /// # Errors
-    /// An unknown operator, a missing attribute, or a value that no kernel supports, sizes that do not fit in memory included.
-    pub fn read(name: &str, attributes: &dyn Attributes) -> Result<Self> {
-        let schema = OperatorSchema::named(name)?;
-        let operator = schema.operator;
-        let integer = |attribute: Attribute| {
-            let missing = Error::MissingAttribute { operator, attribute: attribute.name() };
-            attributes.integer(attribute.name()).ok_or(missing)
-        };
-        let size = |attribute: Attribute| {
-            let found = integer(attribute)?;
-            let size = usize::try_from(found).ok().filter(|size| *size > 0);
-            size.ok_or(Error::Attribute { operator, attribute: attribute.name(), found })
-        };
-        let layout = |slot| {
-            let (outputs, inputs, order) = match slot {
-                WeightSlot::Only => (size(Attribute::Outputs)?, size(Attribute::Inputs)?, RowOrder::AsStored),
-                WeightSlot::GateAndUp => (
-                    size(Attribute::Intermediate)?.saturating_mul(2),
-                    size(Attribute::Hidden)?,
-                    RowOrder::Halves,
-                ),
-                WeightSlot::Down => {
-                    (size(Attribute::Hidden)?, size(Attribute::Intermediate)?, RowOrder::AsStored)
-                }
-            };
-            let (bits, group_size) = (integer(Attribute::Bits(slot))?, integer(Attribute::GroupSize(slot))?);
-            let scheme = PackedLayout::scheme(bits, group_size, false)?;
-            let layout = PackedLayout { experts: 1, outputs, inputs, scheme, order };
-            layout.check()?;
-            Ok((slot, layout))
-        };
-        let text = |attribute: Attribute| attributes.text(attribute.name()).unwrap_or_default();
-        let heads = || {
-            let name = text(Attribute::KvCache);
-            let cache = CacheFormat::ALL.iter().copied().find(|format| format.name() == name);
-            let cache = cache.ok_or(Error::CacheFormat { found: name })?;
-            Ok(AttentionHeads { kv_heads: size(Attribute::KvHeads)?, cache })
-        };
-        Ok(OperatorNode {
-            operator,
-            weights: schema.weights().map(layout).collect::<Result<_>>()?,
-            activation: text(Attribute::Activation),
-            heads: (operator == CustomOperator::Attention).then(heads).transpose()?,
-        })
-    }
-
-    /// Every weight that it reads.
-    pub fn weights(&self) -> &[(WeightSlot, PackedLayout)] {
-        &self.weights
-    }
-
-    /// Layout of a weight that it reads.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchOperand`] for a weight that the operator does not have.
-    pub fn layout(&self, slot: WeightSlot) -> Result<PackedLayout> {
-        let found = self.weights.iter().find(|(found, _)| *found == slot).map(|(_, layout)| *layout);
-        found.ok_or(Error::NoSuchOperand { operator: self.operator, operand: Operand::Codes(slot) })
     }
 }

@@ -5,8 +5,8 @@
 use std::collections::{HashMap, HashSet};
 
 use jetmoe_format::{
-    AttentionHeads, Attribute, Attributes, CacheFormat, CustomOperator, Error, Operand, OperatorNode,
-    OperatorSchema, PackedLayout, RowOrder, WeightSlot,
+    AttentionHeads, Attribute, Attributes, CacheFormat, CustomOperator, Epsilon, Error, Operand,
+    OperatorNode, OperatorSchema, PackedLayout, RowOrder, WeightSlot,
 };
 
 struct Integers(HashMap<&'static str, i64>);
@@ -14,6 +14,10 @@ struct Integers(HashMap<&'static str, i64>);
 impl Attributes for Integers {
     fn integer(&self, name: &str) -> Option<i64> {
         self.0.get(name).copied()
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
+        (name == "epsilon").then_some(1e-6)
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -41,6 +45,8 @@ fn names_operands_and_attributes_are_those_of_released_artifacts() {
          ZeroPoints(Down)) hidden intermediate up_bits down_bits up_group_size down_group_size activation",
         "LookUp(Ids Codes(Only) Scales(Only) ZeroPoints(Only)) inputs outputs bits group_size",
         "Attention(Queries KeysAndValues Cos Sin AttentionMask PastKey PastValue) kv_heads kv_cache",
+        "RmsNorm(X NormWeight) epsilon",
+        "Router(X RouterWeight) k",
     ];
     assert_eq!(lines.collect::<Vec<_>>(), expected);
 }
@@ -73,12 +79,15 @@ fn attributes_give_back_the_layout_that_they_were_written_for() {
             let number = |attribute: &Attribute| {
                 Some((attribute.name(), attribute.value(|slot| Some(layout(slot)))? as i64))
             };
-            let numbers = schema.attributes.iter().filter_map(number).chain([("kv_heads", 4)]);
+            let numbers = schema.attributes.iter().filter_map(number).chain([("kv_heads", 4), ("k", 2)]);
             let attributes = Integers(numbers.collect());
             let node = OperatorNode::read(schema.operator.name(), &attributes).unwrap();
             assert_eq!(node.operator, schema.operator);
             let heads = AttentionHeads { kv_heads: 4, cache: CacheFormat::F16 };
-            assert_eq!(node.heads, (schema.results() == 3).then_some(heads));
+            assert_eq!(node.heads, (schema.operator == CustomOperator::Attention).then_some(heads));
+            assert_eq!(node.experts_per_token, (schema.operator == CustomOperator::Router).then_some(2));
+            let epsilon = node.epsilon.map(Epsilon::value);
+            assert_eq!(epsilon, (schema.operator == CustomOperator::RmsNorm).then_some(1e-6));
             for slot in schema.weights() {
                 assert_eq!(node.layout(slot), Ok(layout(slot)), "{slot:?} of {schema:?}");
             }

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use jetmoe_artifact::Profile;
-use jetmoe_format::{Attribute as CustomAttribute, DOMAIN, Operand, OperatorSchema};
+use jetmoe_format::{Attribute as CustomAttribute, AttributeType, DOMAIN, Operand, OperatorSchema};
 
 /// Domain of ONNX Runtime's contrib operators.
 pub const MICROSOFT: &str = "com.microsoft";
@@ -60,16 +60,17 @@ impl ExportedOperator {
 
     fn custom(schema: &'static OperatorSchema) -> Self {
         let required = schema.operands.iter().filter(|operand: &&Operand| !operand.is_optional());
-        let kind = |attribute: &CustomAttribute| match attribute.is_text() {
-            true => AttributeKind::Text,
-            false => AttributeKind::Integer,
+        let kind = |attribute: &CustomAttribute| match attribute.holds() {
+            AttributeType::Integer => AttributeKind::Integer,
+            AttributeType::Float => AttributeKind::Float,
+            AttributeType::Text => AttributeKind::Text,
         };
         Self {
             domain: DOMAIN,
             name: schema.operator.name(),
             least_operands: required.count(),
             most_operands: Some(schema.operands.len()),
-            results: schema.results(),
+            results: schema.results().len(),
             attributes: schema
                 .attributes
                 .iter()

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use half::f16;
-use jetmoe_backend::operator::{CacheTensor, Elements, OperandValue, Operator};
+use jetmoe_backend::operator::{CacheTensor, Elements, ElementsMut, OperandValue, Operator};
 use jetmoe_format::{
-    AttentionHeads, Attribute, Attributes, CacheFormat, Operand, OperatorNode, OperatorSchema, PackedLayout,
+    AttentionHeads, Attribute, Attributes, CacheFormat, CustomOperator, ElementType, Operand, OperatorNode, OperatorSchema, PackedLayout,
     TensorRole, WeightSlot,
 };
 use jetmoe_fuzz::Choices;
@@ -19,6 +19,7 @@ const MAX_ELEMENTS: usize = 1 << 20;
 #[derive(Debug, Default)]
 struct Node {
     integers: BTreeMap<&'static str, i64>,
+    epsilon: Option<f32>,
     activation: Option<String>,
     cache: Option<String>,
 }
@@ -26,6 +27,10 @@ struct Node {
 impl Attributes for Node {
     fn integer(&self, name: &str) -> Option<i64> {
         self.integers.get(name).copied()
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
+        self.epsilon.filter(|_| name == Attribute::Epsilon.name())
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -73,11 +78,25 @@ fuzz_target!(|input: &[u8]| {
         Ok(bound) => bound,
         Err(error) => return assert!(!is_valid, "{error}: {node:?} {sizes:?}"),
     };
-    let elements = bound.shape().iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-    let Some(elements) = elements.filter(|elements| *elements <= MAX_ELEMENTS) else { return };
+    let sizes_of = |shape: &[usize]| shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    let results: Option<Vec<(ElementType, usize)>> = bound
+        .results()
+        .map(|(element, shape)| Some((element, sizes_of(shape).filter(|elements| *elements <= MAX_ELEMENTS)?)))
+        .collect();
+    let Some(results) = results else { return };
     for isa in Isa::available() {
         let context = ExecContext { isa, threads: &CallingThread };
-        let computed = bound.compute(context, &mut vec![0.0; elements]);
+        let floats = |count: usize| vec![0.0; count];
+        let (mut floats, mut integers): (Vec<Vec<f32>>, Vec<Vec<i64>>) =
+            results.iter().map(|(_, elements)| (floats(*elements), vec![0; *elements])).unzip();
+        let memory = results.iter().zip(floats.iter_mut().zip(&mut integers));
+        let mut memory: Vec<ElementsMut<'_>> = memory
+            .map(|((element, _), (floats, integers))| match element {
+                ElementType::Int64 => ElementsMut::Int64(integers),
+                _ => ElementsMut::Float32(floats),
+            })
+            .collect();
+        let computed = bound.compute(context, &mut memory);
         assert!(computed.is_ok() || !is_valid, "{computed:?}: {node:?} {sizes:?}");
     }
 });
@@ -89,6 +108,15 @@ fn attributes(schema: &OperatorSchema, is_valid: bool, choices: &mut Choices<'_>
     for attribute in schema.attributes {
         let value = match attribute {
             Attribute::Activation | Attribute::KvCache => continue,
+            Attribute::Epsilon => {
+                let wrong = [0.0, -1.0, f32::NAN, f32::INFINITY];
+                node.epsilon = match is_valid || !choices.once_in(4) {
+                    true => Some(1e-6),
+                    false => choices.pick(&wrong).copied(),
+                };
+                continue;
+            }
+            Attribute::ExpertsPerToken => Some(1 + choices.below(2) as i64),
             Attribute::Bits(_) => choices.pick(&[4, 8, 16]).copied(),
             Attribute::KvHeads => Some(1 + choices.below(4) as i64),
             Attribute::GroupSize(_) => choices.pick(&[16, 32, 64, 128]).copied(),
@@ -197,13 +225,24 @@ impl Buffer {
             };
             return Some(Buffer { shape, elements });
         }
+        if matches!(operator, CustomOperator::RmsNorm | CustomOperator::Router) {
+            let width = 1 + sizes.rows + 7 * sizes.k;
+            let shape = match operand {
+                Operand::NormWeight => vec![width],
+                Operand::RouterWeight => vec![experts, width],
+                _ => vec![rows, width],
+            };
+            let value = [1.0, 0.0, f32::NAN, f32::MAX][choices.below(4)];
+            let elements = OwnedElements::Float32(vec![value; shape.iter().product()]);
+            return Some(Buffer { shape, elements });
+        }
         let first = operator.schema().weights().next().unwrap_or(WeightSlot::Only);
         let (inputs, outputs) = (node.layout(first).ok()?.inputs, node.layout(first).ok()?.outputs);
         Some(match operand {
             Operand::X => {
                 // a row for each selected expert, where rows are summed afterwards
                 let rows =
-                    if operator == jetmoe_format::CustomOperator::ExpertLinearSum { rows * k } else { rows };
+                    if operator == CustomOperator::ExpertLinearSum { rows * k } else { rows };
                 let count = rows.checked_mul(inputs).filter(|count| *count <= MAX_ELEMENTS)?;
                 let value = [1.0, 0.0, f32::NAN, f32::MAX][choices.below(4)];
                 Buffer { shape: vec![rows, inputs], elements: OwnedElements::Float32(vec![value; count]) }

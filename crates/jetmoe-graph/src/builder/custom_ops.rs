@@ -1,4 +1,4 @@
-//! The custom operators, domain `jetmoe`: products with packed weights, and attention. Operands and attributes come in the order of
+//! The custom operators, domain `jetmoe`: products with packed weights, attention, norms and routers. Operands and attributes come in the order of
 //! [`OperatorSchema`](jetmoe_format::OperatorSchema).
 
 use jetmoe_artifact::{ModelPart, Profile};
@@ -209,6 +209,32 @@ impl Builder {
             (Some(output), Some(key), Some(value)) => Ok((output, key, value)),
             _ => self.refuse(name, &inputs, "the operator has three results"),
         }
+    }
+
+    /// x / √(mean(x²) + ε) · weight for each row of x `[tokens, hidden]`.
+    pub(crate) fn rms_norm(&mut self, x: &Value, weight: &Value, epsilon: f64) -> Result<Value> {
+        let operator = CustomOperator::RmsNorm;
+        let width = weight.shape.elements().fixed().unwrap_or(0);
+        self.rows(operator.name(), x, width as usize)?;
+        let attributes = vec![(CustomAttribute::Epsilon.name(), Attribute::Float(epsilon as f32))];
+        Ok(self.node(operator.name(), &[x, weight], attributes, ElementType::Float32, x.shape.clone()))
+    }
+
+    /// The `k` best experts of each row of x `[tokens, hidden]`, by a weight `[experts, hidden]`: the logits of all experts
+    /// `[tokens, experts]`, the selected experts and their gates, `[tokens, k]` both.
+    pub(crate) fn route(&mut self, x: &Value, weight: &Value, k: usize) -> Result<[Value; 3]> {
+        let name = CustomOperator::Router.name();
+        let (experts, hidden) = match weight.shape.0.as_slice() {
+            [experts, hidden] => (experts.clone(), hidden.fixed().unwrap_or(0)),
+            _ => return self.refuse(name, &[x, weight], "the weight must be a matrix"),
+        };
+        let tokens = self.rows(name, x, hidden as usize)?;
+        let attributes = vec![(CustomAttribute::ExpertsPerToken.name(), Attribute::Integer(k as i64))];
+        let selected = Shape(vec![tokens.clone(), k.into()]);
+        let shapes = [Shape(vec![tokens, experts]), selected.clone(), selected];
+        let results = CustomOperator::Router.schema().results().iter().copied().zip(shapes).collect();
+        let results = self.node_with_results(name, &[x, weight], attributes, results);
+        results.try_into().or_else(|_| self.refuse(name, &[x, weight], "the operator has three results"))
     }
 
     /// The number of rows of a float32 matrix with so many columns.

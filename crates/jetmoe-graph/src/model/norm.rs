@@ -1,13 +1,18 @@
 //! The norm of every layer, and the final one. After `JetMoeRMSNorm` of transformers' `modeling_jetmoe.py`.
 
+use jetmoe_artifact::Profile;
+
 use crate::builder::{Builder, Value};
 use crate::{ElementType, Result};
 
 /// RMSNorm, x / √(mean(x²) + ε) · weight, over the last axis (<https://arxiv.org/abs/1910.07467>).
 ///
-/// Computed in float32 and multiplied by the weight in the type of `hidden`. Written in the form that ONNX Runtime
-/// recognises and fuses into one kernel.
+/// Computed in float32 and multiplied by the weight in the type of `hidden`. In native graphs it is a custom operator; in others it
+/// is written in the form that ONNX Runtime recognises and can fuse into one kernel.
 pub(super) fn rms_norm(builder: &mut Builder, hidden: &Value, weight: &Value, epsilon: f64) -> Result<Value> {
+    if builder.profile() == Profile::Native {
+        return builder.rms_norm(hidden, weight, epsilon);
+    }
     let element = hidden.element;
     let hidden = &builder.cast(hidden, ElementType::Float32);
     let two = builder.float(2.0);

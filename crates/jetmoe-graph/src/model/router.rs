@@ -1,6 +1,7 @@
 //! The router of a mixture: which experts a token uses, and which rows each expert computes. After
 //! `JetMoeTopKGating` of transformers' `modeling_jetmoe.py`.
 
+use jetmoe_artifact::Profile;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_checkpoint::names::{self, Mixture};
 
@@ -42,6 +43,11 @@ impl TopK {
     ) -> Result<Self> {
         let experts = config.num_local_experts;
         let weight = Weight::new(names::router(layer, mixture), vec![experts, config.hidden_size]);
+        if builder.profile() == Profile::Native {
+            let weight = builder.vector(weight);
+            let [logits, experts, gates] = builder.route(hidden, &weight, config.num_experts_per_token)?;
+            return Ok(TopK { logits, experts, gates });
+        }
         let scheme = builder.unquantized_scheme();
         let logits = builder.linear(hidden, weight, scheme)?; // [tokens, experts]
         let logits = builder.cast(&logits, ElementType::Float32);

@@ -165,8 +165,8 @@ fn panels_of<'a>(written: &'a Written, node: &Node) -> Vec<Panels<'a>> {
             let down = layout(hidden, intermediate, "down_", RowOrder::AsStored);
             vec![Panels::new(written, names([3, 5, 7]), up), Panels::new(written, names([4, 6, 8]), down)]
         }
-        // it reads no weight
-        "Attention" => Vec::new(),
+        // they read no packed weight
+        "Attention" | "RmsNorm" | "Router" => Vec::new(),
         other => unreachable!("there is no operator {other}"),
     }
 }

@@ -162,6 +162,17 @@ fn sizes_in_attributes_that_do_not_agree() {
             },
             "Attention: the cache that it continues must be inputs of the graph",
         ),
+        (|graph| set(graph, "Router", "k", 3), "Router: its k is 3, and config.json says 2"),
+        (|graph| set(graph, "Router", "k", 0), "Router: its attribute k is 0, expected 1 to"),
+        (
+            |graph| operand(graph, "Router", 1).dims.swap(0, 1),
+            "its operand 1 is float32[64, 8], expected float32[8, 64]",
+        ),
+        (
+            |graph| attribute(graph, "RmsNorm", "epsilon").f = Some(-1.0),
+            "RmsNorm: its attribute epsilon must be positive and finite",
+        ),
+        (|graph| node(graph, "RmsNorm").input[1] = "input_ids".to_owned(), "its operand 1 must be a weight"),
     ];
     check_cases(Precision::Q4, Profile::Native, cases);
 }

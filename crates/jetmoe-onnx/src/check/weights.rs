@@ -4,8 +4,8 @@
 use jetmoe_artifact::GraphRecord;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_format::{
-    AttentionHeads, Attributes, CustomOperator, DOMAIN, Encoding, Grouping, OperatorNode, Scheme, TensorRole,
-    TensorSpec, WeightFormat, WeightSlot,
+    AttentionHeads, Attributes, CustomOperator, DOMAIN, ElementType, Encoding, Grouping, OperatorNode,
+    Scheme, TensorRole, TensorSpec, WeightFormat, WeightSlot,
 };
 
 use super::Checked;
@@ -81,6 +81,16 @@ fn group_scheme(operation: &Operation<'_>, bits: i64, scales: usize, zero_points
             "groups of {group_size} codes of {bits} bits with scales of {scales} are not in exported graphs"
         )),
     }
+}
+
+/// Compares an operand with a small weight, which is float32.
+fn check_vector(operation: &Operation<'_>, index: usize, expected: &[usize]) -> Checked {
+    let found = operation.tensor(index)?;
+    if found.element == ElementType::Float32 && found.dims == expected {
+        return Ok(());
+    }
+    let (element, dims) = (found.element, &found.dims);
+    operation.refuse(format_args!("its operand {index} is {element}{dims:?}, expected float32{expected:?}"))
 }
 
 /// Compares operands with the tensors of a weight.
@@ -173,6 +183,18 @@ fn check_custom(operation: &Operation<'_>, config: &ModelConfig, record: &GraphR
         return check_cache(operation, 5);
     }
     let (hidden, kv_width) = (config.hidden_size, config.kv_width());
+    match read.operator {
+        CustomOperator::RmsNorm => return check_vector(operation, 1, &[hidden]),
+        CustomOperator::Router => {
+            let (found, expected) = (read.experts_per_token, config.num_experts_per_token);
+            if found != Some(expected) {
+                let found = found.unwrap_or(0);
+                return operation.refuse(format_args!("its k is {found}, and config.json says {expected}"));
+            }
+            return check_vector(operation, 1, &[config.num_local_experts, hidden]);
+        }
+        _ => {}
+    }
     let mut expected_operands = schema.operands.iter().filter(|operand| operand.tensor().is_none()).count();
     for (slot, layout) in read.weights() {
         let is_of_experts = !matches!(read.operator, CustomOperator::Linear | CustomOperator::Embedding);
@@ -183,7 +205,9 @@ fn check_custom(operation: &Operation<'_>, config: &ModelConfig, record: &GraphR
             (CustomOperator::ExpertLinearSum, _) => (kv_width, hidden),
             (CustomOperator::ExpertMlp, WeightSlot::Down) => (config.intermediate_size, hidden),
             (CustomOperator::ExpertMlp, _) => (hidden, 2 * config.intermediate_size),
-            (CustomOperator::Attention, _) => return operation.refuse("it reads no weight"),
+            (CustomOperator::Attention | CustomOperator::RmsNorm | CustomOperator::Router, _) => {
+                return operation.refuse("it reads no packed weight");
+            }
         };
         if (layout.inputs, layout.outputs) != sizes {
             return operation.refuse(format_args!(
@@ -212,6 +236,10 @@ fn check_custom(operation: &Operation<'_>, config: &ModelConfig, record: &GraphR
 impl Attributes for Node {
     fn integer(&self, name: &str) -> Option<i64> {
         self.attribute.iter().find(|attribute| attribute.name() == name)?.i
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
+        self.attribute.iter().find(|attribute| attribute.name() == name)?.f
     }
 
     fn text(&self, name: &str) -> Option<String> {

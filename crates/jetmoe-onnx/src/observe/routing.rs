@@ -2,6 +2,7 @@
 
 use jetmoe_artifact::{CacheUpdate, ElementType, InputName, OutputName, OutputSpec};
 use jetmoe_checkpoint::ModelConfig;
+use jetmoe_format::CustomOperator;
 
 use super::{Editor, Found, integer};
 
@@ -63,8 +64,15 @@ pub(super) fn add(
     Ok(())
 }
 
-/// The router of a scope.
+/// The router of a scope: one custom operator, or several.
 fn find(editor: &Editor<'_>, scope: &str) -> Found<Router> {
+    let custom = editor.find(scope, "Router", |node| {
+        node.op_type() == CustomOperator::Router.name() && node.output.len() == 3
+    });
+    if let Ok(node) = custom {
+        let [logits, experts, gates] = [0, 1, 2].map(|index| node.output[index].clone());
+        return Ok(Router { logits, experts, gates });
+    }
     let top_k = editor.find(scope, "TopK", |node| {
         node.op_type() == "TopK" && node.output.len() == 2 && !node.input.is_empty()
     })?;
