@@ -238,6 +238,7 @@ impl<'a> ActivationRows<'a> {
     }
 
     /// The rows in bfloat16, `[blocks, rows, 32]`, and at least [`PADDING_ROWS`] rows behind them.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn bfloats(&self) -> &'a [u16] {
         &self.activations.bfloats[self.tile.first * self.activations.blocks * BLOCK_INPUTS..]
     }
