@@ -28,6 +28,9 @@ pub enum Isa {
     /// NEON with the dot product of ARMv8.2.
     #[non_exhaustive]
     Neon,
+    /// NEON with the dot product and the matrix products of 8-bit integers of ARMv8.6.
+    #[non_exhaustive]
+    NeonI8mm,
 }
 
 /// The environment variable that selects an instruction set.
@@ -38,7 +41,8 @@ const GENERIC_ALIAS: &str = "plain";
 
 impl Isa {
     /// From the slowest to the fastest, as measured in `docs/kernels.md`.
-    const ALL: [Isa; 6] = [Isa::Generic, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Amx, Isa::Neon];
+    const ALL: [Isa; 7] =
+        [Isa::Generic, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Amx, Isa::Neon, Isa::NeonI8mm];
 
     /// Whether this processor, and the operating system, support it.
     fn is_supported(self) -> bool {
@@ -65,6 +69,8 @@ impl Isa {
             // The kernels load 16-bit and 32-bit numbers as bytes, in little-endian order.
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => cfg!(target_endian = "little") && std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Isa::Neon.is_supported() && std::arch::is_aarch64_feature_detected!("i8mm"),
             #[allow(unreachable_patterns, reason = "the instruction sets of other architectures")]
             _ => false,
         }

@@ -16,6 +16,8 @@ mod float32;
 mod generic;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neoni8mm;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -44,8 +46,11 @@ macro_rules! dispatch_isa {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Isa::Neon => unsafe { neon::$function $arguments },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::NeonI8mm => unsafe { neoni8mm::$function $arguments },
             #[cfg(not(target_arch = "aarch64"))]
-            Isa::Neon => unreachable!("not an instruction set of this processor"),
+            Isa::Neon | Isa::NeonI8mm => unreachable!("not an instruction set of this processor"),
         }
     };
 }

@@ -32,11 +32,13 @@ impl Form {
         match isa {
             // Dequantizing a panel takes as long as the products of some fifty rows.
             Isa::Amx if rows >= BFLOAT16_ROWS => (Form::Bfloat16, 512),
-            // The sums of the rows stay in the first-level cache.
-            _ => (Form::Int8, 64),
+            _ => (Form::Int8, INT8_ROWS),
         }
     }
 }
+
+/// The most rows of a tile of 8-bit integers, whose sums stay in the first-level cache.
+pub(crate) const INT8_ROWS: usize = 64;
 
 /// The least number of an expert's rows that matrix instructions are used for.
 const BFLOAT16_ROWS: usize = 16;

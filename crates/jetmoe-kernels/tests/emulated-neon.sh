@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the kernels' tests on an emulated AArch64: with the dot product instruction (kernels `neon`) and without it (`generic`).
+# Runs the kernels' tests on three emulated AArch64 processors: with 8-bit matrix products (kernels `neoni8mm`), with the dot
+# product instruction only (`neon`), and without either (`generic`).
 #
 #     sudo crates/jetmoe-kernels/tests/emulated-neon.sh [FOLDER]
 #
@@ -53,5 +54,6 @@ run() {
     [ "$best" = "$kernels" ] || { echo "== the best kernels here are '$best', not '$kernels'"; exit 1; }
 }
 
-run max neon
+run max neoni8mm
+run neoverse-n1 neon
 run cortex-a53 generic

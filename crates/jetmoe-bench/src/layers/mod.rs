@@ -53,12 +53,13 @@ enum BenchTarget {
 }
 
 impl BenchTarget {
-    const ALL: [BenchTarget; 12] = [
+    const ALL: [BenchTarget; 13] = [
         BenchTarget::Jetmoe,
         BenchTarget::Isa("amx"),
         BenchTarget::Isa("avx512vnni"),
         BenchTarget::Isa("avxvnni"),
         BenchTarget::Isa("avx2"),
+        BenchTarget::Isa("neoni8mm"),
         BenchTarget::Isa("neon"),
         BenchTarget::Isa(GENERIC),
         BenchTarget::OnnxRuntime,

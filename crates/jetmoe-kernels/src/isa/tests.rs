@@ -20,7 +20,7 @@ fn plain_is_another_name_of_generic() {
 fn the_best_instruction_set_is_the_last_supported_one_in_the_measured_order() {
     assert_eq!(
         Isa::ALL.map(|isa| isa.to_string()),
-        ["generic", "avx2", "avxvnni", "avx512vnni", "amx", "neon"]
+        ["generic", "avx2", "avxvnni", "avx512vnni", "amx", "neon", "neoni8mm"]
     );
     assert_eq!(Isa::available().first(), Some(&Isa::Generic));
     assert_eq!(Isa::available().last(), Some(&Isa::best()));

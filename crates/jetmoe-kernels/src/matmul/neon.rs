@@ -12,9 +12,9 @@ use crate::Activation;
 use crate::packed_input::{ActivationRows, ActivationTileMut};
 
 /// 32-bit lanes of a vector: rows of a panel that it holds one number of.
-const LANES: usize = 4;
+pub(super) const LANES: usize = 4;
 /// Vectors of a lane group.
-const VECTORS: usize = PANEL_ROWS / LANES;
+pub(super) const VECTORS: usize = PANEL_ROWS / LANES;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<'_>, products: &mut [f32]) {
@@ -23,7 +23,7 @@ pub(super) fn multiply_codes(weight: &QuantizedPanel<'_>, rows: &ActivationRows<
 
 /// Scales and zero points of 4 rows of a panel, for each group of a block.
 #[derive(Clone, Copy)]
-struct Groups<const GROUPS: usize> {
+pub(super) struct Groups<const GROUPS: usize> {
     scales: [float32x4_t; GROUPS],
     zero_points: [int32x4_t; GROUPS],
 }
@@ -47,10 +47,8 @@ fn multiply_rows<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool
             let rows = x.values.iter().zip(x.scales).zip(x.sums.as_chunks::<GROUPS>().0);
             for (((values, scale), sums), products) in rows.zip(products.iter_mut()) {
                 let products = &mut products[vector * LANES..];
-                let sum = load_floats(products);
                 let row = (values, *scale, sums);
-                let sum = add_block::<BITS, GROUPS, ZERO_POINTS>(&weights, &groups, row, sum);
-                store(products, sum);
+                add_block::<BITS, GROUPS, ZERO_POINTS>(&weights, &groups, row, products);
             }
         }
     }
@@ -63,8 +61,8 @@ fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
     weights: &[int8x16_t; LANE_GROUPS],
     groups: &Groups<GROUPS>,
     (values, scale, row_sums): (&[i8; BLOCK_INPUTS], f32, &[i32; GROUPS]),
-    sum: float32x4_t,
-) -> float32x4_t {
+    products: &mut [f32],
+) {
     // Each half of the block has 16 columns: one register of values, four of codes.
     let (values, _) = values.as_chunks::<16>();
     let (halves, _) = weights.as_chunks::<4>();
@@ -73,6 +71,18 @@ fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
         let total = &mut totals[half * GROUPS / 2];
         *total = dot_columns(*total, weights, load_signed(values));
     }
+    add_totals::<BITS, GROUPS, ZERO_POINTS>(&totals, groups, (scale, row_sums), products);
+}
+
+/// Adds the sums of codes times values of one input row, for each group of a block and 4 rows of the panel, to their products.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn add_totals<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
+    totals: &[int32x4_t; GROUPS],
+    groups: &Groups<GROUPS>,
+    (scale, row_sums): (f32, &[i32; GROUPS]),
+    products: &mut [f32],
+) {
     let mut scaled = vdupq_n_f32(0.0);
     for (group, row_sum) in row_sums.iter().enumerate() {
         // Σ (code − zero point) · value = Σ code · value − zero point · Σ value
@@ -86,7 +96,7 @@ fn add_block<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
         // Multiply by the weight's scales, and at the end by the row's.
         scaled = vfmaq_f32(scaled, vcvtq_f32_s32(total), groups.scales[group]);
     }
-    vfmaq_n_f32(sum, scaled, scale)
+    store(products, vfmaq_n_f32(load_floats(products), scaled, scale));
 }
 
 /// Adds the sums of codes times values over 16 columns, for 4 rows of the panel.
@@ -122,7 +132,7 @@ fn dot_lane<const LANE: u32>(sums: int32x4_t, weights: int8x16_t, values: int8x1
 /// at zero.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn load_weights<const BITS: usize>(block: &[u8], vector: usize) -> [int8x16_t; LANE_GROUPS] {
+pub(super) fn load_weights<const BITS: usize>(block: &[u8], vector: usize) -> [int8x16_t; LANE_GROUPS] {
     let mut weights = [vdupq_n_s8(0); LANE_GROUPS];
     let (lane_groups, _) = block.as_chunks::<LANE_GROUP_BYTES>();
     for (index, lane_group) in lane_groups.iter().enumerate() {
@@ -141,7 +151,7 @@ fn load_weights<const BITS: usize>(block: &[u8], vector: usize) -> [int8x16_t; L
 
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn load_groups<const GROUPS: usize, const ZERO_POINTS: bool>(
+pub(super) fn load_groups<const GROUPS: usize, const ZERO_POINTS: bool>(
     weight: &QuantizedPanel<'_>,
     block: usize,
     vector: usize,
@@ -236,7 +246,7 @@ fn load(bytes: &[u8; 16]) -> uint8x16_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load_signed(bytes: &[i8; 16]) -> int8x16_t {
+pub(super) fn load_signed(bytes: &[i8; 16]) -> int8x16_t {
     // SAFETY: reads 16 bytes, which the array has; the instruction accepts any alignment.
     unsafe { vld1q_s8(bytes.as_ptr()) }
 }

@@ -29,6 +29,7 @@ fn multiply_adds_per_step(isa: Isa) -> Option<usize> {
         Isa::Avx2 | Isa::AvxVnni => Some(SUMS * 32),
         Isa::Avx512Vnni => Some(SUMS * 64),
         Isa::Neon => Some(SUMS * 16),
+        Isa::NeonI8mm => Some(SUMS * 32),
     }
 }
 
@@ -55,8 +56,11 @@ fn multiply(isa: Isa) {
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
         Isa::Neon => unsafe { neon() },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::NeonI8mm => unsafe { neoni8mm() },
         #[cfg(not(target_arch = "aarch64"))]
-        Isa::Neon => unreachable!("not an instruction set of this processor"),
+        Isa::Neon | Isa::NeonI8mm => unreachable!("not an instruction set of this processor"),
     }
 }
 
@@ -135,6 +139,16 @@ fn avx512vnni() {
     repeat_on_x86!(product);
 }
 
+#[cfg(target_arch = "aarch64")]
+macro_rules! repeat_on_arm {
+    ($product:ident) => {
+        repeat!(
+            $product, "subs {steps}, {steps}, #1", "b.ne 2b",
+            "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7" "v8" "v9" "v10" "v11" "v12" "v13"
+        )
+    };
+}
+
 /// The dot products of ARMv8.2.
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon,dotprod")]
@@ -144,10 +158,19 @@ fn neon() {
             concat!("sdot v", $sum, ".4s, v12.16b, v13.16b")
         };
     }
-    repeat!(
-        product, "subs {steps}, {steps}, #1", "b.ne 2b",
-        "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7" "v8" "v9" "v10" "v11" "v12" "v13"
-    );
+    repeat_on_arm!(product);
+}
+
+/// The matrix products of ARMv8.6.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,i8mm")]
+fn neoni8mm() {
+    macro_rules! product {
+        ($sum:literal) => {
+            concat!("smmla v", $sum, ".4s, v12.16b, v13.16b")
+        };
+    }
+    repeat_on_arm!(product);
 }
 
 #[cfg(test)]
