@@ -186,7 +186,8 @@ mod tests {
                 continue;
             }
             let peak = int8_operations_per_second(&ScopedThreads(2), isa).unwrap();
-            assert!(peak > 1e9 && peak < 1e15, "{isa}: {peak}");
+            // In an emulator beside other programs a processor computes less than 10⁹.
+            assert!(peak > 1e6 && peak < 1e15, "{isa}: {peak}");
         }
     }
 }
