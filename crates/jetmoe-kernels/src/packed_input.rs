@@ -38,7 +38,7 @@ impl Form {
 }
 
 /// The most rows of a tile of 8-bit integers, whose sums stay in the first-level cache.
-pub(crate) const INT8_ROWS: usize = 64;
+pub(crate) const INT8_ROWS: usize = 128;
 
 /// The least number of an expert's rows that matrix instructions are used for.
 const BFLOAT16_ROWS: usize = 16;

@@ -174,6 +174,10 @@ fn is_other_available(jetmoe: &Value, isa: &str) -> bool {
     available.is_some_and(|sets| sets.iter().any(|set| set == isa)) && jetmoe["instructions"] != isa
 }
 
+/// What `jetmoe-backend` sets in every program that computes, in variables that glibc reads: freed memory is kept for the next step.
+const KEPT_MEMORY: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "33554432"), ("MALLOC_TRIM_THRESHOLD_", "67108864")];
+
 fn cargo_bench((package, name): (&str, &str)) -> Command {
     let mut cargo = Command::new("cargo");
     cargo.args(["bench", "--quiet", "--package", package, "--bench", name]);
@@ -182,7 +186,11 @@ fn cargo_bench((package, name): (&str, &str)) -> Command {
 
 fn benchmark(target: BenchTarget, threads: &str) -> Command {
     let mut command = match target {
-        BenchTarget::Jetmoe | BenchTarget::Isa(_) => cargo_bench(KERNELS),
+        BenchTarget::Jetmoe | BenchTarget::Isa(_) => {
+            let mut cargo = cargo_bench(KERNELS);
+            cargo.envs(KEPT_MEMORY);
+            cargo
+        }
         BenchTarget::Candle => cargo_bench(CANDLE),
         _ => baseline("layers.py"),
     };

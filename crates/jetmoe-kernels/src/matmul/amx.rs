@@ -90,7 +90,7 @@ fn dequantize<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bool>(
     dequantized: &mut [[u32; PANEL_ROWS]; PAIRS],
 ) {
     let v = Avx512Vnni::new();
-    vnni::prefetch::<_, BITS, GROUPS>(v, weight, block, codes);
+    vnni::prefetch_scales::<_, BITS, GROUPS>(v, weight, block);
     let shared = v.splat_float(f32::from(weight.layout.scheme.format.default_zero_point()));
     for vector in 0..VECTORS {
         let (mut scales, mut offsets) = ([v.zero(); GROUPS], [v.zero(); GROUPS]);

@@ -107,7 +107,7 @@ fn multiply_few<
 ) {
     let mut sums = [[v.zero(); VECTORS]; COUNT];
     for (block, codes) in weight.panel.codes.chunks_exact(block_bytes(BITS)).enumerate() {
-        prefetch::<V, BITS, GROUPS>(v, weight, block, codes);
+        prefetch_scales::<V, BITS, GROUPS>(v, weight, block);
         let groups = load_groups::<V, VECTORS, GROUPS, ZERO_POINTS>(v, weight, block);
         let weights = unpack::<V, VECTORS, BITS>(v, codes);
         let Some(rows) = Rows::<COUNT, GROUPS>::first(&rows.block(block)) else { continue };
@@ -142,7 +142,7 @@ fn multiply_many<
 ) {
     products.as_flattened_mut().fill(0.0);
     for (block, codes) in weight.panel.codes.chunks_exact(block_bytes(BITS)).enumerate() {
-        prefetch::<V, BITS, GROUPS>(v, weight, block, codes);
+        prefetch_scales::<V, BITS, GROUPS>(v, weight, block);
         let groups = load_groups::<V, VECTORS, GROUPS, ZERO_POINTS>(v, weight, block);
         let weights = unpack::<V, VECTORS, BITS>(v, codes);
         let (products, x) = (&mut *products, rows.block(block));
@@ -291,11 +291,16 @@ fn scale_total<V: Vnni, const GROUPS: usize>(
     }
 }
 
-/// Unpacks the codes of a block for all rows of the panel, 4 columns per vector.
+/// Unpacks the codes of a block for all rows of the panel, 4 columns per vector. Prefetches as many codes that follow at the
+/// prefetch distance, spread over the block: a core takes few requests at a time, and waits for more.
 #[inline(always)]
 fn unpack<V: Vnni, const VECTORS: usize, const BITS: usize>(v: V, codes: &[u8]) -> Unpacked<V, VECTORS> {
     let mut weights = [[v.splat(0); VECTORS]; LANE_GROUPS];
     for index in 0..LANE_GROUPS * BITS / 8 {
+        for line in (0..LANE_GROUP_BYTES).step_by(64) {
+            let ahead = index * LANE_GROUP_BYTES + line + PREFETCH_DISTANCE;
+            v.prefetch(codes.as_ptr().wrapping_add(ahead));
+        }
         for vector in 0..VECTORS {
             let bytes = v.load(&codes[index * LANE_GROUP_BYTES + vector * 4 * V::LANES..]);
             if BITS == 4 {
@@ -334,17 +339,13 @@ fn load_groups<V: Vnni, const VECTORS: usize, const GROUPS: usize, const ZERO_PO
     all
 }
 
-/// Prefetches the codes and scales that follow those of a block at the prefetch distance.
+/// Prefetches the scales that follow those of a block at the prefetch distance.
 #[inline(always)]
-pub(super) fn prefetch<V: Vnni, const BITS: usize, const GROUPS: usize>(
+pub(super) fn prefetch_scales<V: Vnni, const BITS: usize, const GROUPS: usize>(
     v: V,
     weight: &QuantizedPanel<'_>,
     block: usize,
-    codes: &[u8],
 ) {
-    for line in (0..block_bytes(BITS)).step_by(64) {
-        v.prefetch(codes.as_ptr().wrapping_add(line + PREFETCH_DISTANCE));
-    }
     let group = (block + PREFETCH_DISTANCE / block_bytes(BITS)) / weight.blocks_per_group * GROUPS;
     v.prefetch(weight.panel.scales.as_ptr().wrapping_add(group * PANEL_ROWS));
 }
