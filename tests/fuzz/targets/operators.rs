@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use half::f16;
 use jetmoe_backend::operator::{CacheTensor, Elements, ElementsMut, OperandValue, Operator};
 use jetmoe_format::{
-    AttentionHeads, Attribute, Attributes, CacheFormat, CustomOperator, ElementType, Operand, OperatorNode, OperatorSchema, PackedLayout,
-    TensorRole, WeightSlot,
+    AttentionHeads, Attribute, Attributes, CacheFormat, CustomOperator, ElementType, Operand, OperatorNode,
+    OperatorSchema, PackedLayout, TensorRole, WeightSlot,
 };
 use jetmoe_fuzz::Choices;
 use jetmoe_kernels::{CallingThread, ExecContext, Isa};
@@ -78,10 +78,13 @@ fuzz_target!(|input: &[u8]| {
         Ok(bound) => bound,
         Err(error) => return assert!(!is_valid, "{error}: {node:?} {sizes:?}"),
     };
-    let sizes_of = |shape: &[usize]| shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    let sizes_of =
+        |shape: &[usize]| shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
     let results: Option<Vec<(ElementType, usize)>> = bound
         .results()
-        .map(|(element, shape)| Some((element, sizes_of(shape).filter(|elements| *elements <= MAX_ELEMENTS)?)))
+        .map(|(element, shape)| {
+            Some((element, sizes_of(shape).filter(|elements| *elements <= MAX_ELEMENTS)?))
+        })
         .collect();
     let Some(results) = results else { return };
     for isa in Isa::available() {
@@ -241,8 +244,7 @@ impl Buffer {
         Some(match operand {
             Operand::X => {
                 // a row for each selected expert, where rows are summed afterwards
-                let rows =
-                    if operator == CustomOperator::ExpertLinearSum { rows * k } else { rows };
+                let rows = if operator == CustomOperator::ExpertLinearSum { rows * k } else { rows };
                 let count = rows.checked_mul(inputs).filter(|count| *count <= MAX_ELEMENTS)?;
                 let value = [1.0, 0.0, f32::NAN, f32::MAX][choices.below(4)];
                 Buffer { shape: vec![rows, inputs], elements: OwnedElements::Float32(vec![value; count]) }
