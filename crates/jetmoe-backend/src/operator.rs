@@ -344,7 +344,7 @@ impl BoundOperator<'_> {
                 route(context, x, weight, *width, *k, Routing { logits, experts, gates })?;
             }
             (_, results) => {
-                let problem = format!("{} results of other types are expected", results.len());
+                let problem = format!("memory for {} results does not fit its results", results.len());
                 return Err(Error::Operator { operator: self.operator.to_string(), problem });
             }
         }
