@@ -48,7 +48,7 @@ pub enum CustomOperator {
 pub enum WeightSlot {
     /// The only one.
     Only,
-    /// First matrix of an MLP: gate rows above, up rows below, in [`RowOrder::Halves`].
+    /// First matrix of an MLP: gate rows above, up rows below, in [`RowOrder::Halves`](crate::RowOrder::Halves).
     GateAndUp,
     /// Second matrix of an MLP.
     Down,
@@ -76,7 +76,8 @@ pub enum Operand {
     /// 1 for a token and 0 for padding, `[batch, cached + new]`. A row holds as many cached tokens as its first columns have
     /// ones.
     AttentionMask,
-    /// Cached keys in a [`CacheFormat`], `[batch, kv_heads, capacity, row bytes]`, the tokens of a sequence from place 0 on.
+    /// Cached keys in a [`CacheFormat`](crate::CacheFormat), `[batch, kv_heads, capacity, row bytes]`, the tokens of a sequence
+    /// from place 0 on.
     PastKey,
     /// Cached values, as the keys.
     PastValue,
@@ -111,7 +112,7 @@ pub enum Attribute {
     Activation,
     /// Number of key heads.
     KvHeads,
-    /// Name of the [`CacheFormat`].
+    /// Name of the [`CacheFormat`](crate::CacheFormat).
     KvCache,
     /// What is added to the mean square of a norm.
     Epsilon,
