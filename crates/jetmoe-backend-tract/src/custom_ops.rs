@@ -18,7 +18,7 @@ use tract_onnx::tract_hir::internal::*;
 use zerocopy::FromBytes;
 
 use crate::data_file::{DataFile, Initializers, place};
-use crate::operator::{ByAddress, Kernel, KernelOp, ValueType, boxed};
+use crate::operator::{ByAddress, Kernel, KernelOp, ValueType, boxed, datum_type};
 use crate::threads::StepThreads;
 
 /// Attribute of a node whose weights were removed: offset and length of each in the data file.
@@ -26,8 +26,7 @@ const EXTERNAL_DATA: &str = "external-data";
 
 /// Registers the custom operators, but for that which updates a cache, with tract's parser.
 pub(crate) fn register(register: &mut tract_onnx::model::OnnxOpRegister) {
-    let updates_cache = |schema: &OperatorSchema| schema.operands.iter().any(|operand| operand.is_updated());
-    for schema in OperatorSchema::all().filter(|schema| !updates_cache(schema)) {
+    for schema in OperatorSchema::all().filter(|schema| !schema.updates_cache()) {
         register.insert(schema.operator.name(), parse);
     }
 }
@@ -162,10 +161,7 @@ impl Kernel for CustomOp {
 
     fn result_types(&self, operands: &[ValueType]) -> TractResult<TVec<ValueType>> {
         let shapes: Vec<&[TDim]> = operands.iter().map(|(_, shape)| shape.as_slice()).collect();
-        let elements = self.operator.schema().results().iter().map(|element| match element {
-            ElementType::Int64 => i64::datum_type(),
-            _ => f32::datum_type(),
-        });
+        let elements = self.operator.schema().results().iter().copied().map(datum_type);
         let shapes = self.operator.result_shapes(&shapes)?.into_iter();
         Ok(elements.zip(shapes).map(|(element, shape)| (element, shape.into())).collect())
     }
@@ -199,10 +195,7 @@ impl Kernel for CustomOp {
         }
         let mut results: TVec<Tensor> = bound
             .results()
-            .map(|(element, shape)| match element {
-                ElementType::Int64 => Tensor::zero::<i64>(shape),
-                _ => Tensor::zero::<f32>(shape),
-            })
+            .map(|(element, shape)| Tensor::zero_dt(datum_type(element), shape))
             .collect::<TractResult<_>>()?;
         let mut views = results
             .iter_mut()

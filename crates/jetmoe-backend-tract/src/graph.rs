@@ -25,6 +25,7 @@ use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{TDim, ToDim};
 
 use crate::data_file::DataFile;
+use crate::operator::datum_type;
 use crate::shared_cache::{self, SharedCacheGraph, StepCache};
 use crate::{NAME, VERSION, attention, cached_attention, custom_ops, logits_to_keep, product, quantized};
 
@@ -171,12 +172,7 @@ fn fact(model: &InferenceModel, input: &InputSpec, cache_update: CacheUpdate) ->
         Axis::TotalSequenceLength if cache_update.is_in_place() => symbol("total_sequence_length"),
         Axis::TotalSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH) + symbol(names::SEQUENCE_LENGTH),
     });
-    let element = match input.element {
-        ElementType::Int64 => i64::datum_type(),
-        ElementType::Float16 => f16::datum_type(),
-        _ => f32::datum_type(),
-    };
-    InferenceFact::dt_shape(element, shape.collect::<TVec<TDim>>())
+    InferenceFact::dt_shape(datum_type(input.element), shape.collect::<TVec<TDim>>())
 }
 
 /// The token axis of a cache tensor.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use half::f16;
+use jetmoe_format::ElementType;
 use tract_onnx::pb::AttributeProto;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::prelude::*;
@@ -106,6 +108,15 @@ impl<K: Kernel> TypedOp for KernelOp<K> {
             operands.iter().map(|fact| (fact.datum_type, fact.shape.to_tvec())).collect();
         let types = self.0.result_types(&operands)?;
         Ok(types.into_iter().map(|(element, shape)| element.fact(shape)).collect())
+    }
+}
+
+/// tract's name of an element type; of those that graphs do not pass to tract, float32.
+pub(crate) fn datum_type(element: ElementType) -> DatumType {
+    match element {
+        ElementType::Int64 => i64::datum_type(),
+        ElementType::Float16 => f16::datum_type(),
+        _ => f32::datum_type(),
     }
 }
 

@@ -340,6 +340,11 @@ impl OperatorSchema {
         operator.map(CustomOperator::schema).map_err(|_| Error::UnknownOperator { name: name.to_owned() })
     }
 
+    /// Whether it updates a cache.
+    pub fn updates_cache(&self) -> bool {
+        self.operands.iter().any(|operand| operand.is_updated())
+    }
+
     /// Element types of the results: of [`CustomOperator::Attention`] with both parts of the cache.
     pub fn results(&self) -> &'static [ElementType] {
         match self.operator {

@@ -5,7 +5,7 @@ use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder, Scale};
 use crate::error::length;
 use crate::matmul::{multiply, quantize};
 use crate::packed_input::{ActivationTileMut, PackedInput};
-use crate::parallel::{panels_per_task, parallel_for_each, tiles_by_expert};
+use crate::parallel::{ROWS_PER_TASK, for_each_tile, panels_per_task, parallel_for_each};
 use crate::token_permutation::TokenPermutation;
 use crate::{Error, Isa, Result, Threads};
 
@@ -203,14 +203,11 @@ fn multiply_panels(
     let per_task = panels_per_task(weight.layout().panels(), context.threads);
     let tasks = products.chunks_mut(per_task * panel_size).enumerate();
     parallel_for_each(context.threads, tasks, |(task, products)| {
-        for range in tiles_by_expert(&tiles) {
-            for (index, products) in products.chunks_exact_mut(panel_size).enumerate() {
-                for tile in &tiles[range.clone()] {
-                    let products = &mut products[tile.first * PANEL_ROWS..][..tile.rows * PANEL_ROWS];
-                    multiply(context.isa, weight, task * per_task + index, input, *tile, products);
-                }
-            }
-        }
+        for_each_tile(&tiles, products.len() / panel_size, |index, _, tile| {
+            let first = index * panel_size + tile.first * PANEL_ROWS;
+            let products = &mut products[first..][..tile.rows * PANEL_ROWS];
+            multiply(context.isa, weight, task * per_task + index, input, tile, products);
+        });
     });
     products
 }
@@ -254,8 +251,6 @@ pub(crate) fn for_each_row(
     width: usize,
     work: impl Fn(usize, &mut [f32]) + Sync,
 ) {
-    // Enough rows to be worth waking a thread.
-    const ROWS_PER_TASK: usize = 8;
     let tasks = y.chunks_mut(ROWS_PER_TASK * width).enumerate();
     parallel_for_each(context.threads, tasks, |(task, y)| {
         for (row, y) in y.chunks_exact_mut(width).enumerate() {

@@ -6,7 +6,7 @@ use crate::error::length;
 use crate::linear::{multiply_and_sum, pack_input, require_stored_order};
 use crate::matmul::{self, multiply};
 use crate::packed_input::{ActivationTileMut, PackedInput, Tile};
-use crate::parallel::{panels_per_task, parallel_for_each, tiles_by_expert};
+use crate::parallel::{for_each_tile, panels_per_task, parallel_for_each};
 use crate::token_permutation::TokenPermutation;
 use crate::{Activation, Error, ExecContext, Isa, Result, TopK};
 
@@ -72,15 +72,12 @@ fn multiply_and_gate(
             let tasks = parts.chunks_mut(per_task * tiles.len()).enumerate();
             let compute = |(task, parts): (usize, &mut [ActivationTileMut<'_>])| {
                 let mut scratch = Scratch::new(&tiles);
-                for range in tiles_by_expert(&tiles) {
-                    for (index, parts) in parts.chunks_exact_mut(tiles.len()).enumerate() {
-                        let block = task * per_task + index;
-                        for (tile, part) in tiles[range.clone()].iter().zip(&mut parts[range.clone()]) {
-                            let gated = gated_block(isa, input, *tile, mlp, block, &mut scratch);
-                            matmul::quantize(isa, gated.chunks_exact(BLOCK_INPUTS), part);
-                        }
-                    }
-                }
+                for_each_tile(&tiles, parts.len() / tiles.len(), |index, place, tile| {
+                    let block = task * per_task + index;
+                    let gated = gated_block(isa, input, tile, mlp, block, &mut scratch);
+                    let part = &mut parts[index * tiles.len() + place];
+                    matmul::quantize(isa, gated.chunks_exact(BLOCK_INPUTS), part);
+                });
             };
             parallel_for_each(threads, tasks, compute);
         }
@@ -92,15 +89,12 @@ fn multiply_and_gate(
             let tasks = by_block.chunks_mut(per_task * block_size).enumerate();
             parallel_for_each(threads, tasks, |(task, targets)| {
                 let mut scratch = Scratch::new(&tiles);
-                for range in tiles_by_expert(&tiles) {
-                    for (index, target) in targets.chunks_exact_mut(block_size).enumerate() {
-                        let block = task * per_task + index;
-                        for tile in &tiles[range.clone()] {
-                            let target = &mut target[tile.first * BLOCK_INPUTS..][..tile.rows * BLOCK_INPUTS];
-                            target.copy_from_slice(gated_block(isa, input, *tile, mlp, block, &mut scratch));
-                        }
-                    }
-                }
+                for_each_tile(&tiles, targets.len() / block_size, |index, _, tile| {
+                    let block = task * per_task + index;
+                    let gated = gated_block(isa, input, tile, mlp, block, &mut scratch);
+                    let first = index * block_size + tile.first * BLOCK_INPUTS;
+                    targets[first..][..gated.len()].copy_from_slice(gated);
+                });
             });
             for (assignment, row) in floats.values.chunks_exact_mut(columns).enumerate() {
                 for (index, target) in row.chunks_exact_mut(BLOCK_INPUTS).enumerate() {

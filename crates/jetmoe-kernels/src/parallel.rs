@@ -1,10 +1,12 @@
 //! Distributes tasks over the caller's threads.
 
-use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::Threads;
 use crate::packed_input::Tile;
+
+/// Rows of a task that computes little for each: enough to be worth waking a thread.
+pub(crate) const ROWS_PER_TASK: usize = 8;
 
 /// Runs all tasks, each on the next free thread, so that a thread that the system suspends delays one task only.
 pub(crate) fn parallel_for_each<T>(
@@ -32,13 +34,16 @@ pub(crate) fn panels_per_task(panels: usize, threads: &dyn Threads) -> usize {
     (panels / (TASKS_PER_THREAD * threads.count())).clamp(1, MOST)
 }
 
-/// The tiles of each expert, as ranges of all tiles. A task multiplies its panels with those of one expert before it goes on to
-/// the next, so that it reads each expert's panels in their order, once.
-pub(crate) fn tiles_by_expert(tiles: &[Tile]) -> impl Iterator<Item = Range<usize>> {
-    let mut end = 0;
-    tiles.chunk_by(|a, b| a.expert == b.expert).map(move |tiles| {
-        let first = end;
-        end += tiles.len();
-        first..end
-    })
+/// Calls `work` for each of a task's `panels` and each tile, with the index of the panel in the task and the place of the tile. The
+/// panels of one expert come in their order, before those of the next expert, so that each is read once.
+pub(crate) fn for_each_tile(tiles: &[Tile], panels: usize, mut work: impl FnMut(usize, usize, Tile)) {
+    let mut first = 0;
+    for of_expert in tiles.chunk_by(|a, b| a.expert == b.expert) {
+        for panel in 0..panels {
+            for (index, tile) in of_expert.iter().enumerate() {
+                work(panel, first + index, *tile);
+            }
+        }
+        first += of_expert.len();
+    }
 }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::activation::exp;
 use crate::error::length;
 use crate::norm::dot_products;
-use crate::parallel::parallel_for_each;
+use crate::parallel::{ROWS_PER_TASK, parallel_for_each};
 use crate::simd::{self, Simd, Work};
 use crate::{Error, ExecContext, Result};
 
@@ -44,8 +44,6 @@ pub fn route(
     length("the logits", routing.logits.len(), rows * experts)?;
     length("the experts", routing.experts.len(), rows * k)?;
     length("the gates", routing.gates.len(), rows * k)?;
-    // Enough rows to be worth waking a thread.
-    const ROWS_PER_TASK: usize = 8;
     let tasks = routing
         .logits
         .chunks_mut(ROWS_PER_TASK * experts)

@@ -1,6 +1,8 @@
 //! Operators with sizes in their attributes: attention and its cache, and products with quantized or packed weights. The sizes must be those
 //! of the configuration, and the weights must have the shapes that follow from them.
 
+use std::fmt::Display;
+
 use jetmoe_artifact::GraphRecord;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_format::{
@@ -83,28 +85,29 @@ fn group_scheme(operation: &Operation<'_>, bits: i64, scales: usize, zero_points
     }
 }
 
-/// Compares an operand with a small weight, which is float32.
-fn check_vector(operation: &Operation<'_>, index: usize, expected: &[usize]) -> Checked {
-    let found = operation.tensor(index)?;
-    if found.element == ElementType::Float32 && found.dims == expected {
-        return Ok(());
-    }
-    let (element, dims) = (found.element, &found.dims);
-    operation.refuse(format_args!("its operand {index} is {element}{dims:?}, expected float32{expected:?}"))
-}
-
 /// Compares operands with the tensors of a weight.
 fn check_tensors(operation: &Operation<'_>, tensors: &[(usize, TensorSpec)]) -> Checked {
-    for (index, expected) in tensors {
-        let found = operation.tensor(*index)?;
-        if found.element != expected.element || found.dims != expected.shape {
-            return operation.refuse(format_args!(
-                "its operand {index}, the {} of a weight, is {}{:?}, expected {}{:?}",
-                expected.role, found.element, found.dims, expected.element, expected.shape
-            ));
-        }
+    tensors.iter().try_for_each(|(index, TensorSpec { role, element, shape, .. })| {
+        check_operand(operation, *index, format_args!(", the {role} of a weight,"), *element, shape)
+    })
+}
+
+/// Compares an operand with the weight that it must be; `what` follows its number in the message.
+fn check_operand(
+    operation: &Operation<'_>,
+    index: usize,
+    what: impl Display,
+    element: ElementType,
+    shape: &[usize],
+) -> Checked {
+    let found = operation.tensor(index)?;
+    if found.element == element && found.dims == shape {
+        return Ok(());
     }
-    Ok(())
+    operation.refuse(format_args!(
+        "its operand {index}{what} is {}{:?}, expected {element}{shape:?}",
+        found.element, found.dims
+    ))
 }
 
 /// `MatMulNBits`: x, codes, scales, zero points.
@@ -184,14 +187,15 @@ fn check_custom(operation: &Operation<'_>, config: &ModelConfig, record: &GraphR
     }
     let (hidden, kv_width) = (config.hidden_size, config.kv_width());
     match read.operator {
-        CustomOperator::RmsNorm => return check_vector(operation, 1, &[hidden]),
+        CustomOperator::RmsNorm => return check_operand(operation, 1, "", ElementType::Float32, &[hidden]),
         CustomOperator::Router => {
             let (found, expected) = (read.experts_per_token, config.num_experts_per_token);
             if found != Some(expected) {
                 let found = found.unwrap_or(0);
                 return operation.refuse(format_args!("its k is {found}, and config.json says {expected}"));
             }
-            return check_vector(operation, 1, &[config.num_local_experts, hidden]);
+            let shape = [config.num_local_experts, hidden];
+            return check_operand(operation, 1, "", ElementType::Float32, &shape);
         }
         _ => {}
     }
