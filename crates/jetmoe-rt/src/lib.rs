@@ -36,6 +36,7 @@ mod graph_choice;
 mod model;
 mod registry;
 mod session;
+mod slots;
 
 pub use batch::TokenBatch;
 pub use classification::{
@@ -81,3 +82,4 @@ pub use model::Model;
 pub use ndarray;
 pub use registry::{BACKEND_NAMES, backend, backends, built_in_names};
 pub use session::{Session, StepOutput};
+pub use slots::{SavedTokens, SlotTokens, Slots, SlotsOutput};

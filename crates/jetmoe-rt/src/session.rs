@@ -228,6 +228,10 @@ impl StepOutput {
         &self.tensors
     }
 
+    pub(crate) fn into_tensors(self) -> TensorMap {
+        self.tensors
+    }
+
     /// Next-token logits of every new token, `[batch, tokens, vocab_size]`.
     ///
     /// # Errors
