@@ -5,4 +5,7 @@
 
 mod engine;
 
-pub use engine::{Engine, EngineOptions, Job, JobEvent, JobStream, PromptScores, Refusal};
+pub use engine::{
+    Constraint, ConstraintKind, Engine, EngineLoad, EngineOptions, Job, JobError, JobEvent, JobStream, PromptScores,
+    Refusal, StartError, TokenExperts,
+};
