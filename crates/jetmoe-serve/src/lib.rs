@@ -3,9 +3,21 @@
 //! Data flows one way: a route turns a request into [`Job`]s, an [`Engine`] runs the jobs of one model in the slots of shared
 //! steps, and the route turns the events of a [`JobStream`] into the response.
 
+pub mod config;
 mod engine;
+mod error;
+pub mod json;
+mod metrics;
+mod registry;
+mod routes;
+mod shutdown;
+mod state;
 
 pub use engine::{
     Constraint, ConstraintKind, Engine, EngineLoad, EngineOptions, Job, JobError, JobEvent, JobStream, PromptScores,
     Refusal, StartError, TokenExperts,
 };
+pub use error::{ApiError, ApiResult, ErrorBody, ErrorDetail};
+pub use registry::{Lease, LoadedModel, ModelSummary, Registry, RegistryError};
+pub use shutdown::Shutdown;
+pub use state::AppState;

@@ -1,0 +1,22 @@
+//! The routes, and the OpenAPI document that describes them.
+//!
+//! A group of routes is a file with a function `router() -> OpenApiRouter<AppState>`, which [`api`] merges. Its handlers have
+//! `#[utoipa::path(...)]` with `responses(..., ErrorResponses)`, take their body by [`JsonBody`](crate::json::JsonBody), and
+//! return [`ApiResult`](crate::error::ApiResult).
+
+mod document;
+mod errors;
+mod health;
+mod models;
+
+use utoipa_axum::router::OpenApiRouter;
+
+pub(crate) use self::errors::ErrorResponses;
+use crate::state::AppState;
+
+/// All routes.
+pub(crate) fn api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(document::base())
+        .merge(health::router())
+        .merge(models::router())
+}
