@@ -149,6 +149,15 @@ impl Model {
         self.tokenizer.as_deref()
     }
 
+    /// Limits prompt and continuation to fewer positions than the configuration has: a prompt with more tokens is rejected, and a
+    /// continuation that fills them ends with [`FinishReason::ContextFull`](crate::FinishReason). A larger number changes nothing.
+    #[must_use]
+    pub fn with_max_positions(mut self, positions: usize) -> Self {
+        let limit = &mut self.config.max_position_embeddings;
+        *limit = positions.min(*limit);
+        self
+    }
+
     /// Sets [`Model::max_text_bytes`]; `None` for the default.
     #[must_use]
     pub fn with_max_text_bytes(self, max_text_bytes: impl Into<Option<usize>>) -> Self {

@@ -33,6 +33,7 @@ mod python;
 mod special_tokens;
 mod stop;
 mod stream;
+mod token_bytes;
 mod tokenizer;
 mod tokenizer_tables;
 

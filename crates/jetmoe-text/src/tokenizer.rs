@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jetmoe_checkpoint::{catch_panics, names, read_json_if_exists};
 use serde_json::{Map, Value};
-use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
+use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
 
 use crate::chat_templates::ChatTemplates;
 use crate::control_tokens::ControlTokens;
@@ -93,6 +93,14 @@ impl Tokenizer {
             .map_err(|source| Error::Encode { path: self.path.clone(), source })
     }
 
+    pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn control_tokens(&self) -> &ControlTokens {
         &self.control_tokens
     }
@@ -112,8 +120,23 @@ impl Tokenizer {
         text_pair: Option<&str>,
         max_tokens: Option<usize>,
     ) -> Result<EncodedInput> {
-        catch(|| self.encode_texts(text, text_pair, max_tokens))
-            .map_err(|source| Error::Encode { path: self.path.clone(), source })
+        self.encode_texts(text, text_pair, max_tokens, |text| self.inner.encode_fast(text, false))
+    }
+
+    /// As [`Tokenizer::encode_input`], with the text of special tokens as plain text, as [`Tokenizer::encode_split`].
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_input`], and [`Error::Noncharacter`] if a text contains U+FDD0 or U+FDD1.
+    pub fn encode_input_split(
+        &self,
+        text: &str,
+        text_pair: Option<&str>,
+        max_tokens: Option<usize>,
+    ) -> Result<EncodedInput> {
+        if [Some(text), text_pair].into_iter().flatten().any(ControlTokens::has_reserved) {
+            return Err(Error::Noncharacter);
+        }
+        self.encode_texts(text, text_pair, max_tokens, |text| self.control_tokens.encode(&self.inner, text))
     }
 
     fn encode_texts(
@@ -121,10 +144,22 @@ impl Tokenizer {
         text: &str,
         text_pair: Option<&str>,
         max_tokens: Option<usize>,
+        encode: impl Fn(&str) -> tokenizers::Result<Encoding>,
+    ) -> Result<EncodedInput> {
+        catch(|| self.join_texts(text, text_pair, max_tokens, encode))
+            .map_err(|source| Error::Encode { path: self.path.clone(), source })
+    }
+
+    fn join_texts(
+        &self,
+        text: &str,
+        text_pair: Option<&str>,
+        max_tokens: Option<usize>,
+        encode: impl Fn(&str) -> tokenizers::Result<Encoding>,
     ) -> tokenizers::Result<EncodedInput> {
-        let first = self.inner.encode_fast(text, false)?;
+        let first = encode(text)?;
         let second = text_pair.filter(|text| !text.is_empty());
-        let second = second.map(|text| self.inner.encode_fast(text, false)).transpose()?;
+        let second = second.map(encode).transpose()?;
         let content = first.len() + second.as_ref().map_or(0, |second| second.len());
         let special = self.inner.get_post_processor().map_or(0, |it| it.added_tokens(second.is_some()));
         let (first, second) = match max_tokens {
@@ -209,10 +244,10 @@ impl Tokenizer {
 }
 
 /// What `tokenizers` reports, or a panic in it. It changes nothing but caches, which hold complete entries only.
-fn catch<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+pub(crate) fn catch<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
     catch_panics(work, tokenizers::Error::from)
 }
 
-fn failed(path: &Path) -> impl FnOnce(tokenizers::Error) -> Error {
+pub(crate) fn failed(path: &Path) -> impl FnOnce(tokenizers::Error) -> Error {
     |source| Error::Tokenizer { path: path.to_owned(), source }
 }

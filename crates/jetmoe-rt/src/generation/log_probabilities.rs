@@ -31,9 +31,9 @@ pub struct TokenLogProbability {
 }
 
 impl LogProbabilities {
-    /// Of a token chosen from logits `[vocab_size]` without NaN and with a finite maximum, with the `count` most probable
-    /// ones. `None` if the logits have no such token.
-    pub(super) fn of(logits: ArrayView1<'_, f32>, chosen: u32, count: usize) -> Option<Self> {
+    /// Of a token, by logits `[vocab_size]` without NaN and with a finite maximum, with the `count` most probable ones. `None` if
+    /// the logits have no such token.
+    pub fn of(logits: ArrayView1<'_, f32>, chosen: u32, count: usize) -> Option<Self> {
         let normalizer = log_sum_exp(logits);
         Some(LogProbabilities {
             chosen: log_probability(*logits.get(chosen as usize)?, normalizer) as f32,

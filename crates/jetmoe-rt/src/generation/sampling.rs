@@ -54,19 +54,25 @@ impl Sampler {
         SequenceState { random, rules: Rules::new(&self.options, limits) }
     }
 
-    /// The token after `tokens`, for logits `[vocab_size]`.
+    /// The token after `tokens`, for logits `[vocab_size]`; one of those that are allowed, if a function says which.
     pub(super) fn sample(
         &mut self,
         logits: ArrayView1<'_, f32>,
         tokens: Tokens<'_>,
         state: &mut SequenceState,
+        allowed: Option<&dyn Fn(u32) -> bool>,
     ) -> Result<u32, NoChoice> {
         self.scores.clear();
         self.scores.extend(logits.iter());
         state.rules.apply(tokens, &mut self.scores);
+        if let Some(allowed) = allowed {
+            // after the rules, of which some replace infinities
+            let excluded = (0..).zip(&mut self.scores).filter(|(id, _)| !allowed(*id));
+            excluded.for_each(|(_, score)| *score = f32::NEG_INFINITY);
+        }
         let Some((best, highest)) = argmax(&self.scores) else {
             let has_choice = || argmax(&logits.to_vec()).is_some();
-            let is_excluded = !state.rules.is_empty() && has_choice();
+            let is_excluded = (!state.rules.is_empty() || allowed.is_some()) && has_choice();
             return Err(if is_excluded { NoChoice::Excluded } else { NoChoice::Logits });
         };
         match self.options.sampling {

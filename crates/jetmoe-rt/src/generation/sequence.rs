@@ -122,15 +122,17 @@ impl Sequence {
         &self.token_ids[self.prompt_length..]
     }
 
-    /// Chooses the token that follows, from logits `[vocab_size]` of `model`.
+    /// Chooses the token that follows, from logits `[vocab_size]` of `model`; one of those that are allowed, if a function says
+    /// which.
     pub(super) fn choose(
         &mut self,
         sampler: &mut Sampler,
         logits: ArrayView1<'_, f32>,
         model: &Model,
+        allowed: Option<&dyn Fn(u32) -> bool>,
     ) -> Result<u32> {
         let tokens = Tokens { all: &self.token_ids, prompt_length: self.prompt_length };
-        sampler.sample(logits, tokens, &mut self.state).map_err(|reason| match reason {
+        sampler.sample(logits, tokens, &mut self.state, allowed).map_err(|reason| match reason {
             NoChoice::Excluded => Error::NoTokenLeft { sequence: self.index },
             NoChoice::Logits => Error::Logits {
                 backend: model.backend(),

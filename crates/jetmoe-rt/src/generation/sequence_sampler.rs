@@ -78,6 +78,27 @@ impl SequenceSampler {
     /// [`Error::Shape`] for another number of logits, [`Error::Option`] after the end, [`Error::Logits`] and
     /// [`Error::NoTokenLeft`] if no token can be chosen, [`Error::Text`] if the tokens cannot be decoded.
     pub fn sample(&mut self, logits: ArrayView1<'_, f32>) -> Result<Event> {
+        self.sample_from(logits, None)
+    }
+
+    /// As [`SequenceSampler::sample`], and chooses only a token for which `is_allowed` is true, as a grammar needs it. The other
+    /// tokens are excluded after the rules for logits and before the filters. Log-probabilities stay those of the model.
+    ///
+    /// # Errors
+    /// As [`SequenceSampler::sample`]; [`Error::NoTokenLeft`] if no allowed token is left by the rules.
+    pub fn sample_allowed(
+        &mut self,
+        logits: ArrayView1<'_, f32>,
+        is_allowed: impl Fn(u32) -> bool,
+    ) -> Result<Event> {
+        self.sample_from(logits, Some(&is_allowed))
+    }
+
+    fn sample_from(
+        &mut self,
+        logits: ArrayView1<'_, f32>,
+        allowed: Option<&dyn Fn(u32) -> bool>,
+    ) -> Result<Event> {
         let model = self.generator.model();
         if let Some(reason) = self.finish_reason() {
             return Err(Error::Option {
@@ -94,8 +115,20 @@ impl SequenceSampler {
                 found: vec![logits.len()],
             });
         }
-        let token_id = self.sequence.choose(&mut self.sampler, logits, model)?;
+        let token_id = self.sequence.choose(&mut self.sampler, logits, model, allowed)?;
         self.sequence.push(token_id, logits, &self.options, &self.eos_token_ids)
+    }
+
+    /// Ends the sequence without another token. The event has the text that was held back for a stop string; if that completes one,
+    /// the reason is [`FinishReason::StopString`]. A sequence that has ended keeps its reason.
+    ///
+    /// # Errors
+    /// [`Error::Text`]: bytes that were held back cannot be decoded.
+    pub fn end(&mut self, reason: FinishReason) -> Result<Event> {
+        match self.sequence.closed_event() {
+            Some(event) => Ok(event),
+            None => self.sequence.end(reason),
+        }
     }
 
     /// What was generated. A sequence that has not ended is [cancelled](FinishReason::Cancelled); its text includes what was

@@ -233,7 +233,7 @@ impl Stream {
     fn sample_token(&mut self, step: &mut Step) -> Result<Event> {
         let sequence = &mut self.sequences[step.row];
         let logits = step.output.logits_before_last(step.row, step.drafts.len() - step.column)?;
-        let token_id = sequence.choose(&mut self.sampler, logits, self.generator.model())?;
+        let token_id = sequence.choose(&mut self.sampler, logits, self.generator.model(), None)?;
         let is_drafted = step.drafts.get(step.column) == Some(&token_id);
         sequence.statistics.accepted_tokens += usize::from(is_drafted);
         let event = sequence.push(token_id, logits, &self.options, &self.eos_token_ids)?;

@@ -3,15 +3,15 @@
 //! A constraint excludes tokens only. Log-probabilities stay those of the model.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use jetmoe_rt::{Error, Generator};
+use llguidance::Matcher;
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{InferenceCapabilities, SimpleVob};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::toktrie::SimpleVob;
 use serde_json::{Value, json};
 
-use super::vocabulary;
+use super::vocabulary::{Twins, Unusable, Vocabulary};
 use super::{Job, JobError, Refusal};
 
 /// What the text of a continuation must be like. The whole text matches: after its end only the end of the sequence is allowed.
@@ -80,12 +80,14 @@ fn escape(text: &str) -> String {
 pub struct Constraint {
     kind: &'static str,
     matcher: Matcher,
+    twins: Arc<Twins>,
 }
 
 impl Clone for Constraint {
     fn clone(&self) -> Self {
         // not `clone`, whose copies share the states of a lexer behind a lock
-        Constraint { kind: self.kind, matcher: self.matcher.deep_clone() }
+        let twins = Arc::clone(&self.twins);
+        Constraint { kind: self.kind, matcher: self.matcher.deep_clone(), twins }
     }
 }
 
@@ -96,12 +98,16 @@ impl fmt::Debug for Constraint {
 }
 
 /// The tokens that may follow.
-pub(super) struct AllowedTokens(SimpleVob);
+pub(super) struct AllowedTokens {
+    tokens: SimpleVob,
+    twins: Arc<Twins>,
+}
 
 impl AllowedTokens {
     /// Whether a token may follow.
     pub(super) fn contains(&self, token_id: u32) -> bool {
-        (token_id as usize) < self.0.len() && self.0.is_allowed(token_id)
+        let token_id = self.twins.in_trie(token_id);
+        (token_id as usize) < self.tokens.len() && self.tokens.is_allowed(token_id)
     }
 }
 
@@ -113,7 +119,8 @@ impl Constraint {
 
     /// The tokens that may follow, among them those that end the sequence where the text may end.
     pub(super) fn allowed(&mut self) -> Result<AllowedTokens, JobError> {
-        self.matcher.compute_mask().map(AllowedTokens).map_err(|error| self.failed(&error.to_string()))
+        let tokens = self.matcher.compute_mask().map_err(|error| self.failed(&error.to_string()))?;
+        Ok(AllowedTokens { tokens, twins: Arc::clone(&self.twins) })
     }
 
     /// Goes on behind a token that is allowed.
@@ -132,7 +139,7 @@ impl Constraint {
 pub(super) struct Constraints {
     generator: Generator,
     /// Made by the first constraint.
-    factory: OnceLock<Result<ParserFactory, Unusable>>,
+    vocabulary: OnceLock<Result<Vocabulary, Unusable>>,
 }
 
 impl fmt::Debug for Constraints {
@@ -141,26 +148,21 @@ impl fmt::Debug for Constraints {
     }
 }
 
-/// Why no constraint can be compiled for a vocabulary.
-#[derive(Debug)]
-struct Unusable(String);
-
 impl Constraints {
     pub(super) fn new(generator: &Generator) -> Self {
-        Constraints { generator: generator.clone(), factory: OnceLock::new() }
+        Constraints { generator: generator.clone(), vocabulary: OnceLock::new() }
     }
 
     pub(super) fn compile(&self, kind: &ConstraintKind) -> Result<Constraint, Refusal> {
         let tokenizer = self.generator.model().tokenizer().ok_or(Error::NoTokenizer)?;
         let grammar = kind.grammar()?;
-        let factory = self.factory.get_or_init(|| {
-            let model = self.generator.model().config();
-            vocabulary::parser_factory(tokenizer, model.vocab_size, self.generator.eos_token_ids())
-                .map_err(|error| Unusable(error.to_string()))
+        let vocabulary = self.vocabulary.get_or_init(|| {
+            let config = self.generator.model().config();
+            Vocabulary::new(tokenizer, config.vocab_size, self.generator.eos_token_ids())
         });
-        let factory = factory.as_ref().map_err(|Unusable(problem)| kind.refused(problem.clone()))?;
-        // what does not match an option of the compiler is an error, not a warning
-        let parser = factory.create_parser(grammar).map_err(|error| kind.refused(first_line(&format!("{error:#}"))))?;
+        let vocabulary = vocabulary.as_ref().map_err(|unusable| kind.refused(&unusable.problem))?;
+        let parser = vocabulary.factory.create_parser(grammar);
+        let parser = parser.map_err(|error| kind.refused(first_line(&format!("{error:#}"))))?;
         let mut matcher = Matcher::new(Ok(parser));
         if let Some(problem) = matcher.get_error() {
             return Err(kind.refused(first_line(&problem)));
@@ -168,7 +170,7 @@ impl Constraints {
         if let Some(warning) = matcher.grammar_warnings().first() {
             return Err(kind.refused(first_line(warning)));
         }
-        Ok(Constraint { kind: kind.name(), matcher })
+        Ok(Constraint { kind: kind.name(), matcher, twins: Arc::clone(&vocabulary.twins) })
     }
 
     /// Refuses a job whose options contradict its constraint.
@@ -188,9 +190,4 @@ impl Constraints {
 /// Without what is added for debugging.
 fn first_line(problem: &str) -> String {
     problem.lines().next().unwrap_or_default().to_owned()
-}
-
-/// The capabilities of the engine: it chooses every token itself.
-pub(super) fn capabilities() -> InferenceCapabilities {
-    InferenceCapabilities::default()
 }

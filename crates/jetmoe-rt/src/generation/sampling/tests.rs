@@ -36,7 +36,7 @@ pub(in super::super) fn distribution(
 ) -> Distribution {
     let mut sampler = Sampler::new(options);
     let mut state = sampler.start_sequence(0, 0, limits);
-    sampler.sample(aview1(logits), tokens, &mut state).unwrap();
+    sampler.sample(aview1(logits), tokens, &mut state, None).unwrap();
     let (best, highest) = argmax(&sampler.scores).unwrap();
     let mut kept: Vec<(u32, f64)> = match options.sampling {
         Sampling::Greedy => (0..)
@@ -64,7 +64,7 @@ fn draws(options: &GenerationOptions, logits: &[f32], seed: u64, sequence: usize
     let mut sampler = Sampler::new(options);
     let mut state = sampler.start_sequence(seed, sequence, NO_LIMITS);
     let tokens = Tokens { all: &[], prompt_length: 0 };
-    (0..count).map(|_| sampler.sample(aview1(logits), tokens, &mut state).unwrap()).collect()
+    (0..count).map(|_| sampler.sample(aview1(logits), tokens, &mut state, None).unwrap()).collect()
 }
 
 fn choose(options: &GenerationOptions, logits: &[f32], prompt: &[u32]) -> Option<u32> {
@@ -72,14 +72,14 @@ fn choose(options: &GenerationOptions, logits: &[f32], prompt: &[u32]) -> Option
     let limits = SequenceLimits { prompt_length: prompt.len(), ..NO_LIMITS };
     let mut state = sampler.start_sequence(0, 0, limits);
     let tokens = Tokens { all: prompt, prompt_length: prompt.len() };
-    sampler.sample(aview1(logits), tokens, &mut state).ok()
+    sampler.sample(aview1(logits), tokens, &mut state, None).ok()
 }
 
 /// What may be drawn, in order, and how probable each is.
 fn kept(options: &GenerationOptions, logits: &[f32]) -> Vec<(u32, f64)> {
     let mut sampler = Sampler::new(options);
     let mut state = sampler.start_sequence(0, 0, NO_LIMITS);
-    sampler.sample(aview1(logits), Tokens { all: &[], prompt_length: 0 }, &mut state).unwrap();
+    sampler.sample(aview1(logits), Tokens { all: &[], prompt_length: 0 }, &mut state, None).unwrap();
     let total = sampler.candidates.total_weight();
     sampler.candidates.as_slice().iter().map(|kept| (kept.id, f64::from(kept.weight) / total)).collect()
 }
@@ -145,7 +145,7 @@ fn rules_that_exclude_every_token_are_not_blamed_on_the_logits() {
     let mut sampler = Sampler::new(&options);
     let mut state = sampler.start_sequence(0, 0, NO_LIMITS);
     let tokens = Tokens { all: &[], prompt_length: 0 };
-    let mut choice = |logits: &[f32]| sampler.sample(aview1(logits), tokens, &mut state);
+    let mut choice = |logits: &[f32]| sampler.sample(aview1(logits), tokens, &mut state, None);
     assert_eq!(choice(&[1.0, 2.0]), Err(NoChoice::Excluded));
     assert_eq!(choice(&[1.0, 2.0, 0.5]), Ok(2));
     assert_eq!(choice(&[f32::NAN, 2.0, f32::NAN]), Err(NoChoice::Logits));
@@ -218,7 +218,7 @@ fn a_chosen_token_is_penalised_from_then_on() {
     let mut all = Vec::new();
     for expected in [0, 1, 0] {
         let tokens = Tokens { all: &all, prompt_length: 0 };
-        assert_eq!(sampler.sample(aview1(&[3.0, 2.0, 1.0]), tokens, &mut state), Ok(expected));
+        assert_eq!(sampler.sample(aview1(&[3.0, 2.0, 1.0]), tokens, &mut state, None), Ok(expected));
         all.push(expected);
     }
 }

@@ -105,3 +105,79 @@ fn what_cannot_be_sampled_is_rejected() {
     let error = generator.sampler([5], &at_most(0)).unwrap_err();
     assert!(matches!(error, Error::Option { option: "max_new_tokens", .. }), "{error}");
 }
+
+#[test]
+fn a_token_that_is_not_allowed_is_not_chosen_and_keeps_its_probability() {
+    let generator = generator(hashed());
+    let logits: Vec<f32> = (0..50_u8).map(f32::from).collect();
+    let logits = ndarray::aview1(&logits);
+    let options = GenerationOptions { log_probabilities: Some(2), ..at_most(9) };
+    let mut free = generator.sampler([5, 6], &options).unwrap();
+    let mut bound = generator.sampler([5, 6], &options).unwrap();
+    let first = |event: Event| event.token.unwrap();
+    let free = first(free.sample(logits).unwrap());
+    let bound_to = first(bound.sample_allowed(logits, |id| id < 40).unwrap());
+    assert_eq!((free.token_id, bound_to.token_id), (49, 39));
+    let (free, found) = (free.log_probabilities.unwrap(), bound_to.log_probabilities.unwrap());
+    assert_eq!(free.best, found.best, "the distribution is the model's own");
+    assert!((free.chosen - found.chosen - 10.0).abs() < 1e-4);
+    let again = first(bound.sample_allowed(logits, |_| true).unwrap());
+    assert_eq!(again.token_id, 49);
+    let error = bound.sample_allowed(logits, |_| false).unwrap_err();
+    assert!(matches!(error, Error::NoTokenLeft { .. }), "{error}");
+}
+
+#[test]
+fn infinities_that_a_rule_replaces_do_not_allow_a_token() {
+    let generator = generator(hashed());
+    let options = GenerationOptions { remove_invalid_values: true, ..at_most(9) };
+    let mut sampler = generator.sampler([5, 6], &options).unwrap();
+    let logits = [f32::NEG_INFINITY; 50];
+    let event = sampler.sample_allowed(ndarray::aview1(&logits), |id| id == 17).unwrap();
+    assert_eq!(event.token.unwrap().token_id, 17);
+}
+
+#[test]
+fn draws_are_from_allowed_tokens_with_the_seed_of_the_sequence() {
+    let generator = generator(hashed());
+    let draw = || {
+        let mut sampler = generator.sampler([5, 6], &multinomial(3)).unwrap();
+        let flat = [0.0; 50];
+        let next = |_| sampler.sample_allowed(ndarray::aview1(&flat), |id| id % 7 == 0).unwrap();
+        (0..3).map(next).map(|event| event.token.unwrap().token_id).collect::<Vec<_>>()
+    };
+    let drawn = draw();
+    assert_eq!(drawn, draw());
+    assert!(drawn.iter().all(|id| id % 7 == 0), "{drawn:?}");
+}
+
+#[test]
+fn a_sequence_ends_for_any_reason_with_the_text_that_was_held_back() {
+    let tokenizer = fake::tokenizer();
+    let prompt = tokenizer.encode("In the beginning", true).unwrap();
+    let all = tokenizer.encode("In the beginning of the", true).unwrap();
+    let generator = Generator::new(&FakeModel::scripted(prompt.len(), Vec::new()).load()).unwrap();
+    let options = GenerationOptions::default().with_stop([" the reign"]);
+    let mut sampler = generator.sampler("In the beginning", &options).unwrap();
+    let mut text = String::new();
+    for token in &all[prompt.len()..] {
+        text += &sampler.sample(ndarray::aview1(&fake::one_hot(*token, 2048))).unwrap().text;
+    }
+    let end = sampler.end(FinishReason::Deadline).unwrap();
+    assert_eq!((text.as_str(), end.text.as_str()), (" of", " the"));
+    assert_eq!((end.token, end.finish_reason), (None, Some(FinishReason::Deadline)));
+    let again = sampler.end(FinishReason::Cancelled).unwrap();
+    assert_eq!((again.text.as_str(), again.finish_reason), ("", Some(FinishReason::Deadline)));
+    assert_eq!(sampler.finish().unwrap().text, " of the");
+}
+
+#[test]
+fn fewer_positions_end_a_continuation_and_reject_a_longer_prompt() {
+    let model = hashed().load().with_max_positions(5);
+    let generator = Generator::new(&model).unwrap();
+    let completion = generator.run(request([[7, 8, 9].as_slice()], &at_most(20))).unwrap();
+    assert_eq!((completion.token_ids.len(), completion.finish_reason), (2, FinishReason::ContextFull));
+    let error = generator.sampler([7; 6], &at_most(1)).unwrap_err();
+    assert!(matches!(error, Error::TooLong { limit: 5, .. }), "{error}");
+    assert_eq!(model.with_max_positions(1000).config().max_position_embeddings, 5);
+}
