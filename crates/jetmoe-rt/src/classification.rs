@@ -69,11 +69,19 @@ pub struct ClassificationOptions {
     pub batch_size: usize,
     /// What turns logits into scores. `None`, the default, takes [`ClassificationFunction::of_config`].
     pub function: Option<ClassificationFunction>,
+    /// Whether the text of special tokens, such as `</s>`, in inputs is plain text. Off by default, as in transformers: it is a
+    /// special token.
+    pub split_special_tokens: bool,
 }
 
 impl Default for ClassificationOptions {
     fn default() -> Self {
-        ClassificationOptions { max_tokens: None, batch_size: 16, function: None }
+        ClassificationOptions {
+            max_tokens: None,
+            batch_size: 16,
+            function: None,
+            split_special_tokens: false,
+        }
     }
 }
 
@@ -96,6 +104,13 @@ impl ClassificationOptions {
     #[must_use]
     pub fn with_function(mut self, function: impl Into<Option<ClassificationFunction>>) -> Self {
         self.function = function.into();
+        self
+    }
+
+    /// Sets [`ClassificationOptions::split_special_tokens`].
+    #[must_use]
+    pub fn with_split_special_tokens(mut self, split_special_tokens: bool) -> Self {
+        self.split_special_tokens = split_special_tokens;
         self
     }
 
@@ -203,7 +218,12 @@ impl TextClassifier {
                 }
                 let bytes = text.len().saturating_add(text_pair.map_or(0, str::len));
                 self.model.check_text_bytes(index, bytes)?;
-                let encoded = tokenizer.encode_input(text, text_pair, request.options.max_tokens)?;
+                let max_tokens = request.options.max_tokens;
+                let encoded = if request.options.split_special_tokens {
+                    tokenizer.encode_input_split(text, text_pair, max_tokens)?
+                } else {
+                    tokenizer.encode_input(text, text_pair, max_tokens)?
+                };
                 match encoded.ids.len() {
                     0 => Err(Error::EmptyPrompt { index }),
                     tokens if tokens > limit => Err(Error::TooLong { index, tokens, limit }),

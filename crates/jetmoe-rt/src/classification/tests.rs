@@ -265,3 +265,26 @@ fn a_text_with_too_many_bytes_does_not_lose_the_others() {
     assert!(matches!(&results[0], Err(Error::TextTooLong { index: 0, bytes: 11, limit: 10, .. })));
     assert!(results[1].as_ref().is_ok_and(|result| result.truncated), "{results:?}");
 }
+
+#[test]
+fn the_text_of_a_special_token_is_text_on_request() {
+    // the number of tokens and the last one
+    let model = || FakeModel::classifier(|seen| vec![seen.len() as f32, seen[seen.len() - 1] as f32]);
+    let tokenizer = fake::tokenizer();
+    let end = tokenizer.token_id("</s>").unwrap();
+    let options = ClassificationOptions::default();
+    let split = options.clone().with_split_special_tokens(true);
+    let special = classify(model(), &["In the</s>"], &options).unwrap().remove(0);
+    assert_eq!(special.logits[1], end as f32);
+    let text = classify(model(), &["In the</s>"], &split).unwrap().remove(0);
+    let expected = tokenizer.encode_split("In the</s>", true).unwrap();
+    assert!(!expected.contains(&end));
+    assert_eq!(text.logits, [expected.len() as f32, expected[expected.len() - 1] as f32]);
+    assert_eq!(
+        classify(model(), &["In the"], &split).unwrap(),
+        classify(model(), &["In the"], &options).unwrap()
+    );
+    let pair = ClassificationRequest::new(("</s>", "</s>")).with_options(split);
+    let pair = TextClassifier::new(&model().load()).unwrap().classify(&pair).unwrap();
+    assert_eq!(pair[0].tokens, 2 + 2 * tokenizer.encode_split("</s>", false).unwrap().len());
+}
