@@ -3,6 +3,7 @@
 //! Data flows one way: a route turns a request into [`Job`]s, an [`Engine`] runs the jobs of one model in the slots of shared
 //! steps, and the route turns the events of a [`JobStream`] into the response.
 
+mod compute;
 pub mod config;
 mod engine;
 mod error;

@@ -11,6 +11,7 @@ use jetmoe_rt::{Artifact, Error, ErrorKind, Generator, Model, Task};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
+use crate::compute::Computations;
 use crate::config::{Config, ModelConfig};
 use crate::engine::{Engine, StartError};
 use crate::error::{ApiError, ApiResult, without_paths};
@@ -45,6 +46,7 @@ pub struct LoadedModel {
     name: String,
     model: Model,
     engine: Option<Engine>,
+    computations: Computations,
     /// In bytes.
     memory: u64,
 }
@@ -68,6 +70,11 @@ impl LoadedModel {
         self.engine.as_ref().ok_or_else(|| {
             ApiError::from(Error::WrongTask { found: self.model.task(), needed: Task::CausalLm })
         })
+    }
+
+    /// What runs outside of the engine.
+    pub(crate) fn computations(&self) -> &Computations {
+        &self.computations
     }
 
     /// The model, if it has a task.
@@ -329,7 +336,7 @@ impl LoadedModel {
             Task::CausalLm => Some(Engine::start(Generator::new(&model)?, config.engine_options())?),
             Task::Backbone | Task::SequenceClassification => None,
         };
-        Ok(LoadedModel { name, model, engine, memory })
+        Ok(LoadedModel { name, model, engine, computations: Computations::new(config.queue), memory })
     }
 }
 

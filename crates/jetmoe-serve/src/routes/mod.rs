@@ -5,6 +5,8 @@
 //! return [`ApiResult`](crate::error::ApiResult).
 
 mod document;
+mod embeddings;
+mod encoded;
 mod errors;
 mod health;
 mod models;
@@ -18,5 +20,6 @@ use crate::state::AppState;
 pub(crate) fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(document::base())
         .merge(health::router())
+        .merge(embeddings::router())
         .merge(models::router())
 }
