@@ -9,6 +9,7 @@ mod engine;
 mod error;
 pub mod json;
 mod metrics;
+mod page;
 mod registry;
 mod routes;
 mod shutdown;
