@@ -112,6 +112,8 @@ pub struct ModelSummary {
     pub created: u64,
     /// Whether it is in memory.
     pub is_loaded: bool,
+    /// Whether requests may ask which experts the tokens took.
+    pub observes_experts: bool,
 }
 
 /// Why the models cannot be served.
@@ -209,6 +211,7 @@ impl Registry {
                 task: entry.task,
                 created: entry.created,
                 is_loaded: entry.loaded.lock().await.is_some(),
+                observes_experts: entry.task == Task::CausalLm && entry.config.observe_experts,
             });
         }
         summaries

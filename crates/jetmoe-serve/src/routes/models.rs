@@ -42,6 +42,8 @@ struct ModelCard {
     task: String,
     /// Whether it is in memory.
     loaded: bool,
+    /// Whether requests may ask which experts the tokens took, by the field `experts`.
+    observes_experts: bool,
 }
 
 /// Lists the models.
@@ -81,5 +83,6 @@ fn names(summary: &ModelSummary) -> impl Iterator<Item = ModelCard> + '_ {
         root: summary.name.clone(),
         task: summary.task.to_string(),
         loaded: summary.is_loaded,
+        observes_experts: summary.observes_experts,
     })
 }
