@@ -1,0 +1,261 @@
+//! The server: its listener, what every request passes, and its end.
+
+mod access;
+mod connection;
+mod guarded_body;
+mod limits;
+mod tls;
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
+
+pub(crate) use self::access::{RequestId, new_id};
+use self::limits::Gate;
+use self::tls::Acceptor;
+use crate::auth::{Keys, KeysError, RateLimit};
+use crate::config::{Config, ConfigError, Cors, seconds};
+use crate::error::{ApiError, without_paths};
+use crate::registry::{Registry, RegistryError};
+use crate::shutdown::Shutdown;
+use crate::state::AppState;
+use crate::{page, routes};
+
+/// Why a server could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file of keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A model cannot be served.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An origin that no header can hold.
+    #[error("cors.origins has {0:?}, expected origins such as https://example.org, or *")]
+    Origin(String),
+    /// Certificate or key cannot be used.
+    #[error("{file} cannot be used: {problem}")]
+    Tls {
+        /// The key of the configuration.
+        file: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// This build has no TLS.
+    #[error("this build has no TLS\n  build with the cargo feature `tls`, or leave the section tls out")]
+    NoTls,
+}
+
+/// A server that listens, and answers once it runs.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    acceptor: Option<Acceptor>,
+    router: Router,
+    state: AppState,
+}
+
+/// After the time for requests in progress, they may take so long to send their last event.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// Opens the artifacts, reads keys and certificates, and listens. Models are loaded by [`Server::run`].
+    ///
+    /// # Errors
+    /// An artifact, a file or an address that cannot be used.
+    pub async fn bind(config: Config) -> Result<Self, ServeError> {
+        config.validate()?;
+        let registry = Registry::open(&config)?;
+        let keys = config.keys_file.as_deref().map(Keys::read).transpose()?;
+        let acceptor = config.tls.as_ref().map(Acceptor::new).transpose()?;
+        let rate = config.limits.requests_per_minute.and_then(NonZeroU32::new).map(RateLimit::per_minute);
+        let gate = Gate {
+            keys: keys.map(Arc::new),
+            rate: rate.map(Arc::new),
+            requests: Arc::new(Semaphore::new(config.limits.requests.min(Semaphore::MAX_PERMITS))),
+        };
+        let cors = cors(&config.cors)?;
+        let failed = |source| ServeError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let state = AppState::new(config, registry, Shutdown::default());
+        let router = layered(&state, gate, cors);
+        Ok(Server { listener, address, acceptor, router, state })
+    }
+
+    /// The address that the server listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends the server: [`Shutdown::drain`] lets requests in progress take their time, [`Shutdown::end`] ends them too.
+    pub fn shutdown(&self) -> &Shutdown {
+        self.state.shutdown()
+    }
+
+    /// Loads the models that are to be loaded at the start, and answers requests meanwhile and afterwards, until the server is
+    /// told to end. Then requests in progress have the time of [`Config::shutdown_seconds`]; those that are left end with an error.
+    ///
+    /// # Errors
+    /// A model that cannot be loaded at the start.
+    pub async fn run(self) -> Result<(), ServeError> {
+        let mut connections = JoinSet::new();
+        let result = self.accept(&mut connections).await;
+        let shutdown = self.state.shutdown();
+        shutdown.drain();
+        let Server { listener, state, .. } = self;
+        // no further connection waits for this server
+        drop(listener);
+        tracing::info!(connections = connections.len(), "ending");
+        let in_time = timeout(seconds(state.config().shutdown_seconds), join(&mut connections)).await;
+        state.shutdown().end();
+        if in_time.is_err() {
+            tracing::warn!(connections = connections.len(), "requests in progress are ended");
+            if timeout(LAST_EVENTS, join(&mut connections)).await.is_err() {
+                connections.shutdown().await;
+            }
+        }
+        for model in state.registry().loaded().await {
+            if let Ok(engine) = model.engine() {
+                engine.shutdown(Instant::now()).await;
+            }
+        }
+        tracing::info!("ended");
+        result
+    }
+
+    /// Accepts connections until the server is told to end.
+    async fn accept(&self, connections: &mut JoinSet<()>) -> Result<(), ServeError> {
+        let limits = &self.state.config().limits;
+        let shutdown = self.state.shutdown();
+        let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let mut preload = pin!(self.state.registry().preload());
+        let mut is_preloading = true;
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, self.listener.accept().await)
+            };
+            tokio::select! {
+                () = shutdown.draining() => return Ok(()),
+                loaded = preload.as_mut(), if is_preloading => {
+                    loaded?;
+                    is_preloading = false;
+                    self.state.set_ready();
+                    tracing::info!(address = %self.address, "ready");
+                }
+                (place, accepted) = next => match accepted {
+                    Ok((stream, peer)) => {
+                        let (router, acceptor) = (self.router.clone(), self.acceptor.clone());
+                        let (limits, shutdown) = (limits.clone(), shutdown.clone());
+                        connections.spawn(async move {
+                            let _place = place;
+                            connection::serve(stream, peer, router, acceptor, limits, shutdown).await;
+                        });
+                    }
+                    Err(error) => {
+                        // such as too many open files: it passes when a connection ends
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(_ended) = connections.join_next() => {}
+            }
+        }
+    }
+}
+
+async fn join(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
+}
+
+/// The routes, and what every request passes on its way to them.
+fn layered(state: &AppState, gate: Gate, cors: Option<CorsLayer>) -> Router {
+    let router = routes::router(state)
+        .merge(page::router())
+        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the route has no such method")
+        });
+    let metrics = state.clone();
+    let router = router
+        .layer(from_fn_with_state((state.clone(), gate), limits::admit))
+        .layer(CatchPanicLayer::custom(move |panic| panicked(&metrics, &panic)));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(from_fn_with_state(state.clone(), access::observe)).with_state(state.clone())
+}
+
+/// The response to a request whose handler panicked.
+fn panicked(state: &AppState, panic: &Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    state.metrics().panicked();
+    tracing::error!(panic = %without_paths(text), "a handler panicked");
+    ApiError::internal().into_response()
+}
+
+fn cors(cors: &Cors) -> Result<Option<CorsLayer>, ServeError> {
+    if cors.origins.is_empty() {
+        return Ok(None);
+    }
+    let layer = CorsLayer::new().allow_methods(AnyHeader).allow_headers(AnyHeader);
+    if cors.origins.iter().any(|origin| origin == "*") {
+        return Ok(Some(layer.allow_origin(AnyHeader)));
+    }
+    let parse = |origin: &String| origin.parse().map_err(|_| ServeError::Origin(origin.clone()));
+    let origins = cors.origins.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(layer.allow_origin(AllowOrigin::list(origins))))
+}
+
+/// From now on SIGTERM ends the server, with time for requests in progress. Only on Unix; elsewhere it does nothing.
+///
+/// # Errors
+/// The system does not take the handler.
+pub fn drain_on_termination(shutdown: Shutdown) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminations = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::spawn(async move {
+            while terminations.recv().await.is_some() {
+                // a second one does not wait
+                if shutdown.is_draining() {
+                    shutdown.end();
+                }
+                shutdown.drain();
+            }
+        });
+    }
+    #[cfg(not(unix))]
+    drop(shutdown);
+    Ok(())
+}
