@@ -1,18 +1,23 @@
 //! Computations of a model outside of its engine: embeddings, classes, tensors. One runs at a time, because a step uses all cores;
 //! the others wait in the order in which they came.
 
+pub(crate) mod steps;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use jetmoe_rt::{CancellationToken, Error};
+use jetmoe_rt::CancellationToken;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::engine::Refusal;
 use crate::error::{ApiError, ApiResult};
 use crate::shutdown::Shutdown;
+
+/// Most bytes of the numbers of a response.
+pub(crate) const OUTPUT_BYTES: usize = 64 << 20;
 
 /// The computations of one model outside of its engine.
 #[derive(Debug)]
@@ -49,7 +54,8 @@ impl Computations {
     /// dropped, as when the client leaves, and at the deadline; the next computation begins when `work` has returned.
     ///
     /// # Errors
-    /// The error of `work`; status 429 if too many wait, 503 after the deadline and at the end of the server, 500 after a panic.
+    /// The error of `work`; status 429 if too many wait, 504 after the deadline, 503 at the end of the server, 500 after a
+    /// panic.
     pub(crate) async fn run<T, F>(&self, ends: Ends<'_>, work: F) -> ApiResult<T>
     where
         T: Send + 'static,
@@ -130,16 +136,8 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 fn deadline_exceeded() -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "deadline_exceeded", "the time of the request has passed")
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "the time of the request has passed")
         .with_advice("send less in one request, or repeat it when the server is less busy")
-}
-
-/// Ends a computation between two of its steps, if it is cancelled.
-///
-/// # Errors
-/// [`Error::Cancelled`].
-pub(crate) fn check_cancelled(token: &CancellationToken) -> Result<(), Error> {
-    if token.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -229,7 +227,7 @@ mod tests {
         let running = occupy(computations, shutdown).await;
         let deadline = Some(Instant::now() + Duration::from_millis(1));
         let error = computations.run(Ends { deadline, shutdown }, |_| Ok(())).await.unwrap_err();
-        assert_eq!((error.status(), error.code()), (StatusCode::SERVICE_UNAVAILABLE, "deadline_exceeded"));
+        assert_eq!((error.status(), error.code()), (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"));
         shutdown.end();
         let error = computations.run(Ends { deadline: None, shutdown }, |_| Ok(())).await.unwrap_err();
         assert_eq!(error.code(), "shutting_down");

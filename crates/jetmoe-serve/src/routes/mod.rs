@@ -4,12 +4,15 @@
 //! `#[utoipa::path(...)]` with `responses(..., ErrorResponses)`, take their body by [`JsonBody`](crate::json::JsonBody), and
 //! return [`ApiResult`](crate::error::ApiResult).
 
+mod classify;
 mod document;
 mod embeddings;
 mod encoded;
 mod errors;
 mod health;
+mod ids;
 mod models;
+mod rerank;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -21,5 +24,7 @@ pub(crate) fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(document::base())
         .merge(health::router())
         .merge(embeddings::router())
+        .merge(classify::router())
+        .merge(rerank::router())
         .merge(models::router())
 }

@@ -6,6 +6,8 @@ use jetmoe_rt::{CancellationToken, Error, Model, Profile, TokenBatch};
 
 use super::input::Input;
 use super::pooling::{Normalization, Pool, Pooling};
+use crate::compute::OUTPUT_BYTES;
+use crate::compute::steps::{CHUNK, for_each_step};
 use crate::error::{ApiError, ApiResult};
 
 /// Most tokens of all inputs of a request together, as in OpenAI's API.
@@ -13,10 +15,6 @@ const MAX_TOKENS: usize = 300_000;
 
 /// Most tokens of a step, padding included. It bounds the memory of a step.
 const STEP_TOKENS: usize = 2048;
-
-/// Most tokens of a sequence in a step. A longer one takes several steps, so that the memory of attention does not grow with the
-/// square of its length.
-const CHUNK: usize = 512;
 
 /// How texts become vectors.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +43,7 @@ pub(crate) fn embed(
     cancellation: &CancellationToken,
 ) -> ApiResult<Vec<Embedding>> {
     let encoded = encode(model, inputs)?;
+    check_output(model, &encoded, options.pooling)?;
     let mut embeddings: Vec<Embedding> =
         encoded.iter().map(|ids| Embedding { vectors: Vec::new(), tokens: ids.len() }).collect();
     let mut by_length: Vec<usize> = (0..encoded.len()).collect();
@@ -105,6 +104,20 @@ fn encode_text(model: &Model, index: usize, text: &str) -> Result<Vec<u32>, Erro
     Ok(tokenizer.encode_split(text, true)?)
 }
 
+/// Refuses more numbers than a response may have.
+fn check_output(model: &Model, encoded: &[Vec<u32>], pooling: Pooling) -> ApiResult<()> {
+    let vectors: usize = match pooling {
+        Pooling::Mean | Pooling::Last => encoded.len(),
+        Pooling::None => encoded.iter().map(Vec::len).sum(),
+    };
+    let bytes = vectors.saturating_mul(model.config().hidden_size).saturating_mul(size_of::<f32>());
+    if bytes <= OUTPUT_BYTES {
+        return Ok(());
+    }
+    let message = format!("the vectors would have {bytes} bytes, more than the {OUTPUT_BYTES} of a response");
+    Err(ApiError::invalid("input", message).with_advice("send fewer tokens in one request"))
+}
+
 fn check_ids(model: &Model, row: usize, ids: &[u32]) -> Result<(), Error> {
     if ids.is_empty() {
         return Err(Error::EmptyPrompt { index: row });
@@ -146,18 +159,15 @@ fn run(
     cancellation: &CancellationToken,
 ) -> Result<Vec<Pool>, Error> {
     let batch = TokenBatch::left_padded(sequences, model.config().pad_token_id.unwrap_or(0))?;
-    let mut session = model.session()?;
-    session.set_cancellation(cancellation.clone());
     let mut pools = vec![Pool::new(pooling); sequences.len()];
-    for begin in (0..batch.sequence_length()).step_by(CHUNK) {
-        let chunk = batch.columns(begin..batch.sequence_length().min(begin + CHUNK));
-        let output = session.step(&chunk)?;
+    for_each_step(model, &batch, cancellation, |tokens, output| {
         let hidden = output.last_hidden_state()?; // [batch, tokens, hidden]
-        for (pool, (rows, mask)) in pools.iter_mut().zip(hidden.outer_iter().zip(chunk.mask().rows())) {
+        for (pool, (rows, mask)) in pools.iter_mut().zip(hidden.outer_iter().zip(tokens.mask().rows())) {
             let tokens = rows.outer_iter().zip(mask).filter(|(_, counts)| **counts);
             tokens.for_each(|(row, _)| pool.push(row));
         }
-    }
+        Ok(())
+    })?;
     Ok(pools)
 }
 
