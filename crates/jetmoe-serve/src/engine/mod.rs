@@ -27,7 +27,7 @@ mod vocabulary;
 mod worker;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jetmoe_rt::{Error, Generator};
 use prometheus_client::registry::Registry;
@@ -55,6 +55,7 @@ pub struct Engine {
 struct Inner {
     /// Its model has as many positions as a slot has tokens.
     generator: Generator,
+    slots: usize,
     constraints: Constraints,
     observes_experts: bool,
     shared: Arc<Shared>,
@@ -93,6 +94,7 @@ impl Engine {
         let shared = Arc::new(Shared::new(options.queue, metrics));
         let experts = Experts::of(&model);
         let inner = Inner {
+            slots: options.slots,
             constraints: Constraints::new(&generator),
             generator: generator.clone(),
             observes_experts: experts.is_some(),
@@ -171,7 +173,7 @@ impl Engine {
                 Ok(JobStream::new(events, Cancel::new(interrupt, Arc::clone(shared), key)))
             }
             Submission::Full(Full { queued }) => {
-                Err(Refusal::QueueFull { queued, retry_after: shared.retry_after(queued) })
+                Err(Refusal::QueueFull { queued, retry_after: shared.retry_after(queued, self.inner.slots) })
             }
             Submission::Closed => Err(Refusal::ShuttingDown),
         }
@@ -193,10 +195,7 @@ impl Engine {
     /// `deadline` those that are left fail with [`JobError::ShuttingDown`]; `None` waits for all of them. A second call with an
     /// earlier deadline hurries the first one.
     pub async fn shutdown(&self, deadline: impl Into<Option<Instant>>) {
-        self.inner.shared.close(Some(deadline.into()));
+        self.inner.shared.close(deadline.into());
         self.inner.shared.ended().await;
     }
 }
-
-/// Most time that [`Refusal::QueueFull`] advises to wait.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
