@@ -1,6 +1,7 @@
 //! Computations of a model outside of its engine: embeddings, classes, tensors. One runs at a time, because a step uses all cores;
 //! the others wait in the order in which they came.
 
+pub(crate) mod encode;
 pub(crate) mod steps;
 
 use std::sync::Arc;

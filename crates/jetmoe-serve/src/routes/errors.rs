@@ -31,14 +31,19 @@ const STATUSES: [(&str, &str); 13] = [
 
 impl IntoResponses for ErrorResponses {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let response = |description: &str| {
-            let schema = Ref::from_schema_name(ErrorBody::name());
-            let content = ContentBuilder::new().schema(Some(schema)).build();
-            ResponseBuilder::new().description(description).content("application/json", content).build()
-        };
-        let entry = |(status, text): (&str, &str)| (status.to_owned(), RefOr::T(response(text)));
-        STATUSES.into_iter().map(entry).collect()
+        responses_with::<ErrorBody>()
     }
+}
+
+/// The errors that every route can answer with, with a body of another form.
+pub(super) fn responses_with<T: ToSchema>() -> BTreeMap<String, RefOr<Response>> {
+    let response = |description: &str| {
+        let schema = Ref::from_schema_name(T::name());
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        ResponseBuilder::new().description(description).content("application/json", content).build()
+    };
+    let entry = |(status, text): (&str, &str)| (status.to_owned(), RefOr::T(response(text)));
+    STATUSES.into_iter().map(entry).collect()
 }
 
 /// The schemas that [`ErrorResponses`] refers to.

@@ -13,10 +13,12 @@ mod health;
 mod ids;
 mod models;
 mod rerank;
+mod v2;
 
 use utoipa_axum::router::OpenApiRouter;
 
 pub(crate) use self::errors::ErrorResponses;
+pub(crate) use self::v2::protocol_errors;
 use crate::state::AppState;
 
 /// All routes.
@@ -26,5 +28,6 @@ pub(crate) fn api() -> OpenApiRouter<AppState> {
         .merge(embeddings::router())
         .merge(classify::router())
         .merge(rerank::router())
+        .merge(v2::router())
         .merge(models::router())
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -207,7 +207,8 @@ fn layered(state: &AppState, gate: Gate, cors: Option<CorsLayer>) -> Router {
     let metrics = state.clone();
     let router = router
         .layer(from_fn_with_state((state.clone(), gate), limits::admit))
-        .layer(CatchPanicLayer::custom(move |panic| panicked(&metrics, &panic)));
+        .layer(CatchPanicLayer::custom(move |panic| panicked(&metrics, &panic)))
+        .layer(from_fn(routes::protocol_errors));
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,

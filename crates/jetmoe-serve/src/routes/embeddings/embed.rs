@@ -7,6 +7,7 @@ use jetmoe_rt::{CancellationToken, Error, Model, Profile, TokenBatch};
 use super::input::Input;
 use super::pooling::{Normalization, Pool, Pooling};
 use crate::compute::OUTPUT_BYTES;
+use crate::compute::encode::encode_text;
 use crate::compute::steps::{CHUNK, for_each_step};
 use crate::error::{ApiError, ApiResult};
 
@@ -88,20 +89,6 @@ fn encode(model: &Model, inputs: &[Input]) -> ApiResult<Vec<Vec<u32>>> {
         encoded.push(ids);
     }
     Ok(encoded)
-}
-
-/// Token ids of a text, in which control tokens are text.
-fn encode_text(model: &Model, index: usize, text: &str) -> Result<Vec<u32>, Error> {
-    if text.is_empty() {
-        return Err(Error::EmptyPrompt { index });
-    }
-    let (bytes, limit) = (text.len(), model.max_text_bytes());
-    if bytes > limit {
-        let positions = model.config().max_position_embeddings;
-        return Err(Error::TextTooLong { index, bytes, limit, positions });
-    }
-    let tokenizer = model.tokenizer().ok_or(Error::NoTokenizer)?;
-    Ok(tokenizer.encode_split(text, true)?)
 }
 
 /// Refuses more numbers than a response may have.
