@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::VERSION;
 use super::error_form::ProtocolError;
 use super::parameters::GenerateParameters;
-use super::text::{Continuation, EndReason, Step, Steps, Token, start};
+use super::text::{Continuation, EndReason, Step, Steps, Token};
 use crate::error::{ApiError, ApiResult};
 use crate::registry::Lease;
 use crate::state::AppState;
@@ -45,7 +45,8 @@ pub(crate) struct GenerateResponse {
 /// How a continuation ended, and its tokens.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Details {
-    finish_reason: EndReason,
+    #[schema(required)]
+    finish_reason: Option<EndReason>,
     /// Every generated token, also that of the end.
     logprobs: Vec<Token>,
 }
@@ -82,8 +83,8 @@ struct Head {
 impl GenerateRequest {
     async fn start(self, state: &AppState, lease: &Lease) -> ApiResult<(Head, Steps)> {
         let parameters = self.parameters.unwrap_or_default();
-        let steps = start(state, lease, (0, self.text_input), &parameters, state.deadline()).await;
-        let steps = steps.map_err(|error| error.or_param("text_input"))?;
+        let texts = vec![self.text_input];
+        let steps = Steps::start(state, lease, texts, &parameters, state.deadline()).await?;
         let has_details = parameters.has_details();
         Ok((Head { id: self.id, model_name: lease.name().to_owned(), has_details }, steps))
     }
@@ -99,7 +100,7 @@ pub(crate) async fn generate(
     request: GenerateRequest,
 ) -> ApiResult<GenerateResponse> {
     let (head, steps) = request.start(state, lease).await?;
-    let Continuation { text, tokens, end } = steps.collect().await?;
+    let Continuation { text, tokens, end } = steps.collect(1).await?.pop().unwrap_or_default();
     Ok(GenerateResponse {
         text_output: text,
         model_name: head.model_name,

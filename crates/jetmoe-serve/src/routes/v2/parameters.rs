@@ -2,98 +2,79 @@
 
 use std::time::{Duration, Instant};
 
-use jetmoe_rt::{GenerationOptions, Model, Multinomial, Sampling};
+use jetmoe_rt::GenerationOptions;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::problem::Problem;
-use crate::error::{ApiError, ApiResult};
+use crate::config::Limits;
+use crate::engine::Engine;
+use crate::error::ApiResult;
+use crate::generation::{DefaultLength, SamplingFields, Stop};
 
 /// Most tokens of a continuation if a request does not say it, as the protocol has it.
 const DEFAULT_MAX_TOKENS: usize = 20;
 
-/// How a text is continued. What is left out is as the protocol has it: 20 tokens, and a temperature of 1.
+/// How a text is continued. Where a field is left out, the settings of the checkpoint hold; without those a token is drawn at
+/// temperature 1.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GenerateParameters {
     /// Most tokens of the continuation, at least 1; 20 by default.
     #[schema(minimum = 1)]
-    pub(crate) max_tokens: Option<usize>,
-    /// Divides the logits; 1 by default. With 0 the most probable token is taken.
+    max_tokens: Option<u64>,
+    /// Divides the logits; 0 takes the most probable token.
     #[schema(minimum = 0)]
-    pub(crate) temperature: Option<f32>,
-    /// Keeps the most probable tokens with this total probability; by default all.
+    temperature: Option<f64>,
+    /// Draws from the fewest most probable tokens with this total probability.
     #[schema(minimum = 0, maximum = 1)]
-    pub(crate) top_p: Option<f32>,
-    /// Keeps this many most probable tokens; by default all.
-    #[schema(minimum = 1)]
-    pub(crate) top_k: Option<usize>,
-    /// Keeps tokens with this fraction of the most probable token's probability; by default all.
+    top_p: Option<f64>,
+    /// Draws from so many most probable tokens; 0 or -1 for all.
+    #[schema(minimum = -1)]
+    top_k: Option<i64>,
+    /// Draws from tokens with this share of the best one's probability.
     #[schema(minimum = 0, maximum = 1)]
-    pub(crate) min_p: Option<f32>,
-    /// Seed of the draws; by default a random one.
-    pub(crate) seed: Option<u64>,
-    /// Texts that end the continuation and are no part of it.
-    pub(crate) stop: Option<Stop>,
-    /// Penalty for tokens of prompt and continuation; 1, the default, changes nothing.
-    pub(crate) repetition_penalty: Option<f32>,
-    /// Penalty for tokens of the continuation; 0, the default, changes nothing.
-    pub(crate) presence_penalty: Option<f32>,
-    /// Penalty for each occurrence of a token in the continuation; 0, the default, changes nothing.
-    pub(crate) frequency_penalty: Option<f32>,
+    min_p: Option<f64>,
+    /// The same seed gives the same continuation.
+    seed: Option<i64>,
+    /// Texts that end the continuation and are no part of it, at most 32.
+    stop: Option<Stop>,
+    /// Divides the positive logits, and multiplies the negative ones, of tokens that text or continuation have.
+    #[schema(exclusive_minimum = 0)]
+    repetition_penalty: Option<f64>,
+    /// What the logit of a token loses if the continuation has it.
+    presence_penalty: Option<f64>,
+    /// What the logit of a token loses for each time that the continuation has it.
+    frequency_penalty: Option<f64>,
     /// Whether the response has the reason of the end and the log-probabilities of the tokens; false by default.
-    pub(crate) details: Option<bool>,
-}
-
-/// A text, or a list of texts.
-#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum Stop {
-    One(String),
-    Several(Vec<String>),
+    details: Option<bool>,
 }
 
 impl GenerateParameters {
-    /// The options of a model's generation.
+    /// The options of the jobs of a request.
     ///
     /// # Errors
-    /// Status 400 for a temperature that is not valid, and for more tokens than the server allows.
-    pub(crate) fn options(&self, model: &Model, max_tokens: Option<usize>) -> ApiResult<GenerationOptions> {
-        let defaults = GenerationOptions::for_model(model);
-        let new_tokens = self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
-        if let Some(limit) = max_tokens
-            && new_tokens > limit
-        {
-            let message = format!("max_tokens is {new_tokens}, more than the {limit} of this server");
-            return Err(ApiError::invalid("max_tokens", message));
-        }
-        let mut options = defaults.with_max_new_tokens(new_tokens).with_sampling(self.sampling());
-        options.seed = self.seed;
-        options.repetition_penalty = self.repetition_penalty.unwrap_or(options.repetition_penalty);
-        options.presence_penalty = self.presence_penalty.unwrap_or(options.presence_penalty);
-        options.frequency_penalty = self.frequency_penalty.unwrap_or(options.frequency_penalty);
-        match &self.stop {
-            None => {}
-            Some(Stop::One(text)) => options.stop = vec![text.clone()],
-            Some(Stop::Several(texts)) => options.stop.clone_from(texts),
-        }
-        options.log_probabilities = self.has_details().then_some(0);
-        Ok(options)
+    /// Status 400 for a value that is not valid.
+    pub(super) fn options(&self, engine: &Engine, limits: &Limits) -> ApiResult<GenerationOptions> {
+        let fields = SamplingFields {
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            seed: self.seed,
+            stop: self.stop.clone(),
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            log_probabilities: self.has_details().then_some(0),
+            ..SamplingFields::default()
+        };
+        fields.options(engine, limits, DefaultLength::Tokens(DEFAULT_MAX_TOKENS))
     }
 
-    fn sampling(&self) -> Sampling {
-        match self.temperature.unwrap_or(1.0) {
-            0.0 => Sampling::Greedy,
-            temperature => Multinomial::new(temperature)
-                .with_top_k(self.top_k)
-                .with_top_p(self.top_p)
-                .with_min_p(self.min_p)
-                .into(),
-        }
-    }
-
-    pub(crate) fn has_details(&self) -> bool {
+    pub(super) fn has_details(&self) -> bool {
         self.details == Some(true)
     }
 }
@@ -173,7 +154,8 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{InferParameters, Stop};
+    use super::InferParameters;
+    use crate::generation::Stop;
 
     fn read(parameters: Value) -> Result<InferParameters, String> {
         let Value::Object(parameters) = parameters else { panic!("{parameters} is no object") };

@@ -2,7 +2,6 @@
 
 use axum::http::HeaderMap;
 use axum::response::Response;
-use futures_util::future::try_join_all;
 
 use super::data::Elements;
 use super::infer::{self, output_name, token_batch};
@@ -12,7 +11,7 @@ use super::problem::Problem;
 use super::request::{ParsedRequest, RequestedOutput};
 use super::response::{Encoding, Output, OutputData, encode};
 use super::tensor::Tensor;
-use super::text::{Steps, start};
+use super::text::Steps;
 use crate::compute::Ends;
 use crate::error::{ApiError, ApiResult};
 use crate::registry::Lease;
@@ -102,12 +101,9 @@ async fn texts(
         let expected = "false: tensors have no details, which generate returns";
         return Err(Problem::Parameter { name, found, expected }.into());
     }
-    // all are in the engine before the first one is awaited, so that they share steps
-    let mut started: Vec<Steps> = Vec::with_capacity(texts.len());
-    for indexed in texts.into_iter().enumerate() {
-        started.push(start(state, lease, indexed, &generation, parameters.deadline).await?);
-    }
-    let continuations = try_join_all(started.into_iter().map(Steps::collect)).await?;
+    let count = texts.len();
+    let steps = Steps::start(state, lease, texts, &generation, parameters.deadline).await?;
+    let continuations = steps.collect(count).await?;
     let texts = continuations.into_iter().map(|continuation| continuation.text).collect();
     Ok(Output { name: TEXT_OUTPUT, shape, data: OutputData::Texts(texts) })
 }

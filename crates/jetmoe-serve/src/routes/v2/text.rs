@@ -1,22 +1,23 @@
-//! Texts that a model continues: from the text to a job of its engine, and from the events of the job to a text.
+//! Texts that a model continues: from texts to the jobs of a request, and from what these add to continuations.
 
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use jetmoe_rt::{Event, FinishReason, Tokenizer};
+use jetmoe_rt::{Error, FinishReason, Tokenizer};
 use serde::Serialize;
-use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
+use super::metadata::TEXT_INPUT;
 use super::parameters::GenerateParameters;
-use crate::compute::encode::encode_text;
-use crate::engine::{Job, JobEvent, JobStream};
+use crate::engine::Job;
 use crate::error::{ApiError, ApiResult};
+use crate::generation::{Delta, Generation, encode_text};
 use crate::registry::Lease;
 use crate::state::AppState;
 
 /// A generated token.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = GeneratedToken)]
 pub(crate) struct Token {
     id: u32,
     /// Its text in the vocabulary.
@@ -39,9 +40,11 @@ pub(crate) enum EndReason {
     StopSequence,
 }
 
-/// One step of a continuation.
+/// What one step adds to the continuation of a text.
 #[derive(Debug)]
 pub(crate) struct Step {
+    /// Index of the text.
+    pub(crate) index: usize,
     pub(crate) text: String,
     pub(crate) token: Option<Token>,
     pub(crate) end: Option<EndReason>,
@@ -55,99 +58,87 @@ impl Step {
 }
 
 /// A whole continuation.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Continuation {
     pub(crate) text: String,
     pub(crate) tokens: Vec<Token>,
-    pub(crate) end: EndReason,
+    pub(crate) end: Option<EndReason>,
 }
 
-/// The events of a text's job.
-#[derive(Debug)]
-pub(crate) struct Steps {
-    events: JobStream,
-    /// Keeps the model in memory.
-    lease: Lease,
-    state: AppState,
-}
-
-/// Starts the continuation of the text with an index.
-///
-/// # Errors
-/// A text or parameters that the model cannot take, or a full queue.
-pub(crate) async fn start(
-    state: &AppState,
-    lease: &Lease,
-    (index, text): (usize, String),
-    parameters: &GenerateParameters,
-    deadline: Option<Instant>,
-) -> ApiResult<Steps> {
-    let engine = lease.engine()?.clone();
-    let options = parameters.options(lease.model(), state.config().limits.max_tokens)?;
-    let events = spawn_blocking(move || {
-        let prompt = encode_text(engine.generator().model(), index, &text)?;
-        ApiResult::Ok(engine.submit(Job::new(prompt, options).with_deadline(deadline))?)
-    });
-    let events = events.await.map_err(|_| ApiError::internal())??;
-    Ok(Steps { events, lease: lease.clone(), state: state.clone() })
-}
+/// The continuations of a request's texts.
+pub(crate) struct Steps(Generation);
 
 impl Steps {
-    /// The next step; `None` after the last one.
+    /// Puts the jobs of all texts into the queue of a model. Control tokens in texts are text.
     ///
     /// # Errors
-    /// Status 504 at the deadline, 503 at the end of the server, or the error of the job.
-    pub(crate) async fn next(&mut self) -> ApiResult<Option<Step>> {
-        loop {
-            let event = tokio::select! {
-                event = self.events.next() => event,
-                () = self.state.shutdown().ending() => return Err(ApiError::shutting_down()),
-            };
-            match event {
-                None => return Ok(None),
-                Some(JobEvent::Token { event, .. }) => return self.step(event).map(Some),
-                Some(JobEvent::Failed(error)) => return Err(error.into()),
-                Some(_) => {}
-            }
+    /// Texts or parameters that the model cannot take, or a full queue.
+    pub(crate) async fn start(
+        state: &AppState,
+        lease: &Lease,
+        texts: Vec<String>,
+        parameters: &GenerateParameters,
+        deadline: Option<Instant>,
+    ) -> ApiResult<Self> {
+        let options = parameters.options(lease.engine()?, &state.config().limits)?;
+        if let Some(index) = texts.iter().position(String::is_empty) {
+            return Err(ApiError::from(Error::EmptyPrompt { index }).or_param(TEXT_INPUT));
         }
+        let prompts = encode_text(lease.model(), texts, true, TEXT_INPUT).await?;
+        let jobs = prompts.into_iter().map(|prompt| Job::new(prompt, options.clone()).with_deadline(deadline));
+        Generation::start(state, lease.clone(), jobs.collect(), 1).map(Steps)
     }
 
-    fn step(&self, event: Event) -> ApiResult<Step> {
-        let end = match event.finish_reason {
-            None => None,
-            Some(FinishReason::Length | FinishReason::ContextFull) => Some(EndReason::Length),
-            Some(FinishReason::Eos) => Some(EndReason::EosToken),
-            Some(FinishReason::StopString) => Some(EndReason::StopSequence),
-            Some(FinishReason::Deadline) => return Err(deadline_exceeded()),
-            Some(reason) => {
-                tracing::error!(%reason, "a continuation ended early");
-                return Err(ApiError::internal());
-            }
-        };
-        let tokenizer = self.lease.model().tokenizer();
-        let token = event.token.map(|token| {
+    /// The next step of any text; `None` after the last ones.
+    ///
+    /// # Errors
+    /// Status 504 at the deadline, 503 at the end of the server, or the error of a job.
+    pub(crate) async fn next(&mut self) -> ApiResult<Option<Step>> {
+        let Some(delta) = self.0.next().await? else { return Ok(None) };
+        let Delta { sequence, text, token, finish, .. } = delta;
+        let end = finish.map(end_reason).transpose()?;
+        let tokenizer = self.0.lease().model().tokenizer();
+        let token = token.map(|token| {
             let logprob = token.log_probabilities.map(|probabilities| probabilities.chosen);
             Token::new(tokenizer, token.token_id, logprob)
         });
-        Ok(Step { text: event.text, token, end })
+        Ok(Some(Step { index: sequence, text, token, end }))
     }
 
-    /// The whole continuation.
+    /// The whole continuations of `count` texts, in their order.
     ///
     /// # Errors
     /// As [`Steps::next`].
-    pub(crate) async fn collect(mut self) -> ApiResult<Continuation> {
-        let mut continuation =
-            Continuation { text: String::new(), tokens: Vec::new(), end: EndReason::Length };
+    pub(crate) async fn collect(mut self, count: usize) -> ApiResult<Vec<Continuation>> {
+        let mut continuations = vec![Continuation::default(); count];
         while let Some(step) = self.next().await? {
+            let Some(continuation) = continuations.get_mut(step.index) else { continue };
             continuation.text.push_str(&step.text);
             continuation.tokens.extend(step.token);
-            if let Some(end) = step.end {
-                continuation.end = end;
-            }
+            continuation.end = step.end.or(continuation.end);
         }
-        Ok(continuation)
+        Ok(continuations)
     }
+}
+
+/// # Errors
+/// Status 504 for a deadline: a response cannot tell that its text is not all.
+fn end_reason(reason: FinishReason) -> ApiResult<EndReason> {
+    match reason {
+        FinishReason::Length | FinishReason::ContextFull => Ok(EndReason::Length),
+        FinishReason::Eos => Ok(EndReason::EosToken),
+        FinishReason::StopString => Ok(EndReason::StopSequence),
+        FinishReason::Deadline => Err(deadline_exceeded()),
+        reason => {
+            tracing::error!(%reason, "a continuation ended early");
+            Err(ApiError::internal())
+        }
+    }
+}
+
+fn deadline_exceeded() -> ApiError {
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "the time of the request has passed")
+        .with_advice("generate fewer tokens, or repeat the request when the server is less busy")
 }
 
 impl Token {
@@ -156,9 +147,4 @@ impl Token {
         let special = tokenizer.is_some_and(|tokenizer| tokenizer.special_token(id).is_some());
         Token { id, text, logprob, special }
     }
-}
-
-fn deadline_exceeded() -> ApiError {
-    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "the time of the request has passed")
-        .with_advice("generate fewer tokens, or repeat the request when the server is less busy")
 }
