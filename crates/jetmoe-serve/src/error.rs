@@ -109,10 +109,12 @@ impl ApiError {
         self
     }
 
-    /// Sets the field that is wrong, unless a more exact one is named already.
+    /// Sets the field that is wrong, unless a more exact one is named already, or no field is: the server is busy, or it failed.
     #[must_use]
     pub fn or_param(mut self, param: &str) -> Self {
-        self.detail.param.get_or_insert_with(|| param.to_owned());
+        if matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
+            self.detail.param.get_or_insert_with(|| param.to_owned());
+        }
         self
     }
 

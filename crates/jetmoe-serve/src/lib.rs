@@ -3,15 +3,18 @@
 //! Data flows one way: a route turns a request into [`Job`]s, an [`Engine`] runs the jobs of one model in the slots of shared
 //! steps, and the route turns the events of a [`JobStream`] into the response.
 
+mod auth;
 mod compute;
 pub mod config;
 mod engine;
 mod error;
+mod generation;
 pub mod json;
 mod metrics;
 mod page;
 mod registry;
 mod routes;
+mod server;
 mod shutdown;
 mod state;
 
@@ -21,5 +24,6 @@ pub use engine::{
 };
 pub use error::{ApiError, ApiResult, ErrorBody, ErrorDetail};
 pub use registry::{Lease, LoadedModel, ModelSummary, Registry, RegistryError};
+pub use server::{ServeError, Server, drain_on_termination};
 pub use shutdown::Shutdown;
 pub use state::AppState;

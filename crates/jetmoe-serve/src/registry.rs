@@ -15,6 +15,7 @@ use crate::compute::Computations;
 use crate::config::{Config, ModelConfig};
 use crate::engine::{Engine, StartError};
 use crate::error::{ApiError, ApiResult, without_paths};
+use crate::generation::TokenTexts;
 
 /// The models of a server.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub struct LoadedModel {
     model: Model,
     engine: Option<Engine>,
     computations: Computations,
+    token_texts: TokenTexts,
     /// In bytes.
     memory: u64,
 }
@@ -70,6 +72,11 @@ impl LoadedModel {
         self.engine.as_ref().ok_or_else(|| {
             ApiError::from(Error::WrongTask { found: self.model.task(), needed: Task::CausalLm })
         })
+    }
+
+    /// The texts of its tokens.
+    pub(crate) fn token_texts(&self) -> &TokenTexts {
+        &self.token_texts
     }
 
     /// What runs outside of the engine.
@@ -339,7 +346,9 @@ impl LoadedModel {
             Task::CausalLm => Some(Engine::start(Generator::new(&model)?, config.engine_options())?),
             Task::Backbone | Task::SequenceClassification => None,
         };
-        Ok(LoadedModel { name, model, engine, computations: Computations::new(config.queue), memory })
+        let token_texts = model.tokenizer().map_or_else(|| Ok(TokenTexts::default()), TokenTexts::new)?;
+        let computations = Computations::new(config.queue);
+        Ok(LoadedModel { name, model, engine, computations, token_texts, memory })
     }
 }
 

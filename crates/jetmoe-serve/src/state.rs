@@ -1,6 +1,7 @@
 //! What every handler of a server shares.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::config::{Config, seconds};
@@ -18,12 +19,14 @@ struct Shared {
     registry: Registry,
     metrics: Metrics,
     shutdown: Shutdown,
+    is_ready: AtomicBool,
 }
 
 impl AppState {
     /// The state of a server.
     pub fn new(config: Config, registry: Registry, shutdown: Shutdown) -> Self {
-        AppState(Arc::new(Shared { config, registry, metrics: Metrics::new(), shutdown }))
+        let (metrics, is_ready) = (Metrics::new(), AtomicBool::new(false));
+        AppState(Arc::new(Shared { config, registry, metrics, shutdown, is_ready }))
     }
 
     /// The configuration.
@@ -44,6 +47,16 @@ impl AppState {
     /// Whether the server ends, and when its requests have to.
     pub fn shutdown(&self) -> &Shutdown {
         &self.0.shutdown
+    }
+
+    /// Whether the models that are loaded at the start are, and the server does not end.
+    pub fn is_ready(&self) -> bool {
+        self.0.is_ready.load(Ordering::Acquire) && !self.shutdown().is_draining()
+    }
+
+    /// From now on the models that are loaded at the start are.
+    pub(crate) fn set_ready(&self) {
+        self.0.is_ready.store(true, Ordering::Release);
     }
 
     /// When a request that begins now has to end, by [`Limits::request_seconds`](crate::config::Limits::request_seconds).

@@ -165,6 +165,17 @@ impl ChatTemplate {
         ChatTemplate { source: without_generation_tags(&source).into(), origin, special_tokens }
     }
 
+    /// Whether an expression of the template has a name or a text, such as the variable `tools` or the role `'tool'`. What it does
+    /// with it is not known.
+    pub fn reads(&self, name: &str) -> bool {
+        // text between tags is printed, and only after a tag begins can a name be read
+        let tags = self.source.split("{%").flat_map(|part| part.split("{{")).skip(1);
+        tags.filter_map(|part| part.split("%}").next()?.split("}}").next()).any(|tag| {
+            let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+            tag.split(|letter| !is_word(letter)).any(|word| word == name)
+        })
+    }
+
     /// Compiles the template, to find its syntax errors.
     ///
     /// # Errors

@@ -63,6 +63,11 @@ impl ChatTemplates {
         self.0.get(DEFAULT)
     }
 
+    /// Whether a template [reads](ChatTemplate::reads) a name.
+    pub(crate) fn reads(&self, name: &str) -> bool {
+        self.0.values().any(|template| template.reads(name))
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

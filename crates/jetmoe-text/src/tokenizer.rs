@@ -219,6 +219,11 @@ impl Tokenizer {
         self.chat_templates.default_template()
     }
 
+    /// Whether one of the chat templates [reads](ChatTemplate::reads) a name.
+    pub fn chat_templates_read(&self, name: &str) -> bool {
+        self.chat_templates.reads(name)
+    }
+
     /// Names of the chat templates, sorted; a single template is called `default`.
     pub fn chat_template_names(&self) -> impl Iterator<Item = &str> {
         self.chat_templates.names()

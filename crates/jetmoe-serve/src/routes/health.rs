@@ -1,5 +1,7 @@
 //! Probes: whether the process answers, and whether it takes requests.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
@@ -23,10 +25,16 @@ async fn health() -> StatusCode {
     get, path = "/ready", tag = "operation", security(()),
     responses(
         (status = 200, description = "It does"),
-        (status = 503, description = "It ends", body = crate::error::ErrorBody),
+        (status = 503, description = "It does not yet, or ends", body = crate::error::ErrorBody),
     )
 )]
 async fn ready(State(state): State<AppState>) -> ApiResult<StatusCode> {
-    // the server listens once the models are loaded
-    if state.shutdown().is_draining() { Err(ApiError::shutting_down()) } else { Ok(StatusCode::OK) }
+    if state.is_ready() {
+        return Ok(StatusCode::OK);
+    }
+    if state.shutdown().is_draining() {
+        return Err(ApiError::shutting_down());
+    }
+    let message = "the models are being loaded";
+    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "loading", message).with_retry_after(Duration::from_secs(1)))
 }
