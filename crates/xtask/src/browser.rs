@@ -30,7 +30,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 }
 
 /// An installed Chromium. In CI, as root on Debian, it is installed.
-fn chromium(workspace: &Workspace, steps: &mut Steps) -> Result<PathBuf> {
+pub(crate) fn chromium(workspace: &Workspace, steps: &mut Steps) -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(BROWSER_VARIABLE) {
         let named = PathBuf::from(named);
         ensure!(named.is_file(), "{}, which {BROWSER_VARIABLE} names, is not a file", named.display());
@@ -39,15 +39,9 @@ fn chromium(workspace: &Workspace, steps: &mut Steps) -> Result<PathBuf> {
     if let Some(found) = installed() {
         return Ok(found);
     }
-    if std::env::var("CI").is_ok_and(|ci| ci == "true") {
-        let install = CommandLine::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive");
-        let update = install.clone().args(["update", "--quiet"]);
-        steps.run("update Debian's list of packages", &workspace.root, &update)?;
-        let install = install.args(["install", "--yes", "--quiet", "--no-install-recommends", "chromium"]);
-        steps.run("install Chromium", &workspace.root, &install)?;
-        if let Some(found) = installed() {
-            return Ok(found);
-        }
+    install_in_ci(workspace, steps, "chromium")?;
+    if let Some(found) = installed() {
+        return Ok(found);
     }
     bail!(
         "no Chromium was found (looked for: {})\n\
@@ -55,6 +49,18 @@ fn chromium(workspace: &Workspace, steps: &mut Steps) -> Result<PathBuf> {
          {BROWSER_VARIABLE}",
         PLACES.join(", ")
     )
+}
+
+/// Installs a package of Debian, in CI only.
+pub(crate) fn install_in_ci(workspace: &Workspace, steps: &mut Steps, package: &str) -> Result<()> {
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") {
+        let install = CommandLine::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive");
+        let update = install.clone().args(["update", "--quiet"]);
+        steps.run("update Debian's list of packages", &workspace.root, &update)?;
+        let install = install.args(["install", "--yes", "--quiet", "--no-install-recommends", package]);
+        steps.run(&format!("install {package}"), &workspace.root, &install)?;
+    }
+    Ok(())
 }
 
 fn installed() -> Option<PathBuf> {

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::library::{CPU, GPU, LIBRARY_VARIABLE, OPENVINO};
 use crate::step::{CommandLine, Steps, TELEMETRY_VARIABLE};
 use crate::workspace::Workspace;
-use crate::{browser, demo, full_size, fuzz, gpu, interop, python, sanitizer, services, setup};
+use crate::{browser, demo, full_size, fuzz, gpu, interop, python, sanitizer, serve, services, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -52,6 +52,8 @@ enum Stage {
     Demo,
     /// The HTML page of a routing in Chromium: no request, no error, every key, sizes; screenshots in target/browser
     Browser,
+    /// `jetmoe serve` and its page: unmodified clients, faults, load, replicas; screenshots in target/serve
+    Serve,
     /// The programs under examples/ run
     Examples,
     /// Programs outside the workspace use jetmoe-rt: the whole interface, and a streaming HTTP service
@@ -176,6 +178,7 @@ impl Stage {
                 demo::with_commands(workspace, steps)
             }
             Stage::Browser => browser::run(workspace, steps),
+            Stage::Serve => serve::run(workspace, steps),
             Stage::Examples => {
                 demo::build_commands(workspace, steps)?;
                 // the build of `cargo test`, because of `--workspace`; a person types `cargo run --example`

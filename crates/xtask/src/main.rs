@@ -17,6 +17,7 @@ mod npm;
 mod python;
 mod regenerate;
 mod sanitizer;
+mod serve;
 mod services;
 mod setup;
 mod step;

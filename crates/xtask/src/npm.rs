@@ -1,4 +1,4 @@
-//! Packages that only the registry of npm has: prebuilt libraries of llama.cpp.
+//! Packages that only the registry of npm has: prebuilt libraries of llama.cpp, clients of the server.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(crate) fn install(workspace: &Workspace, steps: &mut Steps, name: &str, pins
     if !version.output(&workspace.root).is_ok_and(|output| output.status.success()) {
         bail!(
             "npm was not found, which installs {name}\n\
-             install it, for instance with `apt-get install npm`, or leave {name} out of `--targets`"
+             install it, for instance with `apt-get install npm`; `cargo xtask bench` can leave {name} out by `--targets`"
         );
     }
     if installed.exists() {

@@ -75,6 +75,14 @@ pub(crate) const INTEROP: Environment =
 pub(crate) const BROWSER: Environment =
     Environment { name: "browser-venv", requirements: "tests/browser/requirements.txt" };
 
+/// The clients that call `jetmoe serve`.
+pub(crate) const SERVE: Environment =
+    Environment { name: "serve-venv", requirements: "tests/serve/requirements.txt" };
+
+/// What measures `jetmoe serve` from outside.
+pub(crate) const SERVE_EVALUATION: Environment =
+    Environment { name: "serve-evaluation-venv", requirements: "tests/serve/evaluation-requirements.txt" };
+
 /// The baselines of the benchmarks.
 pub(crate) const BASELINES: Environment =
     Environment { name: "baselines-venv", requirements: "crates/jetmoe-bench/baselines/requirements.txt" };

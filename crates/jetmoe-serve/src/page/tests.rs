@@ -38,12 +38,16 @@ fn nothing_is_loaded_from_outside() {
         for scheme in ["http://", "https://", "//cdn", "data:", "javascript:"] {
             let uses = file.text.lines().filter(|line| line.contains(scheme));
             let uses: Vec<_> = uses
-                .filter(|line| !line.trim_start().starts_with("//") && !line.contains("http://www.w3.org/2000/svg"))
+                .filter(|line| {
+                    !line.trim_start().starts_with("//") && !line.contains("http://www.w3.org/2000/svg")
+                })
                 .collect();
             assert!(uses.is_empty(), "{} names {scheme}: {uses:?}", file.name);
         }
     }
-    assert!(POLICY.starts_with("default-src 'none';") && !POLICY.contains("unsafe") && !POLICY.contains("http"));
+    assert!(
+        POLICY.starts_with("default-src 'none';") && !POLICY.contains("unsafe") && !POLICY.contains("http")
+    );
 }
 
 #[test]
