@@ -98,16 +98,12 @@ impl fmt::Debug for Constraint {
 }
 
 /// The tokens that may follow.
-pub(super) struct AllowedTokens {
-    tokens: SimpleVob,
-    twins: Arc<Twins>,
-}
+pub(super) struct AllowedTokens(SimpleVob);
 
 impl AllowedTokens {
     /// Whether a token may follow.
     pub(super) fn contains(&self, token_id: u32) -> bool {
-        let token_id = self.twins.in_trie(token_id);
-        (token_id as usize) < self.tokens.len() && self.tokens.is_allowed(token_id)
+        (token_id as usize) < self.0.len() && self.0.is_allowed(token_id)
     }
 }
 
@@ -119,8 +115,13 @@ impl Constraint {
 
     /// The tokens that may follow, among them those that end the sequence where the text may end.
     pub(super) fn allowed(&mut self) -> Result<AllowedTokens, JobError> {
-        let tokens = self.matcher.compute_mask().map_err(|error| self.failed(&error.to_string()))?;
-        Ok(AllowedTokens { tokens, twins: Arc::clone(&self.twins) })
+        let mut tokens = self.matcher.compute_mask().map_err(|error| self.failed(&error.to_string()))?;
+        for (twin, in_trie) in self.twins.iter() {
+            if tokens.is_allowed(in_trie) {
+                tokens.allow_token(twin);
+            }
+        }
+        Ok(AllowedTokens(tokens))
     }
 
     /// Goes on behind a token that is allowed.

@@ -15,6 +15,7 @@ mod experts;
 mod job;
 mod metrics;
 mod options;
+mod panics;
 mod prefix;
 mod queue;
 mod schedule;

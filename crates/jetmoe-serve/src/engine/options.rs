@@ -38,7 +38,7 @@ pub enum StartError {
     /// The slots will not fit in memory.
     #[error(
         "{slots} slots of {capacity} tokens take {} of memory for keys and values, kept prefixes {}, and {} are left\n  {}",
-        megabytes(*cache), megabytes(*prefixes), megabytes(*available), advice(self)
+        megabytes(*cache), megabytes(*prefixes), megabytes(*available), advice(*slots, *capacity, *cache, *prefixes, *available)
     )]
     Memory {
         /// Requested slots.
@@ -58,14 +58,12 @@ pub enum StartError {
 }
 
 /// Sizes that would fit.
-fn advice(error: &StartError) -> String {
-    let StartError::Memory { slots, capacity, cache, prefixes, available } = error else {
-        return String::new();
-    };
-    let one = cache / (*slots as u64).max(1);
-    let token = one / (*capacity as u64).max(1);
-    let fewer = available.saturating_sub(*prefixes) / one.max(1);
-    let shorter = available.saturating_sub(*prefixes) / token.saturating_mul(*slots as u64).max(1);
+fn advice(slots: usize, capacity: usize, cache: u64, prefixes: u64, available: u64) -> String {
+    let slots = (slots as u64).max(1);
+    let one = cache / slots;
+    let token = one / (capacity as u64).max(1);
+    let fewer = available.saturating_sub(prefixes) / one.max(1);
+    let shorter = available.saturating_sub(prefixes) / token.saturating_mul(slots).max(1);
     match (fewer, shorter) {
         (1.., _) => format!("{fewer} slots of this capacity fit, or as many slots of {shorter} tokens"),
         (0, 1..) => format!("as many slots of {shorter} tokens fit; or keep less for prefixes"),

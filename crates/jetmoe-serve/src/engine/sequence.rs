@@ -10,6 +10,7 @@ use jetmoe_rt::{
 use tokio::sync::mpsc;
 
 use super::metrics::EngineMetrics;
+use super::panics::guarded;
 use super::schedule::Reader;
 use super::scores::PromptScorer;
 use super::{Constraint, Job, JobError, JobEvent, TokenExperts};
@@ -112,9 +113,9 @@ impl Pending {
     /// Ends the job in the queue.
     pub(super) fn end_interrupted(mut self, metrics: &EngineMetrics) {
         let reason = self.client.interruption(Instant::now()).unwrap_or(FinishReason::Cancelled);
-        match self.sampler.end(reason) {
+        match guarded(|| Ok(self.sampler.end(reason)?)) {
             Ok(event) => self.client.end(event, metrics),
-            Err(error) => self.client.fail(error.into(), metrics),
+            Err(error) => self.client.fail(error, metrics),
         }
     }
 
@@ -267,10 +268,10 @@ impl Sequence {
             return Ok(Progress::Ended);
         }
         let logits = output.logits(part)?;
-        let Some(last) = logits.rows().into_iter().next_back() else {
+        let Some(last) = logits.nrows().checked_sub(1) else {
             return Err(JobError::Model(missing_logits(logits.dim())));
         };
-        let progress = self.sample(last, experts, metrics)?;
+        let progress = self.sample(logits.row(last), experts, metrics)?;
         Ok(if is_prompt && progress == Progress::Open { Progress::PromptRead } else { progress })
     }
 

@@ -1,6 +1,5 @@
 //! The vocabulary of a model as `llguidance` reads it: the bytes that each token adds to a text.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,14 +25,14 @@ pub(super) struct Vocabulary {
     pub(super) twins: Arc<Twins>,
 }
 
-/// Tokens whose bytes are those of another token, as `<0x7B>` and `{`, with that one. The trie has one of them only.
+/// Tokens whose bytes are those of another token, as `<0x7B>` and `{`: the trie has one of them only.
 #[derive(Debug, Default)]
-pub(super) struct Twins(HashMap<u32, u32>);
+pub(super) struct Twins(Vec<(u32, u32)>);
 
 impl Twins {
-    /// The token of the same bytes that the trie has.
-    pub(super) fn in_trie(&self, token_id: u32) -> u32 {
-        self.0.get(&token_id).copied().unwrap_or(token_id)
+    /// Each such token, with the one that the trie has.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.0.iter().copied()
     }
 }
 
@@ -108,7 +107,8 @@ mod tests {
         let tokenizer = Tokenizer::open(&fixtures::checkpoint("jetmoe-mini")).unwrap().unwrap();
         let vocabulary = Vocabulary::new(&tokenizer, tokenizer.vocab_size(), &[2]).unwrap();
         let id = |token: &str| tokenizer.token_id(token).unwrap();
-        let in_trie = |token: &str| vocabulary.twins.in_trie(id(token));
+        let twins: Vec<(u32, u32)> = vocabulary.twins.iter().collect();
+        let in_trie = |token: &str| twins.iter().find(|(twin, _)| *twin == id(token)).map_or(id(token), |it| it.1);
         assert_eq!(in_trie("<0x61>"), in_trie("a"));
         assert_eq!(in_trie("<0x7B>"), id("<0x7B>"), "no other token is a brace");
         assert_eq!(in_trie("\u{2581}the"), id("\u{2581}the"));

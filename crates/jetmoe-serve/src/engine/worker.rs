@@ -4,7 +4,6 @@
 //! fails is repeated for each of its sequences alone; a sequence that fails alone fails its job. If the slots are lost, by a panic
 //! of the backend, they are made again, and every sequence reads its tokens again.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use jetmoe_rt::{CancellationGuard, CancellationToken, Error, Generator, SavedTok
 use super::experts::Experts;
 use super::metrics::{EngineMetrics, ExpertCounters};
 use super::options::cache_bytes;
+use super::panics::{guarded, message};
 use super::prefix::{Payload, PrefixTree};
 use super::schedule::{FreeSlot, Place, Portion, Reader, choose_slot, plan};
 use super::sequence::{Pending, Progress, Sequence};
@@ -419,17 +419,4 @@ impl Worker {
 /// Number of first tokens that two sequences have in common.
 fn common_length(first: &[u32], second: &[u32]) -> usize {
     first.iter().zip(second).take_while(|(first, second)| first == second).count()
-}
-
-/// Runs code of one job. A panic in it is an error of that job.
-fn guarded<T>(work: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
-    // the job is dropped after a panic, so nothing reads what it left
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(JobError::Panic { message: message(panic.as_ref()) }))
-}
-
-/// The message of a panic.
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
