@@ -13,6 +13,7 @@ mod health;
 mod ids;
 mod models;
 mod rerank;
+mod responses;
 mod v2;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -28,6 +29,7 @@ pub(crate) fn api() -> OpenApiRouter<AppState> {
         .merge(embeddings::router())
         .merge(classify::router())
         .merge(rerank::router())
+        .merge(responses::router())
         .merge(v2::router())
         .merge(models::router())
 }
