@@ -74,6 +74,12 @@ impl LoadedModel {
         })
     }
 
+    /// Most tokens of a sequence.
+    pub fn positions(&self) -> usize {
+        let of_model = self.model.config().max_position_embeddings;
+        self.engine.as_ref().map_or(of_model, Engine::capacity)
+    }
+
     /// The texts of its tokens.
     pub(crate) fn token_texts(&self) -> &TokenTexts {
         &self.token_texts

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use axum::http::StatusCode;
 use jetmoe_rt::{FinishReason, TokenEvent};
@@ -22,18 +21,15 @@ pub(crate) struct Generation {
     /// Which sequence is asked first, so that none waits for the others.
     next: usize,
     usage: Usage,
-    started: Instant,
 }
 
 struct Sequence {
     events: JobStream,
-    prompt_tokens: usize,
     /// Whether it is the first choice of its prompt.
     is_first: bool,
     /// Whether it had a slot.
     has_started: bool,
     is_complete: bool,
-    last_token: Option<Instant>,
 }
 
 /// Tokens of a request, of all its sequences.
@@ -75,21 +71,13 @@ impl Generation {
         let mut sequences = Vec::with_capacity(jobs.len());
         for (index, job) in jobs.into_iter().enumerate() {
             let is_first = index % choices.max(1) == 0;
-            let prompt_tokens = job.prompt.len();
             if is_first {
-                usage.prompt_tokens += prompt_tokens;
+                usage.prompt_tokens += job.prompt.len();
             }
             let events = engine.submit(job)?;
-            sequences.push(Sequence {
-                events,
-                prompt_tokens,
-                is_first,
-                has_started: false,
-                is_complete: false,
-                last_token: None,
-            });
+            sequences.push(Sequence { events, is_first, has_started: false, is_complete: false });
         }
-        Ok(Generation { state: state.clone(), lease, sequences, next: 0, usage, started: Instant::now() })
+        Ok(Generation { state: state.clone(), lease, sequences, next: 0, usage })
     }
 
     /// The model.
@@ -153,7 +141,6 @@ impl Generation {
 
     /// What an event adds to the answer, if it does.
     fn take(&mut self, index: usize, event: JobEvent) -> ApiResult<Option<Delta>> {
-        let (metrics, name) = (self.state.metrics(), self.lease.name());
         let sequence = &mut self.sequences[index];
         let empty = || Delta {
             sequence: index,
@@ -164,9 +151,8 @@ impl Generation {
             finish: None,
         };
         match event {
-            JobEvent::Started { cached_tokens, queued } => {
+            JobEvent::Started { cached_tokens, .. } => {
                 sequence.has_started = true;
-                metrics.started(name, sequence.prompt_tokens, cached_tokens, queued);
                 if sequence.is_first {
                     self.usage.cached_tokens += cached_tokens;
                 }
@@ -180,11 +166,6 @@ impl Generation {
                 }
                 if event.token.is_some() {
                     self.usage.completion_tokens += 1;
-                    let now = Instant::now();
-                    match sequence.last_token.replace(now) {
-                        None => metrics.first_token(name, now - self.started),
-                        Some(last) => metrics.next_token(name, now - last),
-                    }
                 }
                 let (text, token, finish) = (event.text, event.token, event.finish_reason);
                 Ok(Some(Delta { text, token, experts, finish, ..empty() }))

@@ -5,14 +5,18 @@
 //! return [`ApiResult`](crate::error::ApiResult).
 
 mod classify;
+mod docs;
 mod document;
 mod embeddings;
 mod encoded;
 mod errors;
 mod health;
 mod ids;
+mod metrics;
 mod models;
+mod openai;
 mod rerank;
+mod tokenize;
 mod responses;
 mod v2;
 
@@ -22,10 +26,19 @@ pub(crate) use self::errors::ErrorResponses;
 pub(crate) use self::v2::protocol_errors;
 use crate::state::AppState;
 
-/// All routes.
+/// The routes, and those that describe them.
+pub(crate) fn router() -> axum::Router<AppState> {
+    let (router, document) = api().split_for_parts();
+    router.merge(docs::router(&document))
+}
+
+/// The routes of the API.
 pub(crate) fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(document::base())
+        .merge(openai::router())
+        .merge(tokenize::router())
         .merge(health::router())
+        .merge(metrics::router())
         .merge(embeddings::router())
         .merge(classify::router())
         .merge(rerank::router())

@@ -198,7 +198,7 @@ async fn join(connections: &mut JoinSet<()>) {
 
 /// The routes, and what every request passes on its way to them.
 fn layered(state: &AppState, gate: Gate, cors: Option<CorsLayer>) -> Router {
-    let router = routes::router(state)
+    let router = routes::router()
         .merge(page::router())
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route"))
         .method_not_allowed_fallback(async || {

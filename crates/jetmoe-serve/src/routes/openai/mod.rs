@@ -17,6 +17,8 @@ use crate::registry::Lease;
 use crate::state::AppState;
 use jetmoe_rt::GenerationOptions;
 
+pub(crate) use self::chat::{Message, check_rendered, to_chat};
+
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().merge(completions::router()).merge(chat::router())
 }

@@ -11,7 +11,7 @@ use crate::error::{ApiError, ApiResult};
 /// A message of a conversation.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Message {
+pub(crate) struct Message {
     /// Who says it.
     role: Role,
     /// The text, or parts of it. May be null for an assistant that calls tools.
@@ -41,7 +41,7 @@ pub(super) struct Message {
 /// Who says a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Instructions for the whole conversation.
     System,
     /// The same; it is `system` for chat templates that have no such role.
@@ -125,7 +125,7 @@ impl Role {
 ///
 /// # Errors
 /// Status 400 for what the template does not read, with the message as the parameter.
-pub(super) fn to_chat(messages: &[Message], tokenizer: Option<&Tokenizer>) -> ApiResult<Vec<ChatMessage>> {
+pub(crate) fn to_chat(messages: &[Message], tokenizer: Option<&Tokenizer>) -> ApiResult<Vec<ChatMessage>> {
     messages.iter().enumerate().map(|(index, message)| message.to_chat(index, tokenizer)).collect()
 }
 
@@ -189,7 +189,7 @@ impl Message {
 }
 
 /// Refuses a conversation of which the chat template leaves a message out.
-pub(super) fn check_rendered(messages: &[Message], rendered: &str) -> ApiResult<()> {
+pub(crate) fn check_rendered(messages: &[Message], rendered: &str) -> ApiResult<()> {
     let is_left_out = |message: &Message| {
         let content = message.content.clone().map(Content::into_text).unwrap_or_default();
         message.is_printed() && !rendered.contains(content.trim())

@@ -5,6 +5,8 @@ mod request;
 mod response;
 mod tools;
 
+pub(crate) use self::messages::{Message, check_rendered, to_chat};
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use jetmoe_rt::{ChatOptions, Tokenizer};
@@ -116,9 +118,9 @@ async fn jobs(
     fields.log_probabilities = request.log_probabilities();
     let options = fields.options(engine, &state.config().limits, DefaultLength::Rest)?;
     let tokenizer = lease.model().tokenizer();
-    let messages = messages::to_chat(&request.messages, tokenizer)?;
+    let messages = to_chat(&request.messages, tokenizer)?;
     let encoded = encode_chat(engine.generator(), messages, chat_options(request, tokenizer)?).await?;
-    messages::check_rendered(&request.messages, encoded.text.as_deref().unwrap_or_default())?;
+    check_rendered(&request.messages, encoded.text.as_deref().unwrap_or_default())?;
     let job = request.common().job(state, encoded.token_ids, options);
     Ok(choices_of(&job, request.common().choices(), constraint.as_ref()))
 }
