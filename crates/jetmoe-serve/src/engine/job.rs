@@ -100,15 +100,15 @@ impl Job {
 pub type TokenExperts = Arc<[[Vec<u32>; 2]]>;
 
 /// What happens to a job, in this order: `Started`, `Prompt` where it was asked for, any number of `Token`s. The last event is a
-/// `Token` with a finish reason, or `Failed`. A job that ends in the queue has no `Started`.
+/// `Token` with a finish reason, or `Failed`. A job that ends before has no `Started`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JobEvent {
-    /// It has a slot.
+    /// It has a slot, and reads its prompt next.
     Started {
         /// Tokens of the prompt that were reused from earlier requests.
         cached_tokens: usize,
-        /// Time in the queue.
+        /// Time until then.
         queued: Duration,
     },
     /// The log-probabilities of the prompt.

@@ -1,5 +1,7 @@
 //! The policy of a step and of an admission, without a model: what a step reads, and which slot a prompt takes.
 
+use std::cmp::Reverse;
+
 /// A sequence that has a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reader {
@@ -48,28 +50,17 @@ pub(super) struct FreeSlot {
     pub(super) freed: u64,
 }
 
-/// Where a prompt goes, and what of it is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A slot that holds the first `tokens` tokens.
-    Slot { slot: usize, tokens: usize },
-    /// A slot that takes kept tokens.
-    Kept { slot: usize },
-}
-
 /// A slot's own tokens are reused from this share of the prompt on, its reciprocal. With less, as the begin-of-sequence token
 /// alone, the prompt goes where the tokens have not been used for the longest time.
 const LEAST_SHARE: usize = 10;
 
-/// Chooses a slot for a prompt of `length` tokens, of which `kept` are kept outside of the slots. `None` without a free slot.
-pub(super) fn choose_slot(free: &[FreeSlot], length: usize, kept: usize) -> Option<Place> {
+/// Chooses a slot for a prompt of `length` tokens, of which `kept` are kept outside of the slots: the slot that holds most of it,
+/// or the one that was not used for the longest time. `None` without a free slot.
+pub(super) fn choose_slot(free: &[FreeSlot], length: usize, kept: usize) -> Option<usize> {
     let oldest = free.iter().min_by_key(|slot| (slot.freed, slot.slot))?;
-    let most = free.iter().max_by_key(|slot| (slot.common, std::cmp::Reverse(slot.freed)))?;
-    let own = if most.common > 0 && most.common.saturating_mul(LEAST_SHARE) >= length { most } else { oldest };
-    if kept > own.common {
-        return Some(Place::Kept { slot: oldest.slot });
-    }
-    Some(Place::Slot { slot: own.slot, tokens: own.common })
+    let most = free.iter().max_by_key(|slot| (slot.common, Reverse(slot.freed)))?;
+    let is_worthwhile = most.common > 0 && most.common.saturating_mul(LEAST_SHARE) >= length && most.common >= kept;
+    Some(if is_worthwhile { most.slot } else { oldest.slot })
 }
 
 #[cfg(test)]
@@ -134,18 +125,16 @@ mod tests {
     #[test]
     fn a_prompt_goes_where_most_of_it_is() {
         let slots = free(&[(0, 3, 5), (1, 80, 9), (2, 80, 2), (3, 0, 0)]);
-        assert_eq!(choose_slot(&slots, 100, 0), Some(Place::Slot { slot: 2, tokens: 80 }));
-        assert_eq!(choose_slot(&slots, 100, 80), Some(Place::Slot { slot: 2, tokens: 80 }));
-        assert_eq!(choose_slot(&slots, 100, 81), Some(Place::Kept { slot: 3 }));
+        assert_eq!(choose_slot(&slots, 100, 0), Some(2));
+        assert_eq!(choose_slot(&slots, 100, 80), Some(2));
+        assert_eq!(choose_slot(&slots, 100, 81), Some(3));
         assert_eq!(choose_slot(&[], 100, 81), None);
     }
 
     #[test]
     fn a_common_first_token_costs_no_other_conversation_its_slot() {
-        let slots = free(&[(0, 1, 9), (1, 1, 4), (2, 0, 6)]);
-        assert_eq!(choose_slot(&slots, 100, 0), Some(Place::Slot { slot: 1, tokens: 1 }));
-        assert_eq!(choose_slot(&slots, 10, 0), Some(Place::Slot { slot: 1, tokens: 1 }));
-        let slots = free(&[(0, 1, 9), (2, 0, 0)]);
-        assert_eq!(choose_slot(&slots, 100, 0), Some(Place::Slot { slot: 2, tokens: 0 }));
+        let slots = free(&[(0, 1, 9), (1, 0, 4), (2, 0, 6)]);
+        assert_eq!(choose_slot(&slots, 100, 0), Some(1));
+        assert_eq!(choose_slot(&slots, 10, 0), Some(0));
     }
 }

@@ -88,8 +88,8 @@ impl Pending {
         self.job.priority
     }
 
-    pub(super) fn prompt(&self) -> &[u32] {
-        &self.job.prompt
+    pub(super) fn prompt_length(&self) -> usize {
+        self.job.prompt.len()
     }
 
     /// Cancelled when the client leaves, and at the deadline.
@@ -102,12 +102,9 @@ impl Pending {
         self.client.interruption(now)
     }
 
-    /// Most tokens of the prompt that can be reused: all but the last one, whose logits are needed; none if its scores are.
-    pub(super) fn reusable(&self) -> usize {
-        match self.job.prompt_log_probabilities {
-            Some(_) => 0,
-            None => self.job.prompt.len().saturating_sub(1),
-        }
+    /// What of the prompt can be reused.
+    pub(super) fn reusable_prompt(&self) -> &[u32] {
+        reusable(&self.job.prompt, self.job.prompt_log_probabilities.is_some())
     }
 
     /// Ends the job in the queue.
@@ -125,13 +122,22 @@ impl Pending {
     }
 }
 
+/// What of a prompt can be reused: all but the last token, whose logits are needed; nothing if those of all are.
+fn reusable(prompt: &[u32], is_scored: bool) -> &[u32] {
+    match prompt {
+        [before @ .., _] if !is_scored => before,
+        _ => &[],
+    }
+}
+
 /// A job that has a slot.
 #[derive(Debug)]
 pub(super) struct Sequence {
     slot: usize,
     /// Its number in the order of admission.
     admitted: u64,
-    started: Instant,
+    /// When its slot was prepared.
+    started: Option<Instant>,
     client: Client,
     sampler: SequenceSampler,
     constraint: Option<Constraint>,
@@ -162,18 +168,13 @@ pub(super) enum Progress {
 }
 
 impl Sequence {
-    /// Gives a job a slot that holds the first `cached` tokens of its prompt.
-    pub(super) fn new(pending: Pending, slot: usize, admitted: u64, cached: usize, metrics: &EngineMetrics) -> Self {
-        let reusable = pending.reusable();
+    /// Gives a job a slot.
+    pub(super) fn new(pending: Pending, slot: usize, admitted: u64) -> Self {
         let Pending { job, sampler, client } = pending;
-        let started = Instant::now();
-        let queued = started.saturating_duration_since(client.submitted);
-        metrics.started(queued, (reusable > 0).then_some(cached));
-        client.send(JobEvent::Started { cached_tokens: cached, queued });
         Sequence {
             slot,
             admitted,
-            started,
+            started: None,
             client,
             sampler,
             constraint: job.constraint,
@@ -182,10 +183,30 @@ impl Sequence {
             scorer: job.prompt_log_probabilities.map(PromptScorer::new),
             prompt_length: job.prompt.len(),
             tokens: job.prompt,
-            read: cached,
+            read: 0,
             has_prompt: false,
             last_token: None,
         }
+    }
+
+    /// Whether its slot is prepared.
+    pub(super) fn has_started(&self) -> bool {
+        self.started.is_some()
+    }
+
+    /// What of the prompt can be reused.
+    pub(super) fn reusable_prompt(&self) -> &[u32] {
+        reusable(&self.tokens[..self.prompt_length], self.scorer.is_some())
+    }
+
+    /// Begins with a slot that holds the first `cached` tokens of the prompt.
+    pub(super) fn start(&mut self, cached: usize, metrics: &EngineMetrics) {
+        self.read = cached;
+        let now = Instant::now();
+        self.started = Some(now);
+        let queued = now.saturating_duration_since(self.client.submitted);
+        metrics.started(queued, (!self.reusable_prompt().is_empty()).then_some(cached));
+        self.client.send(JobEvent::Started { cached_tokens: cached, queued });
     }
 
     /// Whether the job reports the experts of its tokens.
@@ -208,9 +229,9 @@ impl Sequence {
         self.client.interruption(now)
     }
 
-    /// Time in the slot.
+    /// Time since its slot was prepared.
     pub(super) fn service_time(&self) -> Duration {
-        self.started.elapsed()
+        self.started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 
     /// As the plan of a step sees it.
