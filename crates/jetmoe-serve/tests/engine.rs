@@ -9,8 +9,8 @@ use std::time::Duration;
 use jetmoe_checkpoint::Checkpoint;
 use jetmoe_export::{ExportOptions, export};
 use jetmoe_rt::{
-    Completion, Event, FinishReason, GenerationOptions, Generator, LoadOptions, LogProbabilities, Model, Multinomial,
-    ObservedValue, Precision, Profile, Request, ScoringRequest,
+    Completion, Event, FinishReason, GenerationOptions, Generator, LoadOptions, LogProbabilities, Model,
+    Multinomial, ObservedValue, Precision, Profile, Request, ScoringRequest,
 };
 use jetmoe_serve::{Engine, EngineOptions, Job, JobEvent, JobStream, PromptScores, TokenExperts};
 use jetmoe_testing::fixtures;
@@ -47,7 +47,8 @@ fn prompts(engine: &Engine, count: usize) -> Vec<Vec<u32>> {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
         record["text"].as_str().unwrap().to_owned()
     });
-    let ids: Vec<Vec<u32>> = texts.map(|text| model.tokenizer().unwrap().encode(&text, true).unwrap()).collect();
+    let ids: Vec<Vec<u32>> =
+        texts.map(|text| model.tokenizer().unwrap().encode(&text, true).unwrap()).collect();
     let mut random = fastrand::Rng::with_seed(11);
     let cut = |_| {
         let text = &ids[random.usize(0..ids.len().min(5))];
@@ -180,7 +181,8 @@ fn the_scores_of_a_prompt_are_those_of_the_generator() {
     for prompt in prompts(&engine, 6).into_iter().filter(|prompt| prompt.len() > 1) {
         let (first, rest) = prompt.split_at(1);
         let expected = engine.generator().score(&ScoringRequest::pairs([(first, rest)])).unwrap();
-        let job = Job::new(prompt.clone(), options(0)).with_prompt_log_probabilities(2).with_generation(false);
+        let job =
+            Job::new(prompt.clone(), options(0)).with_prompt_log_probabilities(2).with_generation(false);
         let found = outcome(engine.submit(job).unwrap()).prompt.tokens;
         assert_eq!(found.len(), rest.len());
         for ((score, _), expected) in found.iter().zip(&expected[0].tokens) {

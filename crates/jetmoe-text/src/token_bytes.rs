@@ -19,7 +19,8 @@ impl Tokenizer {
             let decoder = self.inner().get_decoder();
             let bytes = TokenBytes {
                 tokenizer: self.inner(),
-                has_byte_level: decoder.is_some_and(|it| has(it, &|it| matches!(it, DecoderWrapper::ByteLevel(_)))),
+                has_byte_level: decoder
+                    .is_some_and(|it| has(it, &|it| matches!(it, DecoderWrapper::ByteLevel(_)))),
                 has_byte_fallback: decoder
                     .is_some_and(|it| has(it, &|it| matches!(it, DecoderWrapper::ByteFallback(_)))),
                 word: None,
@@ -33,7 +34,9 @@ impl Tokenizer {
 /// Whether a decoder, or one in its sequence, has a property.
 fn has(decoder: &DecoderWrapper, property: &dyn Fn(&DecoderWrapper) -> bool) -> bool {
     match decoder {
-        DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().any(|inner| has(inner, property)),
+        DecoderWrapper::Sequence(sequence) => {
+            sequence.get_decoders().iter().any(|inner| has(inner, property))
+        }
         decoder => property(decoder),
     }
 }
@@ -67,10 +70,14 @@ impl TokenBytes<'_> {
     }
 
     fn of(&self, token: String) -> tokenizers::Result<Vec<u8>> {
-        if self.has_byte_fallback && let Some(byte) = fallback_byte(&token) {
+        if self.has_byte_fallback
+            && let Some(byte) = fallback_byte(&token)
+        {
             return Ok(vec![byte]);
         }
-        if self.has_byte_level && let Some(bytes) = token.chars().map(byte_of).collect() {
+        if self.has_byte_level
+            && let Some(bytes) = token.chars().map(byte_of).collect()
+        {
             return Ok(bytes);
         }
         let Some((word, text)) = &self.word else { return Ok(token.into_bytes()) };

@@ -177,9 +177,12 @@ impl Constraints {
     /// Refuses a job whose options contradict its constraint.
     pub(super) fn check(&self, job: &Job) -> Result<(), Refusal> {
         let Some(constraint) = &job.constraint else { return Ok(()) };
-        let refused = |problem: &str| Err(Refusal::Constraint { kind: constraint.kind, problem: problem.to_owned() });
+        let refused =
+            |problem: &str| Err(Refusal::Constraint { kind: constraint.kind, problem: problem.to_owned() });
         if job.options.eos_token_ids.as_deref().is_some_and(|ids| ids != self.generator.eos_token_ids()) {
-            return refused("it ends with the end-of-sequence tokens of the model; do not replace or ignore them");
+            return refused(
+                "it ends with the end-of-sequence tokens of the model; do not replace or ignore them",
+            );
         }
         if !job.generates {
             return refused("no token is generated");

@@ -29,8 +29,9 @@ impl Experts {
         let config = model.config();
         let outputs = &model.graph().signature().outputs;
         let has = |name: OutputName| outputs.iter().any(|output| output.name == name);
-        let is_observed = (0..config.num_hidden_layers)
-            .all(|layer| has(OutputName::AttentionRouterChoice(layer)) && has(OutputName::MlpRouterChoice(layer)));
+        let is_observed = (0..config.num_hidden_layers).all(|layer| {
+            has(OutputName::AttentionRouterChoice(layer)) && has(OutputName::MlpRouterChoice(layer))
+        });
         (is_observed && config.num_hidden_layers > 0).then(|| Experts {
             backend: model.backend(),
             layers: config.num_hidden_layers,
@@ -72,7 +73,8 @@ impl Experts {
         if choice.ncols() != 2 * self.per_token {
             return None;
         }
-        let is_expert = |number: &f32| *number >= 0.0 && *number < self.experts as f32 && number.fract() == 0.0;
+        let is_expert =
+            |number: &f32| *number >= 0.0 && *number < self.experts as f32 && number.fract() == 0.0;
         let rows = choice.rows().into_iter().map(|row| {
             let numbers = row.iter().take(self.per_token);
             numbers.map(|number| is_expert(number).then_some(*number as u32)).collect()

@@ -104,8 +104,13 @@ impl EngineMetrics {
     }
 
     fn register_requests(&self, registry: &mut Registry) {
-        let mut counter = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
-        counter("prompt_tokens", "Tokens of prompts that were read, without those that were reused", &self.prompt_tokens);
+        let mut counter =
+            |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
+        counter(
+            "prompt_tokens",
+            "Tokens of prompts that were read, without those that were reused",
+            &self.prompt_tokens,
+        );
         counter("generated_tokens", "Tokens that were generated", &self.generated_tokens);
         registry.register("requests", "Jobs that ended, by how they did", self.outcomes.clone());
         registry.register("requests_waiting", "Jobs that wait for a slot", self.waiting.clone());
@@ -114,13 +119,22 @@ impl EngineMetrics {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         };
         histogram("queue", "Time of a job in the queue", &self.queue_seconds);
-        histogram("time_to_first_token", "Time from the arrival of a job to its first token", &self.first_token_seconds);
+        histogram(
+            "time_to_first_token",
+            "Time from the arrival of a job to its first token",
+            &self.first_token_seconds,
+        );
         histogram("inter_token", "Time between two tokens of a job", &self.inter_token_seconds);
         histogram("request", "Time from the arrival of a job to its end", &self.request_seconds);
     }
 
     fn register_steps(&self, registry: &mut Registry) {
-        registry.register_with_unit("step", "Time of a step in the model", Unit::Seconds, self.step_seconds.clone());
+        registry.register_with_unit(
+            "step",
+            "Time of a step in the model",
+            Unit::Seconds,
+            self.step_seconds.clone(),
+        );
         registry.register("step_sequences", "Sequences that shared a step", self.occupancy.clone());
         registry.register("step_tokens", "Tokens that a step read", self.step_tokens.clone());
         registry.register("failed_steps", "Steps that failed", self.failed_steps.clone());
@@ -132,9 +146,14 @@ impl EngineMetrics {
         let help = "Share of the slots' tokens that running jobs take";
         registry.register("slots", "Sequences that can share a step", self.slots.clone());
         registry.register("cache_capacity_tokens", "Tokens that all slots can hold", self.capacity.clone());
-        registry.register("cache_tokens", "Tokens of running jobs that slots hold", self.cached_tokens.clone());
+        registry.register(
+            "cache_tokens",
+            "Tokens of running jobs that slots hold",
+            self.cached_tokens.clone(),
+        );
         registry.register("kv_cache_usage_ratio", help, self.cache_usage.clone());
-        let mut counter = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
+        let mut counter =
+            |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
         counter("prefix_queries", "Prompts of which a part could be reused", &self.prefix_queries);
         counter("prefix_hits", "Prompts of which a part was reused", &self.prefix_hits);
         counter("prefix_reused_tokens", "Tokens of prompts that were reused", &self.prefix_tokens);

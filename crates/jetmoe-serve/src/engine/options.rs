@@ -124,9 +124,7 @@ impl EngineOptions {
         ];
         match sizes.into_iter().find(|(_, size)| *size == 0) {
             None => Ok(()),
-            Some((option, _)) => {
-                Err(Error::Option { option, found: "0".to_owned(), expected: "at least 1" })
-            }
+            Some((option, _)) => Err(Error::Option { option, found: "0".to_owned(), expected: "at least 1" }),
         }
     }
 

@@ -80,8 +80,14 @@ struct Walk {
 impl<T: Payload> PrefixTree<T> {
     /// An empty tree whose payloads take at most `limit` bytes.
     pub(super) fn new(limit: u64) -> Self {
-        let root =
-            Node { parent: ROOT, tokens: Vec::new(), end: 0, children: BTreeMap::new(), payload: None, used: 0 };
+        let root = Node {
+            parent: ROOT,
+            tokens: Vec::new(),
+            end: 0,
+            children: BTreeMap::new(),
+            payload: None,
+            used: 0,
+        };
         let nodes = vec![Some(root)];
         PrefixTree { nodes, payloads: BTreeMap::new(), next_payload: 0, limit, bytes: 0, clock: 0 }
     }

@@ -69,7 +69,9 @@ mod tests {
     #[test]
     fn higher_priorities_are_first_and_equal_ones_in_the_order_of_arrival() {
         let mut queue = Queue::new(10);
-        for (priority, job) in [(0, "a"), (5, "b"), (0, "c"), (-1, "d"), (5, "e"), (i32::MIN, "f"), (i32::MAX, "g")] {
+        for (priority, job) in
+            [(0, "a"), (5, "b"), (0, "c"), (-1, "d"), (5, "e"), (i32::MIN, "f"), (i32::MAX, "g")]
+        {
             queue.push(priority, job).unwrap();
         }
         let order: Vec<&str> = std::iter::from_fn(|| queue.pop()).collect();

@@ -59,7 +59,8 @@ const LEAST_SHARE: usize = 10;
 pub(super) fn choose_slot(free: &[FreeSlot], length: usize, kept: usize) -> Option<usize> {
     let oldest = free.iter().min_by_key(|slot| (slot.freed, slot.slot))?;
     let most = free.iter().max_by_key(|slot| (slot.common, Reverse(slot.freed)))?;
-    let is_worthwhile = most.common > 0 && most.common.saturating_mul(LEAST_SHARE) >= length && most.common >= kept;
+    let is_worthwhile =
+        most.common > 0 && most.common.saturating_mul(LEAST_SHARE) >= length && most.common >= kept;
     Some(if is_worthwhile { most.slot } else { oldest.slot })
 }
 
@@ -119,7 +120,10 @@ mod tests {
     }
 
     fn free(slots: &[(usize, usize, u64)]) -> Vec<FreeSlot> {
-        slots.iter().map(|(slot, common, freed)| FreeSlot { slot: *slot, common: *common, freed: *freed }).collect()
+        slots
+            .iter()
+            .map(|(slot, common, freed)| FreeSlot { slot: *slot, common: *common, freed: *freed })
+            .collect()
     }
 
     #[test]

@@ -39,7 +39,9 @@ impl PromptScorer {
             let found = LogProbabilities::of(row, token_id, self.count);
             let found = found.filter(|found| !found.chosen.is_nan()).ok_or_else(|| Error::Logits {
                 backend: backend(),
-                problem: format!("those before token {index} of the prompt contain NaN or have no finite maximum"),
+                problem: format!(
+                    "those before token {index} of the prompt contain NaN or have no finite maximum"
+                ),
             })?;
             self.scores.tokens.push((found.chosen, found.best));
         }

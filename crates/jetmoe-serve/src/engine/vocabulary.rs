@@ -108,7 +108,8 @@ mod tests {
         let vocabulary = Vocabulary::new(&tokenizer, tokenizer.vocab_size(), &[2]).unwrap();
         let id = |token: &str| tokenizer.token_id(token).unwrap();
         let twins: Vec<(u32, u32)> = vocabulary.twins.iter().collect();
-        let in_trie = |token: &str| twins.iter().find(|(twin, _)| *twin == id(token)).map_or(id(token), |it| it.1);
+        let in_trie =
+            |token: &str| twins.iter().find(|(twin, _)| *twin == id(token)).map_or(id(token), |it| it.1);
         assert_eq!(in_trie("<0x61>"), in_trie("a"));
         assert_eq!(in_trie("<0x7B>"), id("<0x7B>"), "no other token is a brace");
         assert_eq!(in_trie("\u{2581}the"), id("\u{2581}the"));

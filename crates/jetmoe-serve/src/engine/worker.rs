@@ -119,7 +119,10 @@ impl Worker {
             if self.shared.is_stopped() {
                 self.fail_all(|| JobError::ShuttingDown);
                 let metrics = self.shared.metrics();
-                self.shared.drain().into_iter().for_each(|pending| pending.fail(JobError::ShuttingDown, metrics));
+                self.shared
+                    .drain()
+                    .into_iter()
+                    .for_each(|pending| pending.fail(JobError::ShuttingDown, metrics));
                 continue;
             }
             self.end_interrupted()?;

@@ -3,7 +3,8 @@ use crate::fixtures;
 
 /// A byte-level tokenizer with all bytes and one merge.
 fn byte_level() -> Tokenizer {
-    let letter = |byte: u8| (0..0x200).filter_map(char::from_u32).find(|it| byte_of(*it) == Some(byte)).unwrap();
+    let letter =
+        |byte: u8| (0..0x200).filter_map(char::from_u32).find(|it| byte_of(*it) == Some(byte)).unwrap();
     let mut vocab: serde_json::Map<String, serde_json::Value> =
         (0..=u8::MAX).map(|byte| (letter(byte).to_string(), byte.into())).collect();
     vocab.insert("\u{120}t".to_owned(), 256.into());
@@ -36,7 +37,9 @@ fn the_bytes_of_tokens_are_the_text_that_they_are_encoded_from() {
     let byte_level = byte_level();
     for tokenizer in [fixtures::tokenizer(), &byte_level] {
         let bytes = tokenizer.token_bytes().unwrap();
-        for text in ["In the beginning God created the heaven", "x = {\"a\": [1, 2]}\n\t\u{e9}\u{4f60}\u{1f600} end"] {
+        for text in
+            ["In the beginning God created the heaven", "x = {\"a\": [1, 2]}\n\t\u{e9}\u{4f60}\u{1f600} end"]
+        {
             // behind a word, so that no leading space is dropped
             let text = format!("and {text}");
             let ids = tokenizer.encode(&text, false).unwrap();

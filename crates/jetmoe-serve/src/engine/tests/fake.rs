@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jetmoe_rt::ndarray::{Array2, Array3, Axis, concatenate, s};
 use jetmoe_rt::{
-    BackendError, GenerationConfig, GraphSession, LoadedGraph, LogitsToKeep, Model, ModelConfig, ObservedValue,
-    OutputName, Precision, Profile, Signature, StepInputs, Task, TensorMap, Tokenizer,
+    BackendError, GenerationConfig, GraphSession, LoadedGraph, LogitsToKeep, Model, ModelConfig,
+    ObservedValue, OutputName, Precision, Profile, Signature, StepInputs, Task, TensorMap, Tokenizer,
 };
 use jetmoe_testing::fixtures;
 
@@ -48,7 +48,14 @@ impl FakeModel {
     pub(super) fn new(scores: impl Fn(&[u32]) -> Vec<f32> + Send + Sync + 'static) -> Self {
         let config = ModelConfig::read(&fixtures::checkpoint("jetmoe-mini").join("config.json")).unwrap();
         let (gate, log) = (Gate::default(), Log::default());
-        FakeModel { config, scores: Arc::new(scores), faults: Arc::new(|_, _| None), observes: false, gate, log }
+        FakeModel {
+            config,
+            scores: Arc::new(scores),
+            faults: Arc::new(|_, _| None),
+            observes: false,
+            gate,
+            log,
+        }
     }
 
     /// A model whose logits are pseudo-random and depend on every token and its position. Now and then it ends a sequence.
@@ -123,18 +130,28 @@ pub(super) struct Gate(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct State {
-    is_closed: bool,
+    /// Steps that pass; `None` for all.
+    passes: Option<usize>,
     waiting: usize,
 }
 
 impl Gate {
+    fn set(&self, passes: Option<usize>) {
+        self.0.0.lock().unwrap().passes = passes;
+        self.0.1.notify_all();
+    }
+
     pub(super) fn close(&self) {
-        self.0.0.lock().unwrap().is_closed = true;
+        self.set(Some(0));
     }
 
     pub(super) fn open(&self) {
-        self.0.0.lock().unwrap().is_closed = false;
-        self.0.1.notify_all();
+        self.set(None);
+    }
+
+    /// Lets some more steps of a sequence pass, and no others.
+    pub(super) fn allow(&self, steps: usize) {
+        self.set(Some(steps));
     }
 
     /// Whether a step waits.
@@ -142,16 +159,17 @@ impl Gate {
         self.0.0.lock().unwrap().waiting > 0
     }
 
-    /// Waits until the gate is open, or until the step is cancelled; whether it was.
+    /// Waits until the gate lets a step pass, or until the step is cancelled; whether it was.
     fn pass(&self, inputs: &StepInputs) -> bool {
         let (state, opened) = &*self.0;
         let mut state = state.lock().unwrap();
         state.waiting += 1;
-        while state.is_closed && !inputs.cancellation.is_cancelled() {
+        while state.passes == Some(0) && !inputs.cancellation.is_cancelled() {
             let waited = opened.wait_timeout(state, Duration::from_millis(2));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.waiting -= 1;
+        state.passes = state.passes.map(|passes| passes.saturating_sub(1));
         inputs.cancellation.is_cancelled()
     }
 }

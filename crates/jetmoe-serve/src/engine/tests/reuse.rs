@@ -31,14 +31,19 @@ fn a_slot_reuses_its_own_tokens_and_the_last_one_is_always_computed() {
 fn conversations_that_take_turns_keep_their_slots() {
     let model = FakeModel::hashed();
     let engine = start(&model, options());
-    let mut talks: Vec<Vec<u32>> = (0..3).map(|talk| (0..20).map(|id| 100 * (talk + 1) + id).collect()).collect();
+    let mut talks: Vec<Vec<u32>> =
+        (0..3).map(|talk| (0..20).map(|id| 100 * (talk + 1) + id).collect()).collect();
     for round in 0..3 {
         for talk in &mut talks {
             // all begin alike
             let prompt = [&[1, 10][..], talk].concat();
             let found = run(&engine, Job::new(prompt.clone(), endless(2)));
             if round > 0 {
-                assert_eq!(found.cached_tokens, Some(prompt.len() - 3), "all but its last answer and the new token");
+                assert_eq!(
+                    found.cached_tokens,
+                    Some(prompt.len() - 3),
+                    "all but its last answer and the new token"
+                );
             }
             found.assert_is(&alone(&engine, &prompt, &endless(2)));
             talk.extend(found.token_ids());

@@ -50,9 +50,7 @@ impl Worker {
             // its sequences end before the next step
             Ok(Err(Error::Cancelled)) if token.is_cancelled() => Ok(()),
             Ok(Err(error)) => self.step_failed(&portions, error.into()),
-            Err(panic) => {
-                self.step_failed(&portions, JobError::Panic { message: message(panic.as_ref()) })
-            }
+            Err(panic) => self.step_failed(&portions, JobError::Panic { message: message(panic.as_ref()) }),
         }
     }
 
@@ -63,7 +61,9 @@ impl Worker {
             let is_new = |portion: &&Portion| {
                 self.sequences[portion.slot].as_ref().is_some_and(|sequence| !sequence.has_started())
             };
-            let Some(new) = portions.iter().find(is_new).map(|portion| portion.slot) else { return Ok(portions) };
+            let Some(new) = portions.iter().find(is_new).map(|portion| portion.slot) else {
+                return Ok(portions);
+            };
             // it may have fewer tokens to read afterwards
             self.prepare(new)?;
         }
@@ -73,11 +73,16 @@ impl Worker {
     fn plan(&mut self) -> Vec<Portion> {
         while let Some(isolated) = self.isolated.front().copied() {
             let sequence = self.sequences[isolated.slot].as_ref();
-            let reader = sequence.filter(|sequence| sequence.tokens_read() < isolated.until).map(Sequence::reader);
+            let reader =
+                sequence.filter(|sequence| sequence.tokens_read() < isolated.until).map(Sequence::reader);
             if let Some(reader) = reader {
-                let left = isolated.until - (self.sequences[isolated.slot].as_ref()).map_or(0, Sequence::tokens_read);
+                let left = isolated.until
+                    - (self.sequences[isolated.slot].as_ref()).map_or(0, Sequence::tokens_read);
                 let portions = plan(&[reader], self.options.prefill_chunk);
-                return portions.into_iter().map(|it| Portion { tokens: it.tokens.min(left), ..it }).collect();
+                return portions
+                    .into_iter()
+                    .map(|it| Portion { tokens: it.tokens.min(left), ..it })
+                    .collect();
             }
             self.isolated.pop_front();
         }
@@ -118,7 +123,12 @@ impl Worker {
         failed.into_iter().try_for_each(|(slot, error)| self.fail(slot, error))
     }
 
-    fn advance_one(&mut self, portion: Portion, output: &SlotsOutput, part: usize) -> Result<Progress, JobError> {
+    fn advance_one(
+        &mut self,
+        portion: Portion,
+        output: &SlotsOutput,
+        part: usize,
+    ) -> Result<Progress, JobError> {
         let Some(sequence) = &mut self.sequences[portion.slot] else { return Ok(Progress::Open) };
         let experts = match &mut self.experts {
             None => TokenExperts::default(),
@@ -140,7 +150,10 @@ impl Worker {
         self.metrics().step_failed();
         let alone = self.isolated.pop_front();
         if alone.is_none() {
-            tracing::warn!(sequences = portions.len(), "a step failed, and is repeated for each sequence alone: {error}");
+            tracing::warn!(
+                sequences = portions.len(),
+                "a step failed, and is repeated for each sequence alone: {error}"
+            );
             let isolated = portions.iter().filter_map(|portion| {
                 let sequence = self.sequences[portion.slot].as_ref()?;
                 Some(Isolated { slot: portion.slot, until: sequence.tokens_read() + portion.tokens })
