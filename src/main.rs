@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use commands::Command;
 
-/// Run, classify, verify, evaluate and inspect JetMoE models.
+/// Run, serve, classify, verify, evaluate and inspect JetMoE models.
 ///
 /// A model is an artifact made by jetmoe-export, a checkpoint folder, or a hub id such as jetmoe/jetmoe-8b.
 #[derive(Debug, Parser)]
@@ -19,5 +19,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    jetmoe_console::run(jetmoe_export::abort_pending, jetmoe_console::hint, || arguments.command.execute())
+    let is_server = arguments.command.is_server();
+    let command = || arguments.command.execute();
+    match is_server {
+        true => jetmoe_console::run_server(jetmoe_export::abort_pending, jetmoe_console::hint, command),
+        false => jetmoe_console::run(jetmoe_export::abort_pending, jetmoe_console::hint, command),
+    }
 }

@@ -13,6 +13,7 @@ mod observation;
 mod picture;
 mod routing;
 mod run;
+mod serve;
 mod synth;
 mod verify;
 
@@ -26,6 +27,7 @@ use serde::Serialize;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<run::Run>),
+    Serve(Box<serve::Serve>),
     Classify(classify::Classify),
     Verify(verify::Verify),
     Eval(eval::Eval),
@@ -39,9 +41,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it starts its log by itself.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self, Command::Serve(_))
+    }
+
     pub(crate) fn execute(self) -> anyhow::Result<ExitStatus> {
         match self {
             Command::Run(command) => command.execute(),
+            Command::Serve(command) => command.execute(),
             Command::Classify(command) => command.execute(),
             Command::Verify(command) => command.execute(),
             Command::Eval(command) => command.execute(),

@@ -18,6 +18,7 @@ help! {
     help_of_jetmoe: "jetmoe --help",
     help_of_run: "jetmoe run --help",
     short_help_of_run: "jetmoe run -h",
+    help_of_serve: "jetmoe serve --help",
     help_of_classify: "jetmoe classify --help",
     help_of_verify: "jetmoe verify --help",
     help_of_eval: "jetmoe eval --help",

@@ -31,6 +31,15 @@ impl From<ExitStatus> for ExitCode {
 /// Ctrl-C calls `abort` and ends the process, unless the command called [`finish_on_interrupt`](crate::finish_on_interrupt).
 pub fn run(abort: fn(), hint: Hint, command: impl FnOnce() -> anyhow::Result<ExitStatus>) -> ExitCode {
     start_logging();
+    run_server(abort, hint, command)
+}
+
+/// As [`run`], for a command that starts its log by itself ([`start_server_logging`](crate::start_server_logging)).
+pub fn run_server(
+    abort: fn(),
+    hint: Hint,
+    command: impl FnOnce() -> anyhow::Result<ExitStatus>,
+) -> ExitCode {
     report_bus_errors();
     let result = watch_interrupt(abort).map_err(anyhow::Error::from).and_then(|()| command());
     let status = result.unwrap_or_else(|error| {

@@ -19,9 +19,10 @@ mod settings;
 mod verification;
 
 pub use escape::{escape_controls, escape_line};
-pub use exit::{ExitStatus, run};
+pub use exit::{ExitStatus, run, run_server};
 pub use hints::{Hint, hint, setup_command};
 pub use interrupt::finish_on_interrupt;
+pub use logging::{LogLines, start_server_logging};
 pub use model_folder::model_folder;
 pub use output::{
     CellAlignment, HumanBytes, Table, json_line, new_table, note, print, print_json, print_table,

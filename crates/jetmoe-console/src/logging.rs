@@ -1,7 +1,8 @@
-//! Log lines that look like the errors and notes of a command.
+//! Log lines: of a command like its errors and notes, of a server with time and fields.
 
 use std::{fmt, io};
 
+use anyhow::Context;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -21,6 +22,37 @@ pub(crate) fn start_logging() {
         .with_ansi(false)
         .event_format(CommandFormat)
         .init();
+}
+
+/// The form of a server's log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLines {
+    /// For people.
+    Text,
+    /// An object a line, for programs.
+    Json,
+}
+
+/// Logs to standard error with time, level and fields: what `filter` selects in the syntax of `RUST_LOG`, without it what that
+/// variable selects, without both informations. For a command that [`run_server`](crate::run_server) starts. A second call has no
+/// effect.
+///
+/// # Errors
+/// A filter that cannot be parsed.
+pub fn start_server_logging(lines: LogLines, filter: Option<&str>) -> anyhow::Result<()> {
+    const DEFAULT: &str = "info,ort=error,tract=error";
+    let filter = match filter {
+        Some(filter) => EnvFilter::try_new(filter)
+            .with_context(|| format!("the filter of the log is {filter:?}, expected one such as info or jetmoe=debug"))?,
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT)),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    // there is a logger only if this was called before
+    let _started = match lines {
+        LogLines::Text => builder.try_init(),
+        LogLines::Json => builder.json().try_init(),
+    };
+    Ok(())
 }
 
 struct CommandFormat;

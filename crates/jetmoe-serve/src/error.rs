@@ -154,7 +154,11 @@ impl ApiError {
 
     /// The body, also for an event in the middle of a stream.
     pub fn body(&self) -> ErrorBody {
-        ErrorBody { error: (*self.detail).clone() }
+        let mut error = (*self.detail).clone();
+        if let (None, Some(_), true) = (&error.advice, &error.param, self.status.is_client_error()) {
+            error.advice = Some("GET /docs describes the fields of every route".to_owned());
+        }
+        ErrorBody { error }
     }
 }
 
@@ -200,7 +204,7 @@ fn split_advice(text: &str) -> (&str, Option<&str>) {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(ErrorBody { error: *self.detail.clone() })).into_response();
+        let mut response = (self.status, Json(self.body())).into_response();
         if let Some(retry_after) = self.retry_after {
             // whole seconds, and never 0: clients would repeat at once
             let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;

@@ -7,7 +7,7 @@ use serde_path_to_error::Segment;
 
 use crate::error::{ApiError, ApiResult};
 
-/// A body in JSON. A content type is not required, but another one than JSON is refused.
+/// A body in JSON. A content type is not required, but one of something else is refused.
 #[derive(Debug, Clone)]
 pub struct JsonBody<T>(pub T);
 
@@ -27,7 +27,8 @@ fn check_content_type(headers: &HeaderMap) -> ApiResult<()> {
     let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
-    if essence == "application/json" || essence.ends_with("+json") {
+    // the last one is what curl declares by itself
+    if essence == "application/json" || essence.ends_with("+json") || essence == "application/x-www-form-urlencoded" {
         return Ok(());
     }
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", "the body is not declared as JSON")

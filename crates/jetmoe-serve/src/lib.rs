@@ -24,6 +24,6 @@ pub use engine::{
 };
 pub use error::{ApiError, ApiResult, ErrorBody, ErrorDetail};
 pub use registry::{Lease, LoadedModel, ModelSummary, Registry, RegistryError};
-pub use server::{ServeError, Server, drain_on_termination};
+pub use server::{ServeError, Server, drain_on_termination, run_blocking};
 pub use shutdown::Shutdown;
 pub use state::AppState;

@@ -226,7 +226,8 @@ fn parse_value(text: &str) -> Value {
 /// A table that holds a value under a key with dots.
 fn nested(key: &str, value: Value, origin: &Origin) -> Result<Table, ConfigError> {
     let no_key = || ConfigError::NoKey { key: key.to_owned(), origin: origin.clone() };
-    if key.contains(['\n', '=', '#']) {
+    // what would end the key
+    if key.contains('\n') {
         return Err(no_key());
     }
     let mut table: Table = format!("{key} = 0").parse().map_err(|_| no_key())?;

@@ -16,10 +16,10 @@ pub(crate) struct ErrorResponses;
 const STATUSES: [(&str, &str); 13] = [
     ("400", "A field is not valid or not supported"),
     ("401", "The key is missing or unknown"),
+    ("403", "The page of another origin calls the server"),
     ("404", "There is no such model"),
     ("405", "The route has no such method"),
     ("408", "The body came too slowly"),
-    ("411", "The length of the body is not known"),
     ("413", "The body or the prompt is too long"),
     ("415", "The body is not of the type that the route takes"),
     ("429", "The queue is full, or the key has sent too many requests"),

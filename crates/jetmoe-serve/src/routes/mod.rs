@@ -16,8 +16,8 @@ mod metrics;
 mod models;
 mod openai;
 mod rerank;
-mod tokenize;
 mod responses;
+mod tokenize;
 mod v2;
 
 use utoipa_axum::router::OpenApiRouter;

@@ -72,11 +72,25 @@ fn check(state: &AppState, gate: &Gate, peer: Option<Peer>, request: &Request) -
     if state.shutdown().is_draining() {
         return Err(ApiError::shutting_down());
     }
+    check_origin(&state.config().cors.origins, request)?;
     let client = match &gate.keys {
         Some(keys) => Client::Key(keys.check(request.headers())?),
         None => Client::Address(peer.map(|Peer(address)| address.ip())),
     };
     gate.rate.as_ref().map_or(Ok(()), |rate| rate.check(client))
+}
+
+/// Refuses requests of pages of other origins: browsers send some of them without asking.
+fn check_origin(allowed: &[String], request: &Request) -> ApiResult<()> {
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
+    let host = origin.split_once("://").map(|(_, host)| host);
+    let is_own = host.is_some() && host == text(header::HOST);
+    if is_own || allowed.iter().any(|it| it == origin || it == "*") {
+        return Ok(());
+    }
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden_origin", "pages of this origin may not call the server")
+        .with_advice("add the origin to cors.origins of the server"))
 }
 
 /// A response after which the connection is closed: what is left of the body is not read.

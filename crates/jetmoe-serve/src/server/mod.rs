@@ -68,6 +68,9 @@ pub enum ServeError {
         /// What is wrong.
         problem: String,
     },
+    /// The system has no threads or signals for the server.
+    #[error("the server cannot be started: {0}")]
+    System(#[source] io::Error),
     /// This build has no TLS.
     #[error("this build has no TLS\n  build with the cargo feature `tls`, or leave the section tls out")]
     NoTls,
@@ -236,6 +239,22 @@ fn cors(cors: &Cors) -> Result<Option<CorsLayer>, ServeError> {
     let parse = |origin: &String| origin.parse().map_err(|_| ServeError::Origin(origin.clone()));
     let origins = cors.origins.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(layer.allow_origin(AllowOrigin::list(origins))))
+}
+
+/// Starts a runtime, and serves until the server is told to end: by SIGTERM, or by what `started` is given when the server listens.
+///
+/// # Errors
+/// As [`Server::bind`] and [`Server::run`], or a system that has no threads or signals for it.
+pub fn run_blocking(config: Config, started: impl FnOnce(Shutdown)) -> Result<(), ServeError> {
+    // requests are few bytes; the models have the cores
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(ServeError::System)?.block_on(async {
+        let server = Server::bind(config).await?;
+        drain_on_termination(server.shutdown().clone()).map_err(ServeError::System)?;
+        started(server.shutdown().clone());
+        tracing::info!(address = %server.local_addr(), "listening");
+        server.run().await
+    })
 }
 
 /// From now on SIGTERM ends the server, with time for requests in progress. Only on Unix; elsewhere it does nothing.
