@@ -62,6 +62,9 @@ impl Computations {
         T: Send + 'static,
         F: FnOnce(&CancellationToken) -> ApiResult<T> + Send + 'static,
     {
+        if ends.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(deadline_exceeded());
+        }
         let token = CancellationToken::new();
         let _client_leaves = token.drop_guard();
         let computed = self.wait_and_compute(token.clone(), work);

@@ -4,7 +4,7 @@ use jetmoe_rt::{CancellationToken, Error, Model, StepOutput, TokenBatch};
 
 /// Most tokens of a sequence in a step. A longer one takes several steps, so that the memory of attention does not grow with the
 /// square of its length.
-pub(crate) const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 256;
 
 /// Runs a model over a batch, chunk by chunk, and calls `on_step` with the tokens and the output of each. A model without a cache
 /// reads the whole batch in one step.

@@ -188,7 +188,7 @@ mod tests {
             assert!(range.len() * longest <= STEP_TOKENS, "{range:?}");
         }
         assert!(ranges.len() < 60, "{}", ranges.len());
-        assert_eq!(of_lengths(&[CHUNK * 9; 6], true), [0..4, 4..6]);
+        assert_eq!(of_lengths(&[CHUNK * 9; 10], true), [0..8, 8..10]);
     }
 
     #[test]
