@@ -242,7 +242,8 @@ mod tests {
     async fn a_panic_fails_its_own_request_only() {
         let (computations, shutdown) = leaked(1);
         let ends = Ends { deadline: None, shutdown };
-        let error = computations.run(ends, |_| -> Result<(), ApiError> { panic!("a bug") }).await.unwrap_err();
+        let error =
+            computations.run(ends, |_| -> Result<(), ApiError> { panic!("a bug") }).await.unwrap_err();
         assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(computations.run(ends, |_| Ok(2)).await, Ok(2));
     }

@@ -5,8 +5,7 @@ use std::fmt;
 
 use jetmoe_rt::ClassifierInput;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
-use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder};
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, OneOfBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 /// Inputs in the form of text-embeddings-inference: a text, a pair `[text, text]`, or a batch of lists of one or two texts.
@@ -53,7 +52,9 @@ impl<'de> Visitor<'de> for InputsVisitor {
                 Element::Texts(texts) => batch.push(one_or_two(texts)?),
             }
             if !texts.is_empty() && !batch.is_empty() {
-                return Err(de::Error::custom("texts and lists are mixed; put each text of a batch into a list"));
+                return Err(de::Error::custom(
+                    "texts and lists are mixed; put each text of a batch into a list",
+                ));
             }
         }
         if texts.is_empty() { Ok(Inputs::Batch(batch)) } else { one_or_two(texts).map(Inputs::One) }
@@ -138,7 +139,9 @@ impl PartialSchema for Inputs {
         let batch = ArrayBuilder::new().items(texts().max_items(Some(2))).min_items(Some(1));
         OneOfBuilder::new()
             .item(text().description(Some("A text")))
-            .item(texts().max_items(Some(2)).description(Some("A text, or a pair of texts that are one input")))
+            .item(
+                texts().max_items(Some(2)).description(Some("A text, or a pair of texts that are one input")),
+            )
             .item(batch.description(Some("A batch of them")))
             .into()
     }
@@ -175,7 +178,9 @@ mod tests {
 
     #[test]
     fn another_form_is_refused() {
-        for json in ["1", "[1]", "[[1]]", r#"["a", "b", "c"]"#, r#"[["a", "b", "c"]]"#, "[[]]", r#"["a", ["b"]]"#] {
+        for json in
+            ["1", "[1]", "[[1]]", r#"["a", "b", "c"]"#, r#"[["a", "b", "c"]]"#, "[[]]", r#"["a", ["b"]]"#]
+        {
             assert!(parse(json).is_err(), "{json}");
         }
         assert!(serde_json::from_str::<Texts>("[[\"a\"]]").is_err());

@@ -193,7 +193,12 @@ pub(super) fn check_count(field: &str, count: usize) -> ApiResult<()> {
     }
 }
 
-fn response(name: String, form: Form, config: &ModelConfig, classes: Vec<Classification>) -> ClassifyResponse {
+fn response(
+    name: String,
+    form: Form,
+    config: &ModelConfig,
+    classes: Vec<Classification>,
+) -> ClassifyResponse {
     let mut predictions = classes.iter().map(|class| predictions(config, class));
     match form {
         Form::One => ClassifyResponse::Predictions(Predictions::One(predictions.next().unwrap_or_default())),

@@ -117,11 +117,7 @@ fn check_ids(model: &Model, row: usize, ids: &[u32]) -> Result<(), Error> {
 }
 
 /// Ranges of sequences, sorted by length, that share steps.
-fn batches(
-    sorted: &[usize],
-    length: impl Fn(usize) -> usize,
-    shares_steps: bool,
-) -> Vec<Range<usize>> {
+fn batches(sorted: &[usize], length: impl Fn(usize) -> usize, shares_steps: bool) -> Vec<Range<usize>> {
     let mut batches = Vec::new();
     let mut start = 0;
     for end in 1..=sorted.len() {

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
-use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder};
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, OneOfBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 /// What is embedded: a text, token ids, or a list of either.
@@ -109,16 +108,16 @@ impl ToSchema for Inputs {
 impl PartialSchema for Inputs {
     fn schema() -> RefOr<Schema> {
         let text = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
-        let id = || {
+        let ids = || {
             let id = ObjectBuilder::new().schema_type(Type::Integer);
-            id.minimum(Some(0)).maximum(Some(u32::MAX))
+            ArrayBuilder::new().items(id.minimum(Some(0)).maximum(Some(u32::MAX))).min_items(Some(1))
         };
-        let list = |items: RefOr<Schema>| ArrayBuilder::new().items(items).min_items(Some(1));
-        let either = OneOfBuilder::new().item(text()).item(list(id().into()));
+        let either = OneOfBuilder::new().item(text()).item(ids());
+        let list = ArrayBuilder::new().items(either).min_items(Some(1));
         OneOfBuilder::new()
             .item(text().description(Some("A text")))
-            .item(list(id().into()).description(Some("Token ids")))
-            .item(list(either.into()).description(Some("Texts, or lists of token ids")))
+            .item(ids().description(Some("Token ids")))
+            .item(list.description(Some("Texts, or lists of token ids")))
             .into()
     }
 }
@@ -145,7 +144,19 @@ mod tests {
 
     #[test]
     fn another_form_is_refused() {
-        for json in ["1", "null", "{}", "[1, \"a\"]", "[\"a\", 1]", "[[1], 2]", "[-1]", "[4294967296]", "[1.5]", "[[\"a\"]]", "[[[1]]]"] {
+        for json in [
+            "1",
+            "null",
+            "{}",
+            "[1, \"a\"]",
+            "[\"a\", 1]",
+            "[[1], 2]",
+            "[-1]",
+            "[4294967296]",
+            "[1.5]",
+            "[[\"a\"]]",
+            "[[[1]]]",
+        ] {
             assert!(parse(json).is_err(), "{json}");
         }
     }

@@ -159,7 +159,9 @@ fn check_dimensions(request: &EmbeddingRequest, config: &ModelConfig) -> ApiResu
         Some(dimensions) if dimensions == size => Ok(()),
         Some(_) => Err(ApiError::unsupported(
             "dimensions",
-            format!("leave it out: the vectors of this model have {size} dimensions, and a part of one has no meaning"),
+            format!(
+                "leave it out: the vectors of this model have {size} dimensions, and a part of one has no meaning"
+            ),
         )),
     }
 }

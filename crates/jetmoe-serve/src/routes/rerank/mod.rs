@@ -6,8 +6,7 @@ use axum::extract::State;
 use jetmoe_rt::ndarray::ArrayView1;
 use jetmoe_rt::{Classification, ClassificationFunction, ClassifierInput, ModelConfig, Task, log_sum_exp};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use utoipa::openapi::schema::OneOfBuilder;
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -65,7 +64,9 @@ impl<'de> Deserialize<'de> for Document {
             serde_json::Value::String(text) => Ok(Document(text)),
             serde_json::Value::Object(mut object) => match (object.remove("text"), object.keys().next()) {
                 (Some(serde_json::Value::String(text)), None) => Ok(Document(text)),
-                (_, Some(field)) => Err(de::Error::custom(format!("the field {field} is not read, only text"))),
+                (_, Some(field)) => {
+                    Err(de::Error::custom(format!("the field {field} is not read, only text")))
+                }
                 _ => Err(de::Error::custom("the field text is missing or no text")),
             },
             _ => Err(de::Error::custom("expected a text, or an object with the field text")),
@@ -175,7 +176,8 @@ async fn create(
     let ends = Ends { deadline: state.deadline(), shutdown: state.shutdown() };
     let work = move |cancellation: &_| {
         let _in_memory = owned;
-        let pairs = candidates.texts.iter().map(|text| ClassifierInput::from((query.as_str(), text.as_str())));
+        let pairs =
+            candidates.texts.iter().map(|text| ClassifierInput::from((query.as_str(), text.as_str())));
         let classes = classify(&model, pairs.collect(), run, cancellation);
         let classes = classes.map_err(|error| ApiError::from(error).or_param(candidates.field()))?;
         let scores: Vec<f32> = classes.iter().map(|found| relevance(found, class, measure)).collect();
@@ -207,8 +209,13 @@ fn relevance(found: &Classification, class: usize, measure: Measure) -> f32 {
     match (measure, found.function) {
         (Measure::Score, _) => found.scores.get(class).copied().unwrap_or(f32::NEG_INFINITY),
         (Measure::LogOdds, ClassificationFunction::Softmax) => {
-            let others: Vec<f32> =
-                found.logits.iter().enumerate().filter(|(index, _)| *index != class).map(|(_, it)| *it).collect();
+            let others: Vec<f32> = found
+                .logits
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| *index != class)
+                .map(|(_, it)| *it)
+                .collect();
             (f64::from(logit) - log_sum_exp(ArrayView1::from(&others))) as f32
         }
         // the sigmoid's odds have the logit as their logarithm; the score of a regression is its logit

@@ -1,11 +1,13 @@
 //! The input of a response: a text, or messages of text.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jetmoe_rt::ChatMessage;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::error::{ApiError, ApiResult};
 
@@ -16,14 +18,23 @@ pub(crate) enum ResponseInput {
     Items(Vec<Value>),
 }
 
-/// The same for the OpenAPI document.
-#[derive(Debug, ToSchema)]
-#[schema(as = ResponseInput)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "describes ResponseInput, which reports where an item is wrong")]
-pub(super) enum ResponseInputSchema {
-    Text(String),
-    Items(Vec<MessageItem>),
+impl ToSchema for ResponseInput {
+    fn name() -> Cow<'static, str> {
+        "ResponseInput".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((MessageItem::name().into_owned(), MessageItem::schema()));
+        MessageItem::schemas(schemas);
+    }
+}
+
+impl PartialSchema for ResponseInput {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
+        let item = Ref::from_schema_name(MessageItem::name());
+        OneOfBuilder::new().item(text).item(ArrayBuilder::new().items(item).min_items(Some(1))).into()
+    }
 }
 
 impl<'de> Deserialize<'de> for ResponseInput {
@@ -143,7 +154,10 @@ fn message(place: &str, item: &Value) -> ApiResult<ChatMessage> {
     };
     check_type(place, object, &["message"], "send text messages only")?;
     if object.contains_key("phase") {
-        return Err(ApiError::unsupported(&format!("{place}.phase"), "leave it out: no template shows it to the model"));
+        return Err(ApiError::unsupported(
+            &format!("{place}.phase"),
+            "leave it out: no template shows it to the model",
+        ));
     }
     let invalid = |error: serde_json::Error| ApiError::invalid(place, format!("{place}: {error}"));
     let message: MessageItem = serde_json::from_value(item.clone()).map_err(invalid)?;
@@ -224,8 +238,11 @@ mod tests {
                 {"type": "output_text", "text": "God.", "annotations": [], "logprobs": []},
             ]},
         ]);
-        let expected =
-            [ChatMessage::system("Be brief."), ChatMessage::user("Who made it?"), ChatMessage::assistant("God.")];
+        let expected = [
+            ChatMessage::system("Be brief."),
+            ChatMessage::user("Who made it?"),
+            ChatMessage::assistant("God."),
+        ];
         assert_eq!(read(input, None).unwrap(), expected);
     }
 
@@ -236,11 +253,17 @@ mod tests {
             (json!(""), "input"),
             (json!([1]), "input[0]"),
             (json!([{"type": "item_reference", "id": "x"}]), "input[0].type"),
-            (json!([{"role": "user", "content": "a"}, {"type": "reasoning", "summary": []}]), "input[1].type"),
+            (
+                json!([{"role": "user", "content": "a"}, {"type": "reasoning", "summary": []}]),
+                "input[1].type",
+            ),
             (json!([{"role": "tool", "content": "a"}]), "input[0]"),
             (json!([{"role": "user"}]), "input[0]"),
             (json!([{"role": "user", "content": "a", "name": "x"}]), "input[0]"),
-            (json!([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]), "input[0].content[0].type"),
+            (
+                json!([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]),
+                "input[0].content[0].type",
+            ),
             (json!([{"role": "user", "content": [{"text": "x"}]}]), "input[0].content[0].type"),
             (json!([{"role": "assistant", "content": "a", "phase": "commentary"}]), "input[0].phase"),
         ] {

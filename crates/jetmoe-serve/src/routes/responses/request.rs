@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::input::{ResponseInput, ResponseInputSchema};
+use super::input::ResponseInput;
 use crate::config::Limits;
 use crate::engine::ConstraintKind;
 use crate::error::{ApiError, ApiResult};
@@ -28,7 +28,6 @@ pub(crate) struct ResponseRequest {
     /// Name of a model whose task is `causal-lm`. May be left out if the server has one model.
     pub(super) model: Option<String>,
     /// A text, which is a message of the user, or a list of messages.
-    #[schema(value_type = ResponseInputSchema)]
     pub(super) input: ResponseInput,
     /// A message of the system in front of the others.
     pub(super) instructions: Option<String>,
@@ -172,13 +171,22 @@ impl ResponseRequest {
 
     /// What needs stored responses.
     fn check_state(&self) -> ApiResult<()> {
-        const WHOLE: &str = "leave it out, and send the whole conversation in input: responses are not stored";
+        const WHOLE: &str =
+            "leave it out, and send the whole conversation in input: responses are not stored";
         let fields = [
             ("previous_response_id", self.previous_response_id.is_some(), WHOLE),
             ("conversation", self.conversation.is_some(), WHOLE),
             ("store", self.store == Some(true), "set it to false, or leave it out: responses are not stored"),
-            ("background", self.background == Some(true), "leave it out, and wait for the response or stream it"),
-            ("prompt", self.prompt.is_some(), "leave it out, and send the text in input: prompts are not stored"),
+            (
+                "background",
+                self.background == Some(true),
+                "leave it out, and wait for the response or stream it",
+            ),
+            (
+                "prompt",
+                self.prompt.is_some(),
+                "leave it out, and send the text in input: prompts are not stored",
+            ),
             (
                 "truncation",
                 self.truncation.as_deref().is_some_and(|truncation| truncation != "disabled"),
@@ -197,7 +205,11 @@ impl ResponseRequest {
                 self.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
                 "leave it out: this route answers with text",
             ),
-            ("tool_choice", self.tool_choice.as_ref().is_some_and(chooses), "leave it out: there are no tools"),
+            (
+                "tool_choice",
+                self.tool_choice.as_ref().is_some_and(chooses),
+                "leave it out: there are no tools",
+            ),
             (
                 "reasoning.effort",
                 effort.is_some_and(|effort| effort != "none"),
@@ -221,11 +233,18 @@ impl ResponseRequest {
                 verbosity.is_some_and(|verbosity| verbosity != "medium"),
                 "leave it out, and ask for a short or long answer in the instructions",
             ),
-            ("include", others, "leave out all but message.output_text.logprobs: there are no tools and no reasoning"),
+            (
+                "include",
+                others,
+                "leave out all but message.output_text.logprobs: there are no tools and no reasoning",
+            ),
             ("stream_options.include_obfuscation", obfuscation == Some(true), "leave it out"),
         ])?;
         if self.stream_options.is_some() && !self.streams() {
-            return Err(ApiError::invalid("stream_options", "stream_options is for answers with stream true"));
+            return Err(ApiError::invalid(
+                "stream_options",
+                "stream_options is for answers with stream true",
+            ));
         }
         Ok(())
     }
@@ -239,8 +258,9 @@ impl ResponseRequest {
         }
         for (key, value) in metadata {
             if key.chars().count() > key_length || value.chars().count() > value_length {
-                let message =
-                    format!("metadata has keys of at most {key_length} and values of at most {value_length} characters");
+                let message = format!(
+                    "metadata has keys of at most {key_length} and values of at most {value_length} characters"
+                );
                 return Err(ApiError::invalid("metadata", message));
             }
         }
@@ -346,7 +366,10 @@ mod tests {
             (json!({"reasoning": {"summary": "auto"}}), "reasoning.summary"),
             (json!({"text": {"verbosity": "low"}}), "text.verbosity"),
             (json!({"include": ["reasoning.encrypted_content"]}), "include"),
-            (json!({"stream": true, "stream_options": {"include_obfuscation": true}}), "stream_options.include_obfuscation"),
+            (
+                json!({"stream": true, "stream_options": {"include_obfuscation": true}}),
+                "stream_options.include_obfuscation",
+            ),
             (json!({"stream_options": {}}), "stream_options"),
             (json!({"service_tier": "flex"}), "service_tier"),
             (json!({"top_logprobs": 21}), "top_logprobs"),
@@ -382,7 +405,8 @@ mod tests {
 
     #[test]
     fn a_schema_is_read_in_the_form_of_the_route() {
-        let format = json!({"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": true});
+        let format =
+            json!({"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": true});
         let request = read(&json!({"text": {"format": format}})).unwrap();
         assert!(matches!(request.format(), TextFormat::JsonSchema { strict: Some(true), .. }));
         assert_eq!(read(&json!({})).unwrap().format(), TextFormat::Text);

@@ -200,7 +200,10 @@ impl Head {
             frequency_penalty: shortest(options.frequency_penalty),
             top_logprobs: request.top_logprobs.unwrap_or(0),
             temperature: shortest(temperature),
-            reasoning: request.reasoning.as_ref().map(|reasoning| json!({"effort": reasoning.effort, "summary": null})),
+            reasoning: request
+                .reasoning
+                .as_ref()
+                .map(|reasoning| json!({"effort": reasoning.effort, "summary": null})),
             usage: None,
             max_output_tokens: request.max_output_tokens,
             max_tool_calls: request.max_tool_calls,
@@ -258,7 +261,12 @@ impl Head {
     }
 
     /// The response after an error.
-    pub(super) fn failed(&self, message: Option<OutputMessage>, error: &ApiError, usage: Usage) -> ResponseObject {
+    pub(super) fn failed(
+        &self,
+        message: Option<OutputMessage>,
+        error: &ApiError,
+        usage: Usage,
+    ) -> ResponseObject {
         let error = ResponseFailure { code: error.code().to_owned(), message: error.message().to_owned() };
         ResponseObject {
             status: ResponseStatus::Failed,

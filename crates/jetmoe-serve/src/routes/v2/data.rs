@@ -97,7 +97,9 @@ impl Levels {
         self.check(depth)?;
         match &mut self.elements {
             Elements::Texts(texts) => texts.push(value),
-            Elements::Integers(integers) if integers.is_empty() => self.elements = Elements::Texts(vec![value]),
+            Elements::Integers(integers) if integers.is_empty() => {
+                self.elements = Elements::Texts(vec![value])
+            }
             Elements::Integers(_) => return Err(E::custom("a string follows an integer in one tensor")),
         }
         Ok(())
@@ -195,10 +197,24 @@ mod tests {
 
     #[test]
     fn other_values_are_refused() {
-        for json in ["1", "\"a\"", "[1.5]", "[1.0]", "[true]", "[null]", "[{}]", "[1, \"a\"]", "[\"a\", 1]", "[9223372036854775808]"] {
+        for json in [
+            "1",
+            "\"a\"",
+            "[1.5]",
+            "[1.0]",
+            "[true]",
+            "[null]",
+            "[{}]",
+            "[1, \"a\"]",
+            "[\"a\", 1]",
+            "[9223372036854775808]",
+        ] {
             assert!(parse(json).is_err(), "{json}");
         }
-        assert_eq!(parse("[]").unwrap(), JsonData { lengths: vec![0], elements: Elements::Integers(Vec::new()) });
+        assert_eq!(
+            parse("[]").unwrap(),
+            JsonData { lengths: vec![0], elements: Elements::Integers(Vec::new()) }
+        );
     }
 
     /// The parser ends at 128 levels, before the stack does.

@@ -77,7 +77,11 @@ fn check_size(model: &Model, rows: usize, columns: usize) -> Result<(), Problem>
         Task::SequenceClassification => rows as u128 * model.config().num_labels() as u128,
     };
     let found = numbers * size_of::<f32>() as u128;
-    if found > OUTPUT_BYTES as u128 { Err(Problem::OutputSize { found, limit: OUTPUT_BYTES }) } else { Ok(()) }
+    if found > OUTPUT_BYTES as u128 {
+        Err(Problem::OutputSize { found, limit: OUTPUT_BYTES })
+    } else {
+        Ok(())
+    }
 }
 
 fn integers(tensor: &Tensor) -> &[i64] {
@@ -174,7 +178,7 @@ fn copy(
     rows: &mut jetmoe_rt::ndarray::ArrayViewMut3<'_, f32>,
 ) -> Result<(), Error> {
     let computed = match step.last_hidden_state() {
-        Ok(hidden) => hidden, // [batch, tokens, hidden]
+        Ok(hidden) => hidden,                               // [batch, tokens, hidden]
         Err(Error::MissingOutput { .. }) => step.logits()?, // [batch, tokens, vocab]
         Err(error) => return Err(error),
     };
@@ -202,9 +206,8 @@ mod tests {
 
     #[test]
     fn padding_is_in_front_or_behind() {
-        let is_valid = |row: &[bool]| {
-            check_mask(&Array2::from_shape_vec((1, row.len()), row.to_vec()).unwrap()).is_ok()
-        };
+        let is_valid =
+            |row: &[bool]| check_mask(&Array2::from_shape_vec((1, row.len()), row.to_vec()).unwrap()).is_ok();
         let (x, o) = (true, false);
         for row in [&[x][..], &[x, x], &[o, x], &[x, o], &[o, o, x, x], &[o, x, o]] {
             assert!(is_valid(row), "{row:?}");

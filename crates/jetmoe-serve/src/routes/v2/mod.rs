@@ -24,8 +24,8 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use self::error_form::protocol_errors;
 use self::error_form::ProtocolErrors;
+pub(crate) use self::error_form::protocol_errors;
 use self::generate::{GenerateRequest, GenerateResponse, GenerateStreamResponse, generate, generate_stream};
 use self::metadata::ModelMetadata;
 use self::problem::Problem;
@@ -130,7 +130,8 @@ async fn infer_model(
     let (parts, body) = request.into_parts();
     // the server has read it within its limits
     let body = to_bytes(body, usize::MAX).await;
-    let body = body.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early"))?;
+    let body =
+        body.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early"))?;
     run(&state, &lease, &path.model, &parts.headers, &body).await
 }
 

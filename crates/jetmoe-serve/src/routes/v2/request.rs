@@ -141,14 +141,10 @@ fn tensors(
         tensors.push(match (input.data.take(), size) {
             (Some(data), None) => Tensor::from_json(name, *datatype, &input.shape, data)?,
             (None, Some(size)) => {
-                let (bytes, rest) = usize::try_from(size)
-                    .ok()
-                    .and_then(|size| tail.split_at_checked(size))
-                    .ok_or_else(|| Problem::BinaryShort {
-                        tensor: name.clone(),
-                        needed: size,
-                        left: tail.len(),
-                    })?;
+                let (bytes, rest) =
+                    usize::try_from(size).ok().and_then(|size| tail.split_at_checked(size)).ok_or_else(
+                        || Problem::BinaryShort { tensor: name.clone(), needed: size, left: tail.len() },
+                    )?;
                 tail = rest;
                 Tensor::from_bytes(name, *datatype, &input.shape, bytes)?
             }

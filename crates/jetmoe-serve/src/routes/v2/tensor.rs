@@ -91,11 +91,8 @@ impl Tensor {
 /// A shape and its number of elements.
 fn checked_shape(name: &str, shape: &[u64]) -> Result<(Vec<usize>, usize), Problem> {
     let too_large = || Problem::ShapeTooLarge { tensor: name.to_owned(), shape: shape.to_vec() };
-    let sizes: Vec<usize> = shape
-        .iter()
-        .map(|size| usize::try_from(*size))
-        .collect::<Result<_, _>>()
-        .map_err(|_| too_large())?;
+    let sizes: Vec<usize> =
+        shape.iter().map(|size| usize::try_from(*size)).collect::<Result<_, _>>().map_err(|_| too_large())?;
     let count = sizes.iter().try_fold(1, |count: usize, size| count.checked_mul(*size));
     Ok((sizes, count.ok_or_else(too_large)?))
 }

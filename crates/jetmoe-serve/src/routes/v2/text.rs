@@ -85,7 +85,8 @@ impl Steps {
             return Err(ApiError::from(Error::EmptyPrompt { index }).or_param(TEXT_INPUT));
         }
         let prompts = encode_text(lease.model(), texts, true, TEXT_INPUT).await?;
-        let jobs = prompts.into_iter().map(|prompt| Job::new(prompt, options.clone()).with_deadline(deadline));
+        let jobs =
+            prompts.into_iter().map(|prompt| Job::new(prompt, options.clone()).with_deadline(deadline));
         Generation::start(state, lease.clone(), jobs.collect(), 1).map(Steps)
     }
 
