@@ -91,7 +91,11 @@ async fn metadata() -> Json<ServerMetadata> {
 /// Whether a model is in memory. One that is not is loaded by the first request that needs it.
 #[utoipa::path(
     get, path = "/v2/models/{model}/ready", tag = "open inference protocol", params(ModelPath),
-    responses((status = 200, description = "It is", body = ModelHealth), ProtocolErrors)
+    responses(
+        ProtocolErrors,
+        (status = 200, description = "It is", body = ModelHealth),
+        (status = 503, description = "It is not", body = ModelHealth)
+    )
 )]
 async fn model_ready(
     State(state): State<AppState>,
@@ -107,7 +111,11 @@ async fn model_ready(
 /// Whether a version of a model is in memory.
 #[utoipa::path(
     get, path = "/v2/models/{model}/versions/{version}/ready", tag = "open inference protocol", params(VersionPath),
-    responses((status = 200, description = "It is", body = ModelHealth), ProtocolErrors)
+    responses(
+        ProtocolErrors,
+        (status = 200, description = "It is", body = ModelHealth),
+        (status = 503, description = "It is not", body = ModelHealth)
+    )
 )]
 async fn version_ready(
     state: State<AppState>,
