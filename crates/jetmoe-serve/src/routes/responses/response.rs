@@ -148,7 +148,9 @@ pub(super) struct OutputText {
 /// The log-probability of a token.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(super) struct ResponseLogprob {
+    /// Its text. One that is no whole text has the form `bytes:\xe2`.
     token: String,
+    /// The bytes that it adds to the text; none for a special token.
     bytes: Vec<u8>,
     logprob: f64,
     /// The most probable tokens in its place.
@@ -306,12 +308,12 @@ impl ResponseLogprob {
     pub(super) fn new(texts: &TokenTexts, id: u32, found: &LogProbabilities) -> Self {
         let top = found.best.iter().map(|best| ResponseTopLogprob {
             token: texts.text(best.token_id),
-            bytes: texts.bytes(best.token_id).to_vec(),
+            bytes: texts.bytes(best.token_id).unwrap_or_default().to_vec(),
             logprob: finite(best.log_probability),
         });
         ResponseLogprob {
             token: texts.text(id),
-            bytes: texts.bytes(id).to_vec(),
+            bytes: texts.bytes(id).unwrap_or_default().to_vec(),
             logprob: finite(found.chosen),
             top_logprobs: top.collect(),
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use jetmoe_rt::{Error, FinishReason, Tokenizer};
+use jetmoe_rt::{Error, FinishReason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,7 +20,7 @@ use crate::state::AppState;
 #[schema(as = GeneratedToken)]
 pub(crate) struct Token {
     id: u32,
-    /// Its text in the vocabulary.
+    /// What it adds to the text. One that is no whole text has the form `bytes:\xe2`.
     text: String,
     /// Natural logarithm of its probability by the model's own distribution.
     logprob: Option<f32>,
@@ -98,10 +98,9 @@ impl Steps {
         let Some(delta) = self.0.next().await? else { return Ok(None) };
         let Delta { sequence, text, token, finish, .. } = delta;
         let end = finish.map(end_reason).transpose()?;
-        let tokenizer = self.0.lease().model().tokenizer();
         let token = token.map(|token| {
             let logprob = token.log_probabilities.map(|probabilities| probabilities.chosen);
-            Token::new(tokenizer, token.token_id, logprob)
+            Token::new(self.0.lease(), token.token_id, logprob)
         });
         Ok(Some(Step { index: sequence, text, token, end }))
     }
@@ -143,9 +142,8 @@ fn deadline_exceeded() -> ApiError {
 }
 
 impl Token {
-    fn new(tokenizer: Option<&Tokenizer>, id: u32, logprob: Option<f32>) -> Self {
-        let text = tokenizer.and_then(|tokenizer| tokenizer.token(id)).unwrap_or_default();
-        let special = tokenizer.is_some_and(|tokenizer| tokenizer.special_token(id).is_some());
-        Token { id, text, logprob, special }
+    fn new(lease: &Lease, id: u32, logprob: Option<f32>) -> Self {
+        let texts = lease.token_texts();
+        Token { id, text: texts.text(id), logprob, special: texts.bytes(id).is_none() }
     }
 }
