@@ -58,7 +58,11 @@ enum LogChoice {
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no ="))?;
-    if name.is_empty() { Err(format!("{text:?} has no name")) } else { Ok((name.to_owned(), value.to_owned())) }
+    if name.is_empty() {
+        Err(format!("{text:?} has no name"))
+    } else {
+        Ok((name.to_owned(), value.to_owned()))
+    }
 }
 
 impl Serve {
@@ -80,7 +84,8 @@ impl Serve {
     fn configuration(&self) -> anyhow::Result<Config> {
         let variables = std::env::vars_os();
         // others are not UTF-8, and none of the server's
-        let variables = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables =
+            variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let mut sources = ConfigSources::new().with_file(self.config.clone()).with_environment(variables);
         for folder in &self.folders {
             sources = sources.with_text(folder_key(&name_of(folder)?), text(folder)?);
@@ -117,7 +122,8 @@ fn folder_key(name: &str) -> String {
 fn name_of(folder: &Path) -> anyhow::Result<String> {
     let full = folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))?;
     let name = full.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| format!("{} has no name\n  give one: --model NAME=DIR", folder.display()))?;
+    let name =
+        name.with_context(|| format!("{} has no name\n  give one: --model NAME=DIR", folder.display()))?;
     Ok(name.to_owned())
 }
 

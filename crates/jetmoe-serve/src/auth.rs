@@ -121,9 +121,13 @@ impl RateLimit {
         }
         self.limiter.check_key(&client).map_err(|not_until| {
             let wait: Duration = not_until.wait_time_from(DefaultClock::default().now());
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "the client has sent too many requests")
-                .with_advice("repeat the request after the time of Retry-After")
-                .with_retry_after(wait)
+            ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_exceeded",
+                "the client has sent too many requests",
+            )
+            .with_advice("repeat the request after the time of Retry-After")
+            .with_retry_after(wait)
         })
     }
 }
@@ -150,8 +154,14 @@ mod tests {
         assert_eq!(check(&keys, "authorization", "Bearer second"), Ok(1));
         assert_eq!(check(&keys, "authorization", "bearer first"), Ok(0));
         assert_eq!(check(&keys, "x-api-key", "first"), Ok(0));
-        for (name, value) in [("authorization", "Bearer firs"), ("authorization", "Basic first"), ("x-other", "first")] {
-            assert_eq!(check(&keys, name, value).unwrap_err().status(), StatusCode::UNAUTHORIZED, "{name}: {value}");
+        for (name, value) in
+            [("authorization", "Bearer firs"), ("authorization", "Basic first"), ("x-other", "first")]
+        {
+            assert_eq!(
+                check(&keys, name, value).unwrap_err().status(),
+                StatusCode::UNAUTHORIZED,
+                "{name}: {value}"
+            );
         }
     }
 

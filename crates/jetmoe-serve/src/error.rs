@@ -174,7 +174,9 @@ impl From<Refusal> for ApiError {
             }
             Refusal::Invalid(error) => error.into(),
             Refusal::Constraint { .. } => ApiError::invalid("response_format", message),
-            Refusal::ExpertsNotObserved => ApiError::unsupported("experts", "set observe_experts for the model"),
+            Refusal::ExpertsNotObserved => {
+                ApiError::unsupported("experts", "set observe_experts for the model")
+            }
             Refusal::ShuttingDown => ApiError::shutting_down(),
         }
     }

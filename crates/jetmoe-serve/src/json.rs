@@ -18,7 +18,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         check_content_type(request.headers())?;
         // the server has read it within its limits
         let bytes = axum::body::to_bytes(request.into_body(), usize::MAX).await;
-        let bytes = bytes.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early"))?;
+        let bytes = bytes
+            .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early"))?;
         parse(&bytes).map(JsonBody)
     }
 }
@@ -28,7 +29,10 @@ fn check_content_type(headers: &HeaderMap) -> ApiResult<()> {
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
     // the last one is what curl declares by itself
-    if essence == "application/json" || essence.ends_with("+json") || essence == "application/x-www-form-urlencoded" {
+    if essence == "application/json"
+        || essence.ends_with("+json")
+        || essence == "application/x-www-form-urlencoded"
+    {
         return Ok(());
     }
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", "the body is not declared as JSON")
@@ -92,7 +96,8 @@ fn unknown(param: &str, field: &str, known: &[String]) -> ApiError {
 /// The name that is most like another one, if it is like it at all.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const ALIKE: f64 = 0.6;
-    let by_likeness = known.map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate));
+    let by_likeness =
+        known.map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate));
     let best = by_likeness.max_by(|left, right| left.0.total_cmp(&right.0));
     best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, candidate)| candidate)
 }

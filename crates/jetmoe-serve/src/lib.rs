@@ -19,8 +19,8 @@ mod shutdown;
 mod state;
 
 pub use engine::{
-    Constraint, ConstraintKind, Engine, EngineLoad, EngineOptions, Job, JobError, JobEvent, JobStream, PromptScores,
-    Refusal, StartError, TokenExperts,
+    Constraint, ConstraintKind, Engine, EngineLoad, EngineOptions, Job, JobError, JobEvent, JobStream,
+    PromptScores, Refusal, StartError, TokenExperts,
 };
 pub use error::{ApiError, ApiResult, ErrorBody, ErrorDetail};
 pub use registry::{Lease, LoadedModel, ModelSummary, Registry, RegistryError};

@@ -148,7 +148,9 @@ pub enum RegistryError {
         name: String,
     },
     /// The models that are loaded at the start take more memory than they may.
-    #[error("the model {name:?} takes about {needed} bytes, and memory_bytes is {limit}\n  raise memory_bytes, or lower the model's slots, capacity or prefix_bytes")]
+    #[error(
+        "the model {name:?} takes about {needed} bytes, and memory_bytes is {limit}\n  raise memory_bytes, or lower the model's slots, capacity or prefix_bytes"
+    )]
     Memory {
         /// Name of the model.
         name: String,
@@ -309,7 +311,9 @@ fn no_room(needed: u64, available: u64) -> Error {
 fn load_failed(name: &str, error: &StartError) -> ApiError {
     tracing::error!(model = name, error = %without_paths(&error.to_string()), "loading failed");
     let (status, kind) = match error {
-        StartError::Model(error) if error.kind() == ErrorKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, error.kind()),
+        StartError::Model(error) if error.kind() == ErrorKind::Busy => {
+            (StatusCode::SERVICE_UNAVAILABLE, error.kind())
+        }
         StartError::Model(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.kind()),
         StartError::Memory { .. } => (StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Busy),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Internal),
@@ -323,7 +327,8 @@ impl Entry {
     fn open(name: &str, config: &ModelConfig) -> Result<Self, RegistryError> {
         let failed = |source: Error| RegistryError::Model { name: name.to_owned(), source: source.into() };
         let artifact = Artifact::open(&config.folder).map_err(|error| failed(error.into()))?;
-        let graph = artifact.graph(config.precision(), config.profile()).map_err(|error| failed(error.into()))?;
+        let graph =
+            artifact.graph(config.precision(), config.profile()).map_err(|error| failed(error.into()))?;
         if artifact.manifest().graphs.is_empty() {
             return Err(RegistryError::NoGraph { name: name.to_owned() });
         }

@@ -143,9 +143,9 @@ impl ConfigSources {
     #[must_use]
     pub fn with_environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         const FILE: &str = "CONFIG";
-        let settings = variables.into_iter().filter(|(name, _)| {
-            name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|name| name != FILE)
-        });
+        let settings = variables
+            .into_iter()
+            .filter(|(name, _)| name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|name| name != FILE));
         self.environment.extend(settings);
         self
     }

@@ -18,7 +18,8 @@ fn settings_are_over_the_environment_and_that_is_over_the_file() {
     let file = folder.path().join("serve.toml");
     let text = "listen = '127.0.0.1:1'\n[limits]\nbody_bytes = 1\nrequests = 1\nsequences = 1\n";
     fs::write(&file, text).unwrap();
-    let environment = [("JETMOE_SERVE_LIMITS__BODY_BYTES", "2"), ("JETMOE_SERVE_LIMITS__REQUESTS", "2"), ("HOME", "/")];
+    let environment =
+        [("JETMOE_SERVE_LIMITS__BODY_BYTES", "2"), ("JETMOE_SERVE_LIMITS__REQUESTS", "2"), ("HOME", "/")];
     let config = sources()
         .with_file(file)
         .with_environment(variables(&environment))
@@ -50,11 +51,15 @@ fn the_printed_configuration_is_read_as_the_same_one() {
 #[test]
 fn an_unknown_key_is_named_with_its_origin_and_the_nearest_one() {
     let error = sources().with_setting("limits.body_byte", "3").read().unwrap_err();
-    let expected = "the setting limits.body_byte: there is no key limits.body_byte\n  the nearest one is body_bytes";
+    let expected =
+        "the setting limits.body_byte: there is no key limits.body_byte\n  the nearest one is body_bytes";
     assert_eq!(error.to_string(), expected);
     let environment = variables(&[("JETMOE_SERVE_LISTN", "x")]);
     let error = sources().with_environment(environment).read().unwrap_err().to_string();
-    assert!(error.starts_with("the environment variable JETMOE_SERVE_LISTN: there is no key listn\n"), "{error}");
+    assert!(
+        error.starts_with("the environment variable JETMOE_SERVE_LISTN: there is no key listn\n"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -64,7 +69,10 @@ fn a_value_that_is_not_valid_is_named() {
     assert_eq!(error("models.mini.slots", "0"), "models.mini.slots is 0, expected at least 1");
     assert!(error("limits.header_seconds", "nan").starts_with("limits.header_seconds is NaN, expected"));
     assert!(error("models.mini.precision", "q9").contains("models.mini.precision: "));
-    assert!(error("limits.requests", "many").starts_with("the setting limits.requests: limits.requests: invalid type"));
+    assert!(
+        error("limits.requests", "many")
+            .starts_with("the setting limits.requests: limits.requests: invalid type")
+    );
     assert!(error("models.other.slots", "1").contains("models.other: missing field `folder`"));
     assert!(error("models.mini.backend", "onnx").contains("models.mini: unknown backend"));
 }

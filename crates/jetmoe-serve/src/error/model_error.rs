@@ -78,7 +78,9 @@ fn described(error: &Error) -> (String, Option<String>) {
             (format!("{} is {found}, expected {expected}", field(option)), None)
         }
         Error::TextTooLong { bytes, limit, positions, .. } => (
-            format!("the text has {bytes} bytes, more than the {limit} that are read for {positions} positions"),
+            format!(
+                "the text has {bytes} bytes, more than the {limit} that are read for {positions} positions"
+            ),
             Some("shorten the text".to_owned()),
         ),
         Error::MaxLength { tokens, limit } => (

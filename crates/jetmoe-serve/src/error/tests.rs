@@ -6,8 +6,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use jetmoe_rt::Error;
 
-use super::model_error::without_paths;
 use super::ApiError;
+use super::model_error::without_paths;
 use crate::engine::Refusal;
 
 #[test]

@@ -78,7 +78,10 @@ impl StructuredOutputs {
         let mut kinds = kinds.into_iter().flatten();
         match (kinds.next(), kinds.next()) {
             (kind, None) => Ok(kind),
-            _ => Err(ApiError::invalid("structured_outputs", "structured_outputs has several constraints, expected one")),
+            _ => Err(ApiError::invalid(
+                "structured_outputs",
+                "structured_outputs has several constraints, expected one",
+            )),
         }
     }
 }
@@ -87,7 +90,10 @@ impl StructuredOutputs {
 fn schema(value: &Value) -> ApiResult<Value> {
     let Value::String(text) = value else { return Ok(value.clone()) };
     crate::json::parse(text.as_bytes()).map_err(|error| {
-        ApiError::invalid("structured_outputs.json", format!("the text is no JSON schema: {}", error.message()))
+        ApiError::invalid(
+            "structured_outputs.json",
+            format!("the text is no JSON schema: {}", error.message()),
+        )
     })
 }
 

@@ -176,6 +176,10 @@ impl Generation {
 }
 
 fn deadline() -> ApiError {
-    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "the time of the request was over in the queue")
-        .with_advice("repeat the request later, or raise limits.request_seconds of the server")
+    ApiError::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        "deadline_exceeded",
+        "the time of the request was over in the queue",
+    )
+    .with_advice("repeat the request later, or raise limits.request_seconds of the server")
 }

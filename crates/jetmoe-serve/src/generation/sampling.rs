@@ -115,7 +115,9 @@ impl SamplingFields {
     }
 
     fn sampling(&self, config: &GenerationConfig) -> ApiResult<Sampling> {
-        let temperature = self.temperature.map_or(Ok(config.temperature), |value| narrow("temperature", value).map(Some))?;
+        let temperature = self
+            .temperature
+            .map_or(Ok(config.temperature), |value| narrow("temperature", value).map(Some))?;
         if temperature == Some(0.0) {
             self.check_filters()?;
             return Ok(Sampling::Greedy);
@@ -125,12 +127,16 @@ impl SamplingFields {
             // both are "all" for clients of other servers
             Some(-1 | 0) => None,
             Some(top_k) => Some(usize::try_from(top_k).map_err(|_| {
-                ApiError::invalid("top_k", format!("top_k is {top_k}, expected at least 1, or 0 or -1 for all tokens"))
+                ApiError::invalid(
+                    "top_k",
+                    format!("top_k is {top_k}, expected at least 1, or 0 or -1 for all tokens"),
+                )
             })?),
         };
         let top_p = self.top_p.map_or(Ok(config.top_p), |value| narrow("top_p", value).map(Some))?;
         let min_p = self.min_p.map_or(Ok(config.min_p), |value| narrow("min_p", value).map(Some))?;
-        let mut multinomial = Multinomial::from_config(config).with_top_k(top_k).with_top_p(top_p).with_min_p(min_p);
+        let mut multinomial =
+            Multinomial::from_config(config).with_top_k(top_k).with_top_p(top_p).with_min_p(min_p);
         multinomial.temperature = temperature.unwrap_or(1.0);
         Ok(multinomial.into())
     }
@@ -165,7 +171,10 @@ impl Stop {
             Stop::Many(texts) => texts.clone(),
         };
         if texts.len() > MAX_STOPS {
-            return Err(ApiError::invalid("stop", format!("stop has {} texts, expected at most {MAX_STOPS}", texts.len())));
+            return Err(ApiError::invalid(
+                "stop",
+                format!("stop has {} texts, expected at most {MAX_STOPS}", texts.len()),
+            ));
         }
         Ok(texts)
     }

@@ -27,6 +27,9 @@ pub(super) fn base() -> OpenApi {
         .info(info)
         .components(Some(components))
         // no key is needed, or one
-        .security(Some([SecurityRequirement::default(), SecurityRequirement::new::<_, [&str; 0], &str>(KEY, [])]))
+        .security(Some([
+            SecurityRequirement::default(),
+            SecurityRequirement::new::<_, [&str; 0], &str>(KEY, []),
+        ]))
         .build()
 }

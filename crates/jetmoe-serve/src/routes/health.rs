@@ -36,5 +36,6 @@ async fn ready(State(state): State<AppState>) -> ApiResult<StatusCode> {
         return Err(ApiError::shutting_down());
     }
     let message = "the models are being loaded";
-    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "loading", message).with_retry_after(Duration::from_secs(1)))
+    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "loading", message)
+        .with_retry_after(Duration::from_secs(1)))
 }

@@ -66,7 +66,10 @@ async fn tokenize(
     let tokens = match (request.prompt, &request.messages) {
         (Some(text), None) => {
             if request.add_generation_prompt.is_some() {
-                return Err(ApiError::invalid("add_generation_prompt", "add_generation_prompt is for messages"));
+                return Err(ApiError::invalid(
+                    "add_generation_prompt",
+                    "add_generation_prompt is for messages",
+                ));
             }
             let special = request.add_special_tokens.unwrap_or(true);
             encode_text(model, vec![text], special, "prompt").await?.pop().unwrap_or_default()
@@ -83,7 +86,9 @@ async fn tokenize(
             encoded.token_ids
         }
         (None, None) => return Err(ApiError::invalid("prompt", "prompt is missing, or messages")),
-        (Some(_), Some(_)) => return Err(ApiError::invalid("messages", "there are prompt and messages, expected one")),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid("messages", "there are prompt and messages, expected one"));
+        }
     };
     let texts = |tokens: &[u32]| tokens.iter().map(|id| lease.token_texts().text(*id)).collect();
     EncodedJson::new(&TokenizeResponse {
@@ -123,7 +128,8 @@ async fn detokenize(
     let lease = state.registry().get(request.model.as_deref()).await?;
     let vocab_size = lease.model().config().vocab_size;
     if let Some(index) = request.tokens.iter().position(|id| *id as usize >= vocab_size) {
-        let message = format!("tokens[{index}] is {}, expected ids below {vocab_size}", request.tokens[index]);
+        let message =
+            format!("tokens[{index}] is {}, expected ids below {vocab_size}", request.tokens[index]);
         return Err(ApiError::invalid("tokens", message));
     }
     let model = lease.model().clone();

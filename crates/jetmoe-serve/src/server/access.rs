@@ -95,9 +95,8 @@ fn method(request: &Request) -> String {
 
 fn request_id(headers: &HeaderMap) -> Arc<str> {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-    let is_usable = |id: &&str| {
-        (1..=MAX_ID_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
-    };
+    let is_usable =
+        |id: &&str| (1..=MAX_ID_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     match given.filter(is_usable) {
         Some(id) => id.into(),
         None => new_id("req").into(),

@@ -34,8 +34,16 @@ pub(super) struct Gate {
 
 /// Paths that need no key and are not limited: probes, metrics, and texts that do not depend on the models' data.
 fn is_open(path: &str) -> bool {
-    const OPEN: [&str; 8] =
-        ["/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"];
+    const OPEN: [&str; 8] = [
+        "/",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/v2/health/live",
+        "/v2/health/ready",
+    ];
     OPEN.contains(&path) || path.starts_with("/page/")
 }
 
@@ -89,8 +97,12 @@ fn check_origin(allowed: &[String], request: &Request) -> ApiResult<()> {
     if is_own || allowed.iter().any(|it| it == origin || it == "*") {
         return Ok(());
     }
-    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden_origin", "pages of this origin may not call the server")
-        .with_advice("add the origin to cors.origins of the server"))
+    Err(ApiError::new(
+        StatusCode::FORBIDDEN,
+        "forbidden_origin",
+        "pages of this origin may not call the server",
+    )
+    .with_advice("add the origin to cors.origins of the server"))
 }
 
 /// A response after which the connection is closed: what is left of the body is not read.
@@ -112,8 +124,12 @@ async fn read_body(limits: &Limits, request: Request) -> ApiResult<Request> {
     if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING)
         && encoding != "identity"
     {
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", "the body is compressed")
-            .with_advice("send it without Content-Encoding"));
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "content_encoding",
+            "the body is compressed",
+        )
+        .with_advice("send it without Content-Encoding"));
     }
     let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let declared: usize = declared.and_then(|length| length.parse().ok()).unwrap_or(0);
@@ -126,14 +142,16 @@ async fn read_body(limits: &Limits, request: Request) -> ApiResult<Request> {
     loop {
         let next = timeout(seconds(limits.body_idle_seconds), stream.next());
         let Some(part) = next.await.map_err(|_| too_slow())? else { break };
-        let part =
-            part.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early"))?;
+        let part = part
+            .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early"))?;
         if bytes.len() + part.len() > limits.body_bytes {
             return Err(too_large(limits));
         }
         bytes.extend_from_slice(&part);
         let elapsed = started.elapsed();
-        if elapsed > GRACE && (bytes.len() as f64) < elapsed.as_secs_f64() * limits.body_bytes_per_second as f64 {
+        if elapsed > GRACE
+            && (bytes.len() as f64) < elapsed.as_secs_f64() * limits.body_bytes_per_second as f64
+        {
             return Err(too_slow());
         }
     }

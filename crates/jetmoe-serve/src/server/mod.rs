@@ -205,7 +205,11 @@ fn layered(state: &AppState, gate: Gate, cors: Option<CorsLayer>) -> Router {
         .merge(page::router())
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route"))
         .method_not_allowed_fallback(async || {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the route has no such method")
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "the route has no such method",
+            )
         });
     let metrics = state.clone();
     let router = router

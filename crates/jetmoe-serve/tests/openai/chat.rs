@@ -41,16 +41,22 @@ fn a_stream_has_the_parts_of_the_answer() {
     let last = chunks.pop().unwrap();
     assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &whole["usage"]));
     for index in 0..2 {
-        let parts: Vec<&Value> =
-            chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|choice| choice["index"] == json!(index)).collect();
+        let parts: Vec<&Value> = chunks
+            .iter()
+            .map(|chunk| &chunk["choices"][0])
+            .filter(|choice| choice["index"] == json!(index))
+            .collect();
         let expected = &whole["choices"][index];
         assert_eq!(parts[0]["delta"]["role"], "assistant");
-        let text: String = parts.iter().map(|part| part["delta"]["content"].as_str().unwrap_or_default()).collect();
+        let text: String =
+            parts.iter().map(|part| part["delta"]["content"].as_str().unwrap_or_default()).collect();
         assert_eq!(json!(text), expected["message"]["content"]);
         let end = parts.last().unwrap();
         assert_eq!((&end["finish_reason"], &end["delta"]), (&expected["finish_reason"], &json!({})));
-        let logprobs: Vec<Value> =
-            parts.iter().flat_map(|part| part["logprobs"]["content"].as_array().cloned().unwrap_or_default()).collect();
+        let logprobs: Vec<Value> = parts
+            .iter()
+            .flat_map(|part| part["logprobs"]["content"].as_array().cloned().unwrap_or_default())
+            .collect();
         assert_eq!(json!(logprobs), expected["logprobs"]["content"]);
         let experts: Vec<Value> =
             parts.iter().flat_map(|part| part["experts"].as_array().cloned().unwrap_or_default()).collect();
@@ -75,7 +81,8 @@ fn an_answer_follows_a_json_schema() {
         "type": "object", "properties": {"name": {"enum": ["Moses", "Aaron"]}, "age": {"type": "integer", "minimum": 1, "maximum": 9}},
         "required": ["name", "age"], "additionalProperties": false
     });
-    let format = json!({"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": true}});
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": true}});
     let reply = SERVER.chat(json!({
         "messages": user("Who?"), "max_completion_tokens": 64, "temperature": 1, "seed": 4, "response_format": format
     }));

@@ -38,7 +38,10 @@ fn a_greedy_text_is_that_of_the_model_alone() {
 fn a_seeded_text_is_that_of_the_model_alone_and_each_choice_has_its_own_seed() {
     let options = |seed| {
         let sampling = Multinomial::new(0.8).with_top_k(40).with_top_p(0.9);
-        GenerationOptions::for_model(GENERATOR.model()).with_max_new_tokens(16).with_sampling(sampling).with_seed(seed)
+        GenerationOptions::for_model(GENERATOR.model())
+            .with_max_new_tokens(16)
+            .with_sampling(sampling)
+            .with_seed(seed)
     };
     let body = json!({
         "prompt": PROMPT, "max_tokens": 16, "temperature": 0.8, "top_k": 40, "top_p": 0.9, "seed": 7, "n": 3
@@ -54,7 +57,8 @@ fn a_seeded_text_is_that_of_the_model_alone_and_each_choice_has_its_own_seed() {
 #[test]
 fn a_batch_has_the_answers_of_its_prompts_alone() {
     let prompts: Vec<String> = passages(5).iter().map(|text| text.chars().take(60).collect()).collect();
-    let body = |prompt: Value| json!({"prompt": prompt, "max_tokens": 12, "temperature": 1, "seed": 3, "n": 2});
+    let body =
+        |prompt: Value| json!({"prompt": prompt, "max_tokens": 12, "temperature": 1, "seed": 3, "n": 2});
     let reply = SERVER.complete(body(json!(prompts)));
     let choices = reply["choices"].as_array().unwrap();
     assert_eq!(choices.len(), 10);
@@ -82,14 +86,21 @@ fn a_stream_has_the_parts_of_the_answer() {
     assert!(chunks.len() > 20 && chunks.iter().all(|chunk| chunk["usage"].is_null()));
     for index in 0..2 {
         let expected = &whole["choices"][index];
-        let parts: Vec<&Value> =
-            chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|choice| choice["index"] == json!(index)).collect();
+        let parts: Vec<&Value> = chunks
+            .iter()
+            .map(|chunk| &chunk["choices"][0])
+            .filter(|choice| choice["index"] == json!(index))
+            .collect();
         assert_eq!(parts.iter().map(|part| text(part)).collect::<String>(), text(expected));
         let joined = |of: &dyn Fn(&Value) -> Value| -> Vec<Value> {
             parts.iter().flat_map(|part| of(part).as_array().cloned().unwrap_or_default()).collect()
         };
         for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
-            assert_eq!(json!(joined(&|part| part["logprobs"][list].clone())), expected["logprobs"][list], "{list}");
+            assert_eq!(
+                json!(joined(&|part| part["logprobs"][list].clone())),
+                expected["logprobs"][list],
+                "{list}"
+            );
         }
         assert_eq!(json!(joined(&|part| part["experts"].clone())), expected["experts"]);
         assert_eq!(parts.last().unwrap()["finish_reason"], expected["finish_reason"]);
@@ -98,7 +109,8 @@ fn a_stream_has_the_parts_of_the_answer() {
 
 #[test]
 fn experts_are_reported_for_every_token() {
-    let reply = SERVER.complete(json!({"prompt": PROMPT, "max_tokens": 5, "temperature": 0, "experts": true}));
+    let reply =
+        SERVER.complete(json!({"prompt": PROMPT, "max_tokens": 5, "temperature": 0, "experts": true}));
     let experts = reply["choices"][0]["experts"].as_array().unwrap();
     let config = GENERATOR.model().config();
     assert_eq!(experts.len(), 5);
@@ -149,7 +161,8 @@ fn tokens_are_excluded_and_preferred_by_their_ids() {
     let first = SERVER.complete(body.clone())["choices"][0]["logprobs"]["tokens"][0].clone();
     let vocabulary = 3..GENERATOR.model().config().vocab_size as u32;
     let tokenizer = GENERATOR.model().tokenizer().unwrap();
-    let named = |id: &u32| tokenizer.token(*id).is_some_and(|token| json!(token.replace('\u{2581}', " ")) == first);
+    let named =
+        |id: &u32| tokenizer.token(*id).is_some_and(|token| json!(token.replace('\u{2581}', " ")) == first);
     let id = vocabulary.into_iter().find(named).unwrap();
     let mut excluded = body.clone();
     excluded["logit_bias"] = json!({id.to_string(): -100});
@@ -182,8 +195,12 @@ fn the_best_choices_are_those_with_the_highest_mean() {
     let body = json!({"prompt": PROMPT, "max_tokens": 6, "temperature": 1, "seed": 5, "n": 6, "logprobs": 0});
     let all = SERVER.complete(body.clone());
     let mean = |choice: &Value| {
-        let numbers: Vec<f64> =
-            choice["logprobs"]["token_logprobs"].as_array().unwrap().iter().map(|it| it.as_f64().unwrap()).collect();
+        let numbers: Vec<f64> = choice["logprobs"]["token_logprobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| it.as_f64().unwrap())
+            .collect();
         numbers.iter().sum::<f64>() / numbers.len() as f64
     };
     let mut expected: Vec<Value> = all["choices"].as_array().unwrap().clone();
@@ -200,9 +217,7 @@ fn the_best_choices_are_those_with_the_highest_mean() {
 
 #[test]
 fn a_constrained_text_follows_its_constraint() {
-    let body = |constraint: Value| {
-        json!({"prompt": PROMPT, "max_tokens": 64, "temperature": 1, "seed": 1, "structured_outputs": constraint})
-    };
+    let body = |constraint: Value| json!({"prompt": PROMPT, "max_tokens": 64, "temperature": 1, "seed": 1, "structured_outputs": constraint});
     let of = |constraint: Value| text(&SERVER.complete(body(constraint))["choices"][0]).to_owned();
     assert!(["yes", "no"].contains(&of(json!({"choice": ["yes", "no"]})).as_str()));
     let digits = of(json!({"regex": "[0-9]{4}"}));

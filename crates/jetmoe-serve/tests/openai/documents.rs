@@ -8,7 +8,15 @@ use crate::server::{GENERATOR, SERVER};
 fn the_document_describes_the_routes() {
     let document = SERVER.get("/openapi.json").success();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-    for path in ["/v1/completions", "/v1/chat/completions", "/v1/models", "/tokenize", "/detokenize", "/health", "/metrics"] {
+    for path in [
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/v1/models",
+        "/tokenize",
+        "/detokenize",
+        "/health",
+        "/metrics",
+    ] {
         assert!(document["paths"][path].is_object(), "{path}");
     }
     let request = &document["components"]["schemas"]["CompletionRequest"];
@@ -32,7 +40,10 @@ fn metrics_are_open_metrics() {
     assert!(text.ends_with("# EOF\n"));
     let line = "jetmoe_http_requests_total{route=\"/v1/completions\",method=\"POST\",status=\"200\"} ";
     assert!(text.contains(line), "{text}");
-    for name in ["jetmoe_engine_generated_tokens_total{model=\"mini\"}", "jetmoe_engine_kv_cache_usage_ratio{model=\"mini\"}"] {
+    for name in [
+        "jetmoe_engine_generated_tokens_total{model=\"mini\"}",
+        "jetmoe_engine_kv_cache_usage_ratio{model=\"mini\"}",
+    ] {
         assert!(text.contains(name), "{name} in {text}");
     }
     let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
@@ -46,7 +57,9 @@ fn metrics_are_open_metrics() {
 fn texts_are_tokens_and_back() {
     let text = "In the beginning</s> \u{e9}";
     let expected = GENERATOR.model().tokenizer().unwrap().encode_split(text, true).unwrap();
-    let reply = SERVER.post("/tokenize", &json!({"model": "mini", "prompt": text, "return_token_strs": true})).success();
+    let reply = SERVER
+        .post("/tokenize", &json!({"model": "mini", "prompt": text, "return_token_strs": true}))
+        .success();
     assert_eq!((&reply["tokens"], &reply["count"]), (&json!(expected), &json!(expected.len())));
     assert_eq!((&reply["token_strs"][0], &reply["max_model_len"]), (&json!("<s>"), &json!(512)));
     let without = SERVER.post("/tokenize", &json!({"prompt": text, "add_special_tokens": false})).success();
@@ -55,7 +68,11 @@ fn texts_are_tokens_and_back() {
     assert_eq!(back["prompt"], text);
     let refused = SERVER.post("/detokenize", &json!({"tokens": [1, 100000]}));
     assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("tokens")));
-    for body in [json!({}), json!({"prompt": "a", "messages": []}), json!({"prompt": "a", "add_generation_prompt": true})] {
+    for body in [
+        json!({}),
+        json!({"prompt": "a", "messages": []}),
+        json!({"prompt": "a", "add_generation_prompt": true}),
+    ] {
         assert_eq!(SERVER.post("/tokenize", &body).status, 400, "{body}");
     }
 }
@@ -64,7 +81,10 @@ fn texts_are_tokens_and_back() {
 fn models_are_listed_with_what_they_compute() {
     let list = SERVER.get("/v1/models").success();
     let card = &list["data"][0];
-    assert_eq!((&list["object"], &card["id"], &card["object"]), (&json!("list"), &json!("mini"), &json!("model")));
+    assert_eq!(
+        (&list["object"], &card["id"], &card["object"]),
+        (&json!("list"), &json!("mini"), &json!("model"))
+    );
     assert_eq!((&card["task"], &card["observes_experts"]), (&json!("causal-lm"), &json!(true)));
     assert!(card["created"].as_u64().unwrap() > 1_600_000_000);
 }

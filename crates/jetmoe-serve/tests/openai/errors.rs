@@ -45,8 +45,14 @@ fn a_field_that_is_not_valid_is_named() {
         (json!({"prompt": [5000000]}), "prompt"),
         (json!({"prompt": {"text": "a"}}), "prompt"),
         (json!({"prompt": "a\u{fdd0}"}), "prompt"),
-        (json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}}), "response_format"),
-        (json!({"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}), "structured_outputs"),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}}),
+            "response_format",
+        ),
+        (
+            json!({"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}),
+            "structured_outputs",
+        ),
         (json!({"structured_outputs": {"regex": "("}}), "structured_outputs"),
         (json!({"structured_outputs": {"regex": "a", "choice": ["a"]}}), "structured_outputs"),
     ] {
@@ -64,10 +70,16 @@ fn a_field_that_is_not_valid_is_named() {
 fn statuses_follow_the_kind_of_the_error() {
     let too_long = SERVER.post(PATH, &completion(json!({"prompt": "word ".repeat(600)})));
     let error = &too_long.json()["error"];
-    assert_eq!((too_long.status, &error["code"], &error["param"]), (413, &json!("context_length_exceeded"), &json!("prompt")));
+    assert_eq!(
+        (too_long.status, &error["code"], &error["param"]),
+        (413, &json!("context_length_exceeded"), &json!("prompt"))
+    );
     let unknown = SERVER.post(PATH, &completion(json!({"model": "gpt-4"})));
     let error = &unknown.json()["error"];
-    assert_eq!((unknown.status, &error["code"], &error["param"]), (404, &json!("model_not_found"), &json!("model")));
+    assert_eq!(
+        (unknown.status, &error["code"], &error["param"]),
+        (404, &json!("model_not_found"), &json!("model"))
+    );
     assert_eq!(SERVER.get("/v1/nothing").status, 404);
     assert_eq!(SERVER.get("/v1/completions").status, 405);
     assert_eq!(SERVER.get("/v1/nothing").json()["error"]["code"], "no_such_route");

@@ -40,7 +40,8 @@ fn a_client_that_leaves_frees_its_slot() {
         let reply = server.post(PATH, &json!({"model": "mini", "prompt": "a", "max_tokens": 1}));
         assert_eq!(reply.status, 200);
         let metrics = server.get("/metrics");
-        let running = metrics.text().lines().find(|line| line.starts_with("jetmoe_engine_requests_running{")).unwrap();
+        let running =
+            metrics.text().lines().find(|line| line.starts_with("jetmoe_engine_requests_running{")).unwrap();
         assert!(running.ends_with(" 0"), "{running}");
     }
 }
@@ -110,7 +111,8 @@ fn too_large_a_body_is_refused_at_once() {
     assert!(reply.starts_with("HTTP/1.1 413"), "{reply}");
     assert!(reply.contains("\"body_too_large\""), "{reply}");
     // of a length that is not declared
-    let mut stream = server.begin(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut stream =
+        server.begin(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
     let chunk = format!("10000\r\n{}\r\n", "a".repeat(0x10000));
     for _ in 0..20 {
         if stream.write_all(chunk.as_bytes()).is_err() {
@@ -125,9 +127,14 @@ fn too_large_a_body_is_refused_at_once() {
 #[test]
 fn garbage_ends_its_connection_alone() {
     let server = TestServer::start(|_| {});
-    for bytes in [&b"\x16\x03\x01\x02\x00\x01"[..], b"GET\r\n\r\n", b"\0\0\0\0\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"] {
+    for bytes in
+        [&b"\x16\x03\x01\x02\x00\x01"[..], b"GET\r\n\r\n", b"\0\0\0\0\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+    {
         let reply = read_all(server.begin(bytes));
-        assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 4") || reply.starts_with("HTTP/1.1 505"), "{reply}");
+        assert!(
+            reply.is_empty() || reply.starts_with("HTTP/1.1 4") || reply.starts_with("HTTP/1.1 505"),
+            "{reply}"
+        );
     }
     assert_eq!(server.get("/ready").status, 200);
 }
@@ -160,7 +167,9 @@ fn requests_that_take_too_long_end_with_an_error_event() {
         (0..6).map(|index| server.begin(&long_stream(&format!("In the beginning {index}")))).collect();
     first_event(&mut streams[0]);
     // all of them have their heads, and wait for the slot
-    let queued = |text: &str| text.lines().any(|line| line.starts_with("jetmoe_engine_requests_waiting{") && line.ends_with(" 5"));
+    let queued = |text: &str| {
+        text.lines().any(|line| line.starts_with("jetmoe_engine_requests_waiting{") && line.ends_with(" 5"))
+    };
     while !queued(server.get("/metrics").text()) {
         thread::sleep(Duration::from_millis(2));
     }
@@ -176,7 +185,8 @@ fn requests_that_take_too_long_end_with_an_error_event() {
 #[test]
 fn a_client_that_takes_nothing_is_left() {
     let server = TestServer::start(|config| config.limits.write_seconds = 0.5);
-    let body = json!({"model": "mini", "prompt": vec!["a"; 100], "max_tokens": 16, "logprobs": 20, "stream": true});
+    let body =
+        json!({"model": "mini", "prompt": vec!["a"; 100], "max_tokens": 16, "logprobs": 20, "stream": true});
     // more than the buffers of both sides hold is written only if the client reads
     let streams: Vec<TcpStream> = (0..2).map(|_| server.begin(&request(PATH, &body.to_string()))).collect();
     thread::sleep(Duration::from_secs(2));

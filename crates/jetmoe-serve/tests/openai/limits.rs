@@ -43,7 +43,8 @@ fn a_client_that_sends_too_much_waits() {
 #[test]
 fn a_full_server_says_so() {
     let server = TestServer::start(|config| config.limits.requests = 1);
-    let stream = json!({"model": "mini", "prompt": "a", "max_tokens": 400, "ignore_eos": true, "stream": true});
+    let stream =
+        json!({"model": "mini", "prompt": "a", "max_tokens": 400, "ignore_eos": true, "stream": true});
     let mut running = server.begin(&request(PATH, &stream.to_string()));
     std::io::Read::read_exact(&mut running, &mut [0; 12]).unwrap();
     let refused = server.get("/v1/models");
@@ -72,7 +73,8 @@ fn a_full_queue_refuses_with_a_time() {
 #[test]
 fn a_request_ends_with_its_time() {
     let server = TestServer::start(|config| config.limits.request_seconds = Some(0.3));
-    let body = json!({"model": "mini", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "temperature": 0});
+    let body =
+        json!({"model": "mini", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "temperature": 0});
     let reply = server.post(PATH, &body).success();
     let choice = &reply["choices"][0];
     assert_eq!((&choice["finish_reason"], &choice["finish_detail"]), (&json!("length"), &json!("deadline")));
@@ -93,7 +95,10 @@ fn pages_of_allowed_origins_may_call_the_server() {
     let server = TestServer::start(|config| config.cors.origins = vec!["https://example.org".to_owned()]);
     let ask = |origin: &str| server.post_bytes("/tokenize", &[("origin", origin)], br#"{"prompt": "a"}"#);
     let allowed = ask("https://example.org");
-    assert_eq!((allowed.status, allowed.headers["access-control-allow-origin"].as_str()), (200, "https://example.org"));
+    assert_eq!(
+        (allowed.status, allowed.headers["access-control-allow-origin"].as_str()),
+        (200, "https://example.org")
+    );
     assert_eq!(ask("https://example.com").status, 403);
     let preflight = "OPTIONS /v1/completions HTTP/1.1\r\nhost: x\r\norigin: https://example.org\r\n\
                      access-control-request-method: POST\r\nconnection: close\r\n\r\n";

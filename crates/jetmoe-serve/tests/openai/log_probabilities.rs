@@ -13,8 +13,10 @@ fn numbers(values: &Value) -> Vec<f64> {
 
 #[test]
 fn those_of_generated_tokens_are_the_generators() {
-    let options = GenerationOptions::for_model(GENERATOR.model()).with_max_new_tokens(10).with_log_probabilities(3);
-    let expected = GENERATOR.run(Request::new(PROMPT).with_options(options)).unwrap().log_probabilities.unwrap();
+    let options =
+        GenerationOptions::for_model(GENERATOR.model()).with_max_new_tokens(10).with_log_probabilities(3);
+    let expected =
+        GENERATOR.run(Request::new(PROMPT).with_options(options)).unwrap().log_probabilities.unwrap();
     let reply = SERVER.complete(json!({"prompt": PROMPT, "max_tokens": 10, "temperature": 0, "logprobs": 3}));
     let found = &reply["choices"][0]["logprobs"];
     let chosen: Vec<f64> = expected.iter().map(|scores| f64::from(scores.chosen)).collect();
@@ -25,7 +27,8 @@ fn those_of_generated_tokens_are_the_generators() {
         assert_eq!(top, best, "the greedy token is one of the best");
     }
     let text = reply["choices"][0]["text"].as_str().unwrap();
-    let tokens: String = found["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
+    let tokens: String =
+        found["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
     assert_eq!(tokens, text);
 }
 
@@ -43,8 +46,13 @@ fn those_of_a_prompt_sum_up_to_its_score() {
     assert!(own[0].is_null() && logprobs["top_logprobs"][0].is_null());
     let scored = expected.tokens.len();
     let sum: f64 = own[own.len() - scored..].iter().map(|value| value.as_f64().unwrap()).sum();
-    assert!((sum - f64::from(expected.log_probability as f32)).abs() < 1e-3, "{sum} and {}", expected.log_probability);
-    let with_one_token = SERVER.complete(json!({"prompt": text, "max_tokens": 1, "echo": true, "logprobs": 1, "temperature": 0}));
+    assert!(
+        (sum - f64::from(expected.log_probability as f32)).abs() < 1e-3,
+        "{sum} and {}",
+        expected.log_probability
+    );
+    let with_one_token = SERVER
+        .complete(json!({"prompt": text, "max_tokens": 1, "echo": true, "logprobs": 1, "temperature": 0}));
     let longer = with_one_token["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap();
     assert_eq!(longer[..own.len()], own[..], "a continuation changes nothing of the prompt");
     assert_eq!(longer.len(), own.len() + 1);
@@ -52,7 +60,8 @@ fn those_of_a_prompt_sum_up_to_its_score() {
 
 #[test]
 fn offsets_are_where_tokens_begin() {
-    let reply = SERVER.complete(json!({"prompt": PROMPT, "max_tokens": 6, "echo": true, "logprobs": 0, "temperature": 0}));
+    let reply = SERVER
+        .complete(json!({"prompt": PROMPT, "max_tokens": 6, "echo": true, "logprobs": 0, "temperature": 0}));
     let choice = &reply["choices"][0];
     let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
     let offsets = choice["logprobs"]["text_offset"].as_array().unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use jetmoe_serve::config::Config;
-use jetmoe_serve::{Server, ServeError};
+use jetmoe_serve::{ServeError, Server};
 use jetmoe_testing::files;
 use serde_json::{Value, json};
 
@@ -39,7 +39,11 @@ fn an_alias_is_another_name_of_a_model() {
 
 #[test]
 fn the_least_recently_used_model_makes_room() {
-    let size = fs::read_dir(artifact()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).max().unwrap();
+    let size = fs::read_dir(artifact())
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .max()
+        .unwrap();
     let server = TestServer::start(|config| {
         config.models.clear();
         for name in ["a", "b", "c"] {
@@ -110,7 +114,10 @@ fn a_load_that_fails_is_the_error_of_its_request() {
     files::truncate(&largest(&copied), 1000);
     let reply = server.post("/v1/completions", &json!({"model": "broken", "prompt": "a"}));
     let error: Value = reply.json()["error"].clone();
-    assert_eq!((reply.status, &error["code"], &error["param"]), (500, &json!("model_load_failed"), &json!("model")));
+    assert_eq!(
+        (reply.status, &error["code"], &error["param"]),
+        (500, &json!("model_load_failed"), &json!("model"))
+    );
     assert!(error["message"].as_str().unwrap().contains("\"broken\""), "{error}");
     assert!(!reply.text().contains(folder.path().to_str().unwrap()), "no path: {error}");
     assert_eq!(complete(&server, "mini"), 200, "others go on");

@@ -174,7 +174,9 @@ pub(crate) fn with_model(mut body: Value) -> Value {
 /// The head and body of a request.
 pub(crate) fn request(path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
     (head + body).into_bytes()
 }
 

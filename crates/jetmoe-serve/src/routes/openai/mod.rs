@@ -52,13 +52,22 @@ impl CommonFields<'_> {
     /// Refuses values that are not honoured.
     fn check(&self) -> ApiResult<()> {
         if self.skip_special_tokens == Some(false) {
-            return Err(ApiError::unsupported("skip_special_tokens", "leave it out: special tokens have no text"));
+            return Err(ApiError::unsupported(
+                "skip_special_tokens",
+                "leave it out: special tokens have no text",
+            ));
         }
         if self.include_stop_str_in_output == Some(true) {
-            return Err(ApiError::unsupported("include_stop_str_in_output", "leave it out, and append the stop text"));
+            return Err(ApiError::unsupported(
+                "include_stop_str_in_output",
+                "leave it out, and append the stop text",
+            ));
         }
         if self.stream_options.is_some() && !self.streams() {
-            return Err(ApiError::invalid("stream_options", "stream_options is for answers with stream true"));
+            return Err(ApiError::invalid(
+                "stream_options",
+                "stream_options is for answers with stream true",
+            ));
         }
         match self.n {
             Some(0) => Err(ApiError::invalid("n", "n is 0, expected at least 1")),
@@ -100,7 +109,8 @@ impl CommonFields<'_> {
 fn check_sequences(state: &AppState, prompts: usize, choices: usize) -> ApiResult<()> {
     let (sequences, limit) = (prompts.saturating_mul(choices), state.config().limits.sequences);
     if sequences > limit {
-        let message = format!("the request has {sequences} sequences, prompts times choices, expected at most {limit}");
+        let message =
+            format!("the request has {sequences} sequences, prompts times choices, expected at most {limit}");
         return Err(ApiError::invalid("n", message).with_advice("send several requests"));
     }
     Ok(())

@@ -46,7 +46,11 @@ struct State<C: Chunks> {
 }
 
 /// The response that streams a generation. The client's end cancels it.
-pub(super) fn respond<C: Chunks>(generation: Generation, mut chunks: C, fields: CommonFields<'_>) -> Response {
+pub(super) fn respond<C: Chunks>(
+    generation: Generation,
+    mut chunks: C,
+    fields: CommonFields<'_>,
+) -> Response {
     let first = chunks.begin();
     let mut state = State {
         generation,

@@ -136,7 +136,10 @@ impl Message {
         let reads = |name: &str| tokenizer.is_some_and(|it| it.chat_templates_read(name));
         let refuse = |name: &str, word: &str| match reads(word) {
             true => Ok(()),
-            false => Err(ApiError::unsupported(&field(name), "leave it out: the chat template of the model does not read it")),
+            false => Err(ApiError::unsupported(
+                &field(name),
+                "leave it out: the chat template of the model does not read it",
+            )),
         };
         if self.role == Role::Tool {
             refuse("role", "tool")?;
@@ -162,7 +165,8 @@ impl Message {
         }
         if let Some(calls) = &self.tool_calls {
             refuse("tool_calls", "tool_calls")?;
-            chat = chat.with_extra("tool_calls", calls.iter().map(ToolCall::for_template).collect::<Vec<Value>>());
+            chat = chat
+                .with_extra("tool_calls", calls.iter().map(ToolCall::for_template).collect::<Vec<Value>>());
         }
         Ok(chat)
     }
@@ -178,7 +182,9 @@ impl Message {
         ];
         match fields.into_iter().find(|(_, value)| value.as_ref().is_some_and(|value| !is_empty(value))) {
             None => Ok(()),
-            Some((name, _)) => Err(ApiError::unsupported(&field(name), "leave it out: the model reads text only")),
+            Some((name, _)) => {
+                Err(ApiError::unsupported(&field(name), "leave it out: the model reads text only"))
+            }
         }
     }
 

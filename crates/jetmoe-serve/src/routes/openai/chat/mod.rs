@@ -14,7 +14,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::request::{ChatRequest, unsupported_value};
-use self::response::{AnswerMessage, ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatLogprobs, ChunkChoice};
+use self::response::{
+    AnswerMessage, ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatLogprobs, ChunkChoice,
+};
 use self::tools::ToolCall;
 use super::super::ErrorResponses;
 use super::super::encoded::EncodedJson;
@@ -85,7 +87,10 @@ async fn constraint_of(lease: &Lease, request: &ChatRequest) -> ApiResult<Answer
     let tokenizer = lease.model().tokenizer();
     let has_tools = request.tools.as_ref().is_some_and(|tools| !tools.is_empty());
     if has_tools && !reads(tokenizer, "tools") {
-        return Err(ApiError::unsupported("tools", "leave it out: the chat template of the model takes no tools"));
+        return Err(ApiError::unsupported(
+            "tools",
+            "leave it out: the chat template of the model takes no tools",
+        ));
     }
     if request.parallel_tool_calls.is_some() && !has_tools {
         return Err(ApiError::invalid("parallel_tool_calls", "parallel_tool_calls needs tools"));
@@ -96,7 +101,10 @@ async fn constraint_of(lease: &Lease, request: &ChatRequest) -> ApiResult<Answer
         return Ok(AnswerConstraint { constraint: text, calls_tools: false });
     };
     if text.is_some() {
-        return Err(ApiError::invalid("tool_choice", "both tool_choice and response_format constrain the text, expected one"));
+        return Err(ApiError::invalid(
+            "tool_choice",
+            "both tool_choice and response_format constrain the text, expected one",
+        ));
     }
     let constraint = compile(engine, call, "tools").await?;
     Ok(AnswerConstraint { constraint: Some(constraint), calls_tools: true })
@@ -130,13 +138,20 @@ fn chat_options(request: &ChatRequest, tokenizer: Option<&Tokenizer>) -> ApiResu
     let mut options =
         ChatOptions::default().with_add_generation_prompt(request.add_generation_prompt.unwrap_or(true));
     for (name, value) in request.chat_template_kwargs.iter().flatten() {
-        if !reads(tokenizer, name) || ["messages", "add_generation_prompt", "tools"].contains(&name.as_str()) {
+        if !reads(tokenizer, name) || ["messages", "add_generation_prompt", "tools"].contains(&name.as_str())
+        {
             let field = format!("chat_template_kwargs.{name}");
-            return Err(ApiError::unsupported(&field, "leave it out: it is no variable of the model's chat template"));
+            return Err(ApiError::unsupported(
+                &field,
+                "leave it out: it is no variable of the model's chat template",
+            ));
         }
         options = options.with_variable(name, value.clone());
     }
-    let hints = [("reasoning_effort", &request.reasoning_effort, "none"), ("verbosity", &request.verbosity, "medium")];
+    let hints = [
+        ("reasoning_effort", &request.reasoning_effort, "none"),
+        ("verbosity", &request.verbosity, "medium"),
+    ];
     for (name, value, neutral) in hints {
         match value {
             Some(value) if reads(tokenizer, name) => options = options.with_variable(name, value.clone()),
@@ -145,7 +160,8 @@ fn chat_options(request: &ChatRequest, tokenizer: Option<&Tokenizer>) -> ApiResu
         }
     }
     if let Some(tools) = request.tools.as_ref().filter(|tools| !tools.is_empty()) {
-        let tools = serde_json::to_value(tools).map_err(|error| ApiError::invalid("tools", error.to_string()))?;
+        let tools =
+            serde_json::to_value(tools).map_err(|error| ApiError::invalid("tools", error.to_string()))?;
         options = options.with_variable("tools", tools);
     }
     Ok(options)
@@ -261,7 +277,11 @@ impl Chunks for Answer {
 async fn complete(mut generation: Generation, mut answer: Answer) -> ApiResult<Response> {
     let empty = |choice: &Choice| ChatChoice {
         index: choice.index,
-        message: AnswerMessage { role: "assistant", content: Some(String::new()), ..AnswerMessage::default() },
+        message: AnswerMessage {
+            role: "assistant",
+            content: Some(String::new()),
+            ..AnswerMessage::default()
+        },
         logprobs: choice.reports_logprobs.then(ChatLogprobs::default),
         finish_reason: None,
         finish_detail: None,

@@ -102,7 +102,8 @@ impl ChatRequest {
             ("functions", &self.functions, "use tools"),
             ("function_call", &self.function_call, "use tool_choice"),
         ];
-        let is_set = |(_, value, _): &(&str, &Option<Value>, &str)| value.as_ref().is_some_and(|it| !it.is_null());
+        let is_set =
+            |(_, value, _): &(&str, &Option<Value>, &str)| value.as_ref().is_some_and(|it| !it.is_null());
         match fields.into_iter().find(is_set) {
             None => Ok(()),
             Some((field, _, advice)) => Err(ApiError::unsupported(field, advice)),
@@ -155,7 +156,9 @@ impl ChatRequest {
     pub(super) fn max_tokens(&self) -> ApiResult<Option<u64>> {
         let (name, tokens) = match (self.max_completion_tokens, self.max_tokens) {
             (Some(tokens), Some(former)) if tokens != former => {
-                let message = format!("max_tokens is {former}, and max_completion_tokens {tokens}, expected one of them");
+                let message = format!(
+                    "max_tokens is {former}, and max_completion_tokens {tokens}, expected one of them"
+                );
                 return Err(ApiError::invalid("max_tokens", message));
             }
             (Some(tokens), _) => ("max_completion_tokens", Some(tokens)),

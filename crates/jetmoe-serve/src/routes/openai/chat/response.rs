@@ -155,7 +155,9 @@ impl ChatLogprobs {
         let best = scores.best.iter();
         let logprob = ChatTokenLogprob {
             token: ChatToken::new(texts, token.token_id, scores.chosen),
-            top_logprobs: best.map(|best| ChatToken::new(texts, best.token_id, best.log_probability)).collect(),
+            top_logprobs: best
+                .map(|best| ChatToken::new(texts, best.token_id, best.log_probability))
+                .collect(),
         };
         ChatLogprobs { content: vec![logprob], refusal: None }
     }

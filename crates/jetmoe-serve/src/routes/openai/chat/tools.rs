@@ -134,7 +134,10 @@ impl ToolCall {
 ///
 /// # Errors
 /// Status 400 for a choice without tools, an unknown function, and `auto`.
-pub(super) fn constraint(tools: Option<&[Tool]>, choice: Option<&ToolChoice>) -> ApiResult<Option<ConstraintKind>> {
+pub(super) fn constraint(
+    tools: Option<&[Tool]>,
+    choice: Option<&ToolChoice>,
+) -> ApiResult<Option<ConstraintKind>> {
     let tools = tools.unwrap_or_default();
     let choice = match (tools, choice) {
         ([], None | Some(ToolChoice::Mode(ToolMode::None | ToolMode::Auto))) => return Ok(None),

@@ -51,7 +51,8 @@ async fn create(
     let jobs = jobs(&state, &lease, &request, &prompts).await?;
     let choices = prompts.iter().flat_map(|prompt| (0..request.best_of()).map(move |_| prompt));
     let choices = choices.map(|prompt| Choice::new(&lease, &request, prompt)).collect::<ApiResult<_>>()?;
-    let answer = Answer { head: Head::new("cmpl", &lease), choices, with_usage: request.common().includes_usage() };
+    let answer =
+        Answer { head: Head::new("cmpl", &lease), choices, with_usage: request.common().includes_usage() };
     let generation = Generation::start(&state, lease, jobs, request.best_of())
         .map_err(|error| error.or_param("prompt"))?;
     if request.common().streams() {
@@ -239,7 +240,11 @@ struct Complete {
 }
 
 /// The whole answer, when it is complete.
-async fn complete(mut generation: Generation, mut answer: Answer, request: &CompletionRequest) -> ApiResult<Response> {
+async fn complete(
+    mut generation: Generation,
+    mut answer: Answer,
+    request: &CompletionRequest,
+) -> ApiResult<Response> {
     let mut completes: Vec<Complete> = answer.choices.iter().map(|_| Complete::default()).collect();
     while let Some(delta) = generation.next().await? {
         let sequence = delta.sequence;

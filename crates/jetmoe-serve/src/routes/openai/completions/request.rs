@@ -87,7 +87,10 @@ impl CompletionRequest {
     pub(super) fn check(&self) -> ApiResult<()> {
         self.common().check()?;
         if self.suffix.as_ref().is_some_and(|suffix| !suffix.is_null()) {
-            return Err(ApiError::unsupported("suffix", "leave it out: the model continues texts, and fills none in"));
+            return Err(ApiError::unsupported(
+                "suffix",
+                "leave it out: the model continues texts, and fills none in",
+            ));
         }
         if let Some(logprobs) = self.logprobs
             && logprobs > MAX_LOGPROBS
@@ -101,10 +104,16 @@ impl CompletionRequest {
         }
         let (choices, best_of) = (self.common().choices(), self.best_of());
         if best_of < choices {
-            return Err(ApiError::invalid("best_of", format!("best_of is {best_of}, expected at least n, {choices}")));
+            return Err(ApiError::invalid(
+                "best_of",
+                format!("best_of is {best_of}, expected at least n, {choices}"),
+            ));
         }
         if best_of > choices && self.stream == Some(true) {
-            return Err(ApiError::invalid("best_of", "the best choices are known at the end only, so they cannot be streamed"));
+            return Err(ApiError::invalid(
+                "best_of",
+                "the best choices are known at the end only, so they cannot be streamed",
+            ));
         }
         Ok(())
     }

@@ -64,15 +64,28 @@ pub(super) struct Logprobs {
 
 impl Logprobs {
     /// Adds a token.
-    pub(super) fn push(&mut self, texts: &TokenTexts, id: u32, scores: Option<&LogProbabilities>, offset: usize) {
+    pub(super) fn push(
+        &mut self,
+        texts: &TokenTexts,
+        id: u32,
+        scores: Option<&LogProbabilities>,
+        offset: usize,
+    ) {
         let scores = scores.map(|scores| (scores.chosen, scores.best.as_slice()));
         self.push_scored(texts, id, scores, offset);
     }
 
     /// Adds the tokens of a prompt; `offsets` has one for each.
-    pub(super) fn push_prompt(&mut self, texts: &TokenTexts, ids: &[u32], scores: &PromptScores, offsets: &[usize]) {
+    pub(super) fn push_prompt(
+        &mut self,
+        texts: &TokenTexts,
+        ids: &[u32],
+        scores: &PromptScores,
+        offsets: &[usize],
+    ) {
         // the first token has no distribution
-        let scores = std::iter::once(None).chain(scores.tokens.iter().map(|(own, best)| Some((*own, best.as_slice()))));
+        let scores = std::iter::once(None)
+            .chain(scores.tokens.iter().map(|(own, best)| Some((*own, best.as_slice()))));
         for ((id, scores), offset) in ids.iter().zip(scores).zip(offsets) {
             self.push_scored(texts, *id, scores, *offset);
         }
