@@ -29,5 +29,7 @@ mod observations;
 #[cfg(target_os = "linux")]
 mod providers;
 mod run;
+#[cfg(unix)]
+mod serve;
 mod telemetry;
 mod verify;

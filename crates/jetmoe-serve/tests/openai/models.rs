@@ -1,7 +1,7 @@
 //! Models: loaded when they are needed, unloaded when others are, and damaged ones.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jetmoe_serve::config::Config;
 use jetmoe_serve::{ServeError, Server};
@@ -39,11 +39,7 @@ fn an_alias_is_another_name_of_a_model() {
 
 #[test]
 fn the_least_recently_used_model_makes_room() {
-    let size = fs::read_dir(artifact())
-        .unwrap()
-        .map(|entry| entry.unwrap().metadata().unwrap().len())
-        .max()
-        .unwrap();
+    let size = largest(&artifact()).metadata().unwrap().len();
     let server = TestServer::start(|config| {
         config.models.clear();
         for name in ["a", "b", "c"] {
@@ -77,9 +73,10 @@ fn copy(to: &Path) {
     files::copy_folder(&artifact(), to);
 }
 
-fn largest(folder: &Path) -> std::path::PathBuf {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+/// The weights.
+fn largest(folder: &Path) -> PathBuf {
+    let paths = files::list(folder).into_iter().map(|name| folder.join(name)).filter(|path| path.is_file());
+    paths.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
 
 async fn bind(folder: &Path) -> Result<Server, ServeError> {
