@@ -120,7 +120,7 @@ enum Form {
 
 /// Classifies texts.
 #[utoipa::path(
-    post, path = "/classify", tag = "classification", request_body = ClassifyRequest,
+    post, path = "/classify", tag = "classification", operation_id = "classify", request_body = ClassifyRequest,
     responses((status = 200, description = "The classes", body = ClassifyResponse), ErrorResponses)
 )]
 async fn create(
@@ -128,7 +128,7 @@ async fn create(
     JsonBody(request): JsonBody<ClassifyRequest>,
 ) -> ApiResult<EncodedJson> {
     let run = run_options(&request)?;
-    let (field, form, inputs) = inputs(request.inputs, request.input)?;
+    let (field, form, inputs) = take_inputs(request.inputs, request.input)?;
     let lease = state.registry().get(request.model.as_deref()).await?;
     let model = lease.of_task(Task::SequenceClassification)?.clone();
     let (name, owned) = (lease.name().to_owned(), lease.clone());
@@ -163,7 +163,7 @@ pub(super) fn refuse_direction(direction: Option<&serde_json::Value>) -> ApiResu
 }
 
 /// The inputs of a request, with the name of their field.
-fn inputs(
+fn take_inputs(
     inputs: Option<Inputs>,
     input: Option<Texts>,
 ) -> ApiResult<(&'static str, Form, Vec<ClassifierInput>)> {
@@ -199,7 +199,7 @@ fn response(
     config: &ModelConfig,
     classes: Vec<Classification>,
 ) -> ClassifyResponse {
-    let mut predictions = classes.iter().map(|class| predictions(config, class));
+    let mut predictions = classes.iter().map(|class| predictions_of(config, class));
     match form {
         Form::One => ClassifyResponse::Predictions(Predictions::One(predictions.next().unwrap_or_default())),
         Form::Batch => ClassifyResponse::Predictions(Predictions::Batch(predictions.collect())),
@@ -208,7 +208,7 @@ fn response(
 }
 
 /// Every class, the highest score first; in the order of the configuration if scores are equal.
-fn predictions(config: &ModelConfig, class: &Classification) -> Vec<ClassPrediction> {
+fn predictions_of(config: &ModelConfig, class: &Classification) -> Vec<ClassPrediction> {
     let scores = config.labels.iter().zip(&class.scores);
     let mut predictions: Vec<ClassPrediction> =
         scores.map(|(label, score)| ClassPrediction { score: *score, label: label.clone() }).collect();

@@ -105,7 +105,7 @@ struct EmbeddingUsage {
 
 /// Embeds texts.
 #[utoipa::path(
-    post, path = "/v1/embeddings", tag = "embeddings", request_body = EmbeddingRequest,
+    post, path = "/v1/embeddings", tag = "embeddings", operation_id = "create_embedding", request_body = EmbeddingRequest,
     responses((status = 200, description = "The embeddings", body = EmbeddingResponse), ErrorResponses)
 )]
 async fn create(

@@ -158,7 +158,7 @@ enum Measure {
 
 /// Ranks texts by their relevance to a query.
 #[utoipa::path(
-    post, path = "/rerank", tag = "classification", request_body = RerankRequest,
+    post, path = "/rerank", tag = "classification", operation_id = "rerank", request_body = RerankRequest,
     responses((status = 200, description = "The ranks", body = RerankResponse), ErrorResponses)
 )]
 async fn create(

@@ -14,7 +14,7 @@ use crate::generation::{Delta, TokenTexts, Usage};
 /// An event of a response. `sequence_number` counts them from 0.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(tag = "type")]
-pub(crate) enum ResponseEvent {
+pub(super) enum ResponseEvent {
     /// The first event.
     #[serde(rename = "response.created")]
     Created { sequence_number: u64, response: Box<ResponseObject> },

@@ -29,7 +29,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// Answers a conversation.
 #[utoipa::path(
-    post, path = "/v1/responses", tag = "generation", request_body = ResponseRequest,
+    post, path = "/v1/responses", tag = "generation", operation_id = "create_response", request_body = ResponseRequest,
     responses(
         (status = 200, description = "The response; with `stream` server-sent events", content(
             (ResponseObject = "application/json"), (ResponseEvent = "text/event-stream")

@@ -89,7 +89,7 @@ impl ModelPath {
 
 /// Describes the tensors of a model.
 #[utoipa::path(
-    get, path = "/v2/models/{model}", tag = "open inference protocol", params(ModelPath),
+    get, path = "/v2/models/{model}", tag = "open inference protocol", operation_id = "v2_metadata_of_model", params(ModelPath),
     responses((status = 200, description = "The metadata", body = ModelMetadata), ProtocolErrors)
 )]
 async fn metadata_of_model(
@@ -102,7 +102,7 @@ async fn metadata_of_model(
 
 /// Describes the tensors of a version of a model.
 #[utoipa::path(
-    get, path = "/v2/models/{model}/versions/{version}", tag = "open inference protocol", params(VersionPath),
+    get, path = "/v2/models/{model}/versions/{version}", tag = "open inference protocol", operation_id = "v2_metadata_of_version", params(VersionPath),
     responses((status = 200, description = "The metadata", body = ModelMetadata), ProtocolErrors)
 )]
 async fn metadata_of_version(
@@ -114,7 +114,7 @@ async fn metadata_of_version(
 
 /// Computes the outputs of a model for tensors, in JSON or as bytes.
 #[utoipa::path(
-    post, path = "/v2/models/{model}/infer", tag = "open inference protocol", params(ModelPath),
+    post, path = "/v2/models/{model}/infer", tag = "open inference protocol", operation_id = "v2_infer_model", params(ModelPath),
     request_body(content(
         (InferRequest = "application/json"),
         (Vec<u8> = "application/octet-stream")
@@ -137,7 +137,7 @@ async fn infer_model(
 
 /// Computes the outputs of a version of a model for tensors, in JSON or as bytes.
 #[utoipa::path(
-    post, path = "/v2/models/{model}/versions/{version}/infer", tag = "open inference protocol", params(VersionPath),
+    post, path = "/v2/models/{model}/versions/{version}/infer", tag = "open inference protocol", operation_id = "v2_infer_version", params(VersionPath),
     request_body(content(
         (InferRequest = "application/json"),
         (Vec<u8> = "application/octet-stream")
@@ -154,7 +154,7 @@ async fn infer_version(
 
 /// Continues a text.
 #[utoipa::path(
-    post, path = "/v2/models/{model}/generate", tag = "open inference protocol", params(ModelPath),
+    post, path = "/v2/models/{model}/generate", tag = "open inference protocol", operation_id = "v2_generate_model", params(ModelPath),
     request_body = GenerateRequest,
     responses((status = 200, description = "The continuation", body = GenerateResponse), ProtocolErrors)
 )]
@@ -169,7 +169,7 @@ async fn generate_model(
 
 /// Continues a text by a version of a model.
 #[utoipa::path(
-    post, path = "/v2/models/{model}/versions/{version}/generate", tag = "open inference protocol",
+    post, path = "/v2/models/{model}/versions/{version}/generate", tag = "open inference protocol", operation_id = "v2_generate_version",
     params(VersionPath), request_body = GenerateRequest,
     responses((status = 200, description = "The continuation", body = GenerateResponse), ProtocolErrors)
 )]
@@ -183,7 +183,7 @@ async fn generate_version(
 
 /// Continues a text, and sends it as server-sent events.
 #[utoipa::path(
-    post, path = "/v2/models/{model}/generate_stream", tag = "open inference protocol", params(ModelPath),
+    post, path = "/v2/models/{model}/generate_stream", tag = "open inference protocol", operation_id = "v2_generate_stream_model", params(ModelPath),
     request_body = GenerateRequest,
     responses(
         (status = 200, description = "The continuation", body = GenerateStreamResponse, content_type = "text/event-stream"),
@@ -201,7 +201,7 @@ async fn generate_stream_model(
 
 /// Continues a text by a version of a model, and sends it as server-sent events.
 #[utoipa::path(
-    post, path = "/v2/models/{model}/versions/{version}/generate_stream", tag = "open inference protocol",
+    post, path = "/v2/models/{model}/versions/{version}/generate_stream", tag = "open inference protocol", operation_id = "v2_generate_stream_version",
     params(VersionPath), request_body = GenerateRequest,
     responses(
         (status = 200, description = "The continuation", body = GenerateStreamResponse, content_type = "text/event-stream"),

@@ -107,7 +107,7 @@ fn split<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<(&'a [u8], &'a [u8])
         found: String::from_utf8_lossy(length.as_bytes()).into_owned(),
         body: body.len(),
     };
-    let length = length.to_str().ok().and_then(|length| length.parse().ok()).ok_or_else(invalid)?;
+    let length = length.to_str().ok().and_then(|length| length.parse::<usize>().ok()).ok_or_else(invalid)?;
     if length == 0 {
         return Err(Problem::RawTensor);
     }

@@ -108,7 +108,8 @@ pub(crate) fn encode(
         .collect::<Result<_, _>>()?;
     let is_binary = outputs.iter().any(|output| output.parameters.is_some());
     let response = InferResponse { model_name, model_version: VERSION, id, outputs };
-    let mut body = serde_json::to_vec(&response)?;
+    // what is not finite was refused before
+    let mut body = serde_json::to_vec(&response).map_err(|_| Problem::NotFinite)?;
     if !is_binary {
         return Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response());
     }

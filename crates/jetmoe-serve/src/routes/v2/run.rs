@@ -37,8 +37,8 @@ pub(super) async fn run(
     }
     let parameters = InferParameters::new(request.parameters, state.deadline())?;
     let text = tensors.iter().position(|tensor| tensor.name == TEXT_INPUT);
-    let output_name = if text.is_some() { TEXT_OUTPUT } else { output_name(lease.model()) };
-    let encoding = encoding(request.outputs.as_deref(), output_name, parameters.binary_outputs)?;
+    let output = if text.is_some() { TEXT_OUTPUT } else { output_name(lease.model()) };
+    let encoding = output_encoding(request.outputs.as_deref(), output, parameters.binary_outputs)?;
     let id = request.id;
     match text {
         Some(index) if tensors.len() == 1 => {
@@ -54,7 +54,7 @@ pub(super) async fn run(
 }
 
 /// How the output is returned. Without a list of outputs, or with an empty one, it is requested.
-fn encoding(
+fn output_encoding(
     requested: Option<&[RequestedOutput]>,
     name: &'static str,
     binary: bool,

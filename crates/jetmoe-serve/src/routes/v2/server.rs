@@ -51,7 +51,7 @@ struct ModelHealth {
 
 /// Whether the process answers. For a liveness probe.
 #[utoipa::path(
-    get, path = "/v2/health/live", tag = "open inference protocol", security(()),
+    get, path = "/v2/health/live", tag = "open inference protocol", operation_id = "v2_live", security(()),
     responses((status = 200, description = "It does", body = ServerHealth))
 )]
 async fn live(State(state): State<AppState>) -> Json<ServerHealth> {
@@ -60,7 +60,7 @@ async fn live(State(state): State<AppState>) -> Json<ServerHealth> {
 
 /// Whether the server takes requests. For a readiness probe.
 #[utoipa::path(
-    get, path = "/v2/health/ready", tag = "open inference protocol", security(()),
+    get, path = "/v2/health/ready", tag = "open inference protocol", operation_id = "v2_ready", security(()),
     responses(
         (status = 200, description = "It does", body = ServerHealth),
         (status = 503, description = "It loads models, or ends", body = ServerHealth)
@@ -73,7 +73,7 @@ async fn ready(State(state): State<AppState>) -> (StatusCode, Json<ServerHealth>
 
 /// Describes the server.
 #[utoipa::path(
-    get, path = "/v2", tag = "open inference protocol",
+    get, path = "/v2", tag = "open inference protocol", operation_id = "v2_metadata",
     responses(
         (status = 200, description = "The metadata", body = ServerMetadata),
         (status = 500, description = "The server failed", body = ProtocolError),
@@ -90,7 +90,7 @@ async fn metadata() -> Json<ServerMetadata> {
 
 /// Whether a model is in memory. One that is not is loaded by the first request that needs it.
 #[utoipa::path(
-    get, path = "/v2/models/{model}/ready", tag = "open inference protocol", params(ModelPath),
+    get, path = "/v2/models/{model}/ready", tag = "open inference protocol", operation_id = "v2_model_ready", params(ModelPath),
     responses(
         ProtocolErrors,
         (status = 200, description = "It is", body = ModelHealth),
@@ -110,7 +110,7 @@ async fn model_ready(
 
 /// Whether a version of a model is in memory.
 #[utoipa::path(
-    get, path = "/v2/models/{model}/versions/{version}/ready", tag = "open inference protocol", params(VersionPath),
+    get, path = "/v2/models/{model}/versions/{version}/ready", tag = "open inference protocol", operation_id = "v2_version_ready", params(VersionPath),
     responses(
         ProtocolErrors,
         (status = 200, description = "It is", body = ModelHealth),
