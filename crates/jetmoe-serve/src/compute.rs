@@ -2,17 +2,21 @@
 //! the others wait in the order in which they came.
 
 pub(crate) mod encode;
+mod metrics;
 pub(crate) mod steps;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use jetmoe_rt::CancellationToken;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
+use self::metrics::ComputationMetrics;
 use crate::engine::Refusal;
 use crate::error::{ApiError, ApiResult};
 use crate::shutdown::Shutdown;
@@ -24,7 +28,7 @@ pub(crate) const OUTPUT_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Computations {
     turn: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
+    metrics: ComputationMetrics,
     /// Most computations that wait.
     queue: usize,
     /// How long the last one took, in milliseconds.
@@ -45,10 +49,20 @@ impl Computations {
     pub(crate) fn new(queue: usize) -> Self {
         Computations {
             turn: Arc::new(Semaphore::new(1)),
-            waiting: Arc::new(AtomicUsize::new(0)),
+            metrics: ComputationMetrics::new(),
             queue,
             last: Arc::new(AtomicU64::new(0)),
         }
+    }
+
+    /// Registers the metrics: those whose names begin with `jetmoe_computation_`.
+    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Counts tokens that were read.
+    pub(crate) fn count_tokens(&self, tokens: usize) {
+        self.metrics.tokens.inc_by(tokens as u64);
     }
 
     /// Runs `work` on a thread for blocking work when its turn has come. Its token is cancelled when the returned future is
@@ -81,12 +95,15 @@ impl Computations {
         F: FnOnce(&CancellationToken) -> ApiResult<T> + Send + 'static,
     {
         let permit = self.wait().await?;
-        let last = Arc::clone(&self.last);
+        let (last, seconds) = (Arc::clone(&self.last), self.metrics.seconds.clone());
+        let running = Counted::new(&self.metrics.running);
         let computed = spawn_blocking(move || {
-            let _until_it_returns = permit;
+            let _until_it_returns = (permit, running);
             let begin = Instant::now();
             let result = work(&token);
-            last.store(u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            let elapsed = begin.elapsed();
+            seconds.observe(elapsed.as_secs_f64());
+            last.store(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
             result
         });
         computed.await.unwrap_or_else(|_| {
@@ -100,34 +117,34 @@ impl Computations {
         if let Ok(permit) = Arc::clone(&self.turn).try_acquire_owned() {
             return Ok(permit);
         }
-        let place = Place::new(Arc::clone(&self.waiting));
-        if place.before >= self.queue {
-            let milliseconds = self.last.load(Ordering::Relaxed).saturating_mul(place.before as u64 + 1);
+        let place = Counted::new(&self.metrics.waiting);
+        let before = usize::try_from(place.before).unwrap_or(0);
+        if before >= self.queue {
+            let milliseconds = self.last.load(Ordering::Relaxed).saturating_mul(before as u64 + 1);
             let retry_after = Duration::from_millis(milliseconds);
-            return Err(Refusal::QueueFull { queued: place.before, retry_after }.into());
+            return Err(Refusal::QueueFull { queued: before, retry_after }.into());
         }
         // the semaphore is never closed
         Arc::clone(&self.turn).acquire_owned().await.map_err(|_| ApiError::shutting_down())
     }
 }
 
-/// A place in the queue, until it is dropped.
-struct Place {
-    waiting: Arc<AtomicUsize>,
-    /// How many waited already.
-    before: usize,
+/// One that a gauge counts until it is dropped.
+struct Counted {
+    gauge: Gauge,
+    /// How many it counted before.
+    before: i64,
 }
 
-impl Place {
-    fn new(waiting: Arc<AtomicUsize>) -> Self {
-        let before = waiting.fetch_add(1, Ordering::Relaxed);
-        Place { waiting, before }
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        Counted { before: gauge.inc(), gauge: gauge.clone() }
     }
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
     }
 }
 

@@ -28,10 +28,12 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 async fn metrics(State(state): State<AppState>) -> ApiResult<Response> {
     let mut engines = Registry::default();
     for model in state.registry().loaded().await {
+        let label = ("model".into(), model.name().to_owned().into());
+        let part = engines.sub_registry_with_label(label);
         if let Ok(engine) = model.engine() {
-            let label = ("model".into(), model.name().to_owned().into());
-            engine.register_metrics(engines.sub_registry_with_label(label));
+            engine.register_metrics(part);
         }
+        model.computations().register_metrics(part);
     }
     let text = encode(&[state.metrics().registry(), &engines]).map_err(|error| {
         tracing::error!(%error, "the metrics are no text");

@@ -134,9 +134,9 @@ async fn create(
     let (name, owned) = (lease.name().to_owned(), lease.clone());
     let ends = Ends { deadline: state.deadline(), shutdown: state.shutdown() };
     let work = move |cancellation: &_| {
-        let _in_memory = owned;
         let classes = classify(&model, inputs, run, cancellation);
         let classes = classes.map_err(|error| ApiError::from(error).or_param(field))?;
+        owned.computations().count_tokens(classes.iter().map(|class| class.tokens).sum());
         EncodedJson::new(&response(name, form, model.config(), classes))
     };
     lease.computations().run(ends, work).await

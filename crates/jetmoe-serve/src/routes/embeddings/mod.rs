@@ -122,8 +122,8 @@ async fn create(
     let (name, owned) = (lease.name().to_owned(), lease.clone());
     let ends = Ends { deadline: state.deadline(), shutdown: state.shutdown() };
     let work = move |cancellation: &_| {
-        let _in_memory = owned;
         let embeddings = embed(&model, &inputs, options, cancellation)?;
+        owned.computations().count_tokens(embeddings.iter().map(|embedding| embedding.tokens).sum());
         EncodedJson::new(&EmbeddingResponse::new(name, embeddings, options.pooling, format))
     };
     lease.computations().run(ends, work).await

@@ -175,11 +175,11 @@ async fn create(
     let (name, owned, query) = (lease.name().to_owned(), lease.clone(), request.query);
     let ends = Ends { deadline: state.deadline(), shutdown: state.shutdown() };
     let work = move |cancellation: &_| {
-        let _in_memory = owned;
         let pairs =
             candidates.texts.iter().map(|text| ClassifierInput::from((query.as_str(), text.as_str())));
         let classes = classify(&model, pairs.collect(), run, cancellation);
         let classes = classes.map_err(|error| ApiError::from(error).or_param(candidates.field()))?;
+        owned.computations().count_tokens(classes.iter().map(|found| found.tokens).sum());
         let scores: Vec<f32> = classes.iter().map(|found| relevance(found, class, measure)).collect();
         EncodedJson::new(&candidates.response(name, &scores, ClassUsage::of(&classes)))
     };

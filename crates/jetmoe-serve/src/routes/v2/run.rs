@@ -122,6 +122,7 @@ async fn token_ids(
     let ends = Ends { deadline: parameters.deadline, shutdown: state.shutdown() };
     let work = move |cancellation: &_| {
         let output = infer::run(owned.model(), &batch, cancellation)?;
+        owned.computations().count_tokens(batch.mask().iter().filter(|counts| **counts).count());
         Ok(encode(owned.name().to_owned(), id, vec![(output, encoding)])?)
     };
     lease.computations().run(ends, work).await
