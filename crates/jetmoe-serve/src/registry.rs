@@ -141,12 +141,6 @@ pub enum RegistryError {
         /// What is wrong with it.
         source: StartError,
     },
-    /// An artifact without a graph.
-    #[error("the model {name:?} holds no graph\n  export it again")]
-    NoGraph {
-        /// Name of the model.
-        name: String,
-    },
     /// The models that are loaded at the start take more memory than they may.
     #[error(
         "the model {name:?} takes about {needed} bytes, and memory_bytes is {limit}\n  raise memory_bytes, or lower the model's slots, capacity or prefix_bytes"
@@ -265,7 +259,11 @@ impl Registry {
         let (owned_name, config, estimate) = (name.to_owned(), entry.config.clone(), entry.estimate);
         tracing::info!(model = name, "loading");
         let loaded = spawn_blocking(move || LoadedModel::load(owned_name, &config, estimate));
-        let loaded = Arc::new(loaded.await.map_err(|_| Error::Cancelled)??);
+        let loaded = loaded.await.map_err(|error| {
+            tracing::error!(model = name, %error, "loading did not end");
+            Error::Cancelled
+        })?;
+        let loaded = Arc::new(loaded?);
         tracing::info!(model = name, backend = loaded.model.backend(), bytes = loaded.memory, "loaded");
         *entry.loaded.lock().await = Some(Arc::clone(&loaded));
         Ok(loaded)
@@ -329,9 +327,6 @@ impl Entry {
         let artifact = Artifact::open(&config.folder).map_err(|error| failed(error.into()))?;
         let graph =
             artifact.graph(config.precision(), config.profile()).map_err(|error| failed(error.into()))?;
-        if artifact.manifest().graphs.is_empty() {
-            return Err(RegistryError::NoGraph { name: name.to_owned() });
-        }
         let written = artifact.path(&graph.graph).metadata().and_then(|metadata| metadata.modified());
         let written = written.unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH);
         let data = artifact.path(&graph.data).metadata().map_or(0, |metadata| metadata.len());

@@ -152,7 +152,7 @@ impl ModelConfig {
     /// A backend that does not exist or is not built in, or an option that the device does not have.
     pub fn load_options(&self) -> jetmoe_rt::Result<LoadOptions> {
         let provider_options: Vec<ProviderOption> =
-            self.provider_options.iter().map(|option| option.parse()).collect::<Result<_, _>>()?;
+            self.provider_options.iter().map(|option| option.parse::<ProviderOption>()).collect::<Result<_, _>>()?;
         let mut options = LoadOptions::default()
             .with_backend(self.backend.as_deref().map(backend).transpose()?)
             .with_device(self.device.0.clone().with_options(&provider_options)?)

@@ -99,13 +99,14 @@ impl Generation {
         let shutdown = self.state.shutdown().clone();
         let mut ending = pin!(shutdown.ending());
         loop {
-            let event = poll_fn(|context| {
+            let polled = poll_fn(|context| {
                 if let Poll::Ready(event) = self.poll_sequences(context) {
                     return Poll::Ready(Some(event));
                 }
                 ending.as_mut().poll(context).map(|()| None)
             });
-            match event.await {
+            let event = polled.await;
+            match event {
                 None => return Err(ApiError::shutting_down()),
                 Some(None) => return Ok(None),
                 Some(Some((sequence, event))) => {

@@ -221,7 +221,6 @@ macro_rules! request {
             #[schema(minimum = 0, maximum = 1)]
             pub(super) top_p: Option<f64>,
             /// Draws from so many most probable tokens; 0 or -1 for all. By default that of the checkpoint, or all.
-            #[schema(minimum = -1)]
             pub(super) top_k: Option<i64>,
             /// Draws from tokens with this share of the best one's probability. By default that of the checkpoint, or 0.
             #[schema(minimum = 0, maximum = 1)]
@@ -252,7 +251,7 @@ macro_rules! request {
             /// Whether the answer comes as server-sent events. False by default.
             pub(super) stream: Option<bool>,
             /// How it comes so.
-            pub(super) stream_options: Option<super::StreamOptions>,
+            pub(super) stream_options: Option<crate::routes::openai::StreamOptions>,
             /// What the text of the answer must be like.
             pub(super) response_format: Option<crate::generation::ResponseFormat>,
             /// The same in the form of vLLM. Not together with `response_format`.
@@ -293,8 +292,8 @@ macro_rules! request {
             }
 
             /// The fields that both requests treat alike.
-            pub(super) fn common(&self) -> super::CommonFields<'_> {
-                super::CommonFields {
+            pub(super) fn common(&self) -> crate::routes::openai::CommonFields<'_> {
+                crate::routes::openai::CommonFields {
                     n: self.n,
                     stream: self.stream,
                     stream_options: self.stream_options.as_ref(),

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::response::{Html, IntoResponse};
+use axum::response::Html;
 use axum::routing::get;
 use serde_json::{Map, Value};
 use utoipa::openapi::OpenApi;
@@ -17,20 +18,19 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'n
 const STYLE: &str = include_str!("docs/style.css");
 
 /// The routes of a document. They are no part of it.
-///
-/// # Errors
-/// A document that is no JSON.
 pub(super) fn router(document: &OpenApi) -> Router<AppState> {
     let value = serde_json::to_value(document).unwrap_or_default();
-    let (json, page) = (value.to_string(), page(&value));
-    let json = axum::body::Bytes::from(json);
-    let page = axum::body::Bytes::from(page);
-    Router::new()
-        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], json.clone())))
-        .route(
-            "/docs",
-            get(async move || ([(CONTENT_SECURITY_POLICY, POLICY)], Html(page.clone())).into_response()),
-        )
+    let json = Bytes::from(value.to_string());
+    let page = Bytes::from(page(&value));
+    let json = move || {
+        let json = json.clone();
+        async move { ([(CONTENT_TYPE, "application/json")], json) }
+    };
+    let page = move || {
+        let page = page.clone();
+        async move { ([(CONTENT_SECURITY_POLICY, POLICY)], Html(page)) }
+    };
+    Router::new().route("/openapi.json", get(json)).route("/docs", get(page))
 }
 
 /// The page.

@@ -19,10 +19,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken from a request.
 const MAX_ID_LENGTH: usize = 128;
 
-/// The id of a request, an extension of it.
-#[derive(Debug, Clone)]
-pub(crate) struct RequestId(pub(crate) Arc<str>);
-
 /// A request that is being answered. Its end is logged and counted when this value is dropped.
 struct Answering {
     state: AppState,
@@ -57,9 +53,8 @@ impl Drop for Answering {
 }
 
 /// Answers a request, with its id, and logs and counts it.
-pub(super) async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
-    request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     // not the path, which can hold anything
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).into();
     state.metrics().in_flight().inc();
@@ -99,11 +94,6 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
         |id: &&str| (1..=MAX_ID_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     match given.filter(is_usable) {
         Some(id) => id.into(),
-        None => new_id("req").into(),
+        None => format!("req-{:032x}", rand::random::<u128>()).into(),
     }
-}
-
-/// A new id with a prefix.
-pub(crate) fn new_id(prefix: &str) -> String {
-    format!("{prefix}-{:032x}", rand::random::<u128>())
 }

@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
+use tower::Layer as _;
 
 use super::limits::Peer;
 use super::tls::Acceptor;
@@ -34,11 +35,10 @@ pub(super) async fn serve(
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let write_time = seconds(limits.write_seconds);
-    let router = router.layer(Extension(Peer(peer)));
     match acceptor {
-        None => answer(stream, router, header_time, write_time, shutdown).await,
+        None => answer(stream, router, peer, header_time, write_time, shutdown).await,
         Some(acceptor) => match timeout(header_time, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => answer(stream, router, header_time, write_time, shutdown).await,
+            Ok(Ok(stream)) => answer(stream, router, peer, header_time, write_time, shutdown).await,
             Ok(Err(error)) => tracing::debug!(%error, "the TLS handshake failed"),
             Err(_) => tracing::debug!("the TLS handshake took too long"),
         },
@@ -48,6 +48,7 @@ pub(super) async fn serve(
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
+    peer: SocketAddr,
     header_time: Duration,
     write_time: Duration,
     shutdown: Shutdown,
@@ -56,7 +57,7 @@ async fn answer(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_time)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(Extension(Peer(peer)).layer(router)));
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

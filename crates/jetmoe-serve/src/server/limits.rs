@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -50,12 +50,11 @@ fn is_open(path: &str) -> bool {
 /// Lets a request in, or refuses it by its key, its rate, or because the server ends.
 pub(super) async fn admit(
     State((state, gate)): State<(AppState, Gate)>,
-    peer: Option<Extension<Peer>>,
     request: Request,
     next: Next,
 ) -> Response {
     let is_limited = !is_open(request.uri().path());
-    if is_limited && let Err(error) = check(&state, &gate, peer.map(|Extension(peer)| peer), &request) {
+    if is_limited && let Err(error) = check(&state, &gate, &request) {
         return closing(error);
     }
     let request = match read_body(&state.config().limits, request).await {
@@ -76,14 +75,14 @@ pub(super) async fn admit(
     response.map(|body| guard(body, permit, |_| {}))
 }
 
-fn check(state: &AppState, gate: &Gate, peer: Option<Peer>, request: &Request) -> ApiResult<()> {
+fn check(state: &AppState, gate: &Gate, request: &Request) -> ApiResult<()> {
     if state.shutdown().is_draining() {
         return Err(ApiError::shutting_down());
     }
     check_origin(&state.config().cors.origins, request)?;
     let client = match &gate.keys {
         Some(keys) => Client::Key(keys.check(request.headers())?),
-        None => Client::Address(peer.map(|Peer(address)| address.ip())),
+        None => Client::Address(request.extensions().get::<Peer>().map(|Peer(address)| address.ip())),
     };
     gate.rate.as_ref().map_or(Ok(()), |rate| rate.check(client))
 }

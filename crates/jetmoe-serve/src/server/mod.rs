@@ -25,7 +25,6 @@ use tokio::time::{sleep, timeout};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
-pub(crate) use self::access::{RequestId, new_id};
 use self::limits::Gate;
 use self::tls::Acceptor;
 use crate::auth::{Keys, KeysError, RateLimit};
@@ -203,8 +202,8 @@ async fn join(connections: &mut JoinSet<()>) {
 fn layered(state: &AppState, gate: Gate, cors: Option<CorsLayer>) -> Router {
     let router = routes::router()
         .merge(page::router())
-        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route"))
-        .method_not_allowed_fallback(async || {
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route") })
+        .method_not_allowed_fallback(|| async {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",

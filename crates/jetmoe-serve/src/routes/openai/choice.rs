@@ -39,6 +39,6 @@ pub(super) fn finish(reason: FinishReason) -> ApiResult<(Finish, String)> {
 pub(super) type Experts = Vec<[Vec<u32>; 2]>;
 
 /// The experts of a delta, if they are reported and it has a token.
-pub(super) fn experts(is_reported: bool, has_token: bool, experts: &TokenExperts) -> Option<Vec<Experts>> {
-    (is_reported && has_token).then(|| vec![experts.to_vec()])
+pub(super) fn experts(is_reported: bool, has_token: bool, of_token: &TokenExperts) -> Option<Vec<Experts>> {
+    (is_reported && has_token).then(|| vec![of_token.to_vec()])
 }

@@ -41,6 +41,7 @@ pub(super) struct ChatChoice {
     pub(super) finish_detail: Option<String>,
     /// For each token the experts that the token before it took, `[layers][2: attention, MLP][k]`, if they are requested.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Vec<Vec<Vec<u32>>>>>)]
     pub(super) experts: Option<Vec<Experts>>,
 }
 
@@ -92,6 +93,7 @@ pub(super) struct ChunkChoice {
     pub(super) finish_detail: Option<String>,
     /// As of a whole answer.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Vec<Vec<Vec<u32>>>>>)]
     pub(super) experts: Option<Vec<Experts>>,
 }
 

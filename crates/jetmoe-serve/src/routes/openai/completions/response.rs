@@ -45,6 +45,7 @@ pub(super) struct CompletionChoice {
     pub(super) finish_detail: Option<String>,
     /// For each generated token the experts that the token before it took, `[layers][2: attention, MLP][k]`, if they are requested.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Vec<Vec<Vec<u32>>>>>)]
     pub(super) experts: Option<Vec<Experts>>,
 }
 
