@@ -266,3 +266,16 @@ fn without_generation_tags(source: &str) -> String {
     }
     result + rest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_reads_the_names_in_its_tags() {
+        let source = "tools {% for message in messages %}{{ message['role'] }} of {% endfor %}{{ x.name }}";
+        let template = ChatTemplate::new(source, BTreeMap::new()).unwrap();
+        let read = ["messages", "role", "name", "tools", "of", "rol"].map(|name| template.reads(name));
+        assert_eq!(read, [true, true, true, false, false, false]);
+    }
+}
