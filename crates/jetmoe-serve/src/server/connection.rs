@@ -137,3 +137,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedWrites<S> {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_that_waits_too_long_fails_and_others_do_not() {
+        let (stream, mut other) = duplex(8);
+        let mut timed = TimedWrites { stream, limit: Duration::from_millis(50), waiting: None };
+        timed.write_all(b"12345678").await.unwrap();
+        let error = timed.write_all(b"9").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let mut taken = [0; 8];
+        other.read_exact(&mut taken).await.unwrap();
+        timed.write_all(b"9").await.unwrap();
+    }
+}
