@@ -14,3 +14,5 @@ mod limits;
 mod log_probabilities;
 mod models;
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
