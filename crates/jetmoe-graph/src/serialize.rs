@@ -3,7 +3,6 @@
 use jetmoe_format::DOMAIN;
 use jetmoe_onnx::{self as onnx, MICROSOFT};
 
-use crate::Dimension;
 use crate::graph::{Attribute, Graph, ValueFacts, ValueId};
 use crate::writer::FileRange;
 
