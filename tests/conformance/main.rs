@@ -41,6 +41,7 @@ mod quality;
 mod scoring;
 mod sessions;
 mod settings;
+mod slots;
 mod sparsity;
 mod subject;
 mod suite;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     for subject in Subject::all() {
         golden::add_tests(&mut suite, subject);
         sessions::add_tests(&mut suite, subject);
+        slots::add_tests(&mut suite, subject);
         failures::add_tests(&mut suite, subject);
         generation::add_tests(&mut suite, subject);
         quality::add_tests(&mut suite, subject);

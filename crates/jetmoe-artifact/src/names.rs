@@ -35,6 +35,12 @@ pub const PAST_SEQUENCE_LENGTH: &str = "past_sequence_length";
 /// Name of the dimension of the tokens whose logits are returned.
 pub const LOGITS_LENGTH: &str = "logits_length";
 
+/// Name of the dimension of the sequences that a step lists.
+pub const SEQUENCE_COUNT: &str = "sequence_count";
+
+/// Name of the dimension of the sequences of a cache, where a step may list some of them.
+pub const CACHE_BATCH_SIZE: &str = "cache_batch_size";
+
 /// Path of a graph inside the artifact, with `/`.
 pub fn graph_file(profile: Profile, precision: Precision) -> String {
     let stem = match precision {
@@ -97,6 +103,9 @@ pub enum InputName {
     PositionIds,
     /// Number of last tokens whose logits are returned; 0 for all.
     LogitsToKeep,
+    /// The sequences that have the tokens, one after the other: row of the cache, cached and new tokens of each. With none the
+    /// mask says which tokens are whose.
+    Sequences,
     /// Cached keys of a layer.
     PastKey(usize),
     /// Cached values of a layer.
@@ -139,6 +148,7 @@ impl fmt::Display for InputName {
             InputName::AttentionMask => f.write_str("attention_mask"),
             InputName::PositionIds => f.write_str("position_ids"),
             InputName::LogitsToKeep => f.write_str("logits_to_keep"),
+            InputName::Sequences => f.write_str("sequences"),
             InputName::PastKey(layer) => write!(f, "past_key_values.{layer}.key"),
             InputName::PastValue(layer) => write!(f, "past_key_values.{layer}.value"),
         }

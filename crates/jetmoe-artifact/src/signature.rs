@@ -6,7 +6,9 @@ use std::fmt;
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_format::{CacheFormat, ElementType};
 
-use crate::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
+use crate::names::{
+    BATCH_SIZE, CACHE_BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_COUNT, SEQUENCE_LENGTH,
+};
 use crate::{CacheUpdate, InputName, ObservedValue, OptionalOutput, OutputName, Precision, Profile, Task};
 
 /// Size of one dimension.
@@ -24,6 +26,10 @@ pub enum Axis {
     TotalSequenceLength,
     /// Number of new tokens per sequence whose logits are returned.
     LogitsLength,
+    /// Number of sequences that a step lists, see [`InputName::Sequences`].
+    SequenceCount,
+    /// Number of sequences of a cache, of which a step may list some.
+    CacheBatchSize,
 }
 
 impl fmt::Display for Axis {
@@ -34,6 +40,8 @@ impl fmt::Display for Axis {
             Axis::SequenceLength => f.write_str(SEQUENCE_LENGTH),
             Axis::PastSequenceLength => f.write_str(PAST_SEQUENCE_LENGTH),
             Axis::LogitsLength => f.write_str(LOGITS_LENGTH),
+            Axis::SequenceCount => f.write_str(SEQUENCE_COUNT),
+            Axis::CacheBatchSize => f.write_str(CACHE_BATCH_SIZE),
             Axis::TotalSequenceLength => write!(f, "{PAST_SEQUENCE_LENGTH} + {SEQUENCE_LENGTH}"),
         }
     }
@@ -66,13 +74,16 @@ pub struct OutputSpec {
 pub struct Signature {
     /// The inputs.
     pub inputs: Vec<InputSpec>,
-    /// Inputs that default to zeros.
+    /// Inputs that default to zeros, and to none along an axis of any size.
     pub optional_inputs: Vec<InputSpec>,
     /// The outputs.
     pub outputs: Vec<OutputSpec>,
     /// How a step updates the cache, if there is one.
     pub cache_update: CacheUpdate,
 }
+
+/// Numbers of a listed sequence: its row of the cache, and its cached and new tokens.
+const SEQUENCE_NUMBERS: usize = 3;
 
 /// ONNX Runtime's GroupQueryAttention requires a head width that is a multiple of this.
 const GROUPED_QUERY_WIDTH: usize = 8;
@@ -155,8 +166,8 @@ impl Signature {
         Signature { inputs, optional_inputs, outputs, cache_update }
     }
 
-    /// The signature of a graph with the operator `Attention`, which stores the cache in a format. Does nothing to that of a task
-    /// without a cache.
+    /// The signature of a graph with the operator `Attention`, which stores the cache in a format, and takes a list of sequences.
+    /// Does nothing to that of a task without a cache.
     #[must_use]
     pub fn with_kv_cache(mut self, config: &ModelConfig, format: CacheFormat) -> Self {
         let row = Axis::Fixed(format.row_bytes(config.kv_channels).unwrap_or(usize::MAX));
@@ -166,10 +177,15 @@ impl Signature {
         let present = present.map(|output| (&mut output.element, &mut output.shape));
         for (element, shape) in past.chain(present) {
             *element = ElementType::UInt8;
-            if let Some(width) = shape.last_mut() {
-                *width = row;
+            if let [batch, .., width] = shape.as_mut_slice() {
+                (*batch, *width) = (Axis::CacheBatchSize, row);
             }
             self.cache_update = CacheUpdate::InPlaceByMask;
+        }
+        if self.cache_update == CacheUpdate::InPlaceByMask {
+            let shape = vec![Axis::SequenceCount, Axis::Fixed(SEQUENCE_NUMBERS)];
+            let element = ElementType::Int64;
+            self.optional_inputs.push(InputSpec { name: InputName::Sequences, element, shape });
         }
         self
     }

@@ -7,6 +7,7 @@ use half::f16;
 use jetmoe_artifact::{ElementType, InputName, InputSpec, OutputName};
 use jetmoe_backend::contract::{check_shapes, past_shape};
 use jetmoe_backend::{GraphSession, Result, StepInputs, TensorMap};
+use ndarray::Array2;
 use ort::value::{DynTensor, Tensor};
 
 use crate::binding::{Binding, Results, Tokens};
@@ -29,10 +30,12 @@ impl AppendSession {
 
     fn step(&mut self, inputs: &StepInputs) -> ort::Result<Results> {
         let shared = self.binding.shared.clone();
+        let masked = Array2::zeros((0, 3));
         let mut step = self.binding.begin(&Tokens {
             ids: &inputs.input_ids,
             mask: &inputs.attention_mask,
             positions: &inputs.position_ids,
+            sequences: &masked,
             logits_to_keep: inputs.logits.as_input(),
             cancellation: &inputs.cancellation,
         })?;

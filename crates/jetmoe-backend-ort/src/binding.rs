@@ -28,6 +28,8 @@ pub(crate) struct Tokens<'a> {
     pub(crate) mask: &'a Array2<i64>,
     /// `[batch, new tokens]`
     pub(crate) positions: &'a Array2<i64>,
+    /// `[sequences, 3]`; none where the mask says which tokens are whose.
+    pub(crate) sequences: &'a Array2<i64>,
     /// The value of `logits_to_keep`.
     pub(crate) logits_to_keep: i64,
     /// Stops the step.
@@ -72,7 +74,11 @@ impl Binding {
         step.bind_input(InputName::AttentionMask, &int64_tensor(tokens.mask)?)?;
         step.bind_input(InputName::PositionIds, &int64_tensor(tokens.positions)?)?;
         for input in &shared.signature.optional_inputs {
-            step.bind_input(input.name, &Tensor::from_array(([1_usize], vec![tokens.logits_to_keep]))?)?;
+            let value = match input.name {
+                InputName::Sequences => int64_tensor(tokens.sequences)?,
+                _ => Tensor::from_array(([1_usize], vec![tokens.logits_to_keep]))?,
+            };
+            step.bind_input(input.name, &value)?;
         }
         let host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
         for name in shared.outputs.iter().filter(|name| !name.is_cache()) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jetmoe_artifact::{ElementType, Signature};
 use jetmoe_backend::Result;
-use jetmoe_backend::kv_cache::{CacheBuffer, InPlaceGraph, PackedInputs, RunOutput};
+use jetmoe_backend::kv_cache::{CacheBuffer, CachePlace, InPlaceGraph, PackedInputs, RunOutput};
 use ndarray::ArrayD;
 use ort::value::DynTensor;
 
@@ -31,6 +31,7 @@ impl BoundGraph {
             ids: &inputs.ids,
             mask: &inputs.mask,
             positions: &inputs.positions,
+            sequences: &inputs.sequences,
             logits_to_keep: inputs.logits_to_keep,
             cancellation: &inputs.cancellation,
         })?;
@@ -58,8 +59,13 @@ impl InPlaceGraph for BoundGraph {
         self.binding.shared.cache_memory.read(buffer).map_err(run_error)
     }
 
-    fn copy_row(&self, to: (&mut DynTensor, usize), from: (&DynTensor, usize), tokens: usize) -> Result<()> {
-        self.binding.shared.cache_memory.copy_row(to, from, tokens).map_err(run_error)
+    fn copy_tokens(
+        &self,
+        to: (&mut DynTensor, CachePlace),
+        from: (&DynTensor, CachePlace),
+        tokens: usize,
+    ) -> Result<()> {
+        self.binding.shared.cache_memory.copy_tokens(to, from, tokens).map_err(run_error)
     }
 
     fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<DynTensor>]) -> Result<RunOutput> {

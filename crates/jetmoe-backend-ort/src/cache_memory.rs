@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use half::f16;
 use jetmoe_artifact::{CacheFormat, ElementType};
-use jetmoe_backend::kv_cache::copy_row;
+use jetmoe_backend::kv_cache::{CachePlace, copy_tokens};
 use jetmoe_backend::operator::decode_cache;
 use jetmoe_backend::{Device, Result};
 use ndarray::{ArrayD, ArrayViewD, Axis};
@@ -75,8 +75,8 @@ enum Place {
         number: i32,
         /// [`first_tokens_graph`]
         first_tokens: Mutex<Session>,
-        /// [`copy_row_graph`]
-        copy_row: Mutex<Session>,
+        /// [`copy_tokens_graph`]
+        copy_tokens: Mutex<Session>,
     },
 }
 
@@ -112,7 +112,7 @@ impl CacheMemory {
                     device,
                     number,
                     first_tokens: session(first_tokens_graph(element.tensor_type()))?,
-                    copy_row: session(copy_row_graph(element.tensor_type()))?,
+                    copy_tokens: session(copy_tokens_graph(element.tensor_type()))?,
                 }
             }
         };
@@ -138,8 +138,8 @@ impl CacheMemory {
         let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
         match &self.place {
             Place::Host => DynTensor::new(&Allocator::default(), self.element.tensor_type(), shape),
-            Place::Device { copy_row, .. } => {
-                let session = copy_row.lock().unwrap_or_else(PoisonError::into_inner);
+            Place::Device { copy_tokens, .. } => {
+                let session = copy_tokens.lock().unwrap_or_else(PoisonError::into_inner);
                 DynTensor::new(&Allocator::new(&session, self.info()?)?, self.element.tensor_type(), shape)
             }
         }
@@ -183,31 +183,34 @@ impl CacheMemory {
         }
     }
 
-    /// Copies the first `tokens` tokens of a row of one buffer to a row of another, whose batch size and capacity may differ.
-    pub(crate) fn copy_row(
+    /// Copies `tokens` tokens of a row of one buffer to a row of another, whose batch size and capacity may differ.
+    pub(crate) fn copy_tokens(
         &self,
-        (to, to_row): (&mut DynTensor, usize),
-        (from, from_row): (&DynTensor, usize),
+        (to, to_place): (&mut DynTensor, CachePlace),
+        (from, from_place): (&DynTensor, CachePlace),
         tokens: usize,
     ) -> ort::Result<()> {
         match &self.place {
             Place::Host => {
                 self.bytes_on_host.fetch_add(self.size_of_tokens(from, tokens), Ordering::Relaxed);
                 match self.element {
-                    CacheElement::Float32 => copy::<f32>((to, to_row), (from, from_row), tokens),
-                    CacheElement::Float16 => copy::<f16>((to, to_row), (from, from_row), tokens),
-                    CacheElement::Rows(_) => copy::<u8>((to, to_row), (from, from_row), tokens),
+                    CacheElement::Float32 => copy::<f32>((to, to_place), (from, from_place), tokens),
+                    CacheElement::Float16 => copy::<f16>((to, to_place), (from, from_place), tokens),
+                    CacheElement::Rows(_) => copy::<u8>((to, to_place), (from, from_place), tokens),
                 }
             }
-            Place::Device { copy_row, .. } => {
+            Place::Device { copy_tokens, .. } => {
                 let numbers = [
-                    ("to_row", to_row),
-                    ("to_next", to_row + 1),
-                    ("from_row", from_row),
-                    ("from_next", from_row + 1),
-                    ("tokens", tokens),
+                    ("to_row", to_place.row),
+                    ("to_next_row", to_place.row + 1),
+                    ("to_token", to_place.token),
+                    ("to_next_token", to_place.token + tokens),
+                    ("from_row", from_place.row),
+                    ("from_next_row", from_place.row + 1),
+                    ("from_token", from_place.token),
+                    ("from_next_token", from_place.token + tokens),
                 ];
-                *to = self.run(copy_row, &[("to", &*to), ("from", from)], &numbers)?;
+                *to = self.run(copy_tokens, &[("to", &*to), ("from", from)], &numbers)?;
                 Ok(())
             }
         }
@@ -274,13 +277,13 @@ fn first_tokens<T: PrimitiveTensorElementType + Copy + fmt::Debug + 'static>(
 }
 
 fn copy<T: PrimitiveTensorElementType + Copy>(
-    (to, to_row): (&mut DynTensor, usize),
-    (from, from_row): (&DynTensor, usize),
+    (to, to_place): (&mut DynTensor, CachePlace),
+    (from, from_place): (&DynTensor, CachePlace),
     tokens: usize,
 ) -> ort::Result<()> {
     let (from_shape, source) = from.try_extract_tensor::<T>()?;
     let (to_shape, target) = to.try_extract_tensor_mut::<T>()?;
-    copy_row((target, &sizes(to_shape), to_row), (source, &sizes(from_shape), from_row), tokens);
+    copy_tokens((target, &sizes(to_shape), to_place), (source, &sizes(from_shape), from_place), tokens);
     Ok(())
 }
 
@@ -303,18 +306,21 @@ fn first_tokens_graph(element: TensorElementType) -> ort::Result<Graph> {
     Ok(graph)
 }
 
-/// `to`, but with `from[from_row, :, :tokens]` at `[to_row, :, :tokens]`.
-fn copy_row_graph(element: TensorElementType) -> ort::Result<Graph> {
-    let rows = ["to_row", "to_next", "from_row", "from_next", "tokens"];
-    let mut graph = graph(element, &["to", "from"], &rows)?;
+/// `to`, but with `from[from_row, :, from_token:from_next_token]` at `[to_row, :, to_token:to_next_token]`.
+fn copy_tokens_graph(element: TensorElementType) -> ort::Result<Graph> {
+    let bounds = ["row", "next_row", "token", "next_token"];
+    let bounds = ["to", "from"].map(|side| bounds.map(|bound| format!("{side}_{bound}")));
+    let numbers: Vec<&str> = bounds.iter().flatten().map(String::as_str).collect();
+    let mut graph = graph(element, &["to", "from"], &numbers)?;
     let nodes = [
-        slice("from", ("from_row", "from_next"), BATCH_AXIS, "source")?,
-        slice("source", (BEGIN, "tokens"), TOKEN_AXIS, "copied")?,
-        slice("to", ("to_row", "to_next"), BATCH_AXIS, "target")?,
-        slice("target", ("tokens", END), TOKEN_AXIS, "kept")?,
-        concat(&["copied", "kept"], 2, "row")?,
+        slice("from", ("from_row", "from_next_row"), BATCH_AXIS, "source")?,
+        slice("source", ("from_token", "from_next_token"), TOKEN_AXIS, "copied")?,
+        slice("to", ("to_row", "to_next_row"), BATCH_AXIS, "target")?,
+        slice("target", (BEGIN, "to_token"), TOKEN_AXIS, "tokens_before")?,
+        slice("target", ("to_next_token", END), TOKEN_AXIS, "tokens_after")?,
+        concat(&["tokens_before", "copied", "tokens_after"], 2, "row")?,
         slice("to", (BEGIN, "to_row"), BATCH_AXIS, "before")?,
-        slice("to", ("to_next", END), BATCH_AXIS, "after")?,
+        slice("to", ("to_next_row", END), BATCH_AXIS, "after")?,
         concat(&["before", "row", "after"], 0, RESULT)?,
     ];
     for node in nodes {

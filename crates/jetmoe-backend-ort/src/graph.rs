@@ -9,10 +9,10 @@ use half::f16;
 use jetmoe_artifact::{CacheUpdate, OutputName, Profile, Signature};
 use jetmoe_backend::allocator;
 use jetmoe_backend::contract::check_names;
-use jetmoe_backend::kv_cache::InPlaceSession;
+use jetmoe_backend::kv_cache::{InPlaceSession, InPlaceSlots};
 use jetmoe_backend::{
     BoxError, CancellationGuard, CancellationToken, CudaOptions, Device, Error, GraphSession, GraphSource,
-    LoadOptions, LoadedGraph, Prefetch, Result,
+    LoadOptions, LoadedGraph, Prefetch, Result, SlotSession,
 };
 use ndarray::ArrayD;
 use ort::environment::Environment;
@@ -138,6 +138,11 @@ impl LoadedGraph for OrtGraph {
                 Ok(Box::new(InPlaceSession::new(graph, self.max_sequence_length)))
             }
         }
+    }
+
+    fn start_slots(&self, count: usize, capacity: usize) -> Result<Option<Box<dyn SlotSession>>> {
+        let slots = InPlaceSlots::new(BoundGraph::new(self.shared.clone()), count, capacity)?;
+        Ok(slots.map(|slots| Box::new(slots) as Box<dyn SlotSession>))
     }
 
     fn cache_bytes_on_host(&self) -> Option<u64> {

@@ -102,7 +102,8 @@ fn input_shapes(signature: &Signature, shape: TokenShape) -> String {
     let size = |axis: &Axis| {
         match axis {
             Axis::Fixed(size) => *size,
-            Axis::BatchSize => shape.batch_size,
+            Axis::BatchSize | Axis::CacheBatchSize => shape.batch_size,
+            Axis::SequenceCount => 0,
             Axis::SequenceLength | Axis::LogitsLength => shape.new_tokens,
             Axis::PastSequenceLength => shape.past_tokens,
             Axis::TotalSequenceLength => shape.past_tokens + shape.new_tokens,

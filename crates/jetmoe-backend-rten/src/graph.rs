@@ -209,7 +209,7 @@ impl RtenSession {
                 InputName::AttentionMask => integers(inputs.attention_mask.view())?.into(),
                 InputName::PositionIds => integers(inputs.position_ids.view())?.into(),
                 // only graphs of other profiles have it
-                InputName::LogitsToKeep => continue,
+                InputName::LogitsToKeep | InputName::Sequences => continue,
                 InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size),
                 InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
             };

@@ -10,11 +10,11 @@ use jetmoe_artifact::{
 };
 use jetmoe_backend::allocator;
 use jetmoe_backend::contract::{check_names, check_shapes, past_shape};
-use jetmoe_backend::kv_cache::InPlaceSession;
+use jetmoe_backend::kv_cache::{InPlaceSession, InPlaceSlots};
 use jetmoe_backend::trace::{StepTracer, Trace};
 use jetmoe_backend::{
-    CancellationToken, Error, GraphSession, GraphSource, LoadOptions, LoadedGraph, Result, StepInputs,
-    TensorMap,
+    CancellationToken, Error, GraphSession, GraphSource, LoadOptions, LoadedGraph, Result, SlotSession,
+    StepInputs, TensorMap,
 };
 use ndarray::ArrayD;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -93,6 +93,13 @@ impl LoadedGraph for TractGraph {
         }
     }
 
+    fn start_slots(&self, count: usize, capacity: usize) -> Result<Option<Box<dyn SlotSession>>> {
+        let tracer = self.trace.clone().map(StepTracer::new);
+        let graph = SharedCacheGraph { shared: self.shared.clone(), tracer };
+        let slots = InPlaceSlots::new(graph, count, capacity)?;
+        Ok(slots.map(|slots| Box::new(slots) as Box<dyn SlotSession>))
+    }
+
     fn finish_trace(&self) -> Result<()> {
         self.trace.as_ref().map_or(Ok(()), |trace| trace.write())
     }
@@ -168,6 +175,8 @@ fn fact(model: &InferenceModel, input: &InputSpec, cache_update: CacheUpdate) ->
         Axis::SequenceLength => symbol(names::SEQUENCE_LENGTH),
         Axis::PastSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH),
         Axis::LogitsLength => symbol(names::LOGITS_LENGTH),
+        Axis::SequenceCount => symbol(names::SEQUENCE_COUNT),
+        Axis::CacheBatchSize => symbol(names::CACHE_BATCH_SIZE),
         // the capacity of an in-place cache exceeds its tokens
         Axis::TotalSequenceLength if cache_update.is_in_place() => symbol("total_sequence_length"),
         Axis::TotalSequenceLength => symbol(names::PAST_SEQUENCE_LENGTH) + symbol(names::SEQUENCE_LENGTH),
@@ -260,6 +269,9 @@ impl TractSession {
             InputName::AttentionMask => Ok(inputs.attention_mask.clone().into_tvalue()),
             InputName::PositionIds => Ok(inputs.position_ids.clone().into_tvalue()),
             InputName::LogitsToKeep => Ok(tensor1(&[inputs.logits.as_input()]).into_tvalue()),
+            InputName::Sequences => {
+                Err(TractError::msg(format!("{} is of graphs that update the cache in place", input.name)))
+            }
             InputName::PastKey(layer) => self.past(OutputName::PresentKey(layer), input, batch_size),
             InputName::PastValue(layer) => self.past(OutputName::PresentValue(layer), input, batch_size),
         });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jetmoe_artifact::{ElementType, InputName, OutputName, Signature};
 use jetmoe_backend::Result;
-use jetmoe_backend::kv_cache::{CacheBuffer, InPlaceGraph, PackedInputs, RunOutput, copy_row};
+use jetmoe_backend::kv_cache::{CacheBuffer, CachePlace, InPlaceGraph, PackedInputs, RunOutput, copy_tokens};
 use jetmoe_backend::operator::decode_cache;
 use jetmoe_backend::trace::StepTracer;
 use ndarray::ArrayD;
@@ -107,6 +107,7 @@ fn call(
         InputName::AttentionMask => Ok(inputs.mask.clone().into_tvalue()),
         InputName::PositionIds => Ok(inputs.positions.clone().into_tvalue()),
         InputName::LogitsToKeep => Ok(tensor1(&[inputs.logits_to_keep]).into_tvalue()),
+        InputName::Sequences => Ok(inputs.sequences.clone().into_tvalue()),
         InputName::PastKey(_) | InputName::PastValue(_) => bail!("{} is still an input", input.name),
     });
     let values = values.collect::<TractResult<TVec<TValue>>>()?;
@@ -148,10 +149,10 @@ impl InPlaceGraph for SharedCacheGraph {
         array.map_err(run_error)
     }
 
-    fn copy_row(
+    fn copy_tokens(
         &self,
-        (to, to_row): (&mut SharedBuffer, usize),
-        (from, from_row): (&SharedBuffer, usize),
+        (to, to_place): (&mut SharedBuffer, CachePlace),
+        (from, from_place): (&SharedBuffer, CachePlace),
         tokens: usize,
     ) -> Result<()> {
         let copied = catch_panics(|| {
@@ -159,15 +160,15 @@ impl InPlaceGraph for SharedCacheGraph {
             let (to_shape, from_shape) = (to.shape().to_vec(), from.shape().to_vec());
             let mut target = to.try_as_plain_ram_mut()?;
             let source = from.try_as_plain_ram()?;
-            let (to, from) = ((to_shape.as_slice(), to_row), (from_shape.as_slice(), from_row));
+            let (to, from) = ((to_shape.as_slice(), to_place), (from_shape.as_slice(), from_place));
             match self.shared.kv_cache {
                 None => {
                     let (target, source) = (target.as_slice_mut::<f32>()?, source.as_slice::<f32>()?);
-                    copy_row((target, to.0, to.1), (source, from.0, from.1), tokens);
+                    copy_tokens((target, to.0, to.1), (source, from.0, from.1), tokens);
                 }
                 Some(_) => {
                     let (target, source) = (target.as_slice_mut::<u8>()?, source.as_slice::<u8>()?);
-                    copy_row((target, to.0, to.1), (source, from.0, from.1), tokens);
+                    copy_tokens((target, to.0, to.1), (source, from.0, from.1), tokens);
                 }
             }
             Ok(())

@@ -38,11 +38,21 @@ fn compare(what: &str, expected: &[String], found: &[String]) -> Result<()> {
 pub fn past_shape(input: &InputSpec, batch_size: usize, tokens: usize) -> Vec<usize> {
     let size = |axis: &Axis| match axis {
         Axis::Fixed(size) => *size,
-        Axis::BatchSize => batch_size,
+        Axis::BatchSize | Axis::CacheBatchSize => batch_size,
         Axis::PastSequenceLength | Axis::TotalSequenceLength => tokens,
-        Axis::SequenceLength | Axis::LogitsLength => 0,
+        Axis::SequenceLength | Axis::LogitsLength | Axis::SequenceCount => 0,
     };
     input.shape.iter().map(size).collect()
+}
+
+/// Bytes of the cache of one sequence of so many tokens; 0 for a graph without a cache.
+pub fn cache_bytes(signature: &Signature, tokens: usize) -> u64 {
+    let parts = signature.inputs.iter().filter(|input| input.name.is_cache());
+    let bytes = parts.map(|input| {
+        let sizes = past_shape(input, 1, tokens);
+        input.element.bytes(sizes.iter().fold(1, |product: u64, size| product.saturating_mul(*size as u64)))
+    });
+    bytes.fold(0, u64::saturating_add)
 }
 
 /// Sizes of a step, from which the shapes of its outputs follow.
@@ -79,7 +89,7 @@ pub fn check_shapes(
         let Some(output) = signature.outputs.iter().find(|output| output.name == name) else { continue };
         let fits = |(axis, found): (&Axis, &usize)| match axis {
             Axis::Fixed(size) => found == size,
-            Axis::BatchSize => *found == sizes.batch_size,
+            Axis::BatchSize | Axis::CacheBatchSize => *found == sizes.batch_size,
             // a backend may compute more logits than will be read
             Axis::SequenceLength | Axis::LogitsLength
                 if name == OutputName::Logits && sizes.logits == LogitsToKeep::Last =>
@@ -90,6 +100,7 @@ pub fn check_shapes(
             // one place for each token, in whole heads
             Axis::TotalSequenceLength if name == OutputName::AttendedKeys => *found > 0,
             Axis::PastSequenceLength => *found == sizes.cached_tokens,
+            Axis::SequenceCount => *found == 0,
             Axis::TotalSequenceLength => *found == sizes.cached_tokens + sizes.new_tokens,
         };
         if output.shape.len() != found.len() || !output.shape.iter().zip(&found).all(fits) {

@@ -4,85 +4,21 @@
 //! In such a cache the tokens of a sequence are contiguous and start at place 0. A caller's padding may be anywhere, so the
 //! unmasked tokens are gathered before a step, and results are scattered back to their columns after it.
 
+mod buffers;
+mod slots;
+
 use std::collections::btree_map::Entry;
-use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use jetmoe_artifact::{CacheUpdate, ElementType, InputName, OutputName, Signature};
+use jetmoe_artifact::{CacheUpdate, OutputName};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, s};
 
-use crate::contract::{StepSizes, check_shapes, past_shape};
-use crate::{CancellationToken, Error, GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
-
-/// The operations that [`InPlaceSession`] requires from a backend.
-pub trait InPlaceGraph: fmt::Debug + Send {
-    /// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`, or rows of bytes.
-    type Buffer: fmt::Debug + Send;
-
-    /// Inputs and outputs of the graph.
-    fn signature(&self) -> &Signature;
-
-    /// Allocates a buffer of an element type and shape. Its content does not matter.
-    ///
-    /// # Errors
-    /// An error of the backend.
-    fn allocate(&self, element: ElementType, shape: &[usize]) -> Result<Self::Buffer>;
-
-    /// Reads a whole buffer, `[batch, kv_heads, capacity, kv_channels]`.
-    ///
-    /// # Errors
-    /// An error of the backend.
-    fn read(&self, buffer: &Self::Buffer) -> Result<ArrayD<f32>>;
-
-    /// Copies the first `tokens` tokens of a row of one buffer to a row of another, whose batch size and capacity may
-    /// differ.
-    ///
-    /// # Errors
-    /// An error of the backend.
-    fn copy_row(
-        &self,
-        to: (&mut Self::Buffer, usize),
-        from: (&Self::Buffer, usize),
-        tokens: usize,
-    ) -> Result<()>;
-
-    /// Runs the graph, which updates the buffers.
-    ///
-    /// # Errors
-    /// [`Error::Cancelled`] if the call was stopped, or another error of the backend. The buffers
-    /// are still there, and changed only behind the cached tokens.
-    fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Self::Buffer>]) -> Result<RunOutput>;
-}
-
-/// Outputs of a call other than the cache, and how long the engine took.
-pub type RunOutput = (Vec<(OutputName, ArrayD<f32>)>, Duration);
-
-/// A buffer with the names that the graph reads and writes it by.
-#[derive(Debug)]
-pub struct CacheBuffer<Buffer> {
-    /// The input.
-    pub past: InputName,
-    /// The output.
-    pub present: OutputName,
-    /// The buffer.
-    pub buffer: Buffer,
-}
-
-/// Inputs of one call, without padding in front.
-#[derive(Debug)]
-pub struct PackedInputs {
-    /// `[rows, new_tokens]`
-    pub ids: Array2<i64>,
-    /// `[rows, cached and new columns]`
-    pub mask: Array2<i64>,
-    /// `[rows, new_tokens]`
-    pub positions: Array2<i64>,
-    /// The value of `logits_to_keep`.
-    pub logits_to_keep: i64,
-    /// Stops the call.
-    pub cancellation: CancellationToken,
-}
+pub use self::buffers::{CacheBuffer, CachePlace, InPlaceGraph, PackedInputs, RunOutput, copy_tokens};
+use self::buffers::{allocate_all, copy_all};
+pub use self::slots::InPlaceSlots;
+use crate::contract::{StepSizes, check_shapes};
+use crate::{Error, GraphSession, LogitsToKeep, Result, StepInputs, TensorMap};
 
 /// A batch of sequences.
 #[derive(Debug)]
@@ -249,7 +185,8 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
         let Some(cache) = &mut self.cache else { return Ok(Vec::new()) };
         let graph = &mut self.graph;
         let cancellation = inputs.cancellation.clone();
-        let packed = PackedInputs { ids, mask, positions, logits_to_keep, cancellation };
+        let sequences = Array2::zeros((0, 3));
+        let packed = PackedInputs { ids, mask, positions, sequences, logits_to_keep, cancellation };
         let (outputs, time) = if count < cache.batch_size {
             let mut single = cache.copy_of_row(graph, call.rows.start)?;
             let result = graph.run(&packed, &mut single.buffers)?;
@@ -316,17 +253,7 @@ impl<Graph: InPlaceGraph> GraphSession for InPlaceSession<Graph> {
 
 impl<Buffer> Cache<Buffer> {
     fn new(graph: &impl InPlaceGraph<Buffer = Buffer>, batch_size: usize, capacity: usize) -> Result<Self> {
-        let mut buffers = Vec::new();
-        for input in &graph.signature().inputs {
-            let present = match input.name {
-                InputName::PastKey(layer) => OutputName::PresentKey(layer),
-                InputName::PastValue(layer) => OutputName::PresentValue(layer),
-                _ => continue,
-            };
-            let buffer = graph.allocate(input.element, &past_shape(input, batch_size, capacity))?;
-            buffers.push(CacheBuffer { past: input.name, present, buffer });
-        }
-        Ok(Cache { buffers, batch_size, capacity })
+        Ok(Cache { buffers: allocate_all(graph, batch_size, capacity)?, batch_size, capacity })
     }
 
     /// Copies one sequence into a batch of its own.
@@ -345,24 +272,8 @@ impl<Buffer> Cache<Buffer> {
         from_row: usize,
         tokens: usize,
     ) -> Result<()> {
-        for (to, from) in self.buffers.iter_mut().zip(&from.buffers) {
-            graph.copy_row((&mut to.buffer, row), (&from.buffer, from_row), tokens)?;
-        }
-        Ok(())
-    }
-}
-
-/// Copies the first `tokens` tokens of a row of one buffer to a row of another, given their elements and shapes.
-pub fn copy_row<T: Copy>(
-    (to, to_shape, to_row): (&mut [T], &[usize], usize),
-    (from, from_shape, from_row): (&[T], &[usize], usize),
-    tokens: usize,
-) {
-    let (heads, capacity, channels) = (from_shape[1], from_shape[2], from_shape[3]);
-    for head in 0..heads {
-        let start = |row: usize, capacity: usize| (row * heads + head) * capacity * channels;
-        let (from, to) = (&from[start(from_row, capacity)..], &mut to[start(to_row, to_shape[2])..]);
-        to[..tokens * channels].copy_from_slice(&from[..tokens * channels]);
+        let first = |row| CachePlace { row, token: 0 };
+        copy_all(graph, (&mut self.buffers, first(row)), (&from.buffers, first(from_row)), tokens)
     }
 }
 

@@ -36,7 +36,9 @@ pub use graph_source::GraphSource;
 pub use jetmoe_checkpoint::catch_panics;
 pub use jetmoe_format::Error as FormatError;
 pub use jetmoe_kernels::Error as KernelsError;
-pub use loaded_graph::{GraphSession, LoadedGraph, LogitsToKeep, StepInputs, TensorMap};
+pub use loaded_graph::{
+    GraphSession, LoadedGraph, LogitsToKeep, SavedCache, SlotInputs, SlotSession, StepInputs, TensorMap,
+};
 pub use memory::{MemoryShortage, available_memory, estimate_memory};
 pub use options::LoadOptions;
 pub use prefetch::Prefetch;

@@ -1,7 +1,9 @@
 //! A loaded graph and its sessions: the interface of a backend after loading.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use jetmoe_artifact::{OutputName, Signature};
@@ -26,6 +28,16 @@ pub trait LoadedGraph: fmt::Debug + Send + Sync {
     /// # Errors
     /// An error of the backend.
     fn start(&self) -> Result<Box<dyn GraphSession>>;
+
+    /// Empty slots for `count` sequences of at most `capacity` tokens each, which share steps; `None`, the default, if the graph
+    /// cannot compute sequences of different lengths in one call. The memory of all of them is allocated.
+    ///
+    /// # Errors
+    /// An error of the backend.
+    fn start_slots(&self, count: usize, capacity: usize) -> Result<Option<Box<dyn SlotSession>>> {
+        let _ = (count, capacity);
+        Ok(None)
+    }
 
     /// Bytes of key/value caches that all sessions together copied in memory of the host, apart from what a step itself computes
     /// there; `None`, the default, if the backend does not count them. With a cache on a device it is 0 until
@@ -85,6 +97,74 @@ pub trait GraphSession: fmt::Debug + Send {
     /// # Errors
     /// An error of the backend. The cache is then unchanged.
     fn truncate(&mut self, tokens: usize) -> Result<()>;
+}
+
+/// The rows of one cache, each of a sequence of its own, in a backend. The caller counts the tokens of each slot.
+pub trait SlotSession: fmt::Debug + Send {
+    /// Runs the graph once for the tokens of all listed sequences, and writes their keys and values behind the cached ones.
+    /// Returns every output except the cache: `[1, tokens, ...]`, and next-token logits of the last tokens only.
+    ///
+    /// # Errors
+    /// As [`GraphSession::run`]. The cache is then changed only behind the cached tokens.
+    fn run(&mut self, inputs: &SlotInputs) -> Result<TensorMap>;
+
+    /// As [`GraphSession::backend_time`].
+    fn backend_time(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Copies keys and values of some tokens of a slot.
+    ///
+    /// # Errors
+    /// An error of the backend.
+    fn save(&self, slot: usize, tokens: Range<usize>) -> Result<SavedCache>;
+
+    /// Writes the first `tokens` saved tokens into a slot, from a place on.
+    ///
+    /// # Errors
+    /// [`Error::Contract`](crate::Error::Contract) for more tokens than were saved or a slot has capacity for, or an error of the
+    /// backend.
+    fn restore(&mut self, place: (usize, usize), saved: &SavedCache, tokens: usize) -> Result<()>;
+}
+
+/// Inputs of one step of slots, already checked.
+#[derive(Debug, Clone)]
+pub struct SlotInputs {
+    /// `[tokens]`, those of one sequence after those of another.
+    pub input_ids: Vec<i64>,
+    /// `[tokens]`
+    pub position_ids: Vec<i64>,
+    /// Of each sequence: its slot, the tokens that the slot holds, and its new tokens. A slot may come again, to continue what came
+    /// before.
+    pub sequences: Vec<[usize; 3]>,
+    /// How many of the last tokens have their next-token logits returned; at least one has.
+    pub logits: usize,
+    /// Stops the step.
+    pub cancellation: CancellationToken,
+}
+
+/// Keys and values of consecutive tokens of a sequence, in memory of their own.
+pub struct SavedCache {
+    /// Buffers of the backend.
+    pub(crate) content: Box<dyn Any + Send>,
+    pub(crate) tokens: usize,
+    pub(crate) bytes: u64,
+}
+
+impl SavedCache {
+    /// Memory that it takes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for SavedCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SavedCache")
+            .field("tokens", &self.tokens)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Inputs of one step, already checked: rectangular, ids inside the vocabulary, positions inside the model's.

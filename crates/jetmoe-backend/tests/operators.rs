@@ -192,7 +192,8 @@ fn attention_takes_a_cache_that_fits_and_refuses_others_by_name() {
     let part =
         |rows: usize, width: usize| operand(&[rows, width], Elements::Float32(&floats[..rows * width]));
     let mask = operand(&[1, 3], Elements::Int64(&[1; 3]));
-    let fitting = [part(6, 8), part(3, 16), part(3, 2), part(3, 2), mask];
+    let masked = operand(&[0, 3], Elements::Int64(&[]));
+    let fitting = [part(6, 8), part(3, 16), part(3, 2), part(3, 2), mask, masked];
     let compute = |operands: &[OperandValue<'_>], shapes: [&[usize]; 2]| {
         let bytes = |shape: &[usize]| vec![0; shape.iter().product()];
         let (mut keys, mut values) = (bytes(shapes[0]), bytes(shapes[1]));
@@ -245,6 +246,28 @@ fn attention_takes_a_cache_that_fits_and_refuses_others_by_name() {
         "the sines has 3 elements and should have 6"
     );
     assert_eq!(compute(&fitting[..4], cache), format!("{wrong} AttentionMask is missing"));
+    assert_eq!(compute(&fitting[..5], cache), format!("{wrong} Sequences is missing"));
+    assert_eq!(
+        with(5, operand(&[1, 2], Elements::Int64(&[1; 2]))),
+        format!("{wrong} Sequences has the shape [1, 2]")
+    );
+    assert_eq!(
+        with(5, operand(&[1, 3], Elements::UInt8(&BYTES[..3]))),
+        format!("{wrong} Sequences is not int64")
+    );
+    // the mask does not count beside a list
+    let listed = |list: &'static [i64], rows: usize| {
+        let mut operands = fitting.clone();
+        operands[5] = operand(&[list.len() / 3, 3], Elements::Int64(list));
+        compute(&operands, [&[rows, 2, 5, 16]; 2])
+    };
+    assert_eq!(listed(&[3, 0, 1, 0, 0, 2], 4), "[6, 8]");
+    assert!(
+        listed(&[3, 0, 1, 0, 0, 2], 3).starts_with("sequence 0 of the list, [3, 0, 1], is not a row of 3")
+    );
+    let mut operands = fitting.clone();
+    operands[5] = operand(&[1, 3], Elements::Int64(&[0, 0, 3]));
+    assert!(compute(&operands, [&[1, 1, 5, 16]; 2]).contains("listed sequences with 2 key heads"));
     let bound = operator.bind(&fitting).unwrap_err().to_string();
     assert_eq!(bound, format!("{wrong} PastKey is updated by the step, and was bound to read"));
 }

@@ -76,8 +76,12 @@ pub enum Operand {
     /// 1 for a token and 0 for padding, `[batch, cached + new]`. A row holds as many cached tokens as its first columns have
     /// ones.
     AttentionMask,
-    /// Cached keys in a [`CacheFormat`](crate::CacheFormat), `[batch, kv_heads, capacity, row bytes]`, the tokens of a sequence
-    /// from place 0 on.
+    /// The sequences that have the tokens of a step, one after the other, `[n, 3]`: the sequence's row of the cache, how many
+    /// tokens it holds, and how many of the step are its own. A row may come again, to continue what came before. With no rows,
+    /// `[0, 3]`, the attention mask says which tokens are whose.
+    Sequences,
+    /// Cached keys in a [`CacheFormat`](crate::CacheFormat), `[sequences, kv_heads, capacity, row bytes]`, the tokens of a
+    /// sequence from place 0 on. The sequences are those of the attention mask, or the cache of listed ones.
     PastKey,
     /// Cached values, as the keys.
     PastValue,
@@ -143,7 +147,9 @@ impl Operand {
             | Operand::Sin
             | Operand::NormWeight
             | Operand::RouterWeight => ElementType::Float32,
-            Operand::Experts | Operand::Ids | Operand::AttentionMask => ElementType::Int64,
+            Operand::Experts | Operand::Ids | Operand::AttentionMask | Operand::Sequences => {
+                ElementType::Int64
+            }
             Operand::Codes(_) | Operand::ZeroPoints(_) | Operand::PastKey | Operand::PastValue => {
                 ElementType::UInt8
             }
@@ -173,6 +179,7 @@ impl Operand {
             | Operand::Cos
             | Operand::Sin
             | Operand::AttentionMask
+            | Operand::Sequences
             | Operand::PastKey
             | Operand::PastValue
             | Operand::NormWeight
@@ -260,7 +267,7 @@ impl CustomOperator {
         };
         use Operand::{
             AttentionMask, Codes, Cos, Experts, Gates, Ids, KeysAndValues, NormWeight, PastKey, PastValue,
-            Queries, RouterWeight, Scales, Sin, X, ZeroPoints,
+            Queries, RouterWeight, Scales, Sequences, Sin, X, ZeroPoints,
         };
         use WeightSlot::{Down, GateAndUp, Only};
         const MATRIX: &[Attribute] = &[Inputs, Outputs, Bits(Only), GroupSize(Only)];
@@ -303,7 +310,7 @@ impl CustomOperator {
             },
             CustomOperator::Attention => &OperatorSchema {
                 operator: CustomOperator::Attention,
-                operands: &[Queries, KeysAndValues, Cos, Sin, AttentionMask, PastKey, PastValue],
+                operands: &[Queries, KeysAndValues, Cos, Sin, AttentionMask, Sequences, PastKey, PastValue],
                 attributes: &[KvHeads, KvCache],
             },
             CustomOperator::RmsNorm => &OperatorSchema {

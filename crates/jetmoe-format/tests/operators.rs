@@ -44,7 +44,7 @@ fn names_operands_and_attributes_are_those_of_released_artifacts() {
         "ExpertMlp(X Experts Gates Codes(GateAndUp) Codes(Down) Scales(GateAndUp) Scales(Down) ZeroPoints(GateAndUp) \
          ZeroPoints(Down)) hidden intermediate up_bits down_bits up_group_size down_group_size activation",
         "LookUp(Ids Codes(Only) Scales(Only) ZeroPoints(Only)) inputs outputs bits group_size",
-        "Attention(Queries KeysAndValues Cos Sin AttentionMask PastKey PastValue) kv_heads kv_cache",
+        "Attention(Queries KeysAndValues Cos Sin AttentionMask Sequences PastKey PastValue) kv_heads kv_cache",
         "RmsNorm(X NormWeight) epsilon",
         "Router(X RouterWeight) k",
     ];

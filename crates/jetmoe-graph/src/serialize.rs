@@ -3,7 +3,6 @@
 use jetmoe_format::DOMAIN;
 use jetmoe_onnx::{self as onnx, MICROSOFT};
 
-use crate::Dimension;
 use crate::graph::{Attribute, Graph, ValueFacts, ValueId};
 use crate::writer::FileRange;
 
@@ -68,10 +67,10 @@ fn body(graph: &Graph, location: &str, ranges: &[Vec<FileRange>]) -> onnx::Graph
     }
 }
 
-/// Name, element type and dimensions of an initializer, whose shape is always fixed.
+/// Name, element type and dimensions of an initializer. Only the default of an input has an axis of any size, which is 0 there.
 fn tensor(facts: &ValueFacts) -> onnx::Tensor {
     onnx::Tensor {
-        dims: facts.shape.0.iter().filter_map(Dimension::fixed).collect(),
+        dims: facts.shape.0.iter().map(|size| size.fixed().unwrap_or(0)).collect(),
         data_type: Some(facts.element as i32),
         name: Some(facts.name.clone()),
         ..onnx::Tensor::default()

@@ -37,12 +37,28 @@ pub struct Attention<'a> {
     pub cos: &'a [f32],
     /// Sines of the tokens' rotary angles, `[tokens, channels / 2]`.
     pub sin: &'a [f32],
-    /// Number of sequences; each has as many of the tokens.
-    pub batch: usize,
-    /// 0 for padding, `[batch, cached and new columns]`. The cache of a sequence holds as many tokens as there are others in its
-    /// first columns; the last columns are those of the tokens of the step.
-    pub mask: &'a [i64],
+    /// Which of the tokens belong to which sequence.
+    pub sequences: Sequences<'a>,
 }
+
+/// The sequences of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequences<'a> {
+    /// Every sequence of the cache has as many of the tokens, of which some are padding.
+    Masked {
+        /// Number of sequences.
+        batch: usize,
+        /// 0 for padding, `[batch, cached and new columns]`. The cache of a sequence holds as many tokens as there are others in
+        /// its first columns; the last columns are those of the tokens of the step.
+        mask: &'a [i64],
+    },
+    /// The tokens are those of some sequences of the cache, one after the other: `[sequences, 3]` with the sequence's row of the
+    /// cache, how many tokens it holds, and how many of the step are its own. A row may come again, to continue what came before.
+    Listed(&'a [i64]),
+}
+
+/// Numbers of a sequence in [`Sequences::Listed`].
+const LISTED: usize = 3;
 
 /// Both parts of a cache, `[batch, kv_heads, capacity, row bytes]` each, the tokens of a sequence from place 0 on.
 #[derive(Debug)]
@@ -51,12 +67,16 @@ pub struct Cache<'a> {
     pub keys: &'a mut [u8],
     /// Values.
     pub values: &'a mut [u8],
-    /// Tokens that there is room for.
+    /// Number of sequences.
+    pub batch: usize,
+    /// Tokens of a sequence that it has capacity for.
     pub capacity: usize,
 }
 
 /// A sequence of a step.
 struct Sequence {
+    /// Its row of the cache.
+    row: usize,
     /// Tokens that its cache holds before the step.
     cached: usize,
     /// Its new tokens, without padding.
@@ -85,6 +105,59 @@ pub fn attention(
     Ok(())
 }
 
+/// Where the tokens of a sequence are: in its row of the cache, and in the step.
+struct Place {
+    row: usize,
+    cached: usize,
+    tokens: Vec<usize>,
+}
+
+/// The sequences of a batch with padding.
+fn places_by_mask((batch, mask): (usize, &[i64]), rows: usize, tokens: usize) -> Result<Vec<Place>> {
+    let (new, columns) = (tokens / batch.max(1), mask.len() / batch.max(1));
+    length("the tokens of all sequences", tokens, batch * new)?;
+    length("the attention mask", mask.len(), batch * columns.max(new))?;
+    // a batch without tokens may be of any size
+    if tokens == 0 {
+        return Ok(Vec::new());
+    }
+    length("the sequences of the cache", rows, batch)?;
+    let place = |row: usize| {
+        let (before, after) = mask[row * columns..][..columns].split_at(columns - new);
+        let is_token = |(index, column): (usize, &i64)| (*column != 0).then_some(row * new + index);
+        Place {
+            row,
+            cached: before.iter().filter(|column| **column != 0).count(),
+            tokens: after.iter().enumerate().filter_map(is_token).collect(),
+        }
+    };
+    Ok((0..batch).map(place).collect())
+}
+
+/// The listed sequences, which have all tokens of the step.
+fn places_by_list(list: &[i64], rows: usize, tokens: usize) -> Result<Vec<Place>> {
+    length("the list of sequences", list.len(), list.len() / LISTED * LISTED)?;
+    let mut places = Vec::with_capacity(list.len() / LISTED);
+    // where the tokens of each row end, if it came before
+    let mut ends = vec![None; rows];
+    let mut first = 0_usize;
+    for (index, numbers) in list.chunks_exact(LISTED).enumerate() {
+        let wrong = || Error::Sequence { index, found: [numbers[0], numbers[1], numbers[2]], rows, tokens };
+        let [row, cached, new] = [numbers[0], numbers[1], numbers[2]].map(usize::try_from);
+        let (Ok(row), Ok(cached), Ok(new)) = (row, cached, new) else { return Err(wrong()) };
+        let last = first.checked_add(new).filter(|last| *last <= tokens).ok_or_else(wrong)?;
+        let end = ends.get_mut(row).ok_or_else(wrong)?;
+        if end.is_some_and(|end| end != cached) {
+            return Err(wrong());
+        }
+        *end = Some(cached.saturating_add(new));
+        places.push(Place { row, cached, tokens: (first..last).collect() });
+        first = last;
+    }
+    length("the tokens of all sequences", tokens, first)?;
+    Ok(places)
+}
+
 /// A step whose inputs fit.
 struct Step<'a> {
     inputs: &'a Attention<'a>,
@@ -92,11 +165,13 @@ struct Step<'a> {
     slots: usize,
     row_bytes: usize,
     sequences: Vec<Sequence>,
+    /// Indices of the sequences of each row of the cache.
+    of_row: Vec<Vec<usize>>,
 }
 
 impl<'a> Step<'a> {
     fn new(inputs: &'a Attention<'a>, cache: &Cache<'_>, results: usize) -> Result<Self> {
-        let Attention { kv_heads, channels, batch, .. } = *inputs;
+        let Attention { kv_heads, channels, .. } = *inputs;
         let is_width = |width: &usize| (1..=usize::MAX / 2).contains(width) && channels.is_multiple_of(2);
         let width = kv_heads.checked_mul(channels).filter(is_width);
         let width = width.ok_or(Error::Heads { kv_heads, channels })?;
@@ -107,37 +182,36 @@ impl<'a> Step<'a> {
         let slots = inputs.queries.len() / width / tokens.max(1);
         length("the queries", inputs.queries.len(), tokens * slots * width)?;
         length("the result", results, inputs.queries.len())?;
-        let (new, columns) = (tokens / batch.max(1), inputs.mask.len() / batch.max(1));
-        length("the tokens of all sequences", tokens, batch * new)?;
-        length("the attention mask", inputs.mask.len(), batch * columns.max(new))?;
         let row_bytes = inputs.format.row_bytes(channels);
-        let size = row_bytes
-            .and_then(|bytes| bytes.checked_mul(batch)?.checked_mul(kv_heads)?.checked_mul(cache.capacity));
+        let size = row_bytes.and_then(|bytes| {
+            bytes.checked_mul(cache.batch)?.checked_mul(kv_heads)?.checked_mul(cache.capacity)
+        });
         let (row_bytes, size) = row_bytes.zip(size).ok_or(Error::Heads { kv_heads, channels })?;
+        let places = match inputs.sequences {
+            Sequences::Masked { batch, mask } => places_by_mask((batch, mask), cache.batch, tokens)?,
+            Sequences::Listed(list) => places_by_list(list, cache.batch, tokens)?,
+        };
         length("the cached keys", cache.keys.len(), size)?;
         length("the cached values", cache.values.len(), size)?;
-        let mut sequences = Vec::new();
+        let mut sequences = Vec::with_capacity(places.len());
+        let mut of_row = vec![Vec::new(); if places.is_empty() { 0 } else { cache.batch }];
         let mut first_query = 0;
-        // a batch without tokens may be of any size
-        for sequence in 0..if tokens == 0 { 0 } else { batch } {
-            let (before, after) = inputs.mask[sequence * columns..][..columns].split_at(columns - new);
-            let cached = before.iter().filter(|column| **column != 0).count();
-            let is_token = |(index, column): (usize, &i64)| (*column != 0).then_some(sequence * new + index);
-            let tokens: Vec<usize> = after.iter().enumerate().filter_map(is_token).collect();
-            if cached + tokens.len() > cache.capacity {
-                let (tokens, capacity) = (cached + tokens.len(), cache.capacity);
-                return Err(Error::CacheFull { sequence, tokens, capacity });
+        for (index, Place { row, cached, tokens }) in places.into_iter().enumerate() {
+            if cached.saturating_add(tokens.len()) > cache.capacity {
+                let (tokens, capacity) = (cached.saturating_add(tokens.len()), cache.capacity);
+                return Err(Error::CacheFull { sequence: row, tokens, capacity });
             }
             let queries = tokens.iter().enumerate().flat_map(|(index, token)| {
                 (0..slots).map(move |slot| Query { token: *token, slot, visible: cached + index + 1 })
             });
             let queries: Vec<Query> = queries.collect();
             let count = queries.len();
-            sequences.push(Sequence { cached, tokens, queries, first_query });
+            of_row[row].push(index);
+            sequences.push(Sequence { row, cached, tokens, queries, first_query });
             first_query += count;
         }
         let rotary = Rotary { cos: inputs.cos, sin: inputs.sin };
-        Ok(Step { inputs, rotary, slots, row_bytes, sequences })
+        Ok(Step { inputs, rotary, slots, row_bytes, sequences, of_row })
     }
 
     /// Writes the new keys and values into the cache.
@@ -148,27 +222,31 @@ impl<'a> Step<'a> {
             return;
         }
         let heads = cache.keys.chunks_exact_mut(head_bytes).zip(cache.values.chunks_exact_mut(head_bytes));
+        let heads = heads.enumerate().filter(|(index, _)| !self.of_row[index / kv_heads].is_empty());
+        let heads: Vec<_> = heads.collect();
         let write_head = |(index, (keys, values)): (usize, (&mut [u8], &mut [u8]))| {
-            let sequence = &self.sequences[index / kv_heads];
-            let write = Write {
-                format,
-                row_bytes: self.row_bytes,
-                rotary: self.rotary,
-                keys_and_values,
-                kv_heads,
-                channels,
-                head: index % kv_heads,
-                tokens: &sequence.tokens,
-                cached: sequence.cached,
-            };
-            simd::run(context.isa, (&write, keys, values));
+            for sequence in &self.of_row[index / kv_heads] {
+                let sequence = &self.sequences[*sequence];
+                let write = Write {
+                    format,
+                    row_bytes: self.row_bytes,
+                    rotary: self.rotary,
+                    keys_and_values,
+                    kv_heads,
+                    channels,
+                    head: index % kv_heads,
+                    tokens: &sequence.tokens,
+                    cached: sequence.cached,
+                };
+                simd::run(context.isa, (&write, &mut *keys, &mut *values));
+            }
         };
         // Waking threads takes as long as rotating this many numbers.
         const FEW_NUMBERS: usize = 1 << 15;
         if keys_and_values.len() < FEW_NUMBERS {
-            heads.enumerate().for_each(write_head);
+            heads.into_iter().for_each(write_head);
         } else {
-            parallel_for_each(context.threads, heads.enumerate(), write_head);
+            parallel_for_each(context.threads, heads.into_iter(), write_head);
         }
     }
 
@@ -210,8 +288,9 @@ impl<'a> Step<'a> {
         rows: &'s [Query],
     ) -> Task<'s> {
         let Attention { format, kv_heads, channels, queries, .. } = *self.inputs;
-        let first = (sequence * kv_heads + head) * cache.capacity * self.row_bytes;
-        let written = self.sequences[sequence].cached + self.sequences[sequence].tokens.len();
+        let Sequence { row, cached, ref tokens, .. } = self.sequences[sequence];
+        let first = (row * kv_heads + head) * cache.capacity * self.row_bytes;
+        let written = cached + tokens.len();
         let bytes = written * self.row_bytes;
         Task {
             format,

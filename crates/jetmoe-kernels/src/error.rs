@@ -70,6 +70,21 @@ pub enum Error {
         /// Channels of a head.
         channels: usize,
     },
+    /// A listed sequence that the step or the cache does not have.
+    #[error(
+        "sequence {index} of the list, {found:?}, is not a row of {rows}, the tokens that it holds, and some of the {tokens} tokens \
+         of the step that no other sequence has"
+    )]
+    Sequence {
+        /// Its index in the list.
+        index: usize,
+        /// Row, cached and new tokens.
+        found: [i64; 3],
+        /// Rows of the cache.
+        rows: usize,
+        /// Tokens of the step.
+        tokens: usize,
+    },
     /// A sequence with more tokens than its cache has room for.
     #[error("sequence {sequence} has {tokens} tokens, in a cache for {capacity}")]
     CacheFull {

@@ -37,7 +37,7 @@ mod threads;
 mod token_permutation;
 
 pub use activation::{Activation, exp};
-pub use attention::{Attention, Cache, attention, decode_cache_row};
+pub use attention::{Attention, Cache, Sequences, attention, decode_cache_row};
 pub use error::{Error, Result};
 pub use isa::Isa;
 pub use linear::{ExecContext, TopK, expert_linear, expert_linear_sum, gather_rows, linear};

@@ -168,10 +168,7 @@ impl Session {
             logits,
             cancellation: self.cancellation.clone(),
         });
-        let tensors = tensors.map_err(|error| match error {
-            jetmoe_backend::Error::Cancelled { .. } => Error::Cancelled,
-            error => Error::Backend(error),
-        })?;
+        let tensors = tensors.map_err(step_error)?;
         self.mask = Some(mask.to_owned());
         Ok(StepOutput { tensors })
     }
@@ -195,6 +192,14 @@ impl Session {
     /// An error of the backend.
     pub fn cache(&self) -> Result<TensorMap> {
         Ok(self.graph.cache()?)
+    }
+}
+
+/// The error of a step: that it was cancelled is no error of the backend.
+pub(crate) fn step_error(error: jetmoe_backend::Error) -> Error {
+    match error {
+        jetmoe_backend::Error::Cancelled { .. } => Error::Cancelled,
+        error => Error::Backend(error),
     }
 }
 

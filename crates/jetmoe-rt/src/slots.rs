@@ -1,19 +1,23 @@
 //! Slots: sequences of different lengths that share steps, for continuous batching.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use jetmoe_artifact::OutputName;
-use jetmoe_backend::{CancellationToken, TensorMap};
-use ndarray::{Array2, ArrayView2, ArrayViewD, Axis, Ix2, s};
+use jetmoe_backend::contract::cache_bytes;
+use jetmoe_backend::{CancellationToken, SavedCache, SlotInputs, SlotSession, TensorMap};
+use ndarray::{Array2, ArrayD, ArrayView2, Axis, Ix2, s};
 
 use crate::error::at_least_one;
+use crate::session::step_error;
 use crate::{Error, Model, Result, Session, TokenBatch};
 
 /// A fixed number of places for sequences, which share steps. A sequence begins, grows and ends in its slot whatever the others
 /// do: a step may read a chunk of one prompt, the next token of ten sequences, and nothing of the rest.
 ///
-/// What a step computes for a sequence depends on its tokens alone with a `native` graph: its logits have the same bits in any
-/// company and in chunks of any size, in ONNX Runtime and in tract, as long as no AMX tiles are in use.
+/// With a `native` graph one call of the graph computes all sequences of a step, without padding, and what it computes for a
+/// sequence depends on its tokens alone: its logits have the same bits in any company and in chunks of any size, in ONNX Runtime
+/// and in tract, as long as no AMX tiles are in use.
 ///
 /// ```no_run
 /// use jetmoe_rt::{LoadOptions, Model, SlotTokens};
@@ -30,7 +34,18 @@ pub struct Slots {
     /// Tokens that the cache of each slot holds.
     cached: Vec<Vec<u32>>,
     capacity: usize,
-    sessions: Vec<Session>,
+    vocab_size: usize,
+    cache: SlotCache,
+    /// Stops steps.
+    cancellation: CancellationToken,
+}
+
+#[derive(Debug)]
+enum SlotCache {
+    /// One call of the graph continues any of its rows.
+    Joint(Box<dyn SlotSession>),
+    /// A session for each slot, for graphs without such a call.
+    Separate(Vec<Session>),
 }
 
 /// What a step reads in one slot.
@@ -57,7 +72,8 @@ impl<'a> SlotTokens<'a> {
 }
 
 impl Model {
-    /// Empty slots for `count` sequences of at most `capacity` tokens each, see [`Slots`].
+    /// Empty slots for `count` sequences of at most `capacity` tokens each, see [`Slots`]. Joint slots take all their memory at once: see
+    /// [`Model::slot_bytes`].
     ///
     /// # Errors
     /// [`Error::Option`] for 0 slots or a capacity of 0, [`Error::NoCache`] for a task without a cache, or an error of the
@@ -68,9 +84,25 @@ impl Model {
         if !self.task().has_cache() {
             return Err(Error::NoCache);
         }
-        let sessions = (0..count).map(|_| self.session()).collect::<Result<_>>()?;
         let capacity = capacity.min(self.config().max_position_embeddings);
-        Ok(Slots { cached: vec![Vec::new(); count], capacity, sessions })
+        let cache = match self.graph().start_slots(count, capacity)? {
+            Some(session) => SlotCache::Joint(session),
+            None => SlotCache::Separate((0..count).map(|_| self.session()).collect::<Result<_>>()?),
+        };
+        Ok(Slots {
+            cached: vec![Vec::new(); count],
+            capacity,
+            vocab_size: self.config().vocab_size,
+            cache,
+            cancellation: CancellationToken::new(),
+        })
+    }
+}
+
+impl Model {
+    /// Bytes of the key/value cache of one sequence of so many tokens; 0 for a task without a cache.
+    pub fn slot_bytes(&self, tokens: usize) -> u64 {
+        cache_bytes(self.graph().signature(), tokens)
     }
 }
 
@@ -88,7 +120,7 @@ impl Slots {
     /// Whether one call of the graph computes all sequences of a step. Otherwise the graph has no input for it, and a step calls
     /// it for each sequence.
     pub fn is_joint(&self) -> bool {
-        false
+        matches!(self.cache, SlotCache::Joint(_))
     }
 
     /// The tokens that a slot holds; empty for a slot that does not exist.
@@ -98,9 +130,7 @@ impl Slots {
 
     /// Sets the token that stops the following steps, as [`Session::set_cancellation`].
     pub fn set_cancellation(&mut self, token: &CancellationToken) {
-        for session in &mut self.sessions {
-            session.set_cancellation(token.clone());
-        }
+        self.cancellation = token.clone();
     }
 
     /// Reads tokens in some of the slots.
@@ -111,53 +141,41 @@ impl Slots {
     /// error of the backend. All slots are then unchanged.
     pub fn step(&mut self, parts: &[SlotTokens<'_>]) -> Result<SlotsOutput> {
         self.check(parts)?;
-        let mut output = SlotsOutput { tensors: Vec::new(), parts: Vec::new() };
-        for (index, part) in parts.iter().enumerate() {
-            match self.step_alone(part) {
-                Ok(step) => {
-                    let tokens = part.token_ids.len();
-                    let rows = step.get(&OutputName::Logits).map_or(0, |logits| logits.len_of(Axis(1)));
-                    let logits = rows.saturating_sub(part.logits)..rows;
-                    output.tensors.push(step);
-                    output.parts.push(Part { output: index, tokens: [0..tokens, tokens..tokens], logits });
-                }
-                Err(error) => {
-                    for part in &parts[..index] {
-                        self.sessions[part.slot].truncate(self.cached[part.slot].len())?;
-                    }
-                    return Err(error);
-                }
-            }
+        if self.cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
         }
+        let output = match &mut self.cache {
+            _ if parts.is_empty() => SlotsOutput { tensors: Vec::new(), parts: Vec::new() },
+            SlotCache::Joint(session) => joint_step(&mut **session, &self.cached, parts, &self.cancellation)?,
+            SlotCache::Separate(sessions) => {
+                separate_steps(sessions, &self.cached, parts, &self.cancellation)?
+            }
+        };
         for part in parts {
             self.cached[part.slot].extend_from_slice(part.token_ids);
         }
         Ok(output)
     }
 
-    fn step_alone(&mut self, part: &SlotTokens<'_>) -> Result<TensorMap> {
-        let batch = TokenBatch::left_padded(&[part.token_ids], 0)?;
-        let session = &mut self.sessions[part.slot];
-        let output = match part.logits {
-            0 | 1 => session.prefill(&batch, batch.sequence_length())?,
-            _ => session.step(&batch)?,
-        };
-        Ok(output.into_tensors())
-    }
-
     fn check(&self, parts: &[SlotTokens<'_>]) -> Result<()> {
+        let mut is_named = vec![false; self.count()];
         for (index, part) in parts.iter().enumerate() {
             let cached = self.cached_in(part.slot)?.len();
             if part.token_ids.is_empty() {
                 return Err(Error::EmptyPrompt { index });
             }
-            if parts[..index].iter().any(|other| other.slot == part.slot) {
+            if std::mem::replace(&mut is_named[part.slot], true) {
                 let found = format!("slot {} twice", part.slot);
                 return Err(Error::Option { option: "parts", found, expected: "each slot once" });
             }
             let tokens = cached + part.token_ids.len();
             if tokens > self.capacity {
                 return Err(Error::TooLong { index, tokens, limit: self.capacity });
+            }
+            let vocab_size = self.vocab_size;
+            if let Some(column) = part.token_ids.iter().position(|id| *id as usize >= vocab_size) {
+                let id = part.token_ids[column];
+                return Err(Error::TokenOutOfRange { id, row: index, column, vocab_size });
             }
         }
         Ok(())
@@ -177,9 +195,19 @@ impl Slots {
         if tokens > cached {
             return Err(Error::Truncation { tokens, cached });
         }
-        self.sessions[slot].truncate(tokens)?;
+        if let SlotCache::Separate(sessions) = &mut self.cache {
+            sessions[slot].truncate(tokens)?;
+        }
         self.cached[slot].truncate(tokens);
         Ok(())
+    }
+
+    /// How long the last step took in the engine itself, see [`GraphSession::backend_time`](crate::GraphSession::backend_time); `None` if unknown.
+    pub fn backend_time(&self) -> Option<Duration> {
+        match &self.cache {
+            SlotCache::Joint(session) => session.backend_time(),
+            SlotCache::Separate(_) => None,
+        }
     }
 
     /// A copy of keys and values of some tokens of a slot; `None` if the slots are not [joint](Slots::is_joint).
@@ -191,7 +219,9 @@ impl Slots {
         if tokens.end > cached {
             return Err(Error::Truncation { tokens: tokens.end, cached });
         }
-        Ok(None)
+        let SlotCache::Joint(session) = &self.cache else { return Ok(None) };
+        let token_ids = self.cached[slot][tokens.clone()].to_vec();
+        Ok(Some(SavedTokens { first: tokens.start, token_ids, cache: session.save(slot, tokens)? }))
     }
 
     /// Appends the first `tokens` saved tokens to a slot, which must hold as many tokens as were before the saved ones: the same
@@ -199,16 +229,113 @@ impl Slots {
     ///
     /// # Errors
     /// [`Error::NoSequence`], [`Error::Truncation`] for more tokens than were saved, [`Error::TooLong`] beyond the capacity,
-    /// [`Error::Option`] for tokens that were saved at another place or by slots that are not joint, or an error of the backend.
+    /// [`Error::Option`] for tokens that were saved at another place or for slots that are not joint, or an error of the backend.
     pub fn restore(&mut self, slot: usize, saved: &SavedTokens, tokens: usize) -> Result<()> {
-        self.cached_in(slot)?;
-        let _ = (saved, tokens);
-        Err(Error::Option {
+        let cached = self.cached_in(slot)?.len();
+        let wrong = |found: String| Error::Option {
             option: "saved",
-            found: "tokens of other slots".to_owned(),
-            expected: "tokens that these slots saved",
-        })
+            found,
+            expected: "tokens that joint slots saved at the place where they continue the slot",
+        };
+        if tokens > saved.token_ids.len() {
+            return Err(Error::Truncation { tokens, cached: saved.token_ids.len() });
+        }
+        if cached != saved.first {
+            return Err(wrong(format!("tokens from {} on, for a slot with {cached}", saved.first)));
+        }
+        if cached + tokens > self.capacity {
+            return Err(Error::TooLong { index: slot, tokens: cached + tokens, limit: self.capacity });
+        }
+        let SlotCache::Joint(session) = &mut self.cache else {
+            return Err(wrong("tokens of other slots".to_owned()));
+        };
+        session.restore((slot, cached), &saved.cache, tokens)?;
+        self.cached[slot].extend_from_slice(&saved.token_ids[..tokens]);
+        Ok(())
     }
+}
+
+/// Runs all parts in one call. The tokens whose logits are returned come last, as `logits_to_keep` requires: the others of each part
+/// first, in a sequence of their own.
+fn joint_step(
+    session: &mut dyn SlotSession,
+    cached: &[Vec<u32>],
+    parts: &[SlotTokens<'_>],
+    cancellation: &CancellationToken,
+) -> Result<SlotsOutput> {
+    let mut inputs = SlotInputs {
+        input_ids: Vec::new(),
+        position_ids: Vec::new(),
+        sequences: Vec::new(),
+        logits: 0,
+        cancellation: cancellation.clone(),
+    };
+    let mut places: Vec<Part> =
+        parts.iter().map(|_| Part { output: 0, tokens: [0..0, 0..0], logits: 0..0 }).collect();
+    for half in 0..2 {
+        for (part, place) in parts.iter().zip(&mut places) {
+            let silent = part.token_ids.len() - part.logits.min(part.token_ids.len());
+            let range = if half == 0 { 0..silent } else { silent..part.token_ids.len() };
+            let start = inputs.input_ids.len();
+            place.tokens[half] = start..start + range.len();
+            if half == 1 {
+                place.logits = inputs.logits..inputs.logits + range.len();
+                inputs.logits += range.len();
+            }
+            if range.is_empty() {
+                continue;
+            }
+            let first = cached[part.slot].len() + range.start;
+            inputs.sequences.push([part.slot, first, range.len()]);
+            inputs.position_ids.extend((first..first + range.len()).map(|position| position as i64));
+            inputs.input_ids.extend(part.token_ids[range].iter().copied().map(i64::from));
+        }
+    }
+    let tensors = session.run(&inputs).map_err(step_error)?;
+    // a backend may return the logits of more tokens than it was asked for
+    let rows =
+        tensors.get(&OutputName::Logits).map_or(0, |logits| logits.shape().get(1).copied().unwrap_or(0));
+    let skipped = rows.checked_sub(inputs.logits).ok_or(Error::Backend(jetmoe_backend::Error::Contract {
+        problem: format!("logits of {rows} tokens instead of {}", inputs.logits),
+    }))?;
+    for place in &mut places {
+        place.logits = place.logits.start + skipped..place.logits.end + skipped;
+    }
+    Ok(SlotsOutput { tensors: vec![tensors], parts: places })
+}
+
+/// Runs each part in the session of its slot. After an error all sessions are as before.
+fn separate_steps(
+    sessions: &mut [Session],
+    cached: &[Vec<u32>],
+    parts: &[SlotTokens<'_>],
+    cancellation: &CancellationToken,
+) -> Result<SlotsOutput> {
+    let mut output = SlotsOutput { tensors: Vec::new(), parts: Vec::new() };
+    for (index, part) in parts.iter().enumerate() {
+        let session = &mut sessions[part.slot];
+        session.set_cancellation(cancellation.clone());
+        let step = TokenBatch::left_padded(&[part.token_ids], 0).and_then(|batch| match part.logits {
+            0 | 1 => session.prefill(&batch, batch.sequence_length()),
+            _ => session.step(&batch),
+        });
+        match step {
+            Ok(step) => {
+                let tokens = part.token_ids.len();
+                let rows = step.get(OutputName::Logits).map_or(0, |logits| logits.len_of(Axis(1)));
+                let logits = rows.saturating_sub(part.logits)..rows;
+                output.tensors.push(step.into_tensors());
+                output.parts.push(Part { output: index, tokens: [0..tokens, tokens..tokens], logits });
+            }
+            Err(error) => {
+                for part in &parts[..index] {
+                    sessions[part.slot].truncate(cached[part.slot].len())?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(output)
 }
 
 /// Keys and values of consecutive tokens of a sequence, which [`Slots::save`] copied.
@@ -216,7 +343,7 @@ impl Slots {
 pub struct SavedTokens {
     first: usize,
     token_ids: Vec<u32>,
-    bytes: u64,
+    cache: SavedCache,
 }
 
 impl SavedTokens {
@@ -232,7 +359,7 @@ impl SavedTokens {
 
     /// Memory of keys and values.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.cache.bytes()
     }
 }
 
@@ -289,7 +416,7 @@ impl SlotsOutput {
 }
 
 /// `[1, columns, width]` as `[columns, width]`.
-fn columns(tensor: &ndarray::ArrayD<f32>) -> Option<ArrayView2<'_, f32>> {
-    let view: ArrayViewD<'_, f32> = tensor.view();
-    (view.ndim() == 3).then(|| view.index_axis_move(Axis(0), 0).into_dimensionality::<Ix2>().ok())?
+fn columns(tensor: &ArrayD<f32>) -> Option<ArrayView2<'_, f32>> {
+    let is_one_row = matches!(tensor.shape(), [1, _, _]);
+    is_one_row.then(|| tensor.index_axis(Axis(0), 0).into_dimensionality::<Ix2>().ok())?
 }

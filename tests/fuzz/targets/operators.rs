@@ -152,12 +152,24 @@ fn attend(operator: &Operator, heads: AttentionHeads, is_valid: bool, choices: &
     };
     let columns = cached + new;
     let mask = (0..batch * columns).map(|_| choices.below(2) as i64).collect();
+    // every sequence in another row, the last one in two parts
+    let mut list = Vec::new();
+    if tokens > 0 && choices.once_in(2) {
+        for row in (0..batch).rev() {
+            let first = if row == 0 { choices.below(new + 1) } else { new };
+            list.extend([row, cached, first].map(|number| number as i64));
+            if row == 0 {
+                list.extend([row, cached + first, new - first].map(|number| number as i64));
+            }
+        }
+    }
     let mut operands = vec![
         floats(tokens * slots, width),
         floats(tokens, 2 * width),
         floats(tokens, channels / 2),
         floats(tokens, channels / 2),
         Buffer { shape: vec![batch, columns], elements: OwnedElements::Int64(mask) },
+        Buffer { shape: vec![list.len() / 3, 3], elements: OwnedElements::Int64(list) },
     ];
     if !is_valid {
         for operand in &mut operands {

@@ -1,7 +1,7 @@
 //! The operator `Attention`, which updates a key/value cache.
 
 use jetmoe_format::{CacheFormat, Operand};
-use jetmoe_kernels::{Attention, Cache, ExecContext, attention, decode_cache_row};
+use jetmoe_kernels::{Attention, Cache, ExecContext, Sequences, attention, decode_cache_row};
 use ndarray::{ArrayD, IxDyn};
 
 use super::{Elements, OperandValue, Operator};
@@ -43,12 +43,18 @@ impl Operator {
             _ => Err(self.wrong(operand, "is not float32")),
         };
         let shape = |operand| Ok::<&[usize], Error>(&self.find(operands, operand)?.shape);
-        let Elements::Int64(mask) = self.find(operands, Operand::AttentionMask)?.elements else {
-            return Err(self.wrong(Operand::AttentionMask, "is not int64"));
+        let integers = |operand| match (self.find(operands, operand)?.elements, shape(operand)?) {
+            (Elements::Int64(elements), [rows, columns]) => Ok((elements, [*rows, *columns])),
+            (Elements::Int64(_), shape) => Err(self.wrong(operand, format_args!("has the shape {shape:?}"))),
+            _ => Err(self.wrong(operand, "is not int64")),
         };
-        let [batch, _] = *shape(Operand::AttentionMask)? else {
-            let shape = shape(Operand::AttentionMask)?;
-            return Err(self.wrong(Operand::AttentionMask, format_args!("has the shape {shape:?}")));
+        let (mask, [batch, _]) = integers(Operand::AttentionMask)?;
+        let sequences = match integers(Operand::Sequences)? {
+            ([], _) => Sequences::Masked { batch, mask },
+            (list, [_, 3]) => Sequences::Listed(list),
+            (_, shape) => {
+                return Err(self.wrong(Operand::Sequences, format_args!("has the shape {shape:?}")));
+            }
         };
         let queries = shape(Operand::Queries)?;
         let channels = match *queries {
@@ -66,8 +72,7 @@ impl Operator {
             keys_and_values: floats(Operand::KeysAndValues)?,
             cos: floats(Operand::Cos)?,
             sin: floats(Operand::Sin)?,
-            batch,
-            mask,
+            sequences,
         };
         Ok(AttentionStep { inputs, shape: queries.to_vec() })
     }
@@ -90,23 +95,30 @@ impl AttentionStep<'_> {
         [keys, values]: [CacheTensor<'_>; 2],
         result: &mut [f32],
     ) -> Result<()> {
-        let Attention { format, batch, kv_heads, channels, .. } = self.inputs;
+        let Attention { format, kv_heads, channels, sequences, .. } = self.inputs;
         let fits = |cache: &CacheTensor<'_>| match *cache.shape {
-            [found_batch, found_heads, _, row] => {
-                [found_batch, found_heads] == [batch, kv_heads] && Some(row) == format.row_bytes(channels)
+            [rows, heads, _, row_bytes] => {
+                let has_rows = match sequences {
+                    Sequences::Masked { batch, .. } => rows == batch,
+                    Sequences::Listed(_) => true,
+                };
+                has_rows && heads == kv_heads && Some(row_bytes) == format.row_bytes(channels)
             }
             _ => false,
         };
         if !fits(&keys) || keys.shape != values.shape {
+            let sequences = match sequences {
+                Sequences::Masked { batch, .. } => format!("{batch} sequences"),
+                Sequences::Listed(_) => "listed sequences".to_owned(),
+            };
             let problem = format!(
-                "{batch} sequences with {kv_heads} key heads of {channels} channels as {format} do not continue a cache of {:?} \
-                 and {:?}",
+                "{sequences} with {kv_heads} key heads of {channels} channels as {format} do not continue a cache of {:?} and {:?}",
                 keys.shape, values.shape
             );
             return Err(Error::Operator { operator: "Attention".to_owned(), problem });
         }
-        let capacity = keys.shape[2];
-        let mut cache = Cache { keys: keys.bytes, values: values.bytes, capacity };
+        let (batch, capacity) = (keys.shape[0], keys.shape[2]);
+        let mut cache = Cache { keys: keys.bytes, values: values.bytes, batch, capacity };
         Ok(attention(context, &self.inputs, &mut cache, result)?)
     }
 }

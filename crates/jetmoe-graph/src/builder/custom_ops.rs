@@ -34,9 +34,11 @@ pub(crate) struct AttentionOperands<'a> {
     pub(crate) sin: &'a Value,
     /// `[batch, past + sequence]`
     pub(crate) attention_mask: &'a Value,
-    /// `[batch, kv_heads, capacity, row bytes]`
+    /// `[sequence_count, 3]`
+    pub(crate) sequences: &'a Value,
+    /// `[cache_batch_size, kv_heads, capacity, row bytes]`
     pub(crate) past_key: &'a Value,
-    /// `[batch, kv_heads, capacity, row bytes]`
+    /// `[cache_batch_size, kv_heads, capacity, row bytes]`
     pub(crate) past_value: &'a Value,
 }
 
@@ -153,15 +155,23 @@ impl Builder {
     }
 
     /// Causal softmax attention over a cache, which it updates in place where past and present are one buffer: `[tokens * k,
-    /// kv_heads * channels]` and the present key and value, `[batch, kv_heads, past + sequence, row bytes]` each.
+    /// kv_heads * channels]` and the present key and value, `[cache_batch_size, kv_heads, past + sequence, row bytes]` each.
     pub(crate) fn attention(
         &mut self,
         operands: &AttentionOperands<'_>,
         (kv_heads, channels): (usize, usize),
     ) -> Result<(Value, Value, Value)> {
         let operator = CustomOperator::Attention;
-        let AttentionOperands { queries, keys_and_values, cos, sin, attention_mask, past_key, past_value } =
-            *operands;
+        let AttentionOperands {
+            queries,
+            keys_and_values,
+            cos,
+            sin,
+            attention_mask,
+            sequences,
+            past_key,
+            past_value,
+        } = *operands;
         let name = operator.name();
         let Some(format) = self.graph.kv_cache else {
             return self.refuse(name, &[past_key], "the graph has another cache");
@@ -170,7 +180,7 @@ impl Builder {
         self.rows(name, keys_and_values, 2 * kv_heads * channels)?;
         self.rows(name, cos, channels / 2)?;
         self.rows(name, sin, channels / 2)?;
-        self.require_element(name, &[attention_mask], ElementType::Int64)?;
+        self.require_element(name, &[attention_mask, sequences], ElementType::Int64)?;
         self.require_element(name, &[past_key, past_value], ElementType::UInt8)?;
         let row_bytes = past_key.shape.0.last().and_then(Dimension::fixed);
         if row_bytes != format.row_bytes(channels).map(|bytes| bytes as i64) {
@@ -186,6 +196,7 @@ impl Builder {
             Operand::Cos => Some(cos),
             Operand::Sin => Some(sin),
             Operand::AttentionMask => Some(attention_mask),
+            Operand::Sequences => Some(sequences),
             Operand::PastKey => Some(past_key),
             Operand::PastValue => Some(past_value),
             _ => None,

@@ -129,10 +129,11 @@ impl Builder {
         value
     }
 
-    /// Declares an input that defaults to zeros: in ONNX an initializer with an input's name is the input's default.
+    /// Declares an input that defaults to zeros, and to none along an axis of any size: in ONNX an initializer with an input's
+    /// name is the input's default.
     pub(crate) fn optional_input(&mut self, spec: &InputSpec) -> Value {
         let shape = sizes::shape(&spec.shape);
-        let elements: i64 = shape.0.iter().filter_map(Dimension::fixed).product();
+        let elements: i64 = shape.0.iter().map(|size| size.fixed().unwrap_or(0)).product();
         let zeros = crate::graph::Elements::Int64(vec![0; elements as usize]);
         let value = self.constant_value(spec.name.to_string(), zeros, shape);
         self.graph.inputs.push(value.id);

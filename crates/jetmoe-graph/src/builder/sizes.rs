@@ -1,6 +1,8 @@
 //! Sizes that are known only at run time, computed from the shapes of the graph's inputs.
 
-use jetmoe_artifact::names::{BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_LENGTH};
+use jetmoe_artifact::names::{
+    BATCH_SIZE, CACHE_BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_COUNT, SEQUENCE_LENGTH,
+};
 use jetmoe_artifact::{Axis, Profile};
 
 use super::{Builder, Value};
@@ -32,6 +34,8 @@ fn dimension(axis: Axis) -> Dimension {
         Axis::SequenceLength => Dimension::symbol(SEQUENCE_LENGTH),
         Axis::PastSequenceLength => Dimension::symbol(PAST_SEQUENCE_LENGTH),
         Axis::LogitsLength => Dimension::symbol(LOGITS_LENGTH),
+        Axis::SequenceCount => Dimension::symbol(SEQUENCE_COUNT),
+        Axis::CacheBatchSize => Dimension::symbol(CACHE_BATCH_SIZE),
         Axis::TotalSequenceLength => {
             &Dimension::symbol(PAST_SEQUENCE_LENGTH) + &Dimension::symbol(SEQUENCE_LENGTH)
         }

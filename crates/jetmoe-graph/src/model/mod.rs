@@ -127,8 +127,10 @@ fn compute(
         })
     };
 
+    let sequences = input(InputName::Sequences);
     let scaled_dot_product = builder.scope("mask", |builder| {
-        ScaledDotProduct::new(builder, config, cache_update, (&attention_mask, &input_ids), &sizes)
+        let rows = (&attention_mask, sequences.as_ref(), &input_ids);
+        ScaledDotProduct::new(builder, config, cache_update, rows, &sizes)
     })?;
     let rotary = builder.scope("rotary", |builder| {
         rotary::Rotary::new(builder, config, &position_ids, &sizes, cache_update)

@@ -28,6 +28,8 @@ pub(super) enum ScaledDotProduct {
     Fused {
         /// `[batch, past + sequence]`
         attention_mask: Value,
+        /// `[sequence_count, 3]`
+        sequences: Value,
     },
 }
 
@@ -52,12 +54,15 @@ impl ScaledDotProduct {
         builder: &mut Builder,
         config: &ModelConfig,
         cache_update: CacheUpdate,
-        (attention_mask, input_ids): (&Value, &Value),
+        (attention_mask, sequences, input_ids): (&Value, Option<&Value>, &Value),
         sizes: &Sizes,
     ) -> Result<Self> {
         match cache_update {
             CacheUpdate::InPlaceByMask => {
-                Ok(ScaledDotProduct::Fused { attention_mask: attention_mask.clone() })
+                let Some(sequences) = sequences.cloned() else {
+                    unreachable!("a graph with the operator has the input")
+                };
+                Ok(ScaledDotProduct::Fused { attention_mask: attention_mask.clone(), sequences })
             }
             CacheUpdate::Append => {
                 let bias = mask::bias(builder, attention_mask, sizes, config.num_experts_per_token)?;
@@ -115,13 +120,21 @@ impl ScaledDotProduct {
         rotary: &Rotary,
         past: Option<&Past>,
     ) -> Result<AttentionHeads> {
-        let (ScaledDotProduct::Fused { attention_mask }, Some(past)) = (self, past) else {
+        let (ScaledDotProduct::Fused { attention_mask, sequences }, Some(past)) = (self, past) else {
             unreachable!("only a task with a cache updates it in place")
         };
         let (cos, sin) = rotary.tables();
         let (past_key, past_value) = (&past.key, &past.value);
-        let operands =
-            AttentionOperands { queries, keys_and_values, cos, sin, attention_mask, past_key, past_value };
+        let operands = AttentionOperands {
+            queries,
+            keys_and_values,
+            cos,
+            sin,
+            attention_mask,
+            sequences,
+            past_key,
+            past_value,
+        };
         let heads = (config.num_key_value_heads, config.kv_channels);
         let (slots, present_key, present_value) = builder.attention(&operands, heads)?;
         Ok(AttentionHeads { slots, present_key, present_value })

@@ -109,8 +109,12 @@ pub(super) fn check_defaults(tensors: &HashMap<&str, TensorFacts>, signature: &S
         let Some(default) = tensors.get(name.as_str()) else {
             return refuse(place(), "the graph does not have it, the default of the input of this name");
         };
-        let has_shape = default.dims.len() == input.shape.len()
-            && default.dims.iter().zip(&input.shape).all(|(size, axis)| *axis == Axis::Fixed(*size));
+        let has_size = |(size, axis): (&usize, &Axis)| match axis {
+            Axis::Fixed(expected) => size == expected,
+            _ => *size == 0,
+        };
+        let has_shape =
+            default.dims.len() == input.shape.len() && default.dims.iter().zip(&input.shape).all(has_size);
         let is_zero = default.integers.as_ref().is_some_and(|integers| integers.iter().all(|one| *one == 0));
         if !has_shape || !is_zero {
             return refuse(place(), "the default of the input of this name must be zeros in its shape");

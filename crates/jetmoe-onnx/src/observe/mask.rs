@@ -163,9 +163,12 @@ pub(super) fn add_custom_operator(editor: &mut Editor<'_>, config: &ModelConfig)
     let value = editor.node("Reshape", &[&marks, &rows], Vec::new()); // [tokens, width]
     let both = editor.concat(&[&equal, &value], 1); // [tokens, 2 * width]
 
+    let (no_rows, numbers) = (editor.vector(&[0]), editor.vector(&[3]));
+    let shape = editor.concat(&[&no_rows, &numbers], 0);
+    let masked = editor.zeros(&shape, ElementType::Int64); // [0, 3]
     let attended = editor.node(
         name,
-        &[&equal, &both, &angles, &angles, &mask, &past_key, &past_value],
+        &[&equal, &both, &angles, &angles, &mask, &masked, &past_key, &past_value],
         vec![integer(KvHeads.name(), 1), text(KvCache.name(), CacheFormat::F32.name())],
     ); // [tokens, width]
     if let Some(node) = editor.nodes.last_mut() {
