@@ -135,10 +135,11 @@ def every_text_equals_its_solo_run(server, arguments):
 
 
 def everything_is_free_afterwards(server, _):
+    # the request for the metrics is one itself
+    expected = {"jetmoe_http_requests_in_flight": 1, "jetmoe_engine_requests_running": 0, "jetmoe_engine_requests_waiting": 0}
     deadline = time.monotonic() + 10
-    while gauge(server, name := "jetmoe_http_requests_in_flight") > 1:
-        # the request for the metrics is one
-        true(time.monotonic() < deadline, f"{name} falls to that of this request")
+    while (found := {name: gauge(server, name) for name in expected}) != expected:
+        true(time.monotonic() < deadline, f"after 10 s {found} are {expected}")
         time.sleep(0.1)
     files = psutil.Process(server.pid).num_fds()
     true(files < 64 + STREAMS, f"{files} open files after the streams ended")
