@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::input::{Inputs, Texts};
-pub(super) use self::run::{RunOptions, Truncation, classify};
+pub(super) use self::run::{RunOptions, classify};
 use super::ErrorResponses;
 use super::encoded::EncodedJson;
 use crate::compute::Ends;
