@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::super::StreamOptions;
 use super::messages::Message;
 use super::tools::{Tool, ToolChoice};
 use crate::error::{ApiError, ApiResult};

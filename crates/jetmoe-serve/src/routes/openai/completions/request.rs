@@ -4,7 +4,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::super::StreamOptions;
 use crate::error::{ApiError, ApiResult};
 use crate::generation::request;
 
