@@ -162,7 +162,7 @@ pub(super) fn cache_bytes(model: &Model, tokens: usize) -> u64 {
     let bytes = inputs.map(|input| {
         let numbers = input.shape.iter().map(|axis| match axis {
             Axis::Fixed(size) => *size as u64,
-            Axis::BatchSize => 1,
+            Axis::BatchSize | Axis::SequenceCount | Axis::CacheBatchSize => 1,
             Axis::PastSequenceLength | Axis::TotalSequenceLength => tokens as u64,
             Axis::SequenceLength | Axis::LogitsLength => 1,
         });

@@ -16,7 +16,7 @@ use crate::engine::{JobError, TokenExperts};
 /// A sequence that is stepped alone until its slot holds as many tokens as the step that failed would have given it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Isolated {
-    slot: usize,
+    pub(super) slot: usize,
     until: usize,
 }
 
