@@ -245,6 +245,24 @@ def check_key(page):
     equal(request.value.headers.get("authorization"), "Bearer secret", "the key in a request")
 
 
+def check_docs(browser, url):
+    """The documentation of the API: every route, nothing from elsewhere, readable on a phone."""
+    page = browser.new_context(**SCREENS["phone"]).new_page()
+    requests, problems = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    page.goto(url + "docs")
+    text = page.locator("body").inner_text()
+    with urllib.request.urlopen(url + "openapi.json") as response:
+        paths = json.load(response)["paths"]
+    equal([path for path in paths if path not in text], [], "routes that the documentation lacks")
+    extent = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    true(extent[0] <= extent[1], f"the documentation's {extent[0]} pixels fit a width of {extent[1]}")
+    equal([request for request in requests if not request.startswith(url)], [], "requests of the documentation")
+    equal(problems, [], "errors and warnings of the documentation")
+    page.context.close()
+
+
 def check_reduced_motion(browser, url):
     page = Page(browser, url, "desktop", reduced_motion="reduce")
     moving = page.page.evaluate(
@@ -299,6 +317,7 @@ def main():
             check_screen(browser, running.url, screen, arguments.folder, experts=True)
             print(f"the page on {screen}: passed", flush=True)
         check_reduced_motion(browser, running.url)
+        check_docs(browser, running.url)
     if not arguments.url:
         with Server(arguments.jetmoe, {"mini": arguments.model}) as running, chromium(arguments.chromium) as browser:
             check_screen(browser, running.url, "phone", arguments.folder, experts=False)
