@@ -18,6 +18,7 @@ mod server;
 mod shutdown;
 mod state;
 
+pub use auth::{Keys, KeysError};
 pub use engine::{
     Constraint, ConstraintKind, Engine, EngineLoad, EngineOptions, Job, JobError, JobEvent, JobStream,
     PromptScores, Refusal, StartError, TokenExperts,

@@ -215,7 +215,7 @@ impl Choice {
 fn end_call(text: &str, part: &mut ChunkChoice) {
     match ToolCall::parse(text) {
         Some(call) => {
-            part.delta.tool_calls = Some(vec![ToolCall { index: Some(0), ..call }]);
+            part.delta.tool_calls = Some(vec![call.with_index(0)]);
             part.finish_reason = Some(Finish::ToolCalls);
         }
         None => part.delta.content = Some(text.to_owned()).filter(|text| !text.is_empty()),
@@ -307,7 +307,7 @@ impl ChatChoice {
         }
         if let Some(calls) = part.delta.tool_calls {
             self.message.content = None;
-            let without_index = calls.into_iter().map(|call| ToolCall { index: None, ..call });
+            let without_index = calls.into_iter().map(|call| call.with_index(None));
             self.message.tool_calls = Some(without_index.collect());
         }
         if let (Some(logprobs), Some(further)) = (&mut self.logprobs, part.logprobs) {

@@ -92,7 +92,7 @@ impl<'de> Deserialize<'de> for ToolChoice {
 pub(super) struct ToolCall {
     /// Its index in the answer; in chunks only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) index: Option<usize>,
+    index: Option<usize>,
     /// An id of the call.
     id: String,
     /// `function`.
@@ -119,6 +119,11 @@ impl ToolCall {
         let arguments = value.get("arguments")?.to_string();
         let function = CalledFunction { name, arguments };
         Some(ToolCall { index: None, id: ids::new("call"), kind: ToolKind::Function, function })
+    }
+
+    /// The call with its index in the answer, as chunks have it, or without.
+    pub(super) fn with_index(self, index: impl Into<Option<usize>>) -> Self {
+        ToolCall { index: index.into(), ..self }
     }
 
     /// The call as chat templates read it: arguments as an object, if they are one.
