@@ -2,7 +2,7 @@
 
 use std::io;
 
-use jetmoe_rt::{Axis, Error, Model, ModelConfig};
+use jetmoe_rt::{Error, Model, ModelConfig};
 
 /// Sizes of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl EngineOptions {
             tracing::warn!("the memory that is left is not known, so the slots are not compared with it");
             return Ok(());
         };
-        let cache = cache_bytes(model, capacity).saturating_mul(self.slots as u64);
+        let cache = model.slot_bytes(capacity).saturating_mul(self.slots as u64);
         let needed = cache.saturating_add(self.prefix_memory);
         tracing::debug!(cache, prefixes = self.prefix_memory, available, "memory for slots");
         if needed <= available {
@@ -154,19 +154,4 @@ impl EngineOptions {
         let (slots, prefixes) = (self.slots, self.prefix_memory);
         Err(StartError::Memory { slots, capacity, cache, prefixes, available })
     }
-}
-
-/// Bytes of keys and values of a sequence of `tokens` tokens, by the inputs of the graph.
-pub(super) fn cache_bytes(model: &Model, tokens: usize) -> u64 {
-    let inputs = model.graph().signature().inputs.iter().filter(|input| input.name.is_cache());
-    let bytes = inputs.map(|input| {
-        let numbers = input.shape.iter().map(|axis| match axis {
-            Axis::Fixed(size) => *size as u64,
-            Axis::BatchSize | Axis::SequenceCount | Axis::CacheBatchSize => 1,
-            Axis::PastSequenceLength | Axis::TotalSequenceLength => tokens as u64,
-            Axis::SequenceLength | Axis::LogitsLength => 1,
-        });
-        input.element.bytes(numbers.fold(1, u64::saturating_mul))
-    });
-    bytes.fold(0, u64::saturating_add)
 }

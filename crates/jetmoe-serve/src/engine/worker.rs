@@ -19,7 +19,6 @@ use self::reuse::common_length;
 use self::step::Isolated;
 use super::experts::Experts;
 use super::metrics::{EngineMetrics, ExpertCounters};
-use super::options::cache_bytes;
 use super::panics::{guarded, message};
 use super::prefix::PrefixTree;
 use super::schedule::{FreeSlot, choose_slot};
@@ -63,7 +62,7 @@ impl Worker {
         let count = slots.count();
         let worker = Worker {
             prefixes: PrefixTree::new(options.prefix_memory),
-            token_bytes: cache_bytes(generator.model(), 1),
+            token_bytes: generator.model().slot_bytes(1),
             experts: experts.map(|experts| (experts.clone(), shared.metrics().experts(&experts))),
             generator,
             options,
@@ -233,6 +232,8 @@ impl Worker {
     fn renew_slots(&mut self) -> Result<(), Error> {
         tracing::warn!("the slots are made again, and their sequences are read again");
         let model = self.generator.model();
+        // the memory of the lost ones is free before the others take as much
+        self.slots = model.slots(1, 1)?;
         self.slots = model.slots(self.options.slots, model.config().max_position_embeddings)?;
         // what other slots saved cannot be restored
         self.prefixes.clear();

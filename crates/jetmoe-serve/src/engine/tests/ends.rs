@@ -185,7 +185,7 @@ fn slots_that_will_not_fit_are_refused_with_numbers_and_advice() {
     let model = FakeModel::hashed().load();
     // 4 layers, keys and values, 2 heads of 64 float32
     let one = 4 * 2 * 2 * 64 * 4 * 512;
-    assert_eq!(super::options::cache_bytes(&model, 512), one);
+    assert_eq!(model.slot_bytes(512), one);
     let options = EngineOptions::default().with_slots(10).with_prefix_memory(one);
     options.check_memory(&model, 512, Some(11 * one)).unwrap();
     options.check_memory(&model, 512, None).unwrap();
