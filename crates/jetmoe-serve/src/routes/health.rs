@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::ErrorResponses;
 use crate::error::{ApiError, ApiResult};
 use crate::state::AppState;
 
@@ -15,7 +16,10 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 }
 
 /// Whether the process answers. For a liveness probe.
-#[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, description = "It does")), security(()))]
+#[utoipa::path(
+    get, path = "/health", tag = "operation", security(()),
+    responses((status = 200, description = "It does"), ErrorResponses)
+)]
 async fn health() -> StatusCode {
     StatusCode::OK
 }
@@ -23,10 +27,7 @@ async fn health() -> StatusCode {
 /// Whether the server takes requests: the models that are loaded at the start are, and it does not end. For a readiness probe.
 #[utoipa::path(
     get, path = "/ready", tag = "operation", security(()),
-    responses(
-        (status = 200, description = "It does"),
-        (status = 503, description = "It does not yet, or ends", body = crate::error::ErrorBody),
-    )
+    responses((status = 200, description = "It does"), ErrorResponses)
 )]
 async fn ready(State(state): State<AppState>) -> ApiResult<StatusCode> {
     if state.is_ready() {

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::ErrorResponses;
 use crate::error::{ApiError, ApiResult};
 use crate::state::AppState;
 
@@ -23,7 +24,10 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 /// Metrics for Prometheus, in the text format of OpenMetrics.
 #[utoipa::path(
     get, path = "/metrics", tag = "operation", security(()),
-    responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
+    responses(
+        (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"),
+        ErrorResponses,
+    )
 )]
 async fn metrics(State(state): State<AppState>) -> ApiResult<Response> {
     let mut engines = Registry::default();

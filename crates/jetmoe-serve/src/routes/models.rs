@@ -1,6 +1,7 @@
 //! The list of models.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -48,7 +49,7 @@ struct ModelCard {
 
 /// Lists the models.
 #[utoipa::path(
-    get, path = "/v1/models", tag = "models",
+    get, path = "/v1/models", operation_id = "list_models", tag = "models",
     responses((status = 200, description = "The models", body = ModelList), ErrorResponses)
 )]
 async fn list(State(state): State<AppState>) -> Json<ModelList> {
@@ -57,11 +58,15 @@ async fn list(State(state): State<AppState>) -> Json<ModelList> {
 
 /// Describes a model.
 #[utoipa::path(
-    get, path = "/v1/models/{model}", tag = "models",
+    get, path = "/v1/models/{model}", operation_id = "retrieve_model", tag = "models",
     params(("model" = String, Path, description = "Name or alias")),
     responses((status = 200, description = "The model", body = ModelCard), ErrorResponses)
 )]
-async fn retrieve(State(state): State<AppState>, Path(model): Path<String>) -> ApiResult<Json<ModelCard>> {
+async fn retrieve(
+    State(state): State<AppState>,
+    model: Result<Path<String>, PathRejection>,
+) -> ApiResult<Json<ModelCard>> {
+    let Path(model) = model.map_err(|_| ApiError::invalid("model", "the name in the path is not UTF-8"))?;
     let mut cards = cards(&state).await.into_iter();
     cards.find(|card| card.id == model).map(Json).ok_or_else(|| ApiError::no_such_model(&model))
 }

@@ -35,6 +35,7 @@ fn an_alias_is_another_name_of_a_model() {
     let card = server.get("/v1/models/gpt-3.5-turbo").success();
     assert_eq!((&card["id"], &card["root"]), (&json!("gpt-3.5-turbo"), &json!("mini")));
     assert_eq!(server.get("/v1/models/other").status, 404);
+    assert_eq!(server.get("/v1/models/%ff").json()["error"]["param"], "model");
 }
 
 #[test]

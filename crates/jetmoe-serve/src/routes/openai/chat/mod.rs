@@ -37,7 +37,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// Answers a conversation.
 #[utoipa::path(
-    post, path = "/v1/chat/completions", tag = "generation", request_body = ChatRequest,
+    post, path = "/v1/chat/completions", operation_id = "create_chat_completion", tag = "generation", request_body = ChatRequest,
     responses(
         (status = 200, description = "The answers; with `stream` server-sent events, each a chunk", content(
             (ChatCompletion = "application/json"), (ChatChunk = "text/event-stream")

@@ -32,7 +32,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// Continues texts.
 #[utoipa::path(
-    post, path = "/v1/completions", tag = "generation", request_body = CompletionRequest,
+    post, path = "/v1/completions", operation_id = "create_completion", tag = "generation", request_body = CompletionRequest,
     responses(
         (status = 200, description = "The continuations; with `stream` server-sent events, each a chunk in the same form", content(
             (Completion = "application/json"), (Completion = "text/event-stream")
