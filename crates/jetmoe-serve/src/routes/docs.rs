@@ -270,6 +270,17 @@ mod tests {
     }
 
     #[test]
+    fn every_operation_has_an_id_of_its_own() {
+        let (_, document) = super::super::api().split_for_parts();
+        let document = serde_json::to_value(&document).unwrap();
+        let mut ids: Vec<String> = operations(&document).map(|(.., operation)| text(&operation["operationId"])).collect();
+        let count = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "{ids:?}");
+    }
+
+    #[test]
     fn text_is_no_markup() {
         let mut page = Page(String::new());
         page.text("a < b & `c\"`");
