@@ -190,6 +190,6 @@ mod tests {
     #[test]
     fn inputs_do_not_share_steps_where_others_would_change_their_bits() {
         assert_eq!(of_lengths(&[1, 1, 2], false), [0..1, 1..2, 2..3]);
-        assert_eq!(of_lengths(&[], true), Vec::<Range<usize>>::new());
+        assert_eq!(of_lengths(&[], true), Vec::<std::ops::Range<usize>>::new());
     }
 }
