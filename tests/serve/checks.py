@@ -2,6 +2,7 @@
 
 import sys
 import time
+import traceback
 
 
 def equal(found, expected, what):
@@ -34,13 +35,17 @@ def raises(kind, action, what):
 
 
 def run_all(checks, *arguments):
-    """Runs functions in their order, and prints their names and times. The first failure ends the script."""
+    """Runs functions in their order, also after a failure, so that one run shows everything to fix. Prints names and times."""
+    failed = []
     for check in checks:
         start = time.perf_counter()
         try:
             note = check(*arguments)
         except Exception:
-            print(f"FAILED {check.__name__}", file=sys.stderr)
-            raise
+            failed.append(check.__name__)
+            print(f"FAILED {check.__name__}\n{traceback.format_exc(limit=-3)}", file=sys.stderr, flush=True)
+            continue
         took = time.perf_counter() - start
         print(f"  {check.__name__}: {took:.1f} s{f', {note}' if note else ''}", flush=True)
+    if failed:
+        sys.exit(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
