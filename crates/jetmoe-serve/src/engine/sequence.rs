@@ -63,6 +63,7 @@ impl Client {
         metrics.failed(&error);
         match &error {
             JobError::ShuttingDown => {}
+            JobError::Panic { message } => tracing::error!("a job failed by a panic: {message}"),
             error => tracing::warn!(kind = %error.kind(), "a job failed: {error}"),
         }
         self.send(JobEvent::Failed(Arc::new(error)));
