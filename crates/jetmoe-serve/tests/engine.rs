@@ -1,6 +1,7 @@
 //! The engine with a native graph on tract: what a job computes has the same bits alone and in any company.
 
 #![cfg(feature = "tract")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::LazyLock;

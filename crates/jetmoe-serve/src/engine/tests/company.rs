@@ -89,7 +89,7 @@ fn a_free_slot_is_filled_in_the_next_step() {
     let jobs = [(60, endless(40)), (61, endless(2)), (62, at_most(1))];
     let jobs = jobs.map(|(token, options)| engine.submit(Job::new([token], options)).unwrap());
     model.gate.open();
-    jobs.map(outcome);
+    jobs.into_iter().for_each(|job| drop(outcome(job)));
     let log = model.take_log();
     let place = |token: u32| log.iter().position(|(_, tokens)| tokens.contains(&token)).unwrap();
     // perhaps 60 alone, 60 and 61 twice, 60 and 62
