@@ -139,7 +139,7 @@ pub enum RegistryError {
         /// Name of the model.
         name: String,
         /// What is wrong with it.
-        source: StartError,
+        source: Box<StartError>,
     },
     /// The models that are loaded at the start take more memory than they may.
     #[error(
@@ -189,9 +189,10 @@ impl Registry {
     pub async fn preload(&self) -> Result<(), RegistryError> {
         for (name, entry) in &self.entries {
             if entry.config.preload {
-                self.load(name, entry)
-                    .await
-                    .map_err(|source| RegistryError::Model { name: name.clone(), source })?;
+                self.load(name, entry).await.map_err(|source| RegistryError::Model {
+                    name: name.clone(),
+                    source: Box::new(source),
+                })?;
             }
         }
         Ok(())
@@ -323,7 +324,8 @@ fn load_failed(name: &str, error: &StartError) -> ApiError {
 
 impl Entry {
     fn open(name: &str, config: &ModelConfig) -> Result<Self, RegistryError> {
-        let failed = |source: Error| RegistryError::Model { name: name.to_owned(), source: source.into() };
+        let failed =
+            |source: Error| RegistryError::Model { name: name.to_owned(), source: Box::new(source.into()) };
         let artifact = Artifact::open(&config.folder).map_err(|error| failed(error.into()))?;
         let graph =
             artifact.graph(config.precision(), config.profile()).map_err(|error| failed(error.into()))?;

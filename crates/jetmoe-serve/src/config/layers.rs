@@ -80,7 +80,7 @@ pub enum ConfigError {
         /// Name of the model.
         name: String,
         /// What is wrong.
-        source: jetmoe_rt::Error,
+        source: Box<jetmoe_rt::Error>,
     },
     /// The configuration cannot be written as TOML.
     #[error("the configuration cannot be written as TOML: {0}")]

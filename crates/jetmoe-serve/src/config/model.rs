@@ -143,7 +143,10 @@ impl ModelConfig {
         for (key, value) in counts {
             check(&format!("models.{name}.{key}"), value, value >= 1, "at least 1")?;
         }
-        self.load_options().map(drop).map_err(|source| ConfigError::Model { name: name.to_owned(), source })
+        self.load_options().map(drop).map_err(|source| ConfigError::Model {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     /// How the model is loaded.
