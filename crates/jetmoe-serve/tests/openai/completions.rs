@@ -235,7 +235,7 @@ fn repeated_prompts_reuse_what_was_read() {
     let second = SERVER.complete(body);
     assert_eq!(second["choices"][0]["text"], first["choices"][0]["text"]);
     let cached = second["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
-    assert!(cached < second["usage"]["prompt_tokens"].as_u64().unwrap());
+    assert!((1..second["usage"]["prompt_tokens"].as_u64().unwrap()).contains(&cached), "{cached}");
 }
 
 #[test]

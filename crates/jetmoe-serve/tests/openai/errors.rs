@@ -88,7 +88,7 @@ fn statuses_follow_the_kind_of_the_error() {
 #[test]
 fn a_body_that_is_no_json_is_refused() {
     let post = |body: &[u8]| SERVER.post_bytes(PATH, &[("content-type", "application/json")], body);
-    let deep = "[".repeat(100_000);
+    let deep = format!("{{\"prompt\": {}", "[".repeat(100_000));
     for (body, code) in [
         (&b"{"[..], "invalid_json"),
         (b"", "invalid_json"),

@@ -29,6 +29,24 @@ fn first_event(stream: &mut TcpStream) -> String {
     text
 }
 
+/// Waits until a gauge has a value.
+#[track_caller]
+fn wait_for(server: &TestServer, gauge: &str, expected: u32) {
+    let start = Instant::now();
+    loop {
+        let text = server.get("/metrics").text().to_owned();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{gauge}{{")) || line.starts_with(&format!("{gauge} ")));
+        let found: u32 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        if found == expected {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{gauge} is {found}, expected {expected}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn a_client_that_leaves_frees_its_slot() {
     let server = TestServer::start(|config| mini(config).slots = 1);
@@ -39,10 +57,7 @@ fn a_client_that_leaves_frees_its_slot() {
         // with one slot this waits until the stream that was left has ended
         let reply = server.post(PATH, &json!({"model": "mini", "prompt": "a", "max_tokens": 1}));
         assert_eq!(reply.status, 200);
-        let metrics = server.get("/metrics");
-        let running =
-            metrics.text().lines().find(|line| line.starts_with("jetmoe_engine_requests_running{")).unwrap();
-        assert!(running.ends_with(" 0"), "{running}");
+        wait_for(&server, "jetmoe_engine_requests_running", 0);
     }
 }
 
@@ -51,13 +66,7 @@ fn a_client_that_leaves_before_its_answer_frees_its_slot() {
     let server = TestServer::start(|config| mini(config).slots = 1);
     let body = json!({"model": "mini", "prompt": "a", "max_tokens": 500, "ignore_eos": true});
     let stream = server.begin(&request(PATH, &body.to_string()));
-    let is_running = || {
-        let text = server.get("/metrics").text().to_owned();
-        text.lines().any(|line| line.starts_with("jetmoe_engine_requests_running{") && line.ends_with(" 1"))
-    };
-    while !is_running() {
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&server, "jetmoe_engine_requests_running", 1);
     drop(stream);
     let reply = server.post(PATH, &json!({"model": "mini", "prompt": "a", "max_tokens": 1}));
     assert_eq!(reply.status, 200);
@@ -145,7 +154,12 @@ fn requests_in_progress_are_finished_when_the_server_ends() {
     let address = server.address;
     let mut streams: Vec<TcpStream> =
         (0..4).map(|index| server.begin(&long_stream(&format!("In the beginning {index}")))).collect();
-    first_event(&mut streams[0]);
+    // all of them were taken
+    for stream in &mut streams {
+        let mut head = [0; 15];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+    }
     server.shutdown().drain();
     while TcpStream::connect(address).is_ok() {
         thread::sleep(Duration::from_millis(5));
@@ -166,13 +180,8 @@ fn requests_that_take_too_long_end_with_an_error_event() {
     let mut streams: Vec<TcpStream> =
         (0..6).map(|index| server.begin(&long_stream(&format!("In the beginning {index}")))).collect();
     first_event(&mut streams[0]);
-    // all of them have their heads, and wait for the slot
-    let queued = |text: &str| {
-        text.lines().any(|line| line.starts_with("jetmoe_engine_requests_waiting{") && line.ends_with(" 5"))
-    };
-    while !queued(server.get("/metrics").text()) {
-        thread::sleep(Duration::from_millis(2));
-    }
+    // all others wait for the slot
+    wait_for(&server, "jetmoe_engine_requests_waiting", 5);
     server.shutdown().drain();
     let replies: Vec<String> = streams.into_iter().map(read_all).collect();
     for reply in &replies {
@@ -189,16 +198,7 @@ fn a_client_that_takes_nothing_is_left() {
         json!({"model": "mini", "prompt": vec!["a"; 100], "max_tokens": 16, "logprobs": 20, "stream": true});
     // more than the buffers of both sides hold is written only if the client reads
     let streams: Vec<TcpStream> = (0..2).map(|_| server.begin(&request(PATH, &body.to_string()))).collect();
-    let in_flight = || {
-        let text = server.get("/metrics").text().to_owned();
-        let line = text.lines().find(|line| line.starts_with("jetmoe_http_requests_in_flight ")).unwrap();
-        line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
-    };
-    let start = Instant::now();
     // the request for the metrics alone
-    while in_flight() > 1 {
-        assert!(start.elapsed() < Duration::from_secs(60), "no stream is left");
-        thread::sleep(Duration::from_millis(100));
-    }
+    wait_for(&server, "jetmoe_http_requests_in_flight", 1);
     drop(streams);
 }

@@ -72,7 +72,7 @@ fn a_full_queue_refuses_with_a_time() {
 
 #[test]
 fn a_request_ends_with_its_time() {
-    let server = TestServer::start(|config| config.limits.request_seconds = Some(0.3));
+    let server = TestServer::start(|config| config.limits.request_seconds = Some(1.5));
     let body =
         json!({"model": "mini", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "temperature": 0});
     let reply = server.post(PATH, &body).success();
