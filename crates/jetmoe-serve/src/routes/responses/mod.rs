@@ -7,6 +7,7 @@ mod response;
 mod stream;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jetmoe_rt::ChatOptions;
 use utoipa_axum::router::OpenApiRouter;
@@ -56,7 +57,11 @@ async fn create(
     let prompt = prompt.map_err(|error| error.with_param("input"))?;
     let head = Head::new(&request, lease.name(), &options);
     let job = Job::new(prompt.token_ids, options).with_deadline(state.deadline()).with_constraint(constraint);
-    let mut generation = Generation::start(&state, lease, vec![job], 1)?;
+    let started = Generation::start(&state, lease, vec![job], 1);
+    let mut generation = started.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => error.or_param("input"),
+        _ => error,
+    })?;
     let mut answer = Answer::new(head);
     if request.streams() {
         return Ok(stream::respond(generation, answer));
