@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use jetmoe_artifact::{ElementType, GraphRecord};
+use jetmoe_artifact::{ElementType, GraphRecord, InputName};
 
 use super::{Checked, refuse, shown};
 use crate::{DataLocation, Graph, Tensor};
@@ -70,7 +70,9 @@ fn check_tensor(tensor: &Tensor, data: &DataFile<'_>, place: &str) -> Checked<Te
     let Some(element) = ElementType::from_onnx(number) else {
         return refuse(place, format_args!("its elements have type {number}, which no exported tensor has"));
     };
-    let size = |size: &i64| usize::try_from(*size).ok().filter(|size| *size > 0);
+    // without the input no sequence is listed
+    let is_list = tensor.name() == InputName::Sequences.to_string();
+    let size = |size: &i64| usize::try_from(*size).ok().filter(|size| *size > 0 || is_list);
     let Some(dims) = tensor.dims.iter().map(size).collect::<Option<Vec<usize>>>() else {
         return refuse(place, format_args!("its shape is {:?}; sizes must be positive", tensor.dims));
     };
