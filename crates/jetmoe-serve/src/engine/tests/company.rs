@@ -78,7 +78,8 @@ fn a_long_prompt_delays_the_next_token_of_others_by_a_chunk() {
             between = 0;
         }
     }
-    assert_eq!(chunks, 10, "{log:?}");
+    // the two prompts may share the first chunk
+    assert!((10..=11).contains(&chunks), "{log:?}");
 }
 
 #[test]

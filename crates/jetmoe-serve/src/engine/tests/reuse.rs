@@ -41,8 +41,8 @@ fn conversations_that_take_turns_keep_their_slots() {
             if round > 0 {
                 assert_eq!(
                     found.cached_tokens,
-                    Some(prompt.len() - 3),
-                    "all but its last answer and the new token"
+                    Some(prompt.len() - 2),
+                    "all but its last token and the new one"
                 );
             }
             found.assert_is(&alone(&engine, &prompt, &endless(2)));
