@@ -18,9 +18,9 @@ use super::{Job, JobError, Refusal};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ConstraintKind {
-    /// A JSON object.
+    /// A JSON object, in one line.
     JsonObject,
-    /// A JSON value that is valid by a JSON schema. Keys come in the order of the schema. What the schema asks for and cannot be
+    /// A JSON value that is valid by a JSON schema, in one line. Keys come in the order of the schema. What the schema asks for and cannot be
     /// followed is refused by name.
     JsonSchema(Value),
     /// A match of a regular expression, in the syntax of the crate `regex` without look-around and backreferences.
@@ -45,8 +45,11 @@ impl ConstraintKind {
 
     fn grammar(&self) -> Result<TopLevelGrammar, Refusal> {
         Ok(match self {
-            ConstraintKind::JsonObject => TopLevelGrammar::from_json_schema(json!({"type": "object"})),
-            ConstraintKind::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema.clone()),
+            ConstraintKind::JsonObject => json_grammar(json!({"type": "object"})),
+            ConstraintKind::JsonSchema(schema) if schema.get(JSON_OPTIONS).is_some() => {
+                return Err(self.refused(format!("{JSON_OPTIONS} is no keyword of JSON schema; leave it out")));
+            }
+            ConstraintKind::JsonSchema(schema) => json_grammar(schema.clone()),
             ConstraintKind::Regex(expression) => TopLevelGrammar::from_regex(expression),
             ConstraintKind::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
             ConstraintKind::Choices(texts) if texts.is_empty() => {
@@ -62,6 +65,20 @@ impl ConstraintKind {
     fn refused(&self, problem: impl Into<String>) -> Refusal {
         Refusal::Constraint { kind: self.name(), problem: problem.into() }
     }
+}
+
+/// The keyword by which `llguidance` takes options with a JSON schema.
+const JSON_OPTIONS: &str = "x-guidance";
+
+/// JSON in one line, with at most a space behind a comma or a colon. Without a bound of the whitespace a model can write nothing else
+/// until its limit of tokens ends it.
+fn json_grammar(schema: Value) -> TopLevelGrammar {
+    let mut schema = if schema == Value::Bool(true) { json!({}) } else { schema };
+    if let Some(keywords) = schema.as_object_mut() {
+        let options = json!({ "whitespace_flexible": false, "item_separator": ", ?", "key_separator": ": ?" });
+        keywords.insert(JSON_OPTIONS.to_owned(), options);
+    }
+    TopLevelGrammar::from_json_schema(schema)
 }
 
 /// A text as a regular expression that matches it alone.
