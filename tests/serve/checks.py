@@ -43,7 +43,7 @@ def run_all(checks, *arguments):
             note = check(*arguments)
         except Exception:
             failed.append(check.__name__)
-            print(f"FAILED {check.__name__}\n{traceback.format_exc(limit=-3)}", file=sys.stderr, flush=True)
+            print(f"FAILED {check.__name__}\n{traceback.format_exc(limit=4)}", file=sys.stderr, flush=True)
             continue
         took = time.perf_counter() - start
         print(f"  {check.__name__}: {took:.1f} s{f', {note}' if note else ''}", flush=True)

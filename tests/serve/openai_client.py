@@ -103,9 +103,9 @@ def stop_strings(client, _):
 
 def options_change_the_text(client, _):
     def run(**options):
-        return client.completions.create(model="mini", prompt=PROMPT, max_tokens=12, temperature=0, **options).choices[0]
+        options = {"max_tokens": 12, **options}
+        return client.completions.create(model="mini", prompt=PROMPT, temperature=0, **options).choices[0]
 
-    plain = run(logprobs=1)
     tokens = client.completions.create(model="mini", prompt=PROMPT, max_tokens=1, temperature=0, logprobs=1)
     first = tokens.choices[0].logprobs.tokens[0]
     case = EXPECTED["greedy"][0]
@@ -113,7 +113,8 @@ def options_change_the_text(client, _):
     true(not run(logit_bias={banned: -100}).text.startswith(first), "a banned token is not chosen")
     forced = run(logit_bias={str(case["generated_ids"][3]): 100}, extra_body={"ignore_eos": True}).text
     equal(len(set(forced.split())), 1, f"a forced token is repeated: {forced!r}")
-    true(run(frequency_penalty=2, presence_penalty=2).text != plain.text, "penalties change the text")
+    penalised = run(frequency_penalty=2, presence_penalty=2, max_tokens=48).text
+    true(penalised != run(max_tokens=48).text, "penalties change the text")
     extra = {"top_k": 1, "min_p": 0.5, "repetition_penalty": 1.3}
     other = client.completions.create(model="mini", prompt=PROMPT, max_tokens=12, temperature=1, extra_body=extra)
     true(other.choices[0].text != "", "fields of vLLM's clients")
@@ -124,11 +125,13 @@ def chat(client, _):
     choice = answer.choices[0]
     equal((choice.message.role, choice.finish_reason), ("assistant", "length"), "role and finish reason")
     equal(answer.usage.total_tokens, answer.usage.prompt_tokens + 12, "usage")
-    rendered = "<|system|>\nAnswer in verses.</s>\n<|user|>\nWho made the heaven?</s>\n<|assistant|>\n"
-    tokens = client.post("/tokenize", body={"model": "mini", "messages": MESSAGES}, cast_to=object)["tokens"]
+    tokens = client.plain.post("/tokenize", body={"model": "mini", "messages": MESSAGES}, cast_to=object)["tokens"]
     equal(answer.usage.prompt_tokens, len(tokens), "tokens of the rendered conversation")
-    text = client.post("/detokenize", body={"model": "mini", "tokens": tokens}, cast_to=object)["prompt"]
-    equal(text, rendered, "the rendered conversation")
+    text = client.plain.post("/detokenize", body={"model": "mini", "tokens": tokens}, cast_to=object)["prompt"]
+    # texts have no special tokens; each message ends with one
+    holds(text, "<|system|>\nAnswer in verses.", "the rendered conversation")
+    true(text.endswith("<|assistant|>\n"), f"the end of the rendered conversation {text!r}")
+    equal(tokens.count(2), 2, "end-of-sequence tokens of the template")
     same = client.completions.create(model="mini", prompt=tokens, max_tokens=12, temperature=0)
     equal(choice.message.content, same.choices[0].text, "the answer, against the continuation of its rendered prompt")
 
@@ -201,9 +204,8 @@ def responses(client, _):
     done = [event for event in events if event.type == "response.output_text.done"]
     equal([event.text for event in done], [text], "the text of the done event")
     with client.responses.stream(model="mini", input="Who?", max_output_tokens=4, temperature=0) as stream:
-        for _event in stream:
-            pass
-        equal(stream.get_final_response().usage.output_tokens, 4, "usage of the helper's stream")
+        last = list(stream)[-1]
+    equal(last.response.usage.output_tokens, 4, "usage of the helper's stream")
     ask = lambda: client.responses.create(model="mini", input="x", previous_response_id="resp_1")
     error = raises(openai.APIStatusError, ask, "a response that the server does not keep")
     equal(error.param, "previous_response_id", "the parameter of its error")
@@ -221,9 +223,10 @@ def embeddings(client, _):
     raw = client.embeddings.with_raw_response.create(model="backbone", input=texts, encoding_format="base64")
     raw = json.loads(raw.text)["data"]
     for item, same, encoded in zip(floats, decoded, raw):
-        equal(same.embedding, item.embedding, "a vector in base64")
-        unpacked = list(struct.unpack(f"<{width}f", base64.b64decode(encoded["embedding"])))
-        equal(unpacked, item.embedding, "the bytes of a vector")
+        # JSON has the shortest decimals of the float32 numbers
+        expected = struct.pack(f"<{width}f", *item.embedding)
+        equal(struct.pack(f"<{width}f", *same.embedding), expected, "a vector that the client decoded")
+        equal(base64.b64decode(encoded["embedding"]), expected, "the bytes of a vector")
     alone = client.embeddings.create(model="backbone", input=texts[1], encoding_format="float").data[0]
     for found, expected in zip(alone.embedding, floats[1].embedding):
         close(found, expected, 1e-5, "a number of a vector alone")
@@ -256,7 +259,7 @@ def errors(client, _):
 
 def control_tokens_are_text(client, _):
     """The text of a control token in a user's message is text, and does not end the turn."""
-    count = lambda content: client.post(
+    count = lambda content: client.plain.post(
         "/tokenize", body={"model": "mini", "messages": [{"role": "user", "content": content}]}, cast_to=object
     )["tokens"]
     ends = count("a")[-4:]
@@ -326,8 +329,7 @@ def main():
     with Server(arguments.jetmoe, artifacts) as server:
         client = openai.OpenAI(base_url=server.url + "v1", api_key="none", max_retries=0, timeout=120)
         # routes outside of /v1 are called with the client of their server
-        plain = client.with_options(base_url=server.url)
-        client.post = plain.post
+        client.plain = client.with_options(base_url=server.url)
         run_all(checks, client, arguments)
     print(f"openai {openai.__version__} of PyPI: {len(checks)} checks passed")
 
