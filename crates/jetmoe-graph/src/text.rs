@@ -71,8 +71,11 @@ fn nodes(text: &mut String, graph: &Graph) {
     }
 }
 
-/// The value of a small constant, as a reader would write it.
+/// The value of a small constant, as a reader would write it; `None` for the default of an input, which has a name.
 fn constant(graph: &Graph, id: ValueId) -> Option<String> {
+    if graph.inputs.contains(&id) {
+        return None;
+    }
     let constant = graph.constants.iter().find(|constant| constant.value == id)?;
     let is_scalar = graph.values[id].shape.rank() == 0;
     match &constant.elements {
