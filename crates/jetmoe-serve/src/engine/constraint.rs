@@ -47,7 +47,9 @@ impl ConstraintKind {
         Ok(match self {
             ConstraintKind::JsonObject => json_grammar(json!({"type": "object"})),
             ConstraintKind::JsonSchema(schema) if schema.get(JSON_OPTIONS).is_some() => {
-                return Err(self.refused(format!("{JSON_OPTIONS} is no keyword of JSON schema; leave it out")));
+                return Err(
+                    self.refused(format!("{JSON_OPTIONS} is no keyword of JSON schema; leave it out"))
+                );
             }
             ConstraintKind::JsonSchema(schema) => json_grammar(schema.clone()),
             ConstraintKind::Regex(expression) => TopLevelGrammar::from_regex(expression),
@@ -75,7 +77,8 @@ const JSON_OPTIONS: &str = "x-guidance";
 fn json_grammar(schema: Value) -> TopLevelGrammar {
     let mut schema = if schema == Value::Bool(true) { json!({}) } else { schema };
     if let Some(keywords) = schema.as_object_mut() {
-        let options = json!({ "whitespace_flexible": false, "item_separator": ", ?", "key_separator": ": ?" });
+        let options =
+            json!({ "whitespace_flexible": false, "item_separator": ", ?", "key_separator": ": ?" });
         keywords.insert(JSON_OPTIONS.to_owned(), options);
     }
     TopLevelGrammar::from_json_schema(schema)
