@@ -25,7 +25,7 @@ static ARTIFACT: LazyLock<TempDir> = LazyLock::new(|| {
     let source = fixtures::checkpoint("jetmoe-mini");
     let options = ExportOptions {
         profile: Profile::Native,
-        precision: Precision::F32,
+        precision: Precision::Bf16,
         ..ExportOptions::new(source.display().to_string(), folder.path().join("mini"))
     };
     export(&Checkpoint::open(&source).unwrap(), &options).unwrap();
