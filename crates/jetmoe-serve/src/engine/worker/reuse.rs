@@ -13,7 +13,8 @@ impl Payload for SavedTokens {
 
 impl Worker {
     /// Prepares the slot of a sequence that is about to read its first tokens: keeps what the slot holds of the prompt, or restores
-    /// what is kept of it by now, whichever is longer. Of several jobs with one prompt that came together the later ones find what the first has read.
+    /// what is kept of it by now, whichever is longer. So of several jobs with one prompt that came together the later ones find what
+    /// the first has read.
     ///
     /// # Errors
     /// The slots are lost.
