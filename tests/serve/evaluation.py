@@ -126,8 +126,8 @@ def main():
     with Server(arguments.jetmoe, {"mini": arguments.artifacts / "mini"}) as server:
         results, samples = evaluate(server, folder)
     equal(len(samples), LINES, "scored texts")
-    by_line = {sample["doc"]["text"]: sample["filtered_resps"][0] for sample in samples}
-    scores = [score[0] if isinstance(score, list) else score for score in by_line.values()]
+    by_line = {sample["doc"]["text"]: float(sample["filtered_resps"][0]) for sample in samples}
+    scores = by_line.values()
     expected = jetmoe_eval(arguments, texts)
     total = -expected["negative_log_likelihood"] * expected["predicted_tokens"]
     close(sum(scores) / expected["predicted_tokens"], total / expected["predicted_tokens"], 1e-4, "log-likelihood per token")
