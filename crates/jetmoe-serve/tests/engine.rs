@@ -176,6 +176,19 @@ fn kept_prefixes_change_no_bit_when_their_slots_are_taken() {
 }
 
 #[test]
+fn jobs_of_one_prompt_that_come_together_read_it_once() {
+    let engine = start(LoadOptions::default());
+    let prompt: Vec<u32> = prompts(&engine, 8).into_iter().max_by_key(Vec::len).unwrap();
+    let jobs = (0..4).map(|index| engine.submit(Job::new(prompt.clone(), options(index))).unwrap());
+    for (index, job) in jobs.collect::<Vec<_>>().into_iter().enumerate() {
+        let found = outcome(job);
+        assert_eq!(found.cached_tokens, if index == 0 { 0 } else { prompt.len() - 1 }, "job {index}");
+        let request = Request::new(&prompt).with_options(options(index));
+        assert_eq!(parts(&found), expected_parts(engine.generator().run(request).unwrap()));
+    }
+}
+
+#[test]
 fn the_scores_of_a_prompt_are_those_of_the_generator() {
     let engine = start(LoadOptions::default());
     for prompt in prompts(&engine, 6).into_iter().filter(|prompt| prompt.len() > 1) {

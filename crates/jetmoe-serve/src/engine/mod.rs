@@ -150,7 +150,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Refusal::QueueFull`], [`Refusal::ShuttingDown`], and what is wrong with the job: [`Refusal::Invalid`] with the errors of
-    /// [`Generator::sampler`] and [`Error::Option`] for a prompt lookup; [`Refusal::ExpertsNotObserved`]; [`Refusal::Constraint`] for one that the options contradict.
+    /// [`Generator::sampler`] and [`Error::Option`] for a prompt lookup; [`Refusal::ExpertsNotObserved`]; [`Refusal::Constraint`] for
+    /// one that the options contradict.
     pub fn submit(&self, job: Job) -> Result<JobStream, Refusal> {
         let shared = &self.inner.shared;
         let result = self.submit_checked(job);

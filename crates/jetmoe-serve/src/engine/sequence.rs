@@ -190,6 +190,20 @@ impl Sequence {
         }
     }
 
+    pub(super) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// Prompt and continuation.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Whether the whole prompt has been read once.
+    pub(super) fn has_prompt(&self) -> bool {
+        self.has_prompt
+    }
+
     /// Whether its slot is prepared.
     pub(super) fn has_started(&self) -> bool {
         self.started.is_some()

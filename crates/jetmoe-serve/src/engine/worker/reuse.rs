@@ -4,6 +4,7 @@ use jetmoe_rt::{Error, SavedTokens};
 
 use super::Worker;
 use crate::engine::prefix::Payload;
+use crate::engine::sequence::Sequence;
 
 impl Payload for SavedTokens {
     fn bytes(&self) -> u64 {
@@ -37,6 +38,23 @@ impl Worker {
                 self.renew_slots()
             }
         }
+    }
+
+    /// Whether a sequence begins after another has read its prompt, because it can then reuse at least half of its own, and more than
+    /// now. The other reads before it anyway.
+    pub(super) fn waits_for_prompt(&self, sequence: &Sequence) -> bool {
+        let prompt = sequence.reusable_prompt();
+        if sequence.has_started() || prompt.is_empty() || !self.slots.is_joint() {
+            return false;
+        }
+        let own = common_length(self.slots.token_ids(sequence.slot()), prompt);
+        let available = self.prefixes.longest(prompt).max(own);
+        let mut reading = self.running().filter(|other| other.has_started() && !other.has_prompt());
+        reading.any(|other| {
+            let common = common_length(other.tokens(), prompt);
+            let bytes = self.token_bytes.saturating_mul(other.tokens().len() as u64);
+            common > available && common >= prompt.len() / 2 && bytes <= self.prefixes.limit()
+        })
     }
 
     /// Gives a slot, which holds the first `own` tokens of a prompt, its longest kept prefix. Returns the number of its tokens; none

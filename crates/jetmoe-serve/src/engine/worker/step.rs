@@ -86,7 +86,8 @@ impl Worker {
             }
             self.isolated.pop_front();
         }
-        let readers: Vec<Reader> = self.running().map(Sequence::reader).collect();
+        let ready = self.running().filter(|sequence| !self.waits_for_prompt(sequence));
+        let readers: Vec<Reader> = ready.map(Sequence::reader).collect();
         plan(&readers, self.options.prefill_chunk)
     }
 
