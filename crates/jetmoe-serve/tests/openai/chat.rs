@@ -39,7 +39,10 @@ fn a_stream_has_the_parts_of_the_answer() {
     streamed["stream_options"] = json!({"include_usage": true});
     let mut chunks = SERVER.chunks(PATH, streamed);
     let last = chunks.pop().unwrap();
-    assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &whole["usage"]));
+    assert_eq!(
+        (&last["choices"], &last["usage"]["total_tokens"]),
+        (&json!([]), &whole["usage"]["total_tokens"])
+    );
     for index in 0..2 {
         let parts: Vec<&Value> = chunks
             .iter()

@@ -29,6 +29,13 @@ fn first_event(stream: &mut TcpStream) -> String {
     text
 }
 
+/// Waits for the head of a response.
+fn begun(stream: &mut TcpStream) {
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+}
+
 /// Waits until a gauge has a value.
 #[track_caller]
 fn wait_for(server: &TestServer, gauge: &str, expected: u32) {
@@ -156,9 +163,7 @@ fn requests_in_progress_are_finished_when_the_server_ends() {
         (0..4).map(|index| server.begin(&long_stream(&format!("In the beginning {index}")))).collect();
     // all of them were taken
     for stream in &mut streams {
-        let mut head = [0; 15];
-        stream.read_exact(&mut head).unwrap();
-        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        begun(stream);
     }
     server.shutdown().drain();
     while TcpStream::connect(address).is_ok() {
@@ -179,15 +184,15 @@ fn requests_that_take_too_long_end_with_an_error_event() {
     });
     let mut streams: Vec<TcpStream> =
         (0..6).map(|index| server.begin(&long_stream(&format!("In the beginning {index}")))).collect();
-    first_event(&mut streams[0]);
-    // all others wait for the slot
-    wait_for(&server, "jetmoe_engine_requests_waiting", 5);
+    for stream in &mut streams {
+        begun(stream);
+    }
     server.shutdown().drain();
     let replies: Vec<String> = streams.into_iter().map(read_all).collect();
     for reply in &replies {
         assert!(reply.contains("\"shutting_down\"") || reply.contains("data: [DONE]"), "{reply}");
     }
-    assert!(replies.last().unwrap().contains("\"shutting_down\""));
+    assert!(replies.iter().any(|reply| reply.contains("\"shutting_down\"")));
     server.wait().unwrap();
 }
 
