@@ -202,8 +202,8 @@ fn changed(fields: Value) -> Value {
 fn what_is_not_as_the_metadata_says_is_refused() {
     let with_mask = |mask: Value| {
         let mut request = changed(json!({}));
-        request["inputs"][1] =
-            json!({"name": "attention_mask", "shape": [1, 2], "datatype": "INT64", "data": mask});
+        let mask = json!({"name": "attention_mask", "shape": [1, 2], "datatype": "INT64", "data": mask});
+        request["inputs"].as_array_mut().unwrap().push(mask);
         request
     };
     let with = |name: &str, value: Value| {

@@ -33,7 +33,8 @@ static ARTIFACTS: LazyLock<TempDir> = LazyLock::new(|| {
         let options = ExportOptions {
             task: Some(task),
             profile,
-            precision: Precision::F32,
+            // native graphs have no float32
+            precision: if profile == Profile::Native { Precision::Bf16 } else { Precision::F32 },
             ..ExportOptions::new(source.display().to_string(), folder.path().join(name))
         };
         export(&Checkpoint::open(&source).unwrap(), &options).unwrap();

@@ -1,16 +1,10 @@
-//! Runs a classifier, in batches of bounded memory.
+//! Runs a classifier, one input after the other: a step rounds differently for an input alone and with others, and no result may
+//! depend on the others.
 
 use jetmoe_rt::{
     CancellationToken, Classification, ClassificationFunction, ClassificationOptions, ClassificationRequest,
-    ClassifierInput, Error, Model, Profile, TextClassifier,
+    ClassifierInput, Error, Model, TextClassifier,
 };
-
-/// Most bytes of the texts of a batch, each counted as the longest. A token has at least about a byte, so this bounds the tokens
-/// of a step and with them its memory.
-const BATCH_BYTES: usize = 8192;
-
-/// Most inputs of a batch.
-const BATCH: usize = 16;
 
 /// How inputs are classified.
 #[derive(Debug, Clone, Copy)]
@@ -52,20 +46,9 @@ pub(crate) fn classify(
     };
     let options = ClassificationOptions::default()
         .with_split_special_tokens(true)
-        .with_batch_size(batch_size(model, &inputs))
+        .with_batch_size(1)
         .with_max_tokens(max_tokens)
         .with_function(run.function);
     let request = ClassificationRequest::batch(inputs).with_options(options).with_cancellation(cancellation);
     TextClassifier::new(model)?.classify(&request)
-}
-
-/// Inputs that share a step. A step of a native graph computes the same bits for an input alone and with others; with another
-/// graph each input has a step of its own, so that its result does not depend on the others.
-fn batch_size(model: &Model, inputs: &[ClassifierInput]) -> usize {
-    if model.profile() != Some(Profile::Native) {
-        return 1;
-    }
-    let bytes = |input: &ClassifierInput| input.text().len() + input.text_pair().map_or(0, str::len);
-    let longest = inputs.iter().map(bytes).max().unwrap_or(0).max(1);
-    (BATCH_BYTES / longest).clamp(1, BATCH)
 }

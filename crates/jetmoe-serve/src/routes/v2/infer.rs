@@ -23,7 +23,7 @@ pub(crate) fn token_batch(model: &Model, tensors: &[Tensor]) -> Result<TokenBatc
         found: names(tensors),
         expected: "input_ids, perhaps with attention_mask",
     })?;
-    let (rows, columns) = shape(model, ids)?;
+    let (rows, columns) = matrix_shape(ids)?;
     check_size(model, rows, columns)?;
     let token_ids = integers(ids).iter().enumerate().map(|(index, id)| token_id(index, *id));
     let token_ids: Vec<u32> = token_ids.collect::<Result<_, _>>()?;
@@ -49,18 +49,13 @@ fn names(tensors: &[Tensor]) -> String {
 }
 
 /// `[batch, tokens]`, at least one each.
-fn shape(model: &Model, ids: &Tensor) -> Result<(usize, usize), Problem> {
-    let needs_one = model.task() == Task::SequenceClassification && model.config().pad_token_id.is_none();
-    let expected = match needs_one {
-        true => "[1, tokens] with at least one token: the model has no padding token",
-        false => "[batch, tokens] with at least one token",
-    };
+fn matrix_shape(ids: &Tensor) -> Result<(usize, usize), Problem> {
     match ids.shape[..] {
-        [rows, columns] if rows >= 1 && columns >= 1 && (rows == 1 || !needs_one) => Ok((rows, columns)),
+        [rows, columns] if rows >= 1 && columns >= 1 => Ok((rows, columns)),
         _ => Err(Problem::Shape {
             tensor: ids.name.clone(),
             found: ids.shape.clone(),
-            expected: expected.to_owned(),
+            expected: "[batch, tokens] with at least one token".to_owned(),
         }),
     }
 }
@@ -146,14 +141,7 @@ pub(crate) fn run(
 ) -> Result<Output, Error> {
     let name = output_name(model);
     if model.task() == Task::SequenceClassification {
-        let mut output = None;
-        for_each_step(model, batch, cancellation, |_, step| {
-            let logits = step.class_logits()?; // [batch, labels]
-            output = Some((logits.shape().to_vec(), logits.iter().copied().collect()));
-            Ok(())
-        })?;
-        let (shape, numbers) = output.unwrap_or_default();
-        return Ok(Output { name, shape, data: OutputData::Floats(numbers) });
+        return classify(model, batch, cancellation);
     }
     let width = match model.task() {
         Task::CausalLm => model.config().vocab_size,
@@ -169,6 +157,22 @@ pub(crate) fn run(
     })?;
     let shape = rows.shape().to_vec();
     Ok(Output { name, shape, data: OutputData::Floats(rows.into_iter().collect()) })
+}
+
+/// The logits of the classes, row by row: a step rounds differently for a row alone and with others.
+fn classify(model: &Model, batch: &TokenBatch, cancellation: &CancellationToken) -> Result<Output, Error> {
+    let mut numbers = Vec::new();
+    for (ids, mask) in batch.ids().rows().into_iter().zip(batch.mask().rows()) {
+        let tokens: Vec<u32> =
+            ids.iter().zip(mask).filter(|(_, counts)| **counts).map(|(id, _)| *id).collect();
+        let row = TokenBatch::left_padded(&[tokens], 0)?;
+        for_each_step(model, &row, cancellation, |_, step| {
+            numbers.extend(step.class_logits()?.iter()); // [1, labels]
+            Ok(())
+        })?;
+    }
+    let shape = vec![batch.batch_size(), numbers.len() / batch.batch_size().max(1)];
+    Ok(Output { name: LOGITS, shape, data: OutputData::Floats(numbers) })
 }
 
 /// Copies the output of a step, without that of padding. `rows`: `[batch, tokens, width]`

@@ -1,6 +1,6 @@
 //! What a model takes and returns, as the protocol describes it.
 
-use jetmoe_rt::{Model, ModelConfig, Task};
+use jetmoe_rt::{Model, Task};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -44,16 +44,15 @@ pub(crate) struct TensorMetadata {
 impl ModelMetadata {
     pub(crate) fn new(name: String, model: &Model) -> Self {
         let config = model.config();
-        let batch = batch_size(model.task(), config);
         let inputs = inputs(model).into_iter().map(|(name, datatype)| TensorMetadata {
             name,
             datatype,
-            shape: if name == TEXT_INPUT { vec![-1] } else { vec![batch, -1] },
+            shape: if name == TEXT_INPUT { vec![-1] } else { vec![-1, -1] },
         });
         let tensor = match model.task() {
-            Task::CausalLm => (LOGITS, vec![batch, -1, size(config.vocab_size)]),
-            Task::Backbone => (LAST_HIDDEN_STATE, vec![batch, -1, size(config.hidden_size)]),
-            Task::SequenceClassification => (LOGITS, vec![batch, size(config.num_labels())]),
+            Task::CausalLm => (LOGITS, vec![-1, -1, size(config.vocab_size)]),
+            Task::Backbone => (LAST_HIDDEN_STATE, vec![-1, -1, size(config.hidden_size)]),
+            Task::SequenceClassification => (LOGITS, vec![-1, size(config.num_labels())]),
         };
         let (name_of_tensor, shape) = tensor;
         let mut outputs = vec![TensorMetadata { name: name_of_tensor, datatype: DataType::Fp32, shape }];
@@ -82,12 +81,6 @@ pub(crate) fn inputs(model: &Model) -> Vec<(&'static str, DataType)> {
 /// Whether a model continues texts.
 fn takes_text(model: &Model) -> bool {
     model.task() == Task::CausalLm && model.tokenizer().is_some()
-}
-
-/// Sequences of a batch; -1 for any number. The end of a padded text to classify is found by the padding token, so a model without
-/// one takes one text at a time.
-fn batch_size(task: Task, config: &ModelConfig) -> i64 {
-    if task == Task::SequenceClassification && config.pad_token_id.is_none() { 1 } else { -1 }
 }
 
 fn size(size: usize) -> i64 {
