@@ -1,7 +1,9 @@
-//! Errors of requests, in the form of OpenAI's API.
+//! Errors of the server, and of requests in the form of OpenAI's API.
 
 mod model_error;
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,50 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub(crate) use self::model_error::without_paths;
+use crate::auth::KeysError;
+use crate::config::ConfigError;
 use crate::engine::{JobError, Refusal};
+use crate::registry::RegistryError;
+
+/// Why a server could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file of keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A model cannot be served.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An origin that no header can hold.
+    #[error("cors.origins has {0:?}, expected origins such as https://example.org, or *")]
+    Origin(String),
+    /// Certificate or key cannot be used.
+    #[error("{file} cannot be used: {problem}")]
+    Tls {
+        /// The key of the configuration.
+        file: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The system has no threads or signals for the server.
+    #[error("the server cannot be started: {0}")]
+    System(#[source] io::Error),
+    /// This build has no TLS.
+    #[error("this build has no TLS\n  build with the cargo feature `tls`, or leave the section tls out")]
+    NoTls,
+}
 
 /// Result of a handler.
 pub type ApiResult<T> = Result<T, ApiError>;

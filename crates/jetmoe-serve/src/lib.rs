@@ -23,8 +23,8 @@ pub use engine::{
     Constraint, ConstraintKind, Engine, EngineLoad, EngineOptions, Job, JobError, JobEvent, JobStream,
     PromptScores, Refusal, StartError, TokenExperts,
 };
-pub use error::{ApiError, ApiResult, ErrorBody, ErrorDetail};
+pub use error::{ApiError, ApiResult, Error, ErrorBody, ErrorDetail};
 pub use registry::{Lease, LoadedModel, ModelSummary, Registry, RegistryError};
-pub use server::{ServeError, Server, drain_on_termination, run_blocking};
+pub use server::{Server, drain_on_termination, run_blocking};
 pub use shutdown::Shutdown;
 pub use state::AppState;

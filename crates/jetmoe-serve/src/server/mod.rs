@@ -27,53 +27,13 @@ use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use self::limits::Gate;
 use self::tls::Acceptor;
-use crate::auth::{Keys, KeysError, RateLimit};
-use crate::config::{Config, ConfigError, Cors, seconds};
-use crate::error::{ApiError, without_paths};
-use crate::registry::{Registry, RegistryError};
+use crate::auth::{Keys, RateLimit};
+use crate::config::{Config, Cors, seconds};
+use crate::error::{ApiError, Error, without_paths};
+use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
 use crate::{page, routes};
-
-/// Why a server could not start or go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The configuration is not valid.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The file of keys cannot be used.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-    /// A model cannot be served.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// An origin that no header can hold.
-    #[error("cors.origins has {0:?}, expected origins such as https://example.org, or *")]
-    Origin(String),
-    /// Certificate or key cannot be used.
-    #[error("{file} cannot be used: {problem}")]
-    Tls {
-        /// The key of the configuration.
-        file: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The system has no threads or signals for the server.
-    #[error("the server cannot be started: {0}")]
-    System(#[source] io::Error),
-    /// This build has no TLS.
-    #[error("this build has no TLS\n  build with the cargo feature `tls`, or leave the section tls out")]
-    NoTls,
-}
 
 /// A server that listens, and answers once it runs.
 pub struct Server {
@@ -92,7 +52,7 @@ impl Server {
     ///
     /// # Errors
     /// An artifact, a file or an address that cannot be used.
-    pub async fn bind(config: Config) -> Result<Self, ServeError> {
+    pub async fn bind(config: Config) -> Result<Self, Error> {
         config.validate()?;
         let registry = Registry::open(&config)?;
         let keys = config.keys_file.as_deref().map(Keys::read).transpose()?;
@@ -104,7 +64,7 @@ impl Server {
             requests: Arc::new(Semaphore::new(config.limits.requests.min(Semaphore::MAX_PERMITS))),
         };
         let cors = cors(&config.cors)?;
-        let failed = |source| ServeError::Listen { address: config.listen, source };
+        let failed = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let state = AppState::new(config, registry, Shutdown::default());
@@ -127,7 +87,7 @@ impl Server {
     ///
     /// # Errors
     /// A model that cannot be loaded at the start.
-    pub async fn run(self) -> Result<(), ServeError> {
+    pub async fn run(self) -> Result<(), Error> {
         let mut connections = JoinSet::new();
         let result = self.accept(&mut connections).await;
         let shutdown = self.state.shutdown();
@@ -154,7 +114,7 @@ impl Server {
     }
 
     /// Accepts connections until the server is told to end.
-    async fn accept(&self, connections: &mut JoinSet<()>) -> Result<(), ServeError> {
+    async fn accept(&self, connections: &mut JoinSet<()>) -> Result<(), Error> {
         let limits = &self.state.config().limits;
         let shutdown = self.state.shutdown();
         let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
@@ -231,7 +191,7 @@ fn panicked(state: &AppState, panic: &Box<dyn Any + Send>) -> Response {
     ApiError::internal().into_response()
 }
 
-fn cors(cors: &Cors) -> Result<Option<CorsLayer>, ServeError> {
+fn cors(cors: &Cors) -> Result<Option<CorsLayer>, Error> {
     if cors.origins.is_empty() {
         return Ok(None);
     }
@@ -239,7 +199,7 @@ fn cors(cors: &Cors) -> Result<Option<CorsLayer>, ServeError> {
     if cors.origins.iter().any(|origin| origin == "*") {
         return Ok(Some(layer.allow_origin(AnyHeader)));
     }
-    let parse = |origin: &String| origin.parse().map_err(|_| ServeError::Origin(origin.clone()));
+    let parse = |origin: &String| origin.parse().map_err(|_| Error::Origin(origin.clone()));
     let origins = cors.origins.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(layer.allow_origin(AllowOrigin::list(origins))))
 }
@@ -248,12 +208,12 @@ fn cors(cors: &Cors) -> Result<Option<CorsLayer>, ServeError> {
 ///
 /// # Errors
 /// As [`Server::bind`] and [`Server::run`], or a system that has no threads or signals for it.
-pub fn run_blocking(config: Config, started: impl FnOnce(Shutdown)) -> Result<(), ServeError> {
+pub fn run_blocking(config: Config, started: impl FnOnce(Shutdown)) -> Result<(), Error> {
     // requests are few bytes; the models have the cores
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(ServeError::System)?.block_on(async {
+    runtime.map_err(Error::System)?.block_on(async {
         let server = Server::bind(config).await?;
-        drain_on_termination(server.shutdown().clone()).map_err(ServeError::System)?;
+        drain_on_termination(server.shutdown().clone()).map_err(Error::System)?;
         started(server.shutdown().clone());
         tracing::info!(address = %server.local_addr(), "listening");
         server.run().await

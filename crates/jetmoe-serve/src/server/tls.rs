@@ -18,16 +18,16 @@ mod with_tls {
     use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
     use tokio_rustls::server::TlsStream;
 
-    use super::super::ServeError;
     use crate::config::Tls;
+    use crate::error::Error;
 
     /// Accepts TLS connections.
     #[derive(Clone)]
     pub(in crate::server) struct Acceptor(TlsAcceptor);
 
     impl Acceptor {
-        pub(in crate::server) fn new(tls: &Tls) -> Result<Self, ServeError> {
-            let failed = |file: &'static str| move |problem: String| ServeError::Tls { file, problem };
+        pub(in crate::server) fn new(tls: &Tls) -> Result<Self, Error> {
+            let failed = |file: &'static str| move |problem: String| Error::Tls { file, problem };
             let in_certificate = failed("tls.certificate");
             let certificates = CertificateDer::pem_file_iter(&tls.certificate)
                 .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -53,16 +53,16 @@ mod without_tls {
 
     use tokio::net::TcpStream;
 
-    use super::super::ServeError;
     use crate::config::Tls;
+    use crate::error::Error;
 
     /// Never made: this build has no TLS.
     #[derive(Clone)]
     pub(in crate::server) enum Acceptor {}
 
     impl Acceptor {
-        pub(in crate::server) fn new(_tls: &Tls) -> Result<Self, ServeError> {
-            Err(ServeError::NoTls)
+        pub(in crate::server) fn new(_tls: &Tls) -> Result<Self, Error> {
+            Err(Error::NoTls)
         }
 
         pub(in crate::server) async fn accept(&self, _stream: TcpStream) -> io::Result<TcpStream> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jetmoe_serve::config::Config;
-use jetmoe_serve::{ServeError, Server};
+use jetmoe_serve::{Error, Server};
 use jetmoe_testing::files;
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ fn largest(folder: &Path) -> PathBuf {
     paths.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
 
-async fn bind(folder: &Path) -> Result<Server, ServeError> {
+async fn bind(folder: &Path) -> Result<Server, Error> {
     let models = [("broken".to_owned(), model(folder))].into();
     Server::bind(Config { listen: ([127, 0, 0, 1], 0).into(), models, ..Config::default() }).await
 }

@@ -10,7 +10,7 @@ use jetmoe_checkpoint::Checkpoint;
 use jetmoe_export::{ExportOptions, export};
 use jetmoe_rt::{Generator, LoadOptions, Model, Precision, Profile};
 use jetmoe_serve::config::{Config, ModelConfig};
-use jetmoe_serve::{ServeError, Server, Shutdown};
+use jetmoe_serve::{Error, Server, Shutdown};
 use jetmoe_testing::fixtures;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -68,7 +68,7 @@ pub(crate) fn mini(config: &mut Config) -> &mut ModelConfig {
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     shutdown: Shutdown,
-    running: Option<JoinHandle<Result<(), ServeError>>>,
+    running: Option<JoinHandle<Result<(), Error>>>,
     runtime: Option<Runtime>,
 }
 
@@ -102,7 +102,7 @@ impl TestServer {
     }
 
     /// Waits for the end of the server.
-    pub(crate) fn wait(mut self) -> Result<(), ServeError> {
+    pub(crate) fn wait(mut self) -> Result<(), Error> {
         let running = self.running.take().unwrap();
         self.runtime.as_ref().unwrap().block_on(running).unwrap()
     }

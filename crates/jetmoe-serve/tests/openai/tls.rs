@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jetmoe_serve::config::{Config, Tls};
-use jetmoe_serve::{ServeError, Server};
+use jetmoe_serve::{Error, Server};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -67,7 +67,7 @@ async fn files_that_cannot_be_used_are_named() {
         ("certificate.pem", "certificate.pem", "tls.key"),
     ] {
         match Server::bind(config(file(certificate), file(key))).await {
-            Err(ServeError::Tls { file, .. }) => assert_eq!(file, expected),
+            Err(Error::Tls { file, .. }) => assert_eq!(file, expected),
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("{certificate} and {key} are used"),
         }
