@@ -260,8 +260,9 @@ fn merge(values: &mut Table, over: Table) {
 fn of_key(layers: &[Layer], error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
     let problem = error.inner().message();
     if let Some((field, known)) = unknown_field(problem) {
-        let nearest = nearest(field, known.iter().map(String::as_str)).map(str::to_owned);
         let key = path(error.path(), Some(field));
+        let section = key.strip_suffix(field).unwrap_or_default();
+        let nearest = nearest(field, known.iter().map(String::as_str)).map(|name| format!("{section}{name}"));
         return ConfigError::UnknownKey { origin: origin(layers, &key), key, nearest };
     }
     let key = path(error.path(), None);
