@@ -40,6 +40,7 @@ def main():
     arguments.add_argument("--examples", type=int, default=40, help="requests of every route and phase")
     arguments.add_argument("--seed", type=int, default=1)
     arguments = arguments.parse_args()
+    arguments.folder = arguments.folder.resolve()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     artifacts = {name: arguments.artifacts / name for name in ("mini", "backbone", "classifier")}
     # short answers, and an end of every request, so that a random number of tokens does not take the time of the check
@@ -52,7 +53,8 @@ def main():
             "--request-timeout", "60", "--continue-on-failure", "--warnings", "off", "--generation-database", "none",
             "--report", "ndjson,junit", "--report-dir", arguments.folder, "--no-color",
         ]
-        done = subprocess.run(command, capture_output=True, text=True)
+        # it writes what it keeps into the current folder
+        done = subprocess.run(command, capture_output=True, text=True, cwd=arguments.folder)
         output = arguments.folder / "schemathesis.txt"
         output.write_text(done.stdout + done.stderr)
         equal(server.process.poll(), None, "the exit status of the server")
