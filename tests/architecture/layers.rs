@@ -152,7 +152,8 @@ fn every_crate_depends_on_the_workspace_crates_of_its_row_alone() {
         assert_eq!(dependencies(DependencyKind::Normal), row, "what {} depends on", package.name);
         let mut of_tests = dependencies(DependencyKind::Dev);
         of_tests.remove(TESTING);
-        let further = OF_TESTS_ALONE.iter().find(|(name, _)| *name == package.name).map_or(&[][..], |(_, it)| *it);
+        let further =
+            OF_TESTS_ALONE.iter().find(|(name, _)| *name == package.name).map_or(&[][..], |(_, it)| *it);
         let of_tests_alone: Vec<_> = of_tests.difference(&row).filter(|it| !further.contains(it)).collect();
         assert!(of_tests_alone.is_empty(), "the tests of {} depend on {of_tests_alone:?} too", package.name);
     }

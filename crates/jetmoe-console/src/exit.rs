@@ -35,11 +35,7 @@ pub fn run(abort: fn(), hint: Hint, command: impl FnOnce() -> anyhow::Result<Exi
 }
 
 /// As [`run`], for a command that starts its log by itself ([`start_server_logging`](crate::start_server_logging)).
-pub fn run_server(
-    abort: fn(),
-    hint: Hint,
-    command: impl FnOnce() -> anyhow::Result<ExitStatus>,
-) -> ExitCode {
+pub fn run_server(abort: fn(), hint: Hint, command: impl FnOnce() -> anyhow::Result<ExitStatus>) -> ExitCode {
     report_bus_errors();
     let result = watch_interrupt(abort).map_err(anyhow::Error::from).and_then(|()| command());
     let status = result.unwrap_or_else(|error| {

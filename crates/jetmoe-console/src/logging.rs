@@ -42,8 +42,9 @@ pub enum LogLines {
 pub fn start_server_logging(lines: LogLines, filter: Option<&str>) -> anyhow::Result<()> {
     const DEFAULT: &str = "info,ort=error,tract=error";
     let filter = match filter {
-        Some(filter) => EnvFilter::try_new(filter)
-            .with_context(|| format!("the filter of the log is {filter:?}, expected one such as info or jetmoe=debug"))?,
+        Some(filter) => EnvFilter::try_new(filter).with_context(|| {
+            format!("the filter of the log is {filter:?}, expected one such as info or jetmoe=debug")
+        })?,
         None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT)),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);

@@ -143,10 +143,9 @@ impl ModelConfig {
         for (key, value) in counts {
             check(&format!("models.{name}.{key}"), value, value >= 1, "at least 1")?;
         }
-        self.load_options().map(drop).map_err(|source| ConfigError::Model {
-            name: name.to_owned(),
-            source: Box::new(source),
-        })
+        self.load_options()
+            .map(drop)
+            .map_err(|source| ConfigError::Model { name: name.to_owned(), source: Box::new(source) })
     }
 
     /// How the model is loaded.
@@ -154,8 +153,11 @@ impl ModelConfig {
     /// # Errors
     /// A backend that does not exist or is not built in, or an option that the device does not have.
     pub fn load_options(&self) -> jetmoe_rt::Result<LoadOptions> {
-        let provider_options: Vec<ProviderOption> =
-            self.provider_options.iter().map(|option| option.parse::<ProviderOption>()).collect::<Result<_, _>>()?;
+        let provider_options: Vec<ProviderOption> = self
+            .provider_options
+            .iter()
+            .map(|option| option.parse::<ProviderOption>())
+            .collect::<Result<_, _>>()?;
         let mut options = LoadOptions::default()
             .with_backend(self.backend.as_deref().map(backend).transpose()?)
             .with_device(self.device.0.clone().with_options(&provider_options)?)

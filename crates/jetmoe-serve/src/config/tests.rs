@@ -51,8 +51,7 @@ fn the_printed_configuration_is_read_as_the_same_one() {
 #[test]
 fn an_unknown_key_is_named_with_its_origin_and_the_nearest_one() {
     let error = sources().with_setting("limits.body_byte", "3").read().unwrap_err();
-    let expected =
-        "the setting limits.body_byte: there is no key limits.body_byte\n  the nearest one is limits.body_bytes";
+    let expected = "the setting limits.body_byte: there is no key limits.body_byte\n  the nearest one is limits.body_bytes";
     assert_eq!(error.to_string(), expected);
     let environment = variables(&[("JETMOE_SERVE_LISTN", "x")]);
     let error = sources().with_environment(environment).read().unwrap_err().to_string();

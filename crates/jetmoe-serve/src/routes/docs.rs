@@ -273,7 +273,8 @@ mod tests {
     fn every_operation_has_an_id_of_its_own() {
         let (_, document) = super::super::api().split_for_parts();
         let document = serde_json::to_value(&document).unwrap();
-        let mut ids: Vec<String> = operations(&document).map(|(.., operation)| text(&operation["operationId"])).collect();
+        let mut ids: Vec<String> =
+            operations(&document).map(|(.., operation)| text(&operation["operationId"])).collect();
         let count = ids.len();
         ids.sort();
         ids.dedup();

@@ -54,10 +54,11 @@ async fn answer(
     shutdown: Shutdown,
 ) {
     let stream = TimedWrites { stream, limit: write_time, waiting: None };
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_time)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(Extension(Peer(peer)).layer(router)));
+    let connection =
+        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(header_time).serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(Extension(Peer(peer)).layer(router)),
+        );
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

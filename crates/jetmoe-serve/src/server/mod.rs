@@ -162,7 +162,9 @@ async fn join(connections: &mut JoinSet<()>) {
 fn layered(state: &AppState, gate: Gate, cors: Option<CorsLayer>) -> Router {
     let router = routes::router()
         .merge(page::router())
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route") })
+        .fallback(|| async {
+            ApiError::new(StatusCode::NOT_FOUND, "no_such_route", "there is no such route")
+        })
         .method_not_allowed_fallback(|| async {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
