@@ -125,7 +125,7 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("memmap2", &["jetmoe-checkpoint"]),
     ("hf-hub", &["jetmoe-hub"]),
     ("reqwest", &["jetmoe-hub"]),
-    ("tokio", &["jetmoe-hub", "jetmoe-serve"]),
+    ("tokio", &["jetmoe-hub", "jetmoe-serve", "jetmoe-testing"]),
     ("anyhow", &["jetmoe", "jetmoe-bench", "jetmoe-console", "jetmoe-export", "jetmoe-fuzz", "xtask"]),
     ("clap", &["jetmoe", "jetmoe-bench", "jetmoe-export", "jetmoe-fuzz", "xtask"]),
     ("comfy-table", &["jetmoe-console"]),
