@@ -44,8 +44,8 @@ pub trait InPlaceGraph: fmt::Debug + Send {
     /// Runs the graph, which updates the buffers.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the call was stopped, or another error of the backend. The buffers
-    /// are still there, and changed only behind the cached tokens.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if the call was stopped, or another error of the backend. The buffers are still
+    /// there, and changed only behind the cached tokens.
     fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Self::Buffer>]) -> Result<RunOutput>;
 }
 

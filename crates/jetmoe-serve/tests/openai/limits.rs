@@ -72,12 +72,16 @@ fn a_full_queue_refuses_with_a_time() {
 
 #[test]
 fn a_request_ends_with_its_time() {
-    let server = TestServer::start(|config| config.limits.request_seconds = Some(1.5));
+    let server = TestServer::start(|config| config.limits.request_seconds = Some(1.0));
+    // as many as the model has slots, which take several seconds
     let body =
-        json!({"model": "mini", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "temperature": 0});
+        json!({"model": "mini", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "n": 8, "seed": 1});
     let reply = server.post(PATH, &body).success();
-    let choice = &reply["choices"][0];
-    assert_eq!((&choice["finish_reason"], &choice["finish_detail"]), (&json!("length"), &json!("deadline")));
+    for choice in reply["choices"].as_array().unwrap() {
+        let reasons = (&choice["finish_reason"], &choice["finish_detail"]);
+        assert_eq!(reasons, (&json!("length"), &json!("deadline")));
+    }
+    assert_eq!(reply["choices"].as_array().map(Vec::len), Some(8));
 }
 
 #[test]
