@@ -72,8 +72,8 @@ impl<'a> SlotTokens<'a> {
 }
 
 impl Model {
-    /// Empty slots for `count` sequences of at most `capacity` tokens each, see [`Slots`]. Joint slots take all their memory at once: see
-    /// [`Model::slot_bytes`].
+    /// Empty slots for `count` sequences of at most `capacity` tokens each, see [`Slots`]. Joint slots take all their memory at
+    /// once, see [`Model::slot_bytes`].
     ///
     /// # Errors
     /// [`Error::Option`] for 0 slots or a capacity of 0, [`Error::NoCache`] for a task without a cache, or an error of the
@@ -202,7 +202,8 @@ impl Slots {
         Ok(())
     }
 
-    /// How long the last step took in the engine itself, see [`GraphSession::backend_time`](crate::GraphSession::backend_time); `None` if unknown.
+    /// How long the last step took in the engine itself, see
+    /// [`GraphSession::backend_time`](crate::GraphSession::backend_time); `None` if unknown.
     pub fn backend_time(&self) -> Option<Duration> {
         match &self.cache {
             SlotCache::Joint(session) => session.backend_time(),
@@ -255,8 +256,8 @@ impl Slots {
     }
 }
 
-/// Runs all parts in one call. The tokens whose logits are returned come last, as `logits_to_keep` requires: the others of each part
-/// first, in a sequence of their own.
+/// Runs all parts in one call. The tokens whose logits are returned come last, as `logits_to_keep` requires: the others of each
+/// part first, in a sequence of their own.
 fn joint_step(
     session: &mut dyn SlotSession,
     cached: &[Vec<u32>],

@@ -9,7 +9,8 @@ use ndarray::{Array2, ArrayD};
 use crate::contract::past_shape;
 use crate::{CancellationToken, Result};
 
-/// The operations that [`InPlaceSession`](super::InPlaceSession) and [`InPlaceSlots`](super::InPlaceSlots) require from a backend.
+/// The operations that [`InPlaceSession`](super::InPlaceSession) and [`InPlaceSlots`](super::InPlaceSlots) require from a
+/// backend.
 pub trait InPlaceGraph: fmt::Debug + Send {
     /// Keys or values of a layer, `[batch, kv_heads, capacity, kv_channels]`, or rows of bytes.
     type Buffer: fmt::Debug + Send + 'static;
@@ -44,8 +45,8 @@ pub trait InPlaceGraph: fmt::Debug + Send {
     /// Runs the graph, which updates the buffers.
     ///
     /// # Errors
-    /// [`Error::Cancelled`](crate::Error::Cancelled) if the call was stopped, or another error of the backend. The buffers are still
-    /// there, and changed only behind the cached tokens.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) if the call was stopped, or another error of the backend. The buffers are
+    /// still there, and changed only behind the cached tokens.
     fn run(&mut self, inputs: &PackedInputs, buffers: &mut [CacheBuffer<Self::Buffer>]) -> Result<RunOutput>;
 }
 

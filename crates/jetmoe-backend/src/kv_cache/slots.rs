@@ -22,8 +22,8 @@ pub struct InPlaceSlots<Graph: InPlaceGraph> {
 }
 
 impl<Graph: InPlaceGraph> InPlaceSlots<Graph> {
-    /// Allocates the whole cache of `count` slots of `capacity` tokens each; `None` for a graph without a list of sequences, or one
-    /// in which the mask is observed, which a list leaves out.
+    /// Allocates the whole cache of `count` slots of `capacity` tokens each; `None` for a graph without a list of sequences, or
+    /// one in which the mask is observed, which a list leaves out.
     ///
     /// # Errors
     /// An error of the backend.
