@@ -70,18 +70,25 @@ fn a_full_queue_refuses_with_a_time() {
     assert_eq!(after.status, 200, "the jobs of the refused request are cancelled: {}", after.text());
 }
 
+/// The first of these times that is enough for the first step of a request is not enough for 500 of them, however fast the
+/// machine is.
 #[test]
 fn a_request_ends_with_its_time() {
-    let server = TestServer::start(|config| config.limits.request_seconds = Some(1.0));
-    // as many as the model has slots, which take several seconds
     let body =
-        json!({"model": "mini", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "n": 8, "seed": 1});
-    let reply = server.post(PATH, &body).success();
-    for choice in reply["choices"].as_array().unwrap() {
+        json!({"model": "mini", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "temperature": 0});
+    for seconds in [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4] {
+        let server = TestServer::start(|config| config.limits.request_seconds = Some(seconds));
+        let reply = server.post(PATH, &body);
+        if reply.status == 504 {
+            assert_eq!(reply.json()["error"]["code"], "deadline_exceeded");
+            continue;
+        }
+        let choice = &reply.success()["choices"][0];
         let reasons = (&choice["finish_reason"], &choice["finish_detail"]);
-        assert_eq!(reasons, (&json!("length"), &json!("deadline")));
+        assert_eq!(reasons, (&json!("length"), &json!("deadline")), "after {seconds} s");
+        return;
     }
-    assert_eq!(reply["choices"].as_array().map(Vec::len), Some(8));
+    panic!("no request began in its time");
 }
 
 #[test]
