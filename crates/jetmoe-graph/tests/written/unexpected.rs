@@ -226,6 +226,13 @@ fn other_inputs_and_outputs() {
             "tensor \"logits_to_keep\": the default of the input of this name must be zeros in its shape",
         ),
         (
+            |graph| {
+                let default = named(graph, "logits_to_keep");
+                (default.dims, default.raw_data) = (vec![0], Some(Vec::new()));
+            },
+            "tensor \"logits_to_keep\": the default of the input of this name must be zeros in its shape",
+        ),
+        (
             |graph| graph.initializer.retain(|tensor| tensor.name() != "logits_to_keep"),
             "tensor \"logits_to_keep\": the graph does not have it",
         ),

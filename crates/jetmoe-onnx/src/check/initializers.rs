@@ -1,11 +1,11 @@
 //! Constants and weights: types, sizes, and places in the data file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use jetmoe_artifact::{ElementType, GraphRecord, InputName};
+use jetmoe_artifact::{ElementType, GraphRecord};
 
 use super::{Checked, refuse, shown};
-use crate::{DataLocation, Graph, Tensor};
+use crate::{DataLocation, Graph, Tensor, ValueInfo};
 
 /// The most bytes of all constants in a graph file together. The largest in exported graphs are two tables of
 /// 8 bytes for each element of the hidden size.
@@ -48,9 +48,12 @@ pub(super) struct TensorFacts {
 pub(super) fn check<'g>(graph: &'g Graph, data: &DataFile<'_>) -> Checked<HashMap<&'g str, TensorFacts>> {
     let mut tensors = HashMap::with_capacity(graph.initializer.len());
     let mut constant_bytes = 0_u64;
+    let inputs: HashSet<&str> = graph.input.iter().map(ValueInfo::name).collect();
     for tensor in &graph.initializer {
         let place = || format!("tensor {}", shown(tensor.name()));
-        let facts = check_tensor(tensor, data, &place())?;
+        // the default of an input, which `check_defaults` compares with the signature, has nothing along an axis of any size
+        let smallest = usize::from(!inputs.contains(tensor.name()));
+        let facts = check_tensor(tensor, data, smallest, &place())?;
         if tensor.data_location.is_none() {
             constant_bytes = constant_bytes.saturating_add(facts.size);
         }
@@ -65,14 +68,12 @@ pub(super) fn check<'g>(graph: &'g Graph, data: &DataFile<'_>) -> Checked<HashMa
     Ok(tensors)
 }
 
-fn check_tensor(tensor: &Tensor, data: &DataFile<'_>, place: &str) -> Checked<TensorFacts> {
+fn check_tensor(tensor: &Tensor, data: &DataFile<'_>, smallest: usize, place: &str) -> Checked<TensorFacts> {
     let number = tensor.data_type.unwrap_or_default();
     let Some(element) = ElementType::from_onnx(number) else {
         return refuse(place, format_args!("its elements have type {number}, which no exported tensor has"));
     };
-    // without the input no sequence is listed
-    let is_list = tensor.name() == InputName::Sequences.to_string();
-    let size = |size: &i64| usize::try_from(*size).ok().filter(|size| *size > 0 || is_list);
+    let size = |size: &i64| usize::try_from(*size).ok().filter(|size| *size >= smallest);
     let Some(dims) = tensor.dims.iter().map(size).collect::<Option<Vec<usize>>>() else {
         return refuse(place, format_args!("its shape is {:?}; sizes must be positive", tensor.dims));
     };
