@@ -4,6 +4,7 @@
 //! steps, and the route turns the events of a [`JobStream`] into the response.
 
 mod auth;
+mod blocking;
 mod compute;
 pub mod config;
 mod engine;

@@ -44,6 +44,7 @@ use self::worker::Worker;
 pub use self::constraint::{Constraint, ConstraintKind};
 pub use self::job::{Job, JobError, JobEvent, JobStream, PromptScores, Refusal, TokenExperts};
 pub use self::options::{EngineOptions, StartError};
+pub(crate) use self::panics::message as panic_message;
 
 /// Runs the jobs of one model. Cloning shares the thread. After the last clone is dropped the thread completes the jobs that it
 /// has, and ends.

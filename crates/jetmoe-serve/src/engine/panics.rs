@@ -12,7 +12,7 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, JobError>) -> Result<T
 }
 
 /// The message of a panic.
-pub(super) fn message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }

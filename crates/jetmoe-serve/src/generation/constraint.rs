@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
+use crate::blocking::blocking;
 use crate::engine::{Constraint, ConstraintKind, Engine};
 use crate::error::{ApiError, ApiResult};
 
@@ -122,9 +122,6 @@ pub(crate) async fn constraint(
 /// Compiles a constraint, which can take seconds.
 pub(crate) async fn compile(engine: &Engine, kind: ConstraintKind, field: &str) -> ApiResult<Constraint> {
     let engine = engine.clone();
-    let compiled = spawn_blocking(move || engine.constraint(&kind)).await.map_err(|error| {
-        tracing::error!(%error, "a constraint could not be compiled");
-        ApiError::internal()
-    })?;
+    let compiled = blocking("a constraint could not be compiled", move || engine.constraint(&kind)).await?;
     compiled.map_err(|refusal| ApiError::from(refusal).with_param(field))
 }

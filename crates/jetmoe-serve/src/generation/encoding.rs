@@ -1,9 +1,9 @@
 //! Prompts as token ids, on threads where encoding may take its time.
 
 use jetmoe_rt::{ChatMessage, ChatOptions, EncodedPrompt, Error, Generator, Model};
-use tokio::task::spawn_blocking;
 
-use crate::error::{ApiError, ApiResult};
+use crate::blocking::blocking;
+use crate::error::ApiResult;
 
 /// Token ids of texts in which control tokens are text. With `special` the tokenizer adds what begins a text.
 ///
@@ -16,7 +16,7 @@ pub(crate) async fn encode_text(
     param: &'static str,
 ) -> ApiResult<Vec<Vec<u32>>> {
     let model = model.clone();
-    blocking(move || {
+    encoded(move || {
         let tokenizer = model.tokenizer().ok_or(Error::NoTokenizer)?;
         let limit = model.max_text_bytes();
         let positions = model.config().max_position_embeddings;
@@ -43,16 +43,12 @@ pub(crate) async fn encode_chat(
     options: ChatOptions,
 ) -> ApiResult<EncodedPrompt> {
     let generator = generator.clone();
-    let encoded = blocking(move || generator.encode_with(messages, &options));
-    encoded.await.map_err(|error| error.or_param("messages"))
+    let prompt = encoded(move || generator.encode_with(messages, &options));
+    prompt.await.map_err(|error| error.or_param("messages"))
 }
 
-async fn blocking<T: Send + 'static>(
+async fn encoded<T: Send + 'static>(
     work: impl FnOnce() -> jetmoe_rt::Result<T> + Send + 'static,
 ) -> ApiResult<T> {
-    let result = spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "a prompt could not be encoded");
-        ApiError::internal()
-    })?;
-    Ok(result?)
+    Ok(blocking("a prompt could not be encoded", work).await??)
 }

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 use jetmoe_rt::{ChatOptions, Error};
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,6 +11,7 @@ use utoipa_axum::routes;
 use super::ErrorResponses;
 use super::encoded::EncodedJson;
 use super::openai::{Message, check_rendered, to_chat};
+use crate::blocking::blocking;
 use crate::error::{ApiError, ApiResult};
 use crate::generation::{encode_chat, encode_text};
 use crate::json::JsonBody;
@@ -134,9 +134,6 @@ async fn detokenize(
     }
     let model = lease.model().clone();
     let decode = move || Ok(model.tokenizer().ok_or(Error::NoTokenizer)?.decode(&request.tokens)?);
-    let text: jetmoe_rt::Result<String> = spawn_blocking(decode).await.map_err(|error| {
-        tracing::error!(%error, "tokens could not be decoded");
-        ApiError::internal()
-    })?;
+    let text: jetmoe_rt::Result<String> = blocking("tokens could not be decoded", decode).await?;
     Ok(Json(DetokenizeResponse { prompt: text? }))
 }

@@ -29,6 +29,7 @@ use self::limits::Gate;
 use self::tls::Acceptor;
 use crate::auth::{Keys, RateLimit};
 use crate::config::{Config, Cors, seconds};
+use crate::engine::panic_message;
 use crate::error::{ApiError, Error, without_paths};
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
@@ -186,10 +187,8 @@ fn layered(state: &AppState, gate: Gate, cors: Option<CorsLayer>) -> Router {
 
 /// The response to a request whose handler panicked.
 fn panicked(state: &AppState, panic: &Box<dyn Any + Send>) -> Response {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     state.metrics().panicked();
-    tracing::error!(panic = %without_paths(text), "a handler panicked");
+    tracing::error!(panic = %without_paths(&panic_message(panic.as_ref())), "a handler panicked");
     ApiError::internal().into_response()
 }
 

@@ -14,13 +14,11 @@ use self::input::{Inputs, Texts};
 pub(super) use self::run::{RunOptions, classify};
 use super::ErrorResponses;
 use super::encoded::EncodedJson;
+use super::inputs::check_count;
 use crate::compute::Ends;
 use crate::error::{ApiError, ApiResult};
 use crate::json::JsonBody;
 use crate::state::AppState;
-
-/// Most inputs of a request.
-pub(super) const MAX_INPUTS: usize = 2048;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(create))
@@ -179,18 +177,6 @@ fn take_inputs(
     };
     check_count(field, inputs.len())?;
     Ok((field, form, inputs))
-}
-
-/// Refuses no input, and too many.
-pub(super) fn check_count(field: &str, count: usize) -> ApiResult<()> {
-    match count {
-        1..=MAX_INPUTS => Ok(()),
-        0 => Err(ApiError::invalid(field, format!("{field} is empty; give at least one text"))),
-        _ => {
-            let message = format!("{field} has {count} elements, more than {MAX_INPUTS}");
-            Err(ApiError::invalid(field, message).with_advice("send them in several requests"))
-        }
-    }
 }
 
 fn response(

@@ -18,13 +18,11 @@ use self::input::Inputs;
 use self::pooling::{Normalization, Pooling};
 use super::ErrorResponses;
 use super::encoded::EncodedJson;
+use super::inputs::check_count;
 use crate::compute::Ends;
 use crate::error::{ApiError, ApiResult};
 use crate::json::JsonBody;
 use crate::state::AppState;
-
-/// Most inputs of a request, as in OpenAI's API.
-const MAX_INPUTS: usize = 2048;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(create))
@@ -112,7 +110,7 @@ async fn create(
     State(state): State<AppState>,
     JsonBody(request): JsonBody<EmbeddingRequest>,
 ) -> ApiResult<EncodedJson> {
-    check_inputs(&request)?;
+    check_count("input", request.input.0.len())?;
     let lease = state.registry().get(request.model.as_deref()).await?;
     let model = lease.of_task(Task::Backbone)?.clone();
     check_dimensions(&request, model.config())?;
@@ -137,17 +135,6 @@ impl EmbeddingRequest {
                 Some(false) => Normalization::None,
                 Some(true) | None => Normalization::Euclidean,
             },
-        }
-    }
-}
-
-fn check_inputs(request: &EmbeddingRequest) -> ApiResult<()> {
-    match request.input.0.len() {
-        1..=MAX_INPUTS => Ok(()),
-        0 => Err(ApiError::invalid("input", "input is empty; give at least one text")),
-        count => {
-            let message = format!("input has {count} elements, more than {MAX_INPUTS}");
-            Err(ApiError::invalid("input", message).with_advice("send them in several requests"))
         }
     }
 }

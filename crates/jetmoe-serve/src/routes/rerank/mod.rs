@@ -12,8 +12,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::ErrorResponses;
-use super::classify::{ClassUsage, RunOptions, check_count, classify, refuse_direction};
+use super::classify::{ClassUsage, RunOptions, classify, refuse_direction};
 use super::encoded::EncodedJson;
+use super::inputs::check_count;
 use crate::compute::Ends;
 use crate::error::{ApiError, ApiResult};
 use crate::json::JsonBody;
