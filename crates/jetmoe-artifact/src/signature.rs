@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use jetmoe_checkpoint::ModelConfig;
-use jetmoe_format::{CacheFormat, ElementType};
+use jetmoe_format::{CacheFormat, ElementType, SEQUENCE_NUMBERS};
 
 use crate::names::{
     BATCH_SIZE, CACHE_BATCH_SIZE, LOGITS_LENGTH, PAST_SEQUENCE_LENGTH, SEQUENCE_COUNT, SEQUENCE_LENGTH,
@@ -81,9 +81,6 @@ pub struct Signature {
     /// How a step updates the cache, if there is one.
     pub cache_update: CacheUpdate,
 }
-
-/// Numbers of a listed sequence: its row of the cache, and its cached and new tokens.
-const SEQUENCE_NUMBERS: usize = 3;
 
 /// ONNX Runtime's GroupQueryAttention requires a head width that is a multiple of this.
 const GROUPED_QUERY_WIDTH: usize = 8;

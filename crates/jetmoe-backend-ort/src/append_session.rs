@@ -7,6 +7,7 @@ use half::f16;
 use jetmoe_artifact::{ElementType, InputName, InputSpec, OutputName};
 use jetmoe_backend::contract::{check_shapes, past_shape};
 use jetmoe_backend::{GraphSession, Result, StepInputs, TensorMap};
+use jetmoe_format::SEQUENCE_NUMBERS;
 use ndarray::Array2;
 use ort::value::{DynTensor, Tensor};
 
@@ -30,7 +31,7 @@ impl AppendSession {
 
     fn step(&mut self, inputs: &StepInputs) -> ort::Result<Results> {
         let shared = self.binding.shared.clone();
-        let masked = Array2::zeros((0, 3));
+        let masked = Array2::zeros((0, SEQUENCE_NUMBERS));
         let mut step = self.binding.begin(&Tokens {
             ids: &inputs.input_ids,
             mask: &inputs.attention_mask,

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jetmoe_artifact::{CacheUpdate, OutputName};
+use jetmoe_format::SEQUENCE_NUMBERS;
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn, s};
 
 pub use self::buffers::{CacheBuffer, CachePlace, InPlaceGraph, PackedInputs, RunOutput, copy_tokens};
@@ -185,7 +186,7 @@ impl<Graph: InPlaceGraph> InPlaceSession<Graph> {
         let Some(cache) = &mut self.cache else { return Ok(Vec::new()) };
         let graph = &mut self.graph;
         let cancellation = inputs.cancellation.clone();
-        let sequences = Array2::zeros((0, 3));
+        let sequences = Array2::zeros((0, SEQUENCE_NUMBERS));
         let packed = PackedInputs { ids, mask, positions, sequences, logits_to_keep, cancellation };
         let (outputs, time) = if count < cache.batch_size {
             let mut single = cache.copy_of_row(graph, call.rows.start)?;

@@ -28,7 +28,9 @@ pub use error::{Error, Result};
 pub use format::WeightFormat;
 pub use names::{Named, UnknownName};
 pub use operator_node::{AttentionHeads, Attributes, Epsilon, OperatorNode};
-pub use operators::{Attribute, AttributeType, CustomOperator, DOMAIN, Operand, OperatorSchema, WeightSlot};
+pub use operators::{
+    Attribute, AttributeType, CustomOperator, DOMAIN, Operand, OperatorSchema, SEQUENCE_NUMBERS, WeightSlot,
+};
 pub use packed::{BLOCK_INPUTS, PANEL_ROWS, PackedLayout, PackedWeight, Panel, RowOrder, Scale};
 pub use scheme::Scheme;
 

@@ -13,6 +13,9 @@ use crate::{ElementType, Error, Result, TensorRole};
 /// Domain of the custom operators.
 pub const DOMAIN: &str = "jetmoe";
 
+/// Numbers of a listed sequence, see [`Operand::Sequences`].
+pub const SEQUENCE_NUMBERS: usize = 3;
+
 /// The custom operators. Their names are in released artifacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumString, IntoStaticStr, VariantArray)]
 pub enum CustomOperator {

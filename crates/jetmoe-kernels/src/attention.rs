@@ -11,7 +11,7 @@ mod products;
 mod rows;
 mod tile;
 
-use jetmoe_format::CacheFormat;
+use jetmoe_format::{CacheFormat, SEQUENCE_NUMBERS};
 
 pub use self::rows::decode_cache_row;
 use self::tile::{Merge, PART_KEYS, Query, Rotary, TILE_QUERIES, Task, Write, result_width};
@@ -56,9 +56,6 @@ pub enum Sequences<'a> {
     /// cache, how many tokens it holds, and how many of the step are its own. A row may come again, to continue what came before.
     Listed(&'a [i64]),
 }
-
-/// Numbers of a sequence in [`Sequences::Listed`].
-const LISTED: usize = 3;
 
 /// Both parts of a cache, `[batch, kv_heads, capacity, row bytes]` each, the tokens of a sequence from place 0 on.
 #[derive(Debug)]
@@ -136,12 +133,12 @@ fn places_by_mask((batch, mask): (usize, &[i64]), rows: usize, tokens: usize) ->
 
 /// The listed sequences, which have all tokens of the step.
 fn places_by_list(list: &[i64], rows: usize, tokens: usize) -> Result<Vec<Place>> {
-    length("the list of sequences", list.len(), list.len() / LISTED * LISTED)?;
-    let mut places = Vec::with_capacity(list.len() / LISTED);
+    length("the list of sequences", list.len(), list.len() / SEQUENCE_NUMBERS * SEQUENCE_NUMBERS)?;
+    let mut places = Vec::with_capacity(list.len() / SEQUENCE_NUMBERS);
     // where the tokens of each row end, if it came before
     let mut ends = vec![None; rows];
     let mut first = 0_usize;
-    for (index, numbers) in list.chunks_exact(LISTED).enumerate() {
+    for (index, numbers) in list.chunks_exact(SEQUENCE_NUMBERS).enumerate() {
         let wrong = || Error::Sequence { index, found: [numbers[0], numbers[1], numbers[2]], rows, tokens };
         let [row, cached, new] = [numbers[0], numbers[1], numbers[2]].map(usize::try_from);
         let (Ok(row), Ok(cached), Ok(new)) = (row, cached, new) else { return Err(wrong()) };

@@ -1,6 +1,6 @@
 //! The operator `Attention`, which updates a key/value cache.
 
-use jetmoe_format::{CacheFormat, Operand};
+use jetmoe_format::{CacheFormat, Operand, SEQUENCE_NUMBERS};
 use jetmoe_kernels::{Attention, Cache, ExecContext, Sequences, attention, decode_cache_row};
 use ndarray::{ArrayD, IxDyn};
 
@@ -51,7 +51,7 @@ impl Operator {
         let (mask, [batch, _]) = integers(Operand::AttentionMask)?;
         let sequences = match integers(Operand::Sequences)? {
             ([], _) => Sequences::Masked { batch, mask },
-            (list, [_, 3]) => Sequences::Listed(list),
+            (list, [_, SEQUENCE_NUMBERS]) => Sequences::Listed(list),
             (_, shape) => {
                 return Err(self.wrong(Operand::Sequences, format_args!("has the shape {shape:?}")));
             }

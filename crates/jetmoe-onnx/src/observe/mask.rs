@@ -3,7 +3,7 @@
 use jetmoe_artifact::{ElementType, InputName, OutputName};
 use jetmoe_checkpoint::ModelConfig;
 use jetmoe_format::Attribute::{KvCache, KvHeads};
-use jetmoe_format::{CacheFormat, CustomOperator, DOMAIN, Operand};
+use jetmoe_format::{CacheFormat, CustomOperator, DOMAIN, Operand, SEQUENCE_NUMBERS};
 
 use super::{Editor, Found, Missing, integer, text};
 use crate::{MICROSOFT, Node};
@@ -163,8 +163,7 @@ pub(super) fn add_custom_operator(editor: &mut Editor<'_>, config: &ModelConfig)
     let value = editor.node("Reshape", &[&marks, &rows], Vec::new()); // [tokens, width]
     let both = editor.concat(&[&equal, &value], 1); // [tokens, 2 * width]
 
-    let (no_rows, numbers) = (editor.vector(&[0]), editor.vector(&[3]));
-    let shape = editor.concat(&[&no_rows, &numbers], 0);
+    let shape = editor.vector(&[0, SEQUENCE_NUMBERS as i64]);
     let masked = editor.zeros(&shape, ElementType::Int64); // [0, 3]
     let attended = editor.node(
         name,
