@@ -20,6 +20,7 @@
 //! The caller provides the threads ([`Threads`]).
 
 mod activation;
+mod aligned;
 mod attention;
 mod error;
 mod isa;

@@ -2,11 +2,12 @@
 
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder, Scale};
 
+use crate::aligned::Aligned;
 use crate::error::length;
 use crate::matmul::{multiply, quantize};
 use crate::packed_input::{ActivationTileMut, PackedInput};
-use crate::parallel::{ROWS_PER_TASK, for_each_tile, panels_per_task, parallel_for_each};
-use crate::token_permutation::TokenPermutation;
+use crate::parallel::{ROWS_PER_TASK, Task, for_each_tile, panels_per_task, parallel_for_each, rows, tasks};
+use crate::token_permutation::{Place, TokenPermutation};
 use crate::{Error, Isa, Result, Threads};
 
 /// What executes a product.
@@ -77,9 +78,10 @@ pub fn expert_linear(
     let permutation = top_k.permutation(weight)?;
     let input = pack_input(context, x, inputs, &permutation, top_k.k, weight);
     let products = multiply_panels(context, &input, &permutation, weight);
-    let (positions, assignments) = (permutation.inverse_permutation(), permutation.assignments().len());
+    let (places, panels) = (permutation.places(), weight.layout().panels());
     for_each_row(context, y, outputs, |assignment, y| {
-        copy_from_panels(&products, assignments, positions[assignment], y);
+        let Place { first, rows, row } = places[assignment];
+        copy_from_panels(&products[first * panels * PANEL_ROWS..], rows, row, y);
     });
     Ok(())
 }
@@ -164,17 +166,17 @@ pub(crate) fn pack_input(
             }
         }
         PackedInput::Quantized(activations) => {
-            let quantize_block = |(block, parts): (usize, &mut [ActivationTileMut<'_>])| {
-                let first = block * BLOCK_INPUTS;
+            let quantize_block = |task: Task<'_, '_, ActivationTileMut<'_>>| {
+                let first = task.first * BLOCK_INPUTS;
                 let width = BLOCK_INPUTS.min(columns - first);
-                for (tile, part) in tiles.iter().zip(parts) {
+                for (tile, part) in task.tiles.iter().zip(task.targets) {
                     let assignments = &assignments[tile.first..][..tile.rows];
                     let rows = assignments.iter().map(|assignment| &row(*assignment)[first..][..width]);
                     quantize(context.isa, rows, part);
                 }
             };
             let mut parts = activations.blocks_mut(&tiles);
-            let blocks = parts.chunks_exact_mut(tiles.len().max(1)).enumerate();
+            let blocks = tasks(&tiles, &mut parts, weight.layout().blocks(), 1, <[_]>::len);
             // Waking threads takes as long as quantizing this many rows.
             if assignments.len() < 8 {
                 blocks.for_each(quantize_block);
@@ -186,27 +188,29 @@ pub(crate) fn pack_input(
     input
 }
 
-/// Computes all products panel by panel, `[panels, assignments, 32]`, the assignments sorted by expert. Each task writes a
-/// contiguous part of its own.
+/// Computes all products expert by expert and panel by panel, `[experts][panels, rows of the expert, 32]`. Each task writes a contiguous
+/// part of its own.
 fn multiply_panels(
     context: ExecContext<'_>,
     input: &PackedInput,
     permutation: &TokenPermutation,
     weight: &PackedWeight<'_>,
-) -> Vec<f32> {
+) -> Aligned<f32> {
     let (assignments, tiles) = (permutation.assignments().len(), permutation.tiles(context.isa));
-    let mut products = vec![0.0; weight.layout().panels() * assignments * PANEL_ROWS];
+    let mut products = Aligned::any(weight.layout().panels() * assignments * PANEL_ROWS);
     if assignments == 0 {
         return products;
     }
-    let panel_size = assignments * PANEL_ROWS;
-    let per_task = panels_per_task(weight.layout().panels(), context.threads);
-    let tasks = products.chunks_mut(per_task * panel_size).enumerate();
-    parallel_for_each(context.threads, tasks, |(task, products)| {
-        for_each_tile(&tiles, products.len() / panel_size, |index, _, tile| {
-            let first = index * panel_size + tile.first * PANEL_ROWS;
-            let products = &mut products[first..][..tile.rows * PANEL_ROWS];
-            multiply(context.isa, weight, task * per_task + index, input, tile, products);
+    let panels = weight.layout().panels();
+    let per_task = panels_per_task(panels, &tiles, context.threads);
+    let tasks = tasks(&tiles, &mut products, panels, per_task, |tiles| rows(tiles) * PANEL_ROWS);
+    parallel_for_each(context.threads, tasks, |Task { tiles, first, targets }| {
+        let panel_size = rows(tiles) * PANEL_ROWS;
+        for_each_tile(tiles, targets.len() / panel_size, |panels, _, tile| {
+            let products = targets[panels.start * panel_size..].chunks_mut(panel_size).take(panels.len());
+            let offset = (tile.first - tiles[0].first) * PANEL_ROWS;
+            let of_tile = products.map(|products| &mut products[offset..][..tile.rows * PANEL_ROWS]);
+            multiply(context.isa, weight, first + panels.start, input, tile, of_tile);
         });
     });
     products
@@ -223,12 +227,13 @@ pub(crate) fn multiply_and_sum(
     y: &mut [f32],
 ) {
     let products = multiply_panels(context, input, permutation, weight);
-    let (positions, assignments) = (permutation.inverse_permutation(), permutation.assignments().len());
+    let (places, panels) = (permutation.places(), weight.layout().panels());
     for_each_row(context, y, weight.layout().outputs, |row, y| {
         for (choice, assignment) in (row * k..(row + 1) * k).enumerate() {
             let gate = gates[assignment];
+            let Place { first, rows, row } = places[assignment];
             for (panel, y) in y.chunks_mut(PANEL_ROWS).enumerate() {
-                let products = &products[(panel * assignments + positions[assignment]) * PANEL_ROWS..];
+                let products = &products[(first * panels + panel * rows + row) * PANEL_ROWS..];
                 for (y, product) in y.iter_mut().zip(products) {
                     *y = if choice == 0 { gate * product } else { *y + gate * product };
                 }
@@ -237,10 +242,10 @@ pub(crate) fn multiply_and_sum(
     });
 }
 
-/// Copies the products of the assignment at a position from `[panels, assignments, 32]` to a row of the result.
-pub(crate) fn copy_from_panels(products: &[f32], assignments: usize, position: usize, y: &mut [f32]) {
+/// Copies a row of products from `[panels, rows, 32]` to a row of the result.
+pub(crate) fn copy_from_panels(products: &[f32], rows: usize, row: usize, y: &mut [f32]) {
     for (panel, y) in y.chunks_mut(PANEL_ROWS).enumerate() {
-        y.copy_from_slice(&products[(panel * assignments + position) * PANEL_ROWS..][..y.len()]);
+        y.copy_from_slice(&products[(panel * rows + row) * PANEL_ROWS..][..y.len()]);
     }
 }
 

@@ -21,7 +21,7 @@ mod neoni8mm;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use crate::packed_input::{ActivationRows, ActivationTileMut, PackedInput, Tile};
+use crate::packed_input::{ActivationRows, ActivationTileMut, Form, PackedInput, Tile};
 use crate::{Activation, Isa};
 
 /// Calls the function of this name in the module of an instruction set.
@@ -108,27 +108,44 @@ struct QuantizedPanel<'a> {
     blocks_per_group: usize,
 }
 
-/// Computes the `[rows, 32]` products of a tile with one panel of its expert's matrix.
-pub(crate) fn multiply(
+/// Computes the `[rows, 32]` products of a tile with consecutive panels of its expert's matrix, one for each of `products`.
+pub(crate) fn multiply<'a>(
     isa: Isa,
     weight: &PackedWeight<'_>,
-    panel: usize,
+    first_panel: usize,
     input: &PackedInput,
     tile: Tile,
-    products: &mut [f32],
+    products: impl Iterator<Item = &'a mut [f32]>,
 ) {
     let layout = weight.layout();
-    let panel = weight.panel(tile.expert, panel);
+    let panels = products.zip(first_panel..);
+    let panels = panels.map(|(products, panel)| (weight.panel(tile.expert, panel), products));
     match input {
         PackedInput::Float(floats) => {
             let x = &floats.values[tile.first * floats.columns..][..tile.rows * floats.columns];
-            dispatch_isa!(isa, multiply_bf16(panel.codes, x, floats.columns, products))
+            for (panel, products) in panels {
+                dispatch_isa!(isa, multiply_bf16(panel.codes, x, floats.columns, products));
+            }
         }
         PackedInput::Quantized(activations) => {
             let blocks_per_group = layout.group_size().map_or(1, |size| size.div_ceil(BLOCK_INPUTS));
-            let panel = QuantizedPanel { panel, layout, blocks_per_group };
             let rows = ActivationRows { activations, tile };
-            dispatch_isa!(isa, multiply_codes(&panel, &rows, products))
+            let panels = panels
+                .map(|(panel, products)| (QuantizedPanel { panel, layout, blocks_per_group }, products));
+            match tile.form {
+                Form::Int8 => {
+                    for (panel, products) in panels {
+                        dispatch_isa!(isa, multiply_codes(&panel, &rows, products));
+                    }
+                }
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: tiles have this form only where the processor supports AMX.
+                Form::Bfloat16 => unsafe {
+                    amx::multiply_bfloats(layout, &mut panels.collect::<Vec<_>>(), &rows)
+                },
+                #[cfg(not(target_arch = "x86_64"))]
+                Form::Bfloat16 => unreachable!("not a form of this processor"),
+            }
         }
     }
 }

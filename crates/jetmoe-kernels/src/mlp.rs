@@ -2,11 +2,12 @@
 
 use jetmoe_format::{BLOCK_INPUTS, PANEL_ROWS, PackedWeight, RowOrder};
 
+use crate::aligned::Aligned;
 use crate::error::length;
-use crate::linear::{multiply_and_sum, pack_input, require_stored_order};
+use crate::linear::{copy_from_panels, multiply_and_sum, pack_input, require_stored_order};
 use crate::matmul::{self, multiply};
-use crate::packed_input::{ActivationTileMut, PackedInput, Tile};
-use crate::parallel::{for_each_tile, panels_per_task, parallel_for_each};
+use crate::packed_input::{PackedInput, Tile};
+use crate::parallel::{Task, for_each_tile, panels_per_task, parallel_for_each, rows, tasks};
 use crate::token_permutation::TokenPermutation;
 use crate::{Activation, Error, ExecContext, Isa, Result, TopK};
 
@@ -65,79 +66,97 @@ fn multiply_and_gate(
         return packed;
     }
     // two panels for each block
-    let per_task = panels_per_task(mlp.gate_and_up.layout().panels(), threads).div_ceil(2);
+    let blocks = mlp.down.layout().blocks();
+    let per_task = panels_per_task(mlp.gate_and_up.layout().panels(), &tiles, threads).div_ceil(2);
     match &mut packed {
         PackedInput::Quantized(activations) => {
             let mut parts = activations.blocks_mut(&tiles);
-            let tasks = parts.chunks_mut(per_task * tiles.len()).enumerate();
-            let compute = |(task, parts): (usize, &mut [ActivationTileMut<'_>])| {
-                let mut scratch = Scratch::new(&tiles);
-                for_each_tile(&tiles, parts.len() / tiles.len(), |index, place, tile| {
-                    let block = task * per_task + index;
-                    let gated = gated_block(isa, input, tile, mlp, block, &mut scratch);
-                    let part = &mut parts[index * tiles.len() + place];
-                    matmul::quantize(isa, gated.chunks_exact(BLOCK_INPUTS), part);
-                });
-            };
-            parallel_for_each(threads, tasks, compute);
-        }
-        PackedInput::Float(floats) => {
-            // Compute [blocks, assignments, 32] in parallel, then transpose to [assignments, blocks, 32].
-            let columns = floats.columns;
-            let mut by_block = vec![0.0; floats.values.len()];
-            let block_size = assignments * BLOCK_INPUTS;
-            let tasks = by_block.chunks_mut(per_task * block_size).enumerate();
-            parallel_for_each(threads, tasks, |(task, targets)| {
-                let mut scratch = Scratch::new(&tiles);
-                for_each_tile(&tiles, targets.len() / block_size, |index, _, tile| {
-                    let block = task * per_task + index;
-                    let gated = gated_block(isa, input, tile, mlp, block, &mut scratch);
-                    let first = index * block_size + tile.first * BLOCK_INPUTS;
-                    targets[first..][..gated.len()].copy_from_slice(gated);
+            let tasks = tasks(&tiles, &mut parts, blocks, per_task, <[_]>::len);
+            parallel_for_each(threads, tasks, |Task { tiles, first, targets: parts }| {
+                let mut scratch = Scratch::new(tiles);
+                for_each_tile(tiles, parts.len() / tiles.len(), |blocks, place, tile| {
+                    let parts = parts[blocks.start * tiles.len() + place..].iter_mut().step_by(tiles.len());
+                    let (first, parts) = (first + blocks.start, parts.take(blocks.len()));
+                    scratch.multiply_and_gate(isa, input, tile, mlp, first, parts, |gated, part| {
+                        matmul::quantize(isa, gated.chunks_exact(BLOCK_INPUTS), part);
+                    });
                 });
             });
-            for (assignment, row) in floats.values.chunks_exact_mut(columns).enumerate() {
-                for (index, target) in row.chunks_exact_mut(BLOCK_INPUTS).enumerate() {
-                    let first = (index * assignments + assignment) * BLOCK_INPUTS;
-                    target.copy_from_slice(&by_block[first..][..BLOCK_INPUTS]);
+        }
+        PackedInput::Float(floats) => {
+            // Compute [experts][blocks, rows, 32] in parallel, then transpose to [assignments, blocks, 32].
+            let columns = floats.columns;
+            let mut by_block = vec![0.0; floats.values.len()];
+            let tasks = tasks(&tiles, &mut by_block, blocks, per_task, |tiles| rows(tiles) * BLOCK_INPUTS);
+            parallel_for_each(threads, tasks, |Task { tiles, first, targets }| {
+                let mut scratch = Scratch::new(tiles);
+                let block_size = rows(tiles) * BLOCK_INPUTS;
+                for_each_tile(tiles, targets.len() / block_size, |blocks, _, tile| {
+                    let targets = targets[blocks.start * block_size..].chunks_mut(block_size);
+                    let (first, targets) = (first + blocks.start, targets.take(blocks.len()));
+                    let offset = (tile.first - tiles[0].first) * BLOCK_INPUTS;
+                    scratch.multiply_and_gate(isa, input, tile, mlp, first, targets, |gated, target| {
+                        target[offset..][..gated.len()].copy_from_slice(gated);
+                    });
+                });
+            });
+            let mut by_block = by_block.as_slice();
+            for tiles in tiles.chunk_by(|a, b| a.expert == b.expert) {
+                let (of_expert, rest) = by_block.split_at(rows(tiles) * columns);
+                let rows_of_expert = floats.values[tiles[0].first * columns..].chunks_exact_mut(columns);
+                for (row, values) in rows_of_expert.take(rows(tiles)).enumerate() {
+                    copy_from_panels(of_expert, rows(tiles), row, values);
                 }
+                by_block = rest;
             }
         }
     }
     packed
 }
 
-/// Memory for one block of a tile.
+/// Memory for some blocks of a tile.
 struct Scratch {
-    products: Vec<f32>,
-    gated: Vec<f32>,
+    /// `[panels, rows, 32]`
+    products: Aligned<f32>,
+    /// Of one block, `[rows, 32]`.
+    gated: Aligned<f32>,
 }
 
 impl Scratch {
     fn new(tiles: &[Tile]) -> Self {
         let rows = tiles.iter().map(|tile| tile.rows).max().unwrap_or(0);
-        Scratch { products: vec![0.0; rows * PANEL_ROWS], gated: vec![0.0; rows * BLOCK_INPUTS] }
+        let products = tiles.iter().map(|tile| tile.rows * 2 * tile.form.panels_at_once()).max().unwrap_or(0);
+        Scratch { products: Aligned::any(products * PANEL_ROWS), gated: Aligned::any(rows * BLOCK_INPUTS) }
     }
-}
 
-/// One block of the intermediate values of a tile, `[rows, 32]`.
-fn gated_block<'a>(
-    isa: Isa,
-    input: &PackedInput,
-    tile: Tile,
-    mlp: &Mlp<'_>,
-    block: usize,
-    scratch: &'a mut Scratch,
-) -> &'a [f32] {
-    let products = &mut scratch.products[..tile.rows * PANEL_ROWS];
-    let gated = &mut scratch.gated[..tile.rows * BLOCK_INPUTS];
-    // A panel has 16 rows of the gate and the same 16 of the up projection, so it gives half a block.
-    for half in 0..2 {
-        let panel = 2 * block + half;
-        if panel < mlp.gate_and_up.layout().panels() {
-            multiply(isa, &mlp.gate_and_up, panel, input, tile, products);
-            matmul::gate(isa, mlp.activation, products, gated, half * BLOCK_INPUTS / 2);
+    /// Computes consecutive blocks of the intermediate values of a tile, one for each target, and passes them to `store`,
+    /// `[rows, 32]` each.
+    #[allow(clippy::too_many_arguments, reason = "what a product is computed from")]
+    fn multiply_and_gate<T>(
+        &mut self,
+        isa: Isa,
+        input: &PackedInput,
+        tile: Tile,
+        mlp: &Mlp<'_>,
+        first: usize,
+        targets: impl ExactSizeIterator<Item = T>,
+        mut store: impl FnMut(&[f32], T),
+    ) {
+        // A panel has 16 rows of the gate and the same 16 of the up projection, so it gives half a block.
+        let panels = (2 * targets.len()).min(mlp.gate_and_up.layout().panels() - 2 * first);
+        let panel_size = tile.rows * PANEL_ROWS;
+        let products = &mut self.products[..panels * panel_size];
+        let gated = &mut self.gated[..tile.rows * BLOCK_INPUTS];
+        multiply(isa, &mlp.gate_and_up, 2 * first, input, tile, products.chunks_exact_mut(panel_size));
+        for (products, target) in products.chunks(2 * panel_size).zip(targets) {
+            if products.len() == panel_size {
+                // the last block has values in its first half only
+                gated.fill(0.0);
+            }
+            for (half, products) in products.chunks_exact(panel_size).enumerate() {
+                matmul::gate(isa, mlp.activation, products, gated, half * BLOCK_INPUTS / 2);
+            }
+            store(gated, target);
         }
     }
-    gated
 }

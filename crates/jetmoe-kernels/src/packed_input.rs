@@ -7,6 +7,8 @@ use jetmoe_format::{BLOCK_INPUTS, PackedLayout, PackedWeight};
 
 use crate::Isa;
 use crate::activation::ROUND_TO_INTEGER;
+use crate::aligned::Aligned;
+use crate::parallel::take;
 
 /// Consecutive assignments of one expert, which are multiplied with a panel at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +29,31 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// The form of an expert with this number of rows, and the most rows of a tile.
-    pub(crate) fn of(isa: Isa, rows: usize) -> (Form, usize) {
+    /// The form of an expert with this number of rows.
+    pub(crate) fn of(isa: Isa, rows: usize) -> Form {
         match isa {
-            // Dequantizing a panel takes as long as the products of some fifty rows.
-            Isa::Amx if rows >= BFLOAT16_ROWS => (Form::Bfloat16, 512),
-            _ => (Form::Int8, INT8_ROWS),
+            Isa::Amx if rows >= BFLOAT16_ROWS => Form::Bfloat16,
+            _ => Form::Int8,
+        }
+    }
+
+    /// The most rows of a tile of an expert with this number of rows.
+    pub(crate) fn rows_of_tile(self, rows: usize) -> usize {
+        match self {
+            Form::Int8 => INT8_ROWS,
+            // A panel is dequantized for each tile, so that a small last one would take nearly as long as a large one.
+            Form::Bfloat16 => {
+                let strips = rows.div_ceil(STRIP_ROWS);
+                strips.div_ceil(strips.div_ceil(STRIPS)) * STRIP_ROWS
+            }
+        }
+    }
+
+    /// The most panels that are multiplied with a tile at once.
+    pub(crate) fn panels_at_once(self) -> usize {
+        match self {
+            Form::Int8 => 1,
+            Form::Bfloat16 => 8,
         }
     }
 }
@@ -40,11 +61,14 @@ impl Form {
 /// The most rows of a tile of 8-bit integers, whose sums stay in the first-level cache.
 pub(crate) const INT8_ROWS: usize = 128;
 
+/// Rows of a strip. The bfloat16 numbers of a tile are stored strip by strip, so that those of a strip are contiguous.
+pub(crate) const STRIP_ROWS: usize = 32;
+
+/// The most strips of a tile.
+const STRIPS: usize = 8;
+
 /// The least number of an expert's rows that matrix instructions are used for.
 const BFLOAT16_ROWS: usize = 16;
-
-/// Rows behind the last ones: matrix instructions read 16 rows, and ignore the products of those that a tile does not have.
-const PADDING_ROWS: usize = 15;
 
 /// Rows in the form that a weight is multiplied with.
 #[derive(Debug)]
@@ -59,14 +83,14 @@ pub(crate) enum PackedInput {
 pub(crate) struct QuantizedActivations {
     blocks: usize,
     /// `[tiles][blocks, rows, 32]`
-    values: Vec<i8>,
+    values: Aligned<i8>,
     /// `[tiles][blocks, rows]`; NaN for a block that contains infinity or NaN.
-    scales: Vec<f32>,
+    scales: Aligned<f32>,
     /// `[tiles][blocks, rows, sums per block]`, see [`RowSums`].
-    sums: Vec<i32>,
+    sums: Aligned<i32>,
     row_sums: RowSums,
-    /// `[tiles][blocks, rows, 32]` and [`PADDING_ROWS`]; empty if no tile has this form.
-    bfloats: Vec<u16>,
+    /// `[tiles][strips][blocks, rows of the strip, 32]`; empty if no tile has this form.
+    bfloats: Aligned<u16>,
 }
 
 /// Which sums of a row's values are kept: what the zero points of the weights are multiplied with.
@@ -100,7 +124,7 @@ pub(crate) struct FloatActivations {
 }
 
 impl PackedInput {
-    /// Zeros, with the capacity for the rows of some tiles of a weight's inputs.
+    /// With the capacity for the rows of some tiles of a weight's inputs.
     pub(crate) fn new(weight: &PackedWeight<'_>, tiles: &[Tile]) -> Self {
         let blocks = weight.layout().blocks();
         let rows: usize = tiles.iter().map(|tile| tile.rows).sum();
@@ -112,16 +136,16 @@ impl PackedInput {
             Some(_) => {
                 let row_sums = RowSums::new(weight);
                 let bfloats = match tiles.iter().any(|tile| tile.form == Form::Bfloat16) {
-                    true => (blocks * rows + PADDING_ROWS) * BLOCK_INPUTS,
+                    true => blocks * rows * BLOCK_INPUTS,
                     false => 0,
                 };
                 PackedInput::Quantized(QuantizedActivations {
                     blocks,
-                    values: vec![0; blocks * rows * BLOCK_INPUTS],
-                    scales: vec![0.0; blocks * rows],
-                    sums: vec![0; blocks * rows * row_sums.per_block],
+                    values: Aligned::any(blocks * rows * BLOCK_INPUTS),
+                    scales: Aligned::any(blocks * rows),
+                    sums: Aligned::any(blocks * rows * row_sums.per_block),
                     row_sums,
-                    bfloats: vec![0; bfloats],
+                    bfloats: Aligned::any(bfloats),
                 })
             }
         }
@@ -129,48 +153,49 @@ impl PackedInput {
 }
 
 impl QuantizedActivations {
-    /// What is to be filled, block by block: `[blocks, tiles]`.
+    /// What is to be filled, expert by expert: `[experts][blocks, tiles of the expert]`.
     pub(crate) fn blocks_mut(&mut self, tiles: &[Tile]) -> Vec<ActivationTileMut<'_>> {
         let RowSums { per_block, factor } = self.row_sums;
-        let (mut values, mut scales) = (self.values.as_mut_slice(), self.scales.as_mut_slice());
-        let (mut sums, mut bfloats) = (self.sums.as_mut_slice(), self.bfloats.as_mut_slice());
+        let (mut values, mut scales) = (&mut self.values[..], &mut self.scales[..]);
+        let (mut sums, mut bfloats) = (&mut self.sums[..], &mut self.bfloats[..]);
         let mut chunks = Vec::with_capacity(tiles.len());
         for Tile { rows, form, .. } in tiles {
             let elements = self.blocks * rows;
-            let bfloats = match bfloats.is_empty() {
-                true => &mut [],
-                false => take(&mut bfloats, elements * BLOCK_INPUTS),
-            };
+            let strips: [_; STRIPS] = std::array::from_fn(|strip| {
+                let rows = match bfloats.is_empty() {
+                    true => 0,
+                    false => rows.saturating_sub(strip * STRIP_ROWS).min(STRIP_ROWS),
+                };
+                let strip = take(&mut bfloats, self.blocks * rows * BLOCK_INPUTS);
+                strip.chunks_exact_mut((rows * BLOCK_INPUTS).max(1))
+            });
             chunks.push((
                 *form,
-                bfloats.chunks_exact_mut(rows * BLOCK_INPUTS),
+                strips,
                 take(&mut values, elements * BLOCK_INPUTS).chunks_exact_mut(rows * BLOCK_INPUTS),
                 take(&mut scales, elements).chunks_exact_mut(*rows),
                 take(&mut sums, elements * per_block).chunks_exact_mut(rows * per_block),
             ));
         }
         let mut parts = Vec::with_capacity(self.blocks * tiles.len());
-        for _ in 0..self.blocks {
-            parts.extend(chunks.iter_mut().filter_map(|(form, bfloats, values, scales, sums)| {
-                let bfloats = bfloats.next();
-                Some(ActivationTileMut {
-                    values: values.next()?,
-                    scales: scales.next()?,
-                    sums: sums.next()?,
-                    factor,
-                    bfloats: bfloats.filter(|_| *form == Form::Bfloat16),
-                })
-            }));
+        let mut chunks = chunks.as_mut_slice();
+        for of_expert in tiles.chunk_by(|a, b| a.expert == b.expert) {
+            let chunks = take(&mut chunks, of_expert.len());
+            for _ in 0..self.blocks {
+                parts.extend(chunks.iter_mut().filter_map(|(form, strips, values, scales, sums)| {
+                    let bfloats = strips.each_mut().map(|strip| strip.next().unwrap_or_default());
+                    Some(ActivationTileMut {
+                        values: values.next()?,
+                        scales: scales.next()?,
+                        sums: sums.next()?,
+                        factor,
+                        bfloats: (*form == Form::Bfloat16).then_some(bfloats),
+                    })
+                }));
+            }
         }
         parts
     }
-}
-
-/// Splits off the first elements.
-fn take<'a, T>(slice: &mut &'a mut [T], length: usize) -> &'a mut [T] {
-    let (first, rest) = std::mem::take(slice).split_at_mut(length);
-    *slice = rest;
-    first
 }
 
 /// One block of columns of a tile, to be filled by [`ActivationTileMut::quantize`].
@@ -180,7 +205,7 @@ pub(crate) struct ActivationTileMut<'a> {
     sums: &'a mut [i32],
     factor: i32,
     /// Of a tile in this form, which has nothing else.
-    bfloats: Option<&'a mut [u16]>,
+    bfloats: Option<[&'a mut [u16]; STRIPS]>,
 }
 
 impl ActivationTileMut<'_> {
@@ -190,10 +215,13 @@ impl ActivationTileMut<'_> {
     #[inline(always)]
     pub(crate) fn quantize<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
         if let Some(bfloats) = &mut self.bfloats {
-            for (row, rounded) in rows.zip(bfloats.chunks_exact_mut(BLOCK_INPUTS)) {
+            let targets = bfloats.iter_mut().flat_map(|strip| strip.as_chunks_mut::<BLOCK_INPUTS>().0);
+            for (row, rounded) in rows.zip(targets) {
+                let (rounded, absent) = rounded.split_at_mut(row.len());
                 for (x, rounded) in row.iter().zip(rounded) {
                     *rounded = round_to_bfloat16(*x);
                 }
+                absent.fill(0);
             }
             return;
         }
@@ -239,10 +267,11 @@ impl<'a> ActivationRows<'a> {
         ActivationTile { values, scales: &scales[first..][..rows], sums }
     }
 
-    /// The rows in bfloat16, `[blocks, rows, 32]`, and at least [`PADDING_ROWS`] rows behind them.
+    /// The rows of a strip in bfloat16, `[blocks, rows, 32]`.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn bfloats(&self) -> &'a [u16] {
-        &self.activations.bfloats[self.tile.first * self.activations.blocks * BLOCK_INPUTS..]
+    pub(crate) fn strip(&self, strip: usize) -> &'a [[u16; BLOCK_INPUTS]] {
+        let (rows, _) = self.activations.bfloats.as_chunks();
+        &rows[(self.tile.first + strip * STRIP_ROWS) * self.activations.blocks..]
     }
 }
 

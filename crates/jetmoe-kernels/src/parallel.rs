@@ -1,5 +1,6 @@
 //! Distributes tasks over the caller's threads.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::Threads;
@@ -26,24 +27,64 @@ pub(crate) fn parallel_for_each<T>(
     });
 }
 
-/// How many consecutive panels a task takes. A thread then reads a long part of the weight, of which a panel is prefetched while
-/// the one before it is multiplied; and there are enough tasks that no thread waits long for the last one.
-pub(crate) fn panels_per_task(panels: usize, threads: &dyn Threads) -> usize {
-    const TASKS_PER_THREAD: usize = 8;
-    const MOST: usize = 16;
-    (panels / (TASKS_PER_THREAD * threads.count())).clamp(1, MOST)
+/// Consecutive panels of one expert, or consecutive blocks of its rows, and what is to be filled for them.
+pub(crate) struct Task<'t, 'd, T> {
+    /// All tiles of the expert, at least one.
+    pub(crate) tiles: &'t [Tile],
+    /// The first panel.
+    pub(crate) first: usize,
+    /// What belongs to the panels, in their order.
+    pub(crate) targets: &'d mut [T],
 }
 
-/// Calls `work` for each of a task's `panels` and each tile, with the index of the panel in the task and the place of the tile. The
-/// panels of one expert come in their order, before those of the next expert, so that each is read once.
-pub(crate) fn for_each_tile(tiles: &[Tile], panels: usize, mut work: impl FnMut(usize, usize, Tile)) {
-    let mut first = 0;
-    for of_expert in tiles.chunk_by(|a, b| a.expert == b.expert) {
-        for panel in 0..panels {
-            for (index, tile) in of_expert.iter().enumerate() {
-                work(panel, first + index, *tile);
-            }
+/// Splits what belongs to `panels` of each expert, expert by expert and panel by panel, into tasks of `per_task` panels.
+///
+/// The tasks of one expert come one after the other, so that its rows stay in the second-level cache of a thread.
+pub(crate) fn tasks<'t, 'd, T>(
+    tiles: &'t [Tile],
+    mut targets: &'d mut [T],
+    panels: usize,
+    per_task: usize,
+    targets_per_panel: impl Fn(&[Tile]) -> usize,
+) -> std::vec::IntoIter<Task<'t, 'd, T>> {
+    let mut tasks = Vec::new();
+    for tiles in tiles.chunk_by(|a, b| a.expert == b.expert) {
+        let per_panel = targets_per_panel(tiles);
+        let of_expert = take(&mut targets, panels * per_panel);
+        let chunks = of_expert.chunks_mut(per_task * per_panel).enumerate();
+        tasks.extend(chunks.map(|(index, targets)| Task { tiles, first: index * per_task, targets }));
+    }
+    tasks.into_iter()
+}
+
+/// The rows of all tiles of an expert.
+pub(crate) fn rows(tiles: &[Tile]) -> usize {
+    tiles.iter().map(|tile| tile.rows).sum()
+}
+
+/// Splits off the first elements.
+pub(crate) fn take<'a, T>(slice: &mut &'a mut [T], length: usize) -> &'a mut [T] {
+    let (first, rest) = std::mem::take(slice).split_at_mut(length);
+    *slice = rest;
+    first
+}
+
+/// How many consecutive panels a task takes. A thread then reads a long part of the weight, of which a panel is prefetched while
+/// the one before it is multiplied; and there are enough tasks that no thread waits long for the last one.
+pub(crate) fn panels_per_task(panels: usize, tiles: &[Tile], threads: &dyn Threads) -> usize {
+    const TASKS_PER_THREAD: usize = 8;
+    const MOST: usize = 16;
+    let experts = tiles.chunk_by(|a, b| a.expert == b.expert).count();
+    (panels * experts / (TASKS_PER_THREAD * threads.count())).clamp(1, MOST)
+}
+
+/// Calls `work` for some consecutive panels of a task and each tile of the expert, with the place of the tile. The panels come in their
+/// order, so that each is read once.
+pub(crate) fn for_each_tile(tiles: &[Tile], panels: usize, mut work: impl FnMut(Range<usize>, usize, Tile)) {
+    let at_once = tiles.first().map_or(1, |tile| tile.form.panels_at_once());
+    for begin in (0..panels).step_by(at_once) {
+        for (place, tile) in tiles.iter().enumerate() {
+            work(begin..panels.min(begin + at_once), place, *tile);
         }
-        first += of_expert.len();
     }
 }

@@ -53,13 +53,15 @@ impl TokenPermutation {
         &self.assignments
     }
 
-    /// The position of each assignment in [`TokenPermutation::assignments`].
-    pub(crate) fn inverse_permutation(&self) -> Vec<usize> {
-        let mut inverse = vec![0; self.assignments.len()];
-        for (position, assignment) in self.assignments.iter().enumerate() {
-            inverse[*assignment] = position;
+    /// Where the products of each assignment are.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let mut places = vec![Place::default(); self.assignments.len()];
+        for (_, first, rows) in self.nonempty_experts() {
+            for (row, assignment) in self.assignments[first..][..rows].iter().enumerate() {
+                places[*assignment] = Place { first, rows, row };
+            }
         }
-        inverse
+        places
     }
 
     /// The experts that have assignments, each with the position of its first one and their number.
@@ -73,11 +75,23 @@ impl TokenPermutation {
     /// The assignments of each expert, in tiles.
     pub(crate) fn tiles(&self, isa: Isa) -> Vec<Tile> {
         let tiles_of = |(expert, first, count): (usize, usize, usize)| {
-            let (form, most) = Form::of(isa, count);
+            let form = Form::of(isa, count);
+            let most = form.rows_of_tile(count);
             let tile =
                 move |start| Tile { expert, first: first + start, rows: most.min(count - start), form };
             (0..count).step_by(most).map(tile)
         };
         self.nonempty_experts().flat_map(tiles_of).collect()
     }
+}
+
+/// An assignment among those of its expert.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Place {
+    /// Position of the expert's first assignment among those of all experts.
+    pub(crate) first: usize,
+    /// Number of the expert's assignments.
+    pub(crate) rows: usize,
+    /// Position of this one among them.
+    pub(crate) row: usize,
 }

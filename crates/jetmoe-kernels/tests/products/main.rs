@@ -265,6 +265,65 @@ fn one_expert_with_all_rows_and_the_others_with_none() {
     });
 }
 
+/// More rows than a tile has, more panels than are multiplied at once, and more columns than are multiplied in a row.
+#[test]
+fn many_rows_panels_and_columns_are_multiplied_in_parts() {
+    let mut random = Random::new(13);
+    let (rows, outputs, inputs) = (300, 330, 2200);
+    for (bits, group_size, zero_points) in [(4, 32, false), (4, 16, true), (8, 64, true), (16, 0, false)] {
+        let scheme = PackedLayout::scheme(bits, group_size, false).unwrap();
+        let layout = PackedLayout { experts: 2, outputs, inputs, scheme, order: RowOrder::AsStored };
+        let weight = OwnedWeight::random(layout, zero_points, &mut random);
+        let x = random.floats(rows * inputs);
+        // an expert with few rows beside one with many
+        let chosen: Vec<i64> = (0..rows).map(|row| i64::from(row % 60 == 7)).collect();
+        let some = [0, 7, 31, 33, 159, 160, 161, 193, 298, 299];
+        let of_some: Vec<i64> = some.iter().map(|row| chosen[*row]).collect();
+        for_every_isa(|context| {
+            let mut y = vec![f32::NAN; rows * outputs];
+            let top_k = TopK { experts: &chosen, k: 1 };
+            expert_linear(context, &x, top_k, &weight.view(), &mut y).unwrap();
+            let y: Vec<f32> = some.iter().flat_map(|row| &y[row * outputs..][..outputs]).copied().collect();
+            // as many rows of each expert as decide about its form
+            let all: Vec<i64> = of_some.iter().copied().chain(std::iter::repeat_n(0, 16)).collect();
+            let row = |place: usize| {
+                some.get(place).map_or(vec![0.0; inputs], |row| x[row * inputs..][..inputs].to_vec())
+            };
+            let (expected, bounds) = expected_products(context.isa, &weight, &all, row);
+            assert_within(context.isa, &y, &expected[..y.len()], &bounds[..y.len()]);
+        });
+    }
+}
+
+/// Products use the memory of those before again.
+#[test]
+fn what_a_product_leaves_does_not_reach_the_next() {
+    let mut random = Random::new(17);
+    let scheme = PackedLayout::scheme(4, 32, false).unwrap();
+    let up = PackedLayout { experts: 2, outputs: 96, inputs: 50, scheme, order: RowOrder::Halves };
+    let down = PackedLayout { experts: 2, outputs: 50, inputs: 48, scheme, order: RowOrder::AsStored };
+    let (up, down) =
+        (OwnedWeight::random(up, false, &mut random), OwnedWeight::random(down, true, &mut random));
+    let x = random.floats(70 * 50);
+    for_every_isa(|context| {
+        let mlp = Mlp { gate_and_up: up.view(), down: down.view(), activation: Activation::Silu };
+        let product = |x: &[f32]| {
+            let rows = x.len() / 50;
+            let (chosen, gates) = (vec![1; rows], vec![0.5; rows]);
+            let mut y = vec![0.0; rows * 50];
+            let top_k = TopK { experts: &chosen, k: 1 };
+            expert_mlp(context, x, top_k, &gates, &mlp, &mut y).unwrap();
+            y
+        };
+        for rows in [1, 3, 20, 70] {
+            let before = product(&x[..rows * 50]);
+            assert!(before.iter().all(|y| y.is_finite()));
+            assert!(product(&[f32::NAN; 70 * 50]).iter().all(|y| y.is_nan()));
+            assert_eq!(product(&x[..rows * 50]), before, "{} rows, {}", rows, context.isa);
+        }
+    });
+}
+
 #[test]
 fn infinity_and_nan_stay_in_their_row() {
     let mut random = Random::new(9);
