@@ -56,6 +56,10 @@ pub(crate) struct ModelArguments {
     /// is faster.
     #[arg(long, help_heading = HEADING)]
     exact: bool,
+    /// Compute the same bits for a token alone, beside others and in chunks of any size. Processors with AMX then read long prompts
+    /// with 8-bit instead of bfloat16 products, which is slower; others compute the same either way.
+    #[arg(long, help_heading = HEADING)]
+    batch_invariant: bool,
     /// Convert 16-bit weights in each step of ONNX Runtime instead of once: takes little memory, but is about 20 times
     /// slower.
     #[arg(long, help_heading = HEADING)]
@@ -299,6 +303,7 @@ impl ModelArguments {
             .with_threads(self.threads())
             .with_max_sequence_length(self.max_sequence_length)
             .with_int8_activations(!self.exact)
+            .with_batch_invariant(self.batch_invariant)
             .with_low_memory(self.low_memory)
             .with_check_memory(!self.no_memory_check)
             .with_trust_graph(self.trust_graph)

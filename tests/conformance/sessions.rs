@@ -215,10 +215,12 @@ fn a_sequence_of_a_padded_batch_gives_what_it_gives_alone(subject: Subject) {
     }
 }
 
-/// Not `amx`, which multiplies bfloat16 from 16 rows of an expert on; there are fewer here.
 fn a_native_sequence_has_the_same_bits_in_any_company(subject: Subject) {
     for subject in subject.precisions().into_iter().map(|precision| subject.with_precision(precision)) {
-        for Loaded { what, model, batch } in &load_cases(subject) {
+        for case in CASES.map(Case::named) {
+            let what = format!("of {} on {subject}", case.name);
+            let options = subject.load_options().with_batch_invariant(true);
+            let (model, batch) = (case.export().load_with(subject, &options), &case.golden().batch);
             let next = [7, 8, 9];
             let bits = |output: &StepOutput, row: usize| -> Vec<u32> {
                 output.last_logits(row).unwrap().iter().map(|logit| logit.to_bits()).collect()

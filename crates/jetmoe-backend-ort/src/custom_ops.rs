@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
 use jetmoe_backend::operator::{self, CacheTensor, Elements, ElementsMut, OperandValue};
-use jetmoe_backend::{Prefetch, catch_panics};
+use jetmoe_backend::{LoadOptions, Prefetch, catch_panics};
 use jetmoe_format::{Attributes, DOMAIN, ElementType, Operand, OperatorSchema};
 use jetmoe_kernels::{ExecContext, Isa, Threads};
 use ort::operator::{
@@ -19,8 +19,9 @@ use ort::value::{
 use crate::graph::sizes;
 
 /// The domain with all of its operators. They request weights before they compute if these do not fit in memory.
-pub(crate) fn domain(threads: Option<usize>, prefetch: Option<Arc<Prefetch>>) -> ort::Result<OperatorDomain> {
-    let isa = operator::isa().map_err(ort::Error::wrap)?;
+pub(crate) fn domain(options: &LoadOptions, prefetch: Option<Arc<Prefetch>>) -> ort::Result<OperatorDomain> {
+    let isa = operator::isa(options.batch_invariant).map_err(ort::Error::wrap)?;
+    let threads = options.thread_limit();
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let mut domain = OperatorDomain::new(DOMAIN)?;
     for schema in OperatorSchema::all() {

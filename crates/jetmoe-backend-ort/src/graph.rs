@@ -68,7 +68,7 @@ impl OrtGraph {
         let mut builder = configure(&environment, options).map_err(refused)?;
         if record.profile == Profile::Native {
             let prefetch = Prefetch::for_weights(record.data.size);
-            let domain = custom_ops::domain(options.thread_limit(), prefetch).map_err(refused)?;
+            let domain = custom_ops::domain(options, prefetch).map_err(refused)?;
             builder = builder.with_operators(domain).map_err(|error| refused(error.into()))?;
         }
         let mut builder = providers::register(builder, &library, record.profile, signature, options)?;

@@ -101,7 +101,7 @@ impl FusedAttention {
                 CacheTensor { shape: values_shape, bytes: values.as_slice_mut::<u8>()? },
             ];
             let threads = StepThreads::current();
-            let exec_context = ExecContext { isa: operator::isa()?, threads: &threads };
+            let exec_context = ExecContext { isa: operator::isa(true)?, threads: &threads };
             step.compute(exec_context, cache, elements.as_slice_mut::<f32>()?)?;
         }
         Ok(result)

@@ -70,10 +70,13 @@ fn external_place(tensor: &TensorProto) -> TractResult<[i64; 2]> {
     Ok([i64::try_from(place.start)?, i64::try_from(place.len())?])
 }
 
-/// Maps the data file if the graph has custom operators.
-pub(crate) fn map_weights(model: &mut TypedModel, file: &DataFile) -> TractResult<()> {
+/// Maps the data file if the graph has custom operators, and says how they compute.
+pub(crate) fn map_weights(model: &mut TypedModel, file: &DataFile, batch_invariant: bool) -> TractResult<()> {
     let mut custom: Vec<&mut KernelOp<CustomOp>> =
         model.nodes.iter_mut().filter_map(|node| node.op_as_mut()).collect();
+    for KernelOp(node) in &mut custom {
+        node.batch_invariant = batch_invariant;
+    }
     custom.retain(|KernelOp(node)| !node.external_data.is_empty());
     if custom.is_empty() {
         return Ok(());
@@ -100,6 +103,8 @@ struct CustomOp {
     data: Option<ByAddress<MappedFile>>,
     /// If the weights do not fit in memory.
     prefetch: Option<ByAddress<Prefetch>>,
+    /// See [`jetmoe_backend::LoadOptions::batch_invariant`].
+    batch_invariant: bool,
 }
 
 /// The attributes of a node.
@@ -133,7 +138,8 @@ fn parse(
         Ok(offset..end)
     };
     let external_data = external_data.iter().map(place).collect::<TractResult<Vec<_>>>()?;
-    Ok((boxed(CustomOp { operator, external_data, data: None, prefetch: None }), Vec::new()))
+    let node = CustomOp { operator, external_data, data: None, prefetch: None, batch_invariant: false };
+    Ok((boxed(node), Vec::new()))
 }
 
 /// The value of an operand that is no weight.
@@ -187,7 +193,7 @@ impl Kernel for CustomOp {
             inputs.push(OperandValue { shape: vec![place.len()], elements });
         }
         let bound = self.operator.bind(&inputs)?;
-        let isa = operator::isa()?;
+        let isa = operator::isa(self.batch_invariant)?;
         let threads = StepThreads::current();
         let exec_context = ExecContext { isa, threads: &threads };
         if let Some(ByAddress(prefetch)) = &self.prefetch {

@@ -56,7 +56,7 @@ impl TractGraph {
     /// Loads and optimises a graph. One plan serves every batch size and length.
     pub(crate) fn load(source: &GraphSource<'_>, options: &LoadOptions) -> Result<Self> {
         allocator::keep_freed_memory();
-        let shared = catch_panics(|| load(source, options.thread_limit())).map_err(|error| Error::Load {
+        let shared = catch_panics(|| load(source, options)).map_err(|error| Error::Load {
             backend: NAME,
             graph: source.path.clone(),
             source: error.into(),
@@ -110,7 +110,7 @@ pub(crate) fn catch_panics<T>(work: impl FnOnce() -> TractResult<T>) -> TractRes
     jetmoe_backend::catch_panics(work, TractError::msg)
 }
 
-fn load(source: &GraphSource<'_>, threads: Option<usize>) -> TractResult<Shared> {
+fn load(source: &GraphSource<'_>, options: &LoadOptions) -> TractResult<Shared> {
     let signature = source.signature.clone();
     let data = &DataFile::new(source.data.clone());
     // Register what tract lacks. The shapes in value_info are ignored, as tract would take the names of their dimensions
@@ -155,11 +155,11 @@ fn load(source: &GraphSource<'_>, threads: Option<usize>) -> TractResult<Shared>
     let mut model = model.into_typed()?;
     // Give the operators their weights, then optimise.
     product::attach_weights(&mut model, &weights)?;
-    custom_ops::map_weights(&mut model, data)?;
+    custom_ops::map_weights(&mut model, data, options.batch_invariant)?;
     let plan = model.into_optimized()?.into_runnable()?;
     // rayon takes 0 for one thread per core
     let pool = ThreadPoolBuilder::new()
-        .num_threads(threads.unwrap_or(0))
+        .num_threads(options.thread_limit().unwrap_or(0))
         .thread_name(|index| format!("jetmoe-tract-{index}"))
         .build()?;
     let kv_cache = source.record.kv_cache;

@@ -68,7 +68,7 @@ impl Panels {
         let (scales, zero_points) = (Some(self.scales.as_slice()), self.zero_points.as_deref());
         let weight = PackedWeight::new(self.layout, &self.codes, scales, zero_points)?;
         let threads = StepThreads::current();
-        linear_float32(ExecContext { isa: operator::isa()?, threads: &threads }, x, &weight, y)?;
+        linear_float32(ExecContext { isa: operator::isa(true)?, threads: &threads }, x, &weight, y)?;
         Ok(())
     }
 }

@@ -60,17 +60,21 @@ pub struct OperandValue<'a> {
     pub elements: Elements<'a>,
 }
 
-/// The instruction set of this process, selected once.
+/// The instruction set of this process, selected once; for a [batch-invariant](crate::LoadOptions::batch_invariant) graph the fastest one
+/// below it that is.
 ///
 /// # Errors
 /// One that the environment names and that is not usable here.
-pub fn isa() -> Result<Isa> {
+pub fn isa(batch_invariant: bool) -> Result<Isa> {
     static CHOSEN: OnceLock<Isa> = OnceLock::new();
-    if let Some(chosen) = CHOSEN.get() {
-        return Ok(*chosen);
-    }
-    let chosen = Isa::from_env_or_best()?;
-    Ok(*CHOSEN.get_or_init(|| chosen))
+    let chosen = match CHOSEN.get() {
+        Some(chosen) => *chosen,
+        None => {
+            let chosen = Isa::from_env_or_best()?;
+            *CHOSEN.get_or_init(|| chosen)
+        }
+    };
+    Ok(if batch_invariant { chosen.batch_invariant() } else { chosen })
 }
 
 /// Shapes of operands.

@@ -36,6 +36,10 @@ pub struct LoadOptions {
     /// Whether a backend may quantize activations of products with quantized weights to 8 bits, group by group. True, the
     /// default, is faster and does not change perplexity measurably. tract multiplies in float32 either way.
     pub int8_activations: bool,
+    /// Whether a token of a native graph has the same bits alone, beside others, and in chunks of any size. False, the default, lets
+    /// AMX multiply bfloat16 tiles where an expert has many rows: long prompts are read faster, and how a prompt is divided, or what
+    /// is beside it, moves its logits by what rounding moves them. Other processors compute the same either way.
+    pub batch_invariant: bool,
     /// Whether ONNX Runtime keeps 16-bit weights in the mapped file and converts them in each step. They then take hardly
     /// any memory instead of more than twice their size, and a step takes about 20 times as long. False by default.
     pub low_memory: bool,
@@ -83,6 +87,7 @@ impl Default for LoadOptions {
             profile: None,
             threads: None,
             int8_activations: true,
+            batch_invariant: false,
             low_memory: false,
             max_sequence_length: None,
             cache_by_graphs: false,
@@ -148,6 +153,13 @@ impl LoadOptions {
     #[must_use]
     pub fn with_int8_activations(mut self, int8_activations: bool) -> Self {
         self.int8_activations = int8_activations;
+        self
+    }
+
+    /// Sets [`LoadOptions::batch_invariant`].
+    #[must_use]
+    pub fn with_batch_invariant(mut self, batch_invariant: bool) -> Self {
+        self.batch_invariant = batch_invariant;
         self
     }
 

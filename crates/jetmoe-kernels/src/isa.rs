@@ -86,6 +86,16 @@ impl Isa {
         Self::available().last().copied().unwrap_or(Isa::Generic)
     }
 
+    /// This instruction set, or the fastest one below it with which a row has the same bits alone and beside others.
+    #[must_use]
+    pub fn batch_invariant(self) -> Isa {
+        match self {
+            // AMX multiplies bfloat16 where an expert has many rows, and 8-bit integers where it has few.
+            Isa::Amx => Isa::Avx512Vnni,
+            other => other,
+        }
+    }
+
     /// The instruction set that the environment variable `JETMOE_KERNELS` names, otherwise the fastest.
     ///
     /// # Errors

@@ -17,7 +17,8 @@ use crate::{Error, Model, Result, Session, TokenBatch};
 ///
 /// With a `native` graph one call of the graph computes all sequences of a step, without padding, and what it computes for a
 /// sequence depends on its tokens alone: its logits have the same bits in any company and in chunks of any size, in ONNX Runtime
-/// and in tract, as long as no AMX tiles are in use.
+/// and in tract, if it is loaded [batch-invariant](jetmoe_backend::LoadOptions::batch_invariant), which matters on processors with
+/// AMX.
 ///
 /// ```no_run
 /// use jetmoe_rt::{LoadOptions, Model, SlotTokens};

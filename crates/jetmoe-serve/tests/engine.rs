@@ -32,7 +32,8 @@ static ARTIFACT: LazyLock<TempDir> = LazyLock::new(|| {
 
 fn load(folder: &Path, options: LoadOptions) -> Generator {
     let tract = jetmoe_rt::backend("tract").unwrap();
-    Generator::new(&Model::load(folder, &options.with_backend(tract).with_threads(1)).unwrap()).unwrap()
+    let options = options.with_backend(tract).with_threads(1).with_batch_invariant(true);
+    Generator::new(&Model::load(folder, &options).unwrap()).unwrap()
 }
 
 fn start(load_options: LoadOptions) -> Engine {

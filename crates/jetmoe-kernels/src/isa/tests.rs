@@ -27,3 +27,11 @@ fn the_best_instruction_set_is_the_last_supported_one_in_the_measured_order() {
     // AMX computes experts with few rows by AVX-512.
     assert!(!Isa::Amx.is_supported() || Isa::Avx512Vnni.is_supported());
 }
+
+#[test]
+fn every_instruction_set_but_amx_is_batch_invariant() {
+    for isa in Isa::ALL {
+        let expected = if isa == Isa::Amx { Isa::Avx512Vnni } else { isa };
+        assert_eq!(isa.batch_invariant(), expected);
+    }
+}

@@ -43,6 +43,10 @@ pub struct ModelConfig {
     /// Whether activations stay in float32 where ONNX Runtime would quantize them to 8 bits. False by default.
     #[serde(default)]
     pub exact: bool,
+    /// Whether a request's answer has the same bits whatever is served beside it, which costs speed in long prompts on processors with
+    /// AMX. True by default.
+    #[serde(default = "yes")]
+    pub batch_invariant: bool,
     /// Whether ONNX Runtime converts 16-bit weights in each step. False by default.
     #[serde(default)]
     pub low_memory: bool,
@@ -116,6 +120,7 @@ impl ModelConfig {
             profile: None,
             threads: None,
             exact: false,
+            batch_invariant: true,
             low_memory: false,
             check_memory: true,
             trust_graph: false,
@@ -165,6 +170,7 @@ impl ModelConfig {
             .with_profile(self.profile())
             .with_threads(self.threads)
             .with_int8_activations(!self.exact)
+            .with_batch_invariant(self.batch_invariant)
             .with_low_memory(self.low_memory)
             .with_max_sequence_length(self.capacity)
             .with_check_memory(self.check_memory)
