@@ -23,7 +23,7 @@ VOCABULARY, POSITIONS = 32000, 4096
 PACKAGES = Path(".cache/llama-cpp/node_modules/@node-llama-cpp")
 
 
-def write(output, layers):
+def write(output, layers, vocabulary):
     """Writes the model: layers in Q4_0 and the tied embedding in Q6_K, as llama.cpp's own quantization to Q4_0 does."""
     import gguf
 
@@ -45,7 +45,17 @@ def write(output, layers):
     writer.add_expert_count(EXPERTS)
     writer.add_expert_used_count(PER_TOKEN)
     writer.add_vocab_size(VOCABULARY)
-    writer.add_tokenizer_model("none")
+    if vocabulary:
+        pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+        pieces += [f"\u2581t{number}" for number in range(VOCABULARY - len(pieces))]
+        kinds = [gguf.TokenType.UNKNOWN, *[gguf.TokenType.CONTROL] * 2, *[gguf.TokenType.BYTE] * 256]
+        kinds += [gguf.TokenType.NORMAL] * (VOCABULARY - len(kinds))
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(pieces)
+        writer.add_token_scores([0.0] * VOCABULARY)
+        writer.add_token_types(kinds)
+    else:
+        writer.add_tokenizer_model("none")
 
     def blocks(count, kind):
         """Random codes with a small scale."""
@@ -221,8 +231,9 @@ def main():
     parser = argparse.ArgumentParser(description="Writes a Mixtral-shaped model with random weights for llama.cpp.")
     parser.add_argument("--layers", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--vocabulary", action="store_true", help="with made-up pieces, which a server needs to answer with texts")
     arguments = parser.parse_args()
-    write(arguments.output, arguments.layers)
+    write(arguments.output, arguments.layers, arguments.vocabulary)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ mod plot;
 mod processor;
 mod quality;
 mod rounds;
+mod serving;
 
 use std::process::ExitCode;
 
@@ -32,9 +33,11 @@ enum Benchmark {
     Models(models::Arguments),
     /// One MLP layer in the kernels of jetmoe and of the baselines: docs/kernels/
     Layers(layers::Arguments),
+    /// `jetmoe serve` and llama.cpp's server with the same requests: docs/serving/
+    Serving(serving::Arguments),
     /// What each precision costs in quality and saves in size: docs/quality.md
     Quality,
-    /// Write the pages and plots of docs/benchmarks/ and docs/kernels/ anew from their raw results
+    /// Write the pages and plots of docs/benchmarks/, docs/kernels/ and docs/serving/ anew from their raw results
     Pages,
 }
 
@@ -42,8 +45,11 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().benchmark {
         Benchmark::Models(arguments) => models::run(&arguments),
         Benchmark::Layers(arguments) => layers::run(&arguments),
+        Benchmark::Serving(arguments) => serving::run(&arguments),
         Benchmark::Quality => quality::run(),
-        Benchmark::Pages => models::BENCHMARK.write_all().and_then(|()| layers::BENCHMARK.write_all()),
+        Benchmark::Pages => [models::BENCHMARK, layers::BENCHMARK, serving::BENCHMARK]
+            .iter()
+            .try_for_each(pages::Benchmark::write_all),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use crate::demo::build_commands;
+use crate::llama_server;
 use crate::npm;
 use crate::python::BASELINES;
 use crate::setup;
@@ -18,7 +19,10 @@ pub(crate) struct Arguments {
     /// Measure one MLP layer instead of whole models: docs/kernels/
     #[arg(long)]
     kernels: bool,
-    /// Write the pages and plots of docs/benchmarks/ and docs/kernels/ anew from their raw results, and measure nothing
+    /// Measure `jetmoe serve` under load, beside llama.cpp's server: docs/serving/
+    #[arg(long, conflicts_with = "kernels")]
+    serving: bool,
+    /// Write the pages and plots of docs/benchmarks/, docs/kernels/ and docs/serving/ anew from their raw results, and measure nothing
     #[arg(long, exclusive = true)]
     pages: bool,
     /// Passed to jetmoe-bench; `cargo xtask bench -- --help` lists them
@@ -46,12 +50,18 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
             BASELINES.prepare(workspace, steps)?;
         }
         if !arguments.kernels
+            && !arguments.serving
             && cfg!(target_os = "linux")
             && measures(arguments_given, |target| target == LLAMA_CPP)
         {
             npm::install(workspace, steps, LLAMA_CPP, LLAMA_CPP_PINS)?;
         }
         prepare(workspace, steps)?;
+    }
+    if arguments.serving {
+        let server = llama_server::build(workspace, steps)?;
+        let server = ["--llama-server".to_owned(), server.display().to_string()];
+        return run_bench(workspace, steps, "serving", &[&server, arguments_given.as_slice()].concat());
     }
     let benchmark = if arguments.kernels { "layers" } else { "models" };
     run_bench(workspace, steps, benchmark, arguments_given)

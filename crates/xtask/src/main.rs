@@ -13,6 +13,7 @@ mod fuzz;
 mod gpu;
 mod interop;
 mod library;
+mod llama_server;
 mod npm;
 mod python;
 mod regenerate;

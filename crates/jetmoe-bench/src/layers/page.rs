@@ -124,6 +124,9 @@ fn variants(rounds: &Rounds<'_>) -> String {
                 fastest.join(", ")
             );
         }
+        for refused in rounds.refused(target) {
+            let _ = writeln!(text, "It does not compile `{refused}` on this processor.");
+        }
     }
     text
 }

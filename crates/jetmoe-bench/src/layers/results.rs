@@ -26,6 +26,16 @@ impl Rounds<'_> {
         runs.iter().find(|run| run["tokens"] == tokens)?["variant"].as_str()
     }
 
+    /// The ways to compute that a target refused.
+    pub(super) fn refused(&self, target: BenchTarget) -> Vec<&str> {
+        let last = self.of(&target.name()).pop().map(|result| &result["runs"][0]["refused"]);
+        last.and_then(|refused| refused.as_array())
+            .into_iter()
+            .flatten()
+            .filter_map(|name| name.as_str())
+            .collect()
+    }
+
     pub(super) fn point(&self, target: BenchTarget, tokens: usize) -> Option<Point> {
         let operations = self.of_tokens(target, tokens, "/operations")?;
         Some(Point {
