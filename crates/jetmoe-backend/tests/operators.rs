@@ -50,7 +50,7 @@ fn operands_that_fit_are_computed_and_others_refused_by_name() {
                 let shapes: Vec<_> = bound.results().collect();
                 let [(ElementType::Float32, shape)] = *shapes else { panic!("{shapes:?}") };
                 let mut result = vec![f32::NAN; shape.iter().product()];
-                let context = ExecContext { isa: isa().unwrap(), threads: &CallingThread };
+                let context = ExecContext { isa: isa(false).unwrap(), threads: &CallingThread };
                 bound.compute(context, &mut [ElementsMut::Float32(&mut result)]).unwrap();
                 assert!(result.iter().all(|value| *value == 0.0), "code 8 is the zero point");
                 format!("{shape:?}")
@@ -131,7 +131,7 @@ impl Attributes for Two {
 fn a_router_and_a_norm_refuse_weights_of_other_sizes() {
     let numbers = [3.0; 12];
     let floats = |shape: &[usize]| operand(shape, Elements::Float32(&numbers[..shape.iter().product()]));
-    let context = ExecContext { isa: isa().unwrap(), threads: &CallingThread };
+    let context = ExecContext { isa: isa(false).unwrap(), threads: &CallingThread };
     let router = Operator::new("Router", &Two).unwrap();
     let operands = [floats(&[2, 4]), floats(&[3, 4])];
     let bound = router.bind(&operands).unwrap();
@@ -201,7 +201,7 @@ fn attention_takes_a_cache_that_fits_and_refuses_others_by_name() {
             CacheTensor { shape: shapes[0].to_vec(), bytes: &mut keys },
             CacheTensor { shape: shapes[1].to_vec(), bytes: &mut values },
         ];
-        let context = ExecContext { isa: isa().unwrap(), threads: &CallingThread };
+        let context = ExecContext { isa: isa(false).unwrap(), threads: &CallingThread };
         let result = operator.bind_attention(operands).and_then(|step| {
             let mut result = vec![f32::NAN; step.shape().iter().product()];
             step.compute(context, cache, &mut result)?;

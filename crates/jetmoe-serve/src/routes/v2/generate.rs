@@ -1,10 +1,7 @@
 //! Generation of text, whole and as a stream.
 
-use std::convert::Infallible;
-
-use axum::response::sse::{Event, Sse};
-use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use axum::response::Response;
+use axum::response::sse::Event;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,6 +11,7 @@ use super::parameters::GenerateParameters;
 use super::text::{Continuation, EndReason, Step, Steps, Token};
 use crate::error::{ApiError, ApiResult};
 use crate::registry::Lease;
+use crate::routes::event_stream::{EventSource, Ready, respond};
 use crate::state::AppState;
 
 /// A text to continue. Control tokens in it are text.
@@ -120,19 +118,28 @@ pub(crate) async fn generate_stream(
     request: GenerateRequest,
 ) -> ApiResult<Response> {
     let (head, steps) = request.start(state, lease).await?;
-    let events = stream::unfold(Some((head, steps)), |running| async move {
-        let (head, mut steps) = running?;
-        loop {
-            match steps.next().await {
-                Ok(None) => return None,
-                // its text may still change
-                Ok(Some(step)) if step.is_silent() && !head.has_details => {}
-                Ok(Some(step)) => return Some((data(&head.part(step)), Some((head, steps)))),
-                Err(error) => return Some((data(&ProtocolError::from(&error)), None)),
+    Ok(respond(Streamed { head, steps }, Ready::default()))
+}
+
+/// A continuation whose steps become events.
+struct Streamed {
+    head: Head,
+    steps: Steps,
+}
+
+impl EventSource for Streamed {
+    async fn advance(&mut self, ready: &mut Ready) {
+        match self.steps.next().await {
+            Ok(None) => ready.complete(),
+            // its text may still change
+            Ok(Some(step)) if step.is_silent() && !self.head.has_details => {}
+            Ok(Some(step)) => ready.push(data(&self.head.part(step))),
+            Err(error) => {
+                ready.push(data(&ProtocolError::from(&error)));
+                ready.complete();
             }
         }
-    });
-    Ok(Sse::new(events).into_response())
+    }
 }
 
 impl Head {
@@ -148,10 +155,10 @@ impl Head {
     }
 }
 
-fn data<T: Serialize>(part: &T) -> Result<Event, Infallible> {
-    Ok(Event::default().json_data(part).unwrap_or_else(|error| {
+fn data<T: Serialize>(part: &T) -> Event {
+    Event::default().json_data(part).unwrap_or_else(|error| {
         tracing::error!(%error, "a part of a stream is no JSON");
         let error = ProtocolError::from(&ApiError::internal());
         Event::default().data(error.to_json())
-    }))
+    })
 }
