@@ -105,101 +105,106 @@ def prompt(seed, tokens):
     return [ids.randrange(1000, VOCABULARY) for _ in range(tokens)]
 
 
-async def complete(session, url, ids, new_tokens, arrivals=None):
-    """The times at which the tokens of one completion arrive."""
-    arrivals = [] if arrivals is None else arrivals
-    body = {
-        "model": "model", "prompt": ids, "max_tokens": new_tokens, "temperature": 0, "ignore_eos": True, "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    used = None
-    async with session.post(f"{url}/v1/completions", json=body) as response:
-        if response.status != 200:
-            sys.exit(f"status {response.status}: {await response.text()}")
-        async for line in response.content:
-            if not line.startswith(b"data: {"):
-                continue
-            chunk = json.loads(line[6:])
-            if "error" in chunk:
-                sys.exit(f"an error in a stream: {chunk}")
-            # a token may have no text yet, and is sent all the same
-            if chunk.get("choices") and chunk["choices"][0].get("finish_reason") is None:
-                arrivals.append(time.perf_counter())
-            used = chunk.get("usage") or used
-    if used is None or used["completion_tokens"] != new_tokens:
-        sys.exit(f"{used} is not the usage of {new_tokens} new tokens")
-    return arrivals
+class Stream:
+    """One completion: when its events arrive, and when it ends."""
+
+    def __init__(self, seed, prompt_tokens, new_tokens, every_token=False):
+        self.new_tokens = new_tokens
+        self.arrivals = []
+        self.end = None
+        self.body = {
+            "model": "model", "prompt": prompt(seed, prompt_tokens), "max_tokens": new_tokens, "temperature": 0, "ignore_eos": True,
+            "stream": True, "stream_options": {"include_usage": True},
+        }
+        if every_token:
+            # an event for every token, also where its bytes are no text yet
+            self.body["logprobs"] = 1
+
+    async def run(self, session, url):
+        used = None
+        async with session.post(f"{url}/v1/completions", json=self.body) as response:
+            if response.status != 200:
+                sys.exit(f"status {response.status}: {await response.text()}")
+            async for line in response.content:
+                if not line.startswith(b"data: {"):
+                    continue
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    sys.exit(f"an error in a stream: {chunk}")
+                if chunk.get("choices"):
+                    self.arrivals.append(time.perf_counter())
+                used = chunk.get("usage") or used
+        self.end = time.perf_counter()
+        if used is None or used["completion_tokens"] != self.new_tokens:
+            sys.exit(f"{used} is not the usage of {self.new_tokens} new tokens")
+        return self
+
+    @property
+    def rate(self):
+        """Tokens per second after the first one."""
+        return (self.new_tokens - 1) / (self.arrivals[-1] - self.arrivals[0])
 
 
 async def measure(url, arguments):
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=600)) as session:
+    limits = {"connector": aiohttp.TCPConnector(limit=0), "timeout": aiohttp.ClientTimeout(total=600)}
+    async with aiohttp.ClientSession(**limits) as session:
         # what is allocated by the first steps
-        await complete(session, url, prompt(0, arguments.prompt_tokens), 8)
-        runs = [await load(session, url, streams, arguments) for streams in (1, arguments.streams)]
+        await Stream(0, arguments.prompt_tokens, 8).run(session, url)
+        runs = [await load(session, url, count, arguments) for count in (1, arguments.streams)]
         return {"runs": runs, "interruption": await interrupt(session, url, arguments)}
 
 
-async def load(session, url, streams, arguments):
-    """Streams that begin together. The rate is that of the tokens while all of them decode."""
-    all_arrivals = [[] for _ in range(streams)]
-    before = [prompt(1 + streams + index, arguments.prompt_tokens) for index in range(streams)]
+async def load(session, url, count, arguments):
+    """Streams that begin together."""
+    streams = [Stream(1 + count + index, arguments.prompt_tokens, arguments.new_tokens) for index in range(count)]
     started = time.perf_counter()
-    steps = asyncio.create_task(steps_while_all_decode(session, url, all_arrivals, arguments.new_tokens))
-    await asyncio.gather(
-        *(complete(session, url, ids, arguments.new_tokens, arrivals) for ids, arrivals in zip(before, all_arrivals, strict=True))
-    )
-    begin, end = max(arrivals[0] for arrivals in all_arrivals), min(arrivals[-1] for arrivals in all_arrivals)
-    counted = sum(begin < arrival <= end for arrivals in all_arrivals for arrival in arrivals)
-    share = await steps
+    share = asyncio.create_task(share_outside_of_steps(session, url, streams))
+    await asyncio.gather(*(stream.run(session, url) for stream in streams))
+    share = await share
     return {
-        "streams": streams,
-        "tokens_per_second": counted / (end - begin),
+        "streams": count,
+        # while all of them decode
+        "tokens_per_second": sum(stream.rate for stream in streams),
         # from the first request to the last token, prompts included
-        "all_tokens_per_second": streams * arguments.new_tokens / (max(arrivals[-1] for arrivals in all_arrivals) - started),
-        "first_token_milliseconds": 1e3 * statistics.median(arrivals[0] - started for arrivals in all_arrivals),
+        "all_tokens_per_second": count * arguments.new_tokens / (max(stream.arrivals[-1] for stream in streams) - started),
+        "first_token_milliseconds": 1e3 * statistics.median(stream.arrivals[0] - started for stream in streams),
         **({} if share is None else {"share_outside_of_steps": share}),
     }
 
 
-async def steps_while_all_decode(session, url, all_arrivals, new_tokens):
-    """The share of the time that is not spent in steps of the model, by the server's own metric; `None` if it has none."""
+async def share_outside_of_steps(session, url, streams):
+    """The share of the time in which the model computes nothing, by the server's own metric, while all streams decode; `None` if it has
+    no such metric."""
     async def metric():
         async with session.get(f"{url}/metrics") as response:
             text = await response.text()
         found = re.search(r"^jetmoe_engine_step_seconds_sum(?:\{[^}]*\})? ([0-9.e+-]+)$", text, re.MULTILINE)
         return time.perf_counter(), found and float(found[1])
 
-    while any(len(arrivals) < 4 for arrivals in all_arrivals):
+    while not all(stream.arrivals for stream in streams):
         await asyncio.sleep(0.005)
-    begin, before = await metric()
-    if before is None:
+    begin = end = await metric()
+    if begin[1] is None:
         return None
-    while all(len(arrivals) < new_tokens - 8 for arrivals in all_arrivals):
-        await asyncio.sleep(0.02)
-    end, after = await metric()
-    return 1 - (after - before) / (end - begin)
+    while not any(stream.end for stream in streams):
+        end = await metric()
+        await asyncio.sleep(0.05)
+    return 1 - (end[1] - begin[1]) / (end[0] - begin[0])
 
 
 async def interrupt(session, url, arguments):
     """A long prompt arrives while the other streams decode: how long their tokens wait for each other."""
-    others = [[] for _ in range(arguments.streams - 1)]
-    tasks = [
-        asyncio.create_task(complete(session, url, prompt(100 + index, arguments.prompt_tokens), arguments.new_tokens, arrivals))
-        for index, arrivals in enumerate(others)
-    ]
-    while any(len(arrivals) < 4 for arrivals in others):
+    others = [Stream(100 + index, arguments.prompt_tokens, arguments.new_tokens, True) for index in range(arguments.streams - 1)]
+    running = [asyncio.create_task(stream.run(session, url)) for stream in others]
+    while not all(stream.arrivals for stream in others):
         await asyncio.sleep(0.005)
     started = time.perf_counter()
-    first = (await complete(session, url, prompt(99, arguments.long_prompt), 2))[0]
-    await asyncio.gather(*tasks)
-    gaps = sorted(
-        (after - before)
-        for arrivals in others
-        for before, after in zip(arrivals, arrivals[1:], strict=False)
-        if before < first and after > started
-    )
-    if not gaps:
-        sys.exit("the other streams ended before the long prompt was read; more new tokens are needed")
+    first = (await Stream(99, arguments.long_prompt, 2, True).run(session, url)).arrivals[0]
+    if any(stream.end and stream.end < first for stream in others):
+        sys.exit("a stream ended before the long prompt was read; more new tokens are needed")
+    await asyncio.gather(*running)
+    pairs = [pair for stream in others for pair in zip(stream.arrivals, stream.arrivals[1:], strict=False)]
+    gaps = sorted(after - before for before, after in pairs if before < first and after > started)
     chunk = (first - started) / -(-arguments.long_prompt // CHUNK)
     worst = gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))]
     return {

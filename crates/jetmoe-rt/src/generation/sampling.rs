@@ -62,8 +62,19 @@ impl Sampler {
         state: &mut SequenceState,
         allowed: Option<&dyn Fn(u32) -> bool>,
     ) -> Result<u32, NoChoice> {
+        let contiguous = logits.as_slice();
+        if let (Sampling::Greedy, Some(scores)) = (self.options.sampling, contiguous)
+            && state.rules.is_empty()
+            && allowed.is_none()
+        {
+            // without a copy
+            return argmax(scores).map(|(best, _)| best).ok_or(NoChoice::Logits);
+        }
         self.scores.clear();
-        self.scores.extend(logits.iter());
+        match contiguous {
+            Some(scores) => self.scores.extend_from_slice(scores),
+            None => self.scores.extend(logits.iter()),
+        }
         state.rules.apply(tokens, &mut self.scores);
         if let Some(allowed) = allowed {
             // after the rules, of which some replace infinities
