@@ -43,6 +43,14 @@ pub(crate) fn build(workspace: &Workspace, steps: &mut Steps) -> Result<PathBuf>
         .args(["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF"])
         .args(["-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_OPENSSL=OFF"])
         .arg(format!("-DCMAKE_MAKE_PROGRAM={}", ninja.display()));
+    // With AMX the server of this version ends with a segmentation fault, in ggml_backend_amx_mul_mat.
+    let without_amx = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16";
+    let configure = match cfg!(target_arch = "x86_64") {
+        true => configure
+            .arg(format!("-DCMAKE_C_FLAGS={without_amx}"))
+            .arg(format!("-DCMAKE_CXX_FLAGS={without_amx}")),
+        false => configure,
+    };
     steps.run("configure llama.cpp", root, &configure)?;
     let compile = CommandLine::new(&cmake).arg("--build").arg(&build).args(["--target", "llama-server"]);
     steps.run("build llama-server", root, &compile)?;

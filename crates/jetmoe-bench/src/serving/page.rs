@@ -60,10 +60,11 @@ pub(super) fn render(rounds: &Rounds<'_>) -> Result<Vec<File>> {
     row("the same, 99th percentile", 1, &interruption("/interruption/p99_gap_milliseconds"));
     page.push_str(&goals_section(&goals(rounds)?));
     page.push_str(
-        "\nTokens per second are those between the first token of the last request and the last token of the first one. A chunk \
-         is the time to the first token of the long prompt divided by the 256 tokens at a time in which it is read. What is \
-         outside of steps is the time in which the model computes nothing, by the server's own metric, while all requests \
-         decode.\n",
+        "\nTokens per second are the sum of the rates of all streams after their first token. A chunk is the time to the first \
+         token of the long prompt divided by the 256 tokens at a time in which it is read. What is outside of steps is the time in \
+         which the model computes nothing, by the server's own metric, while all requests decode: scheduling, choosing tokens, HTTP, \
+         and what the client takes of the same processor. llama.cpp's server is built for this processor, without AMX, with which \
+         version 0.3.36 of its package ends with a segmentation fault.\n",
     );
     Ok(vec![("README.md", page)])
 }
