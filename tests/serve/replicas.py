@@ -163,8 +163,11 @@ def nothing_is_lost(arguments):
             load.wait_for(3 * CLIENTS)
             with replica(arguments, port) as again:
                 load.wait_for(3 * CLIENTS)
-                count = len([line for line in again.lines if "/v1/completions" in line])
-                true(count > 0, f"{count} requests at the replica that was started again")
+                # nginx tries the replica again after fail_timeout
+                end = time.monotonic() + 30
+                while not any("/v1/completions" in line for line in again.lines):
+                    true(time.monotonic() < end, "a request reaches the replica that was started again")
+                    time.sleep(0.05)
         equal(load.failures, [], "requests that failed although the client retried")
         equal(load.wrong, [], "texts that differ from those of the request alone")
         true(load.repeated > 0, "streams of the killed replica were asked for again")
