@@ -7,7 +7,7 @@ use crate::error::length;
 use crate::linear::{copy_from_panels, multiply_and_sum, pack_input, require_stored_order};
 use crate::matmul::{self, multiply};
 use crate::packed_input::{PackedInput, Tile};
-use crate::parallel::{Task, for_each_tile, panels_per_task, parallel_for_each, rows, tasks};
+use crate::parallel::{Task, by_expert, for_each_tile, panels_per_task, parallel_for_each, rows, tasks};
 use crate::token_permutation::TokenPermutation;
 use crate::{Activation, Error, ExecContext, Isa, Result, TopK};
 
@@ -101,7 +101,7 @@ fn multiply_and_gate(
                 });
             });
             let mut by_block = by_block.as_slice();
-            for tiles in tiles.chunk_by(|a, b| a.expert == b.expert) {
+            for tiles in by_expert(&tiles) {
                 let (of_expert, rest) = by_block.split_at(rows(tiles) * columns);
                 let rows_of_expert = floats.values[tiles[0].first * columns..].chunks_exact_mut(columns);
                 for (row, values) in rows_of_expert.take(rows(tiles)).enumerate() {

@@ -8,7 +8,7 @@ use jetmoe_format::{BLOCK_INPUTS, PackedLayout, PackedWeight};
 use crate::Isa;
 use crate::activation::ROUND_TO_INTEGER;
 use crate::aligned::Aligned;
-use crate::parallel::take;
+use crate::parallel::{by_expert, rows, take};
 
 /// Consecutive assignments of one expert, which are multiplied with a panel at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl PackedInput {
     /// With the capacity for the rows of some tiles of a weight's inputs.
     pub(crate) fn new(weight: &PackedWeight<'_>, tiles: &[Tile]) -> Self {
         let blocks = weight.layout().blocks();
-        let rows: usize = tiles.iter().map(|tile| tile.rows).sum();
+        let rows = rows(tiles);
         match weight.layout().group_size() {
             None => {
                 let columns = blocks * BLOCK_INPUTS;
@@ -179,7 +179,7 @@ impl QuantizedActivations {
         }
         let mut parts = Vec::with_capacity(self.blocks * tiles.len());
         let mut chunks = chunks.as_mut_slice();
-        for of_expert in tiles.chunk_by(|a, b| a.expert == b.expert) {
+        for of_expert in by_expert(tiles) {
             let chunks = take(&mut chunks, of_expert.len());
             for _ in 0..self.blocks {
                 parts.extend(chunks.iter_mut().filter_map(|(form, strips, values, scales, sums)| {

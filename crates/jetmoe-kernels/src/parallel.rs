@@ -48,7 +48,7 @@ pub(crate) fn tasks<'t, 'd, T>(
     targets_per_panel: impl Fn(&[Tile]) -> usize,
 ) -> std::vec::IntoIter<Task<'t, 'd, T>> {
     let mut tasks = Vec::new();
-    for tiles in tiles.chunk_by(|a, b| a.expert == b.expert) {
+    for tiles in by_expert(tiles) {
         let per_panel = targets_per_panel(tiles);
         let of_expert = take(&mut targets, panels * per_panel);
         let chunks = of_expert.chunks_mut(per_task * per_panel).enumerate();
@@ -57,7 +57,12 @@ pub(crate) fn tasks<'t, 'd, T>(
     tasks.into_iter()
 }
 
-/// The rows of all tiles of an expert.
+/// The tiles of each expert.
+pub(crate) fn by_expert(tiles: &[Tile]) -> impl Iterator<Item = &[Tile]> {
+    tiles.chunk_by(|a, b| a.expert == b.expert)
+}
+
+/// The rows of some tiles.
 pub(crate) fn rows(tiles: &[Tile]) -> usize {
     tiles.iter().map(|tile| tile.rows).sum()
 }
@@ -74,8 +79,7 @@ pub(crate) fn take<'a, T>(slice: &mut &'a mut [T], length: usize) -> &'a mut [T]
 pub(crate) fn panels_per_task(panels: usize, tiles: &[Tile], threads: &dyn Threads) -> usize {
     const TASKS_PER_THREAD: usize = 8;
     const MOST: usize = 16;
-    let experts = tiles.chunk_by(|a, b| a.expert == b.expert).count();
-    (panels * experts / (TASKS_PER_THREAD * threads.count())).clamp(1, MOST)
+    (panels * by_expert(tiles).count() / (TASKS_PER_THREAD * threads.count())).clamp(1, MOST)
 }
 
 /// Calls `work` for some consecutive panels of a task and each tile of the expert, with the place of the tile. The panels come in their

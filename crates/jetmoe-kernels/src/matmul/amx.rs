@@ -67,7 +67,7 @@ fn multiply_panels<const BITS: usize, const GROUPS: usize, const ZERO_POINTS: bo
             let x = &rows.strip(strip)[current.first * sums.len()..];
             let mut blocks = chunk.0[..current.blocks].iter().zip(x.chunks_exact(sums.len())).peekable();
             let mut between = || dequantizer.dequantize(pace.next(), next);
-            // SAFETY: the weights of the chunk are written.
+            // SAFETY: the weights of the chunk are written, and each `x` has a row for each of the sums.
             unsafe {
                 tiles.begin(sums, current.first == 0);
                 if let Some((weights, x)) = blocks.peek() {

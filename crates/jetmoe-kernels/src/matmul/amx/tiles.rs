@@ -136,7 +136,7 @@ impl Tiles {
     /// Loads the operands of the first products: a block of the panel, and of the strip's rows.
     ///
     /// # Safety
-    /// The weights are written.
+    /// The weights are written, and `x` has as many rows as the strip.
     #[inline(always)]
     pub(super) unsafe fn load(&mut self, weights: &[WeightTile; VECTORS], x: &[[u16; BLOCK_INPUTS]]) {
         debug_assert_eq!(x.len(), self.rows);
@@ -155,7 +155,7 @@ impl Tiles {
     /// Calls `between` after each product, [`PRODUCTS`] times.
     ///
     /// # Safety
-    /// The next weights are written.
+    /// The next weights are written, and their `x` has as many rows as the strip.
     #[inline(always)]
     pub(super) unsafe fn multiply(
         &mut self,
@@ -195,7 +195,7 @@ impl Tiles {
     /// Stores the sums of the strip.
     #[inline(always)]
     pub(super) fn end(&mut self, sums: &mut [[f32; PANEL_ROWS]]) {
-        debug_assert_eq!(sums.len(), self.rows);
+        assert_eq!(sums.len(), self.rows, "the sums of another strip");
         // SAFETY: writes a line of 64 bytes for each row of a tile: both halves of all rows of the sums. The tiles that the strip has
         // are configured.
         unsafe {
