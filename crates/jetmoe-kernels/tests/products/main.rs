@@ -7,13 +7,18 @@ use jetmoe_format::{PackedLayout, PackedWeight, RowOrder};
 use jetmoe_kernels::*;
 use proptest::prelude::*;
 
-use self::weights::{OwnedWeight, Random, by_definition, magnitudes, without_quantization};
+use self::weights::{
+    OwnedWeight, Random, by_definition, errors_once_quantized, magnitudes, without_quantization,
+};
 
 const ELEMENTS: [(i64, i64); 9] =
     [(4, 16), (4, 32), (4, 64), (4, 128), (8, 16), (8, 32), (8, 64), (8, 128), (16, 0)];
 
 /// The first of them, whose weights have codes.
 const QUANTIZED: usize = 8;
+
+/// How much a sum in float32 may differ, relative to the sum of the magnitudes.
+const ROUNDED_SUM: f64 = 2e-6;
 
 /// Runs a test with each instruction set that this processor supports, on one thread and on several.
 fn for_every_isa(mut test: impl FnMut(ExecContext<'_>)) {
@@ -29,28 +34,41 @@ fn has_bfloat16(isa: Isa, rows: usize) -> bool {
     matches!(isa, Isa::Amx { .. }) && rows >= 16
 }
 
-/// Expected products of every assignment with its expert, and how much each may differ from them.
+/// No errors in rows of this length.
+fn exact(inputs: usize) -> impl Fn(usize) -> Vec<f64> {
+    move |_| vec![0.0; inputs]
+}
+
+/// Expected products of every assignment with its expert, and how much each may differ from them, where the
+/// elements of its row may differ by `errors`.
 fn expected_products(
     isa: Isa,
     weight: &OwnedWeight,
     chosen: &[i64],
     row: impl Fn(usize) -> Vec<f32>,
+    errors: impl Fn(usize) -> Vec<f64>,
 ) -> (Vec<f64>, Vec<f64>) {
-    let (mut expected, mut rounded) = (Vec::new(), Vec::new());
+    let (mut expected, mut bounds) = (Vec::new(), Vec::new());
     for (assignment, expert) in chosen.iter().enumerate() {
-        let (row, rows) = (row(assignment), chosen.iter().filter(|other| *other == expert).count());
+        let (row, errors) = (row(assignment), errors(assignment));
+        let rows = chosen.iter().filter(|other| *other == expert).count();
         let expert = *expert as usize;
-        if weight.layout.group_size().is_some() && has_bfloat16(isa, rows) {
+        let sums = magnitudes(weight, expert, &row);
+        let errors = if weight.layout.group_size().is_none() {
+            expected.extend(by_definition(weight, expert, &row));
+            magnitudes(weight, expert, &errors)
+        } else if has_bfloat16(isa, rows) {
             // Both operands of a product are rounded, by at most 2⁻⁸ of their magnitude.
             expected.extend(without_quantization(weight, expert, &row));
-            rounded.extend(magnitudes(weight, expert, &row).iter().map(|sum| 1.01 * sum / 128.0));
+            let errors = magnitudes(weight, expert, &errors);
+            sums.iter().zip(errors).map(|(sum, error)| 1.01 * (sum / 128.0 + error)).collect()
         } else {
             expected.extend(by_definition(weight, expert, &row));
-            rounded.resize(expected.len(), 0.0);
-        }
+            magnitudes(weight, expert, &errors_once_quantized(&row, &errors))
+        };
+        bounds.extend(errors.iter().zip(sums).map(|(error, sum)| error + ROUNDED_SUM * sum));
     }
-    let largest = expected.iter().fold(1e-30, |largest: f64, value| largest.max(value.abs()));
-    (expected, rounded.into_iter().map(|rounded| rounded + 1e-5 * largest).collect())
+    (expected, bounds)
 }
 
 fn assert_within(isa: Isa, found: &[f32], expected: &[f64], bounds: &[f64]) {
@@ -91,7 +109,7 @@ proptest! {
             let mut y = vec![f32::NAN; rows * k * outputs];
             expert_linear(context, &x, top_k, &weight.view(), &mut y).unwrap();
             let row = |assignment: usize| x[assignment / k * inputs..][..inputs].to_vec();
-            let (expected, bounds) = expected_products(context.isa, &weight, &chosen, row);
+            let (expected, bounds) = expected_products(context.isa, &weight, &chosen, row, exact(inputs));
             assert_within(context.isa, &y, &expected, &bounds);
         });
 
@@ -101,7 +119,7 @@ proptest! {
             let mut y = vec![f32::NAN; rows * outputs];
             expert_linear_sum(context, &x, top_k, &gates, &weight.view(), &mut y).unwrap();
             let row = |assignment: usize| x[assignment * inputs..][..inputs].to_vec();
-            let (products, bounds_of_products) = expected_products(context.isa, &weight, &chosen, row);
+            let (products, bounds_of_products) = expected_products(context.isa, &weight, &chosen, row, exact(inputs));
             let (mut expected, mut bounds) = (vec![0.0; rows * outputs], vec![0.0; rows * outputs]);
             for (index, (product, bound)) in products.iter().zip(bounds_of_products).enumerate() {
                 let (assignment, output) = (index / outputs, index % outputs);
@@ -130,12 +148,13 @@ proptest! {
         let x = random.floats(rows * inputs);
         let expected: Vec<f64> =
             x.chunks_exact(inputs).flat_map(|row| without_quantization(&weight, 0, row)).collect();
+        let sums = x.chunks_exact(inputs).flat_map(|row| magnitudes(&weight, 0, row));
+        let bounds: Vec<f64> = sums.map(|sum| ROUNDED_SUM * sum).collect();
         let scales = weight.float32_scales();
         for_every_isa(|context| {
             let mut y = vec![f32::NAN; rows * outputs];
             linear_float32(context, &x, &weight.view_with(&scales), &mut y).unwrap();
-            let difference = max_difference(&y, &expected);
-            assert!(difference < 1e-5, "{}: {difference}", context.isa);
+            assert_within(context.isa, &y, &expected, &bounds);
         });
     }
 
@@ -165,19 +184,32 @@ proptest! {
             let top_k = TopK { experts: &chosen, k: 1 };
             expert_mlp(context, &x, top_k, &gates, &mlp, &mut y).unwrap();
             let row = |row: usize| x[row * hidden..][..hidden].to_vec();
-            let (products, _) = expected_products(context.isa, &up, &chosen, row);
-            let gated = |row: usize| {
-                let (gate, up) = products[row * 2 * intermediate..][..2 * intermediate].split_at(intermediate);
-                let gated = gate.iter().zip(up);
-                gated.map(|(gate, up)| (weights::activate(activation, *gate) * up) as f32).collect()
+            let (products, bounds) = expected_products(context.isa, &up, &chosen, row, exact(hidden));
+            let gate_and_up = |values: &[f64], row: usize| {
+                let (gate, up) = values[row * 2 * intermediate..][..2 * intermediate].split_at(intermediate);
+                gate.iter().copied().zip(up.iter().copied()).collect::<Vec<_>>()
             };
-            let (mut expected, _) = expected_products(context.isa, &down, &chosen, gated);
-            for (expected, gate) in expected.chunks_exact_mut(hidden).zip(&gates) {
-                expected.iter_mut().for_each(|product| *product *= f64::from(*gate));
+            let gated = |row: usize| {
+                let values = gate_and_up(&products, row).into_iter();
+                values.map(|(gate, up)| (weights::activate(activation, gate) * up) as f32).collect()
+            };
+            let errors = |row: usize| {
+                let values = gate_and_up(&products, row).into_iter().zip(gate_and_up(&bounds, row));
+                let error = |((gate, up), (gate_error, up_error)): ((f64, f64), (f64, f64))| {
+                    let activated = weights::activate(activation, gate).abs();
+                    // No activation is steeper than 1.13; their approximations differ by 1e-6.
+                    let activated_error = 1.13 * gate_error + 1e-6 * (1.0 + activated);
+                    activated_error * up.abs() + (activated + activated_error) * up_error
+                };
+                values.map(error).collect()
+            };
+            let (mut expected, mut bounds) = expected_products(context.isa, &down, &chosen, gated, errors);
+            for (row, gate) in gates.iter().enumerate() {
+                let gate = f64::from(*gate);
+                expected[row * hidden..][..hidden].iter_mut().for_each(|product| *product *= gate);
+                bounds[row * hidden..][..hidden].iter_mut().for_each(|bound| *bound *= gate.abs());
             }
-            // A gated value between two of its 255 steps may be rounded either way.
-            let difference = max_difference(&y, &expected);
-            assert!(difference < 2e-2, "{}: {difference}", context.isa);
+            assert_within(context.isa, &y, &expected, &bounds);
         });
     }
 }
@@ -260,7 +292,7 @@ fn one_expert_with_all_rows_and_the_others_with_none() {
         let top_k = TopK { experts: &chosen, k: 1 };
         expert_linear(context, &x, top_k, &weight.view(), &mut y).unwrap();
         let row = |row: usize| x[row * 64..][..64].to_vec();
-        let (expected, bounds) = expected_products(context.isa, &weight, &chosen, row);
+        let (expected, bounds) = expected_products(context.isa, &weight, &chosen, row, exact(64));
         assert_within(context.isa, &y, &expected, &bounds);
     });
 }
@@ -289,7 +321,7 @@ fn many_rows_panels_and_columns_are_multiplied_in_parts() {
             let row = |place: usize| {
                 some.get(place).map_or(vec![0.0; inputs], |row| x[row * inputs..][..inputs].to_vec())
             };
-            let (expected, bounds) = expected_products(context.isa, &weight, &all, row);
+            let (expected, bounds) = expected_products(context.isa, &weight, &all, row, exact(inputs));
             assert_within(context.isa, &y, &expected[..y.len()], &bounds[..y.len()]);
         });
     }

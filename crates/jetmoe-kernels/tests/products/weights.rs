@@ -134,19 +134,52 @@ pub(crate) fn by_definition(weight: &OwnedWeight, expert: usize, row: &[f32]) ->
         .collect()
 }
 
+/// How much each element of a row may differ once quantized, where it may differ by `errors` before.
+///
+/// An element between two codes may be rounded either way: it then differs by the distance of two codes.
+pub(crate) fn errors_once_quantized(row: &[f32], errors: &[f64]) -> Vec<f64> {
+    /// How much a code may differ before it is rounded, because float32 computes it.
+    const ROUNDED_CODE: f64 = 127.0 * 4.0 * f32::EPSILON as f64;
+    let blocks = row.chunks(32).zip(errors.chunks(32)).flat_map(|(block, errors)| {
+        let largest = block.iter().fold(0.0, |largest: f64, x| largest.max(f64::from(x.abs())));
+        let error = errors.iter().fold(0.0, |largest: f64, error| largest.max(*error));
+        let distance = largest / 127.0;
+        block.iter().zip(errors).map(move |(x, x_error)| {
+            let x = f64::from(x.abs());
+            if error == 0.0 {
+                return 0.0;
+            }
+            if largest <= 2.0 * error {
+                return 2.0 * (x + error);
+            }
+            // The scale differs by at most 1/127 of what the largest element does.
+            let code_error = (x_error + x / largest * error) / distance + ROUNDED_CODE;
+            let (low, high) = (x / distance - code_error, x / distance + code_error);
+            let codes = high.round_ties_even() - low.round_ties_even();
+            codes * (distance + error / 127.0) + x / largest * error
+        })
+    });
+    blocks.collect()
+}
+
 /// Products of exactly dequantized weights with a row.
 pub(crate) fn without_quantization(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<f64> {
     products(weight, expert, row, |product| product)
 }
 
 /// Sums of the magnitudes of what [`without_quantization`] sums.
-pub(crate) fn magnitudes(weight: &OwnedWeight, expert: usize, row: &[f32]) -> Vec<f64> {
+pub(crate) fn magnitudes<X: Copy + Into<f64>>(weight: &OwnedWeight, expert: usize, row: &[X]) -> Vec<f64> {
     products(weight, expert, row, f64::abs)
 }
 
-fn products(weight: &OwnedWeight, expert: usize, row: &[f32], term: impl Fn(f64) -> f64) -> Vec<f64> {
+fn products<X: Copy + Into<f64>>(
+    weight: &OwnedWeight,
+    expert: usize,
+    row: &[X],
+    term: impl Fn(f64) -> f64,
+) -> Vec<f64> {
     let rows = weight.matrix(expert).chunks_exact(weight.layout.inputs);
-    rows.map(|weights| weights.iter().zip(row).map(|(w, x)| term(f64::from(*w) * f64::from(*x))).sum())
+    rows.map(|weights| weights.iter().zip(row).map(|(w, x)| term(f64::from(*w) * (*x).into())).sum())
         .collect()
 }
 
