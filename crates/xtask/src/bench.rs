@@ -42,29 +42,32 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, arguments: &Argument
         steps.run("build jetmoe-bench", &workspace.root, &build)?;
         return run_bench(workspace, steps, "pages", &[]);
     }
-    let arguments_given = &arguments.arguments;
-    if arguments_given.iter().any(|argument| argument == "--help") {
+    let given = &arguments.arguments;
+    let is_help = given.iter().any(|argument| argument == "--help");
+    let is_measured = |name: &str| !is_help && measures(given, |target| target == name);
+    let benchmark = match arguments {
+        Arguments { kernels: true, .. } => "layers",
+        Arguments { serving: true, .. } => "serving",
+        _ => "models",
+    };
+    // the load comes from Python, whichever server is measured
+    if !is_help && (arguments.serving || measures_a_baseline(given)) {
+        BASELINES.prepare(workspace, steps)?;
+    }
+    if benchmark == "models" && cfg!(target_os = "linux") && is_measured(LLAMA_CPP) {
+        npm::install(workspace, steps, LLAMA_CPP, LLAMA_CPP_PINS)?;
+    }
+    let mut options = Vec::new();
+    if benchmark == "serving" && is_measured(LLAMA_SERVER) {
+        let server = llama_server::build(workspace, steps)?;
+        options = vec!["--llama-server".to_owned(), server.display().to_string()];
+    }
+    if is_help {
         build_commands(workspace, steps)?;
     } else {
-        if measures_a_baseline(arguments_given) {
-            BASELINES.prepare(workspace, steps)?;
-        }
-        if !arguments.kernels
-            && !arguments.serving
-            && cfg!(target_os = "linux")
-            && measures(arguments_given, |target| target == LLAMA_CPP)
-        {
-            npm::install(workspace, steps, LLAMA_CPP, LLAMA_CPP_PINS)?;
-        }
         prepare(workspace, steps)?;
     }
-    if arguments.serving {
-        let server = llama_server::build(workspace, steps)?;
-        let server = ["--llama-server".to_owned(), server.display().to_string()];
-        return run_bench(workspace, steps, "serving", &[&server, arguments_given.as_slice()].concat());
-    }
-    let benchmark = if arguments.kernels { "layers" } else { "models" };
-    run_bench(workspace, steps, benchmark, arguments_given)
+    run_bench(workspace, steps, benchmark, &[options.as_slice(), given].concat())
 }
 
 fn run_bench(workspace: &Workspace, steps: &mut Steps, benchmark: &str, arguments: &[String]) -> Result<()> {
@@ -87,6 +90,9 @@ fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 const LLAMA_CPP: &str = "llama-cpp";
 /// Folder with the versions of its packages.
 const LLAMA_CPP_PINS: &str = "crates/jetmoe-bench/baselines/llama-cpp";
+
+/// Name of the target.
+const LLAMA_SERVER: &str = "llama-server";
 
 /// Whether `--targets`, by default all, names more than this project.
 fn measures_a_baseline(arguments: &[String]) -> bool {
