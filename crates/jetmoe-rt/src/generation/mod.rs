@@ -5,6 +5,7 @@
 //! reuses the key/value cache for a prompt that begins like the previous one. A [`ScoringRequest`] asks for the
 //! log-probability of given continuations, a [`Score`] holds it.
 
+mod argmax;
 mod completion;
 mod filters;
 mod generator;

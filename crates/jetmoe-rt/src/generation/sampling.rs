@@ -4,6 +4,7 @@ use ndarray::ArrayView1;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::argmax::argmax;
 use super::filters::Candidates;
 use super::rules::{Rules, SequenceLimits, Tokens};
 use super::{GenerationOptions, Sampling};
@@ -94,20 +95,6 @@ impl Sampler {
             }
         }
     }
-}
-
-/// Index of the first of the highest scores, and its value.
-pub(super) fn argmax(scores: &[f32]) -> Option<(u32, f32)> {
-    // no branch per score, so that the compiler vectorises the loop
-    let (highest, is_number) =
-        scores.iter().fold((f32::NEG_INFINITY, true), |(highest, is_number), score| {
-            (if *score > highest { *score } else { highest }, is_number & !score.is_nan())
-        });
-    if !is_number || !highest.is_finite() {
-        return None;
-    }
-    let first = scores.iter().position(|score| *score == highest)?;
-    Some((first as u32, highest))
 }
 
 fn draw(candidates: &Candidates, random: &mut ChaCha8Rng) -> Option<u32> {

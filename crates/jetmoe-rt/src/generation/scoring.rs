@@ -7,9 +7,9 @@ use jetmoe_text::ChatOptions;
 use ndarray::ArrayView1;
 
 pub use self::request::{Continuation, ScoringOptions, ScoringRequest};
+use super::argmax::argmax;
 use super::generator::RenderedPrompt;
 use super::log_probabilities::{best, log_probability};
-use super::sampling::argmax;
 use super::{Generator, Prompt, TokenLogProbability, log_sum_exp};
 use crate::{Error, Result};
 

@@ -37,10 +37,12 @@ pub(in super::super) fn distribution(
     let mut sampler = Sampler::new(options);
     let mut state = sampler.start_sequence(0, 0, limits);
     sampler.sample(aview1(logits), tokens, &mut state, None).unwrap();
-    let (best, highest) = argmax(&sampler.scores).unwrap();
+    // greedy without rules takes the logits as they are
+    let scores = if sampler.scores.is_empty() { logits } else { &sampler.scores };
+    let (best, highest) = argmax(scores).unwrap();
     let mut kept: Vec<(u32, f64)> = match options.sampling {
         Sampling::Greedy => (0..)
-            .zip(&sampler.scores)
+            .zip(scores)
             .filter(|(_, score)| **score > f32::NEG_INFINITY)
             .map(|(id, score)| (id, (f64::from(*score) - f64::from(highest)).exp()))
             .collect(),
