@@ -2,7 +2,7 @@
 //!
 //! `queue.rs`, `schedule.rs` and `prefix.rs` decide, without a model: who is next, what a step reads, what is reused.
 //! `worker.rs` drives the slots by them; `sequence.rs` is a job that has a slot. `shared.rs` is what the thread shares with
-//! callers.
+//! callers; `outbox.rs` hands its events to them.
 //!
 //! Samplers of `jetmoe-rt` decide every token. With a `native` graph on ONNX Runtime or tract, whose steps compute the same bits
 //! in any company and in chunks of any size, greedy and seeded output of a job equals that of
@@ -15,6 +15,7 @@ mod experts;
 mod job;
 mod metrics;
 mod options;
+mod outbox;
 mod panics;
 mod prefix;
 mod queue;
@@ -36,6 +37,7 @@ use prometheus_client::registry::Registry;
 use self::constraint::Constraints;
 use self::experts::Experts;
 use self::metrics::EngineMetrics;
+use self::outbox::Outbox;
 use self::queue::Full;
 use self::sequence::Pending;
 use self::shared::{Cancel, Shared, Submission};
@@ -93,7 +95,8 @@ impl Engine {
         options.check_memory(&model, capacity, jetmoe_rt::available_memory())?;
         let slots = model.slots(options.slots, capacity)?;
         let metrics = EngineMetrics::new(&options, capacity);
-        let shared = Arc::new(Shared::new(options.queue, metrics));
+        let outbox = Outbox::start().map_err(StartError::Thread)?;
+        let shared = Arc::new(Shared::new(options.queue, metrics, outbox));
         let experts = Experts::of(&model);
         let inner = Inner {
             slots: options.slots,
@@ -169,7 +172,7 @@ impl Engine {
             return Err(Refusal::ShuttingDown);
         }
         let sampler = self.inner.generator.sampler(&job.prompt[..], &job.options)?;
-        let (pending, events) = Pending::new(job, sampler);
+        let (pending, events) = Pending::new(job, sampler, Arc::clone(shared.outbox()));
         let interrupt = pending.interrupt().clone();
         match shared.submit(pending) {
             Submission::Queued(key) => {

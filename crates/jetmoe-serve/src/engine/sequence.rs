@@ -10,6 +10,7 @@ use jetmoe_rt::{
 use tokio::sync::mpsc;
 
 use super::metrics::EngineMetrics;
+use super::outbox::{Delivery, Outbox};
 use super::panics::guarded;
 use super::schedule::Reader;
 use super::scores::PromptScorer;
@@ -26,6 +27,7 @@ pub(super) struct Pending {
 /// How a job reports, and what ends it from outside.
 #[derive(Debug)]
 struct Client {
+    outbox: Arc<Outbox>,
     events: mpsc::UnboundedSender<JobEvent>,
     submitted: Instant,
     /// Cancelled when the client leaves, and at the deadline.
@@ -47,10 +49,8 @@ impl Client {
     }
 
     fn send(&self, event: JobEvent) {
-        if self.events.send(event).is_err() {
-            // no one reads it
-            self.interrupt.cancel();
-        }
+        let (events, interrupt) = (self.events.clone(), self.interrupt.clone());
+        self.outbox.put(Delivery { event, events, interrupt });
     }
 
     fn end(&self, event: Event, metrics: &EngineMetrics) {
@@ -71,7 +71,11 @@ impl Client {
 }
 
 impl Pending {
-    pub(super) fn new(job: Job, sampler: SequenceSampler) -> (Self, mpsc::UnboundedReceiver<JobEvent>) {
+    pub(super) fn new(
+        job: Job,
+        sampler: SequenceSampler,
+        outbox: Arc<Outbox>,
+    ) -> (Self, mpsc::UnboundedReceiver<JobEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let interrupt = CancellationToken::new();
         let guard = job.deadline.and_then(|deadline| {
@@ -81,7 +85,7 @@ impl Pending {
             guard.ok()
         });
         let (submitted, deadline) = (Instant::now(), job.deadline);
-        let client = Client { events, submitted, interrupt, deadline, _deadline_guard: guard };
+        let client = Client { outbox, events, submitted, interrupt, deadline, _deadline_guard: guard };
         (Pending { job, sampler, client }, receiver)
     }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use jetmoe_rt::{CancellationToken, DeadlineGuard};
 use tokio::sync::watch;
 
-use super::EngineLoad;
 use super::metrics::EngineMetrics;
+use super::outbox::Outbox;
 use super::queue::{Full, Queue, QueueKey};
 use super::sequence::Pending;
+use super::{EngineLoad, JobError};
 
 /// Least and most time that a full queue advises to wait.
 const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     /// Mean time of a job in its slot, in microseconds.
     service_time: AtomicU64,
     metrics: EngineMetrics,
+    outbox: Arc<Outbox>,
 }
 
 #[derive(Debug)]
@@ -67,7 +69,7 @@ pub(super) struct Work {
 }
 
 impl Shared {
-    pub(super) fn new(queue: usize, metrics: EngineMetrics) -> Self {
+    pub(super) fn new(queue: usize, metrics: EngineMetrics, outbox: Outbox) -> Self {
         Shared {
             state: Mutex::new(State { queue: Queue::new(queue), phase: Phase::Open, deadline: None }),
             changed: Condvar::new(),
@@ -75,6 +77,7 @@ impl Shared {
             has_ended: watch::Sender::new(false),
             service_time: AtomicU64::new(0),
             metrics,
+            outbox: Arc::new(outbox),
         }
     }
 
@@ -85,6 +88,11 @@ impl Shared {
 
     pub(super) fn metrics(&self) -> &EngineMetrics {
         &self.metrics
+    }
+
+    /// The events of jobs. The thread flushes it before and after a step, before it waits for work, and when it ends.
+    pub(super) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
     }
 
     pub(super) fn load(&self) -> EngineLoad {
@@ -127,6 +135,7 @@ impl Shared {
 
     /// Takes at most `free` jobs for free slots. Waits for one if nothing is running.
     pub(super) fn next_work(&self, free: usize, is_running: bool) -> Work {
+        self.outbox.flush();
         let mut state = self.lock();
         loop {
             let now = Instant::now();
@@ -179,12 +188,12 @@ impl Shared {
             || self.lock().deadline.as_ref().is_some_and(|(time, _)| *time <= Instant::now())
     }
 
-    /// Records that the thread has ended, and returns the jobs that it leaves.
-    pub(super) fn end(&self) -> Vec<Pending> {
+    /// Fails the jobs that the thread leaves, and records that it has ended.
+    pub(super) fn end(&self) {
         self.lock().phase = Phase::Ended;
-        let left = self.drain();
+        self.drain().into_iter().for_each(|pending| pending.fail(JobError::Ended, &self.metrics));
+        self.outbox.flush();
         self.has_ended.send_replace(true);
-        left
     }
 
     /// Waits until the thread has ended.
@@ -238,7 +247,7 @@ mod tests {
     use super::*;
 
     fn shared() -> Shared {
-        Shared::new(4, EngineMetrics::new(&EngineOptions::default(), 8))
+        Shared::new(4, EngineMetrics::new(&EngineOptions::default(), 8), Outbox::start().unwrap())
     }
 
     #[test]

@@ -95,8 +95,7 @@ impl Worker {
                 break;
             }
         }
-        let metrics = self.shared.metrics();
-        self.shared.end().into_iter().for_each(|pending| pending.fail(JobError::Ended, metrics));
+        self.shared.end();
     }
 
     /// Runs jobs until none can come.

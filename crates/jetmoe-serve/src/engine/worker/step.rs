@@ -38,6 +38,7 @@ impl Worker {
             .iter()
             .filter_map(|portion| Some(sequences[portion.slot].as_ref()?.part(portion.tokens)))
             .collect();
+        self.shared.outbox().flush();
         let (slots, start) = (&mut self.slots, Instant::now());
         let result = catch_unwind(AssertUnwindSafe(|| slots.step(&parts)));
         drop(guards);
@@ -111,13 +112,18 @@ impl Worker {
 
     /// Takes the results of a step.
     fn advance(&mut self, portions: &[Portion], output: &SlotsOutput) -> Result<(), Error> {
+        let results: Vec<_> = (portions.iter().enumerate())
+            .map(|(part, portion)| (portion.slot, self.advance_one(*portion, output, part)))
+            .collect();
+        // before tokens are kept, which takes longer
+        self.shared.outbox().flush();
         let mut failed = Vec::new();
-        for (part, portion) in portions.iter().enumerate() {
-            match self.advance_one(*portion, output, part) {
+        for (slot, result) in results {
+            match result {
                 Ok(Progress::Open) => {}
-                Ok(Progress::PromptRead) => self.keep(portion.slot),
-                Ok(Progress::Ended) => self.free(portion.slot),
-                Err(error) => failed.push((portion.slot, error)),
+                Ok(Progress::PromptRead) => self.keep(slot),
+                Ok(Progress::Ended) => self.free(slot),
+                Err(error) => failed.push((slot, error)),
             }
         }
         // last, because it may make the slots again, and then no result is of use
