@@ -214,6 +214,8 @@ pub(crate) fn configure(environment: &Environment, options: &LoadOptions) -> ort
     if let Some(threads) = options.thread_limit() {
         builder = builder.with_intra_threads(threads)?;
     }
+    // between two steps the processor belongs to whoever uses the results
+    builder = builder.with_config_entry("session.force_spinning_stop", "1")?;
     // the numbers of MatMulNBits' attribute accuracy_level
     let accuracy = if options.int8_activations { "4" } else { "1" };
     builder = builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", accuracy)?;

@@ -41,8 +41,6 @@ def main():
     parser.add_argument("--long-prompt", type=int, default=2000)
     arguments = parser.parse_args()
     with started(arguments) as url:
-        # so that what the client computes, which runs elsewhere where a server is used, does not interrupt the server
-        os.nice(19)
         measured = asyncio.run(measure(url, arguments))
     print(json.dumps({"runtime": version(arguments), **measured}))
 
@@ -176,23 +174,25 @@ async def load(session, url, count, arguments):
 
 
 async def share_outside_of_steps(session, url, streams):
-    """The share of the time in which the model computes nothing, by the server's own metric, while all streams decode; `None` if it has
-    no such metric."""
-    async def metric():
+    """The share of the time in which the model computes nothing, by the server's own metrics, while all streams decode; `None` if it
+    has none."""
+    async def metrics():
         async with session.get(f"{url}/metrics") as response:
             text = await response.text()
-        found = re.search(r"^jetmoe_engine_step_seconds_sum(?:\{[^}]*\})? ([0-9.e+-]+)$", text, re.MULTILINE)
-        return time.perf_counter(), found and float(found[1])
+        names = ("between_steps", "step")
+        found = [re.search(rf"^jetmoe_engine_{name}_seconds_sum(?:\{{[^}}]*\}})? ([0-9.e+-]+)$", text, re.MULTILINE) for name in names]
+        return [float(sum[1]) for sum in found] if all(found) else None
 
     while not all(stream.arrivals for stream in streams):
         await asyncio.sleep(0.005)
-    begin = end = await metric()
-    if begin[1] is None:
+    begin = end = await metrics()
+    if begin is None:
         return None
     while not any(stream.end for stream in streams):
-        end = await metric()
+        end = await metrics()
         await asyncio.sleep(0.05)
-    return 1 - (end[1] - begin[1]) / (end[0] - begin[0])
+    outside, inside = (after - before for before, after in zip(begin, end, strict=True))
+    return outside / (outside + inside)
 
 
 async def interrupt(session, url, arguments):

@@ -10,6 +10,7 @@ mod layers;
 mod models;
 mod pages;
 mod plot;
+mod prepare;
 mod processor;
 mod quality;
 mod rounds;

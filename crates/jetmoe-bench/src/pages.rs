@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::command;
+use crate::processor::Processor;
 use crate::rounds::Rounds;
 
 /// Name and text of a file.
@@ -35,8 +36,23 @@ const RAW: &str = "raw.json";
 const PAGE: &str = "README.md";
 
 impl Benchmark {
+    /// Writes what was measured on this machine, as [`Benchmark::write`], into `output`, or else into the folder of this processor or
+    /// a folder below it.
+    pub(crate) fn write_measured(
+        &self,
+        output: Option<&Path>,
+        below: Option<&str>,
+        mut raw: Value,
+    ) -> Result<()> {
+        let processor = Processor::detect();
+        processor.write_to(&mut raw);
+        let mut own = Path::new(self.root).join(processor.slug());
+        own.extend(below);
+        self.write(output.unwrap_or(&own), &raw)
+    }
+
     /// Writes raw results into a folder with their pages, and the index anew if the folder is below it.
-    pub(crate) fn write(&self, folder: &Path, raw: &Value) -> Result<()> {
+    fn write(&self, folder: &Path, raw: &Value) -> Result<()> {
         // first, because it took long to measure
         command::write_files(folder, &[(RAW, &format!("{raw:#}\n"))])?;
         for (name, text) in (self.render)(&Rounds { raw })? {

@@ -1,6 +1,28 @@
 //! Raw results of a benchmark: rounds, in each of which every target is measured once. Medians over the rounds count.
 
-use serde_json::Value;
+use anyhow::Result;
+use serde_json::{Map, Value};
+
+/// Measures every target once per round, in turn. `measure` gets a title, the target, and what the round has so far; a target for
+/// which it returns `None` is left out.
+pub(crate) fn measure<T>(
+    rounds: u16,
+    targets: &[T],
+    name: impl Fn(&T) -> String,
+    mut measure: impl FnMut(&str, &T, &Map<String, Value>) -> Result<Option<Value>>,
+) -> Result<Vec<Value>> {
+    let of_round = |round| {
+        let mut results = Map::new();
+        for target in targets {
+            let name = name(target);
+            if let Some(result) = measure(&format!("round {round}, {name}"), target, &results)? {
+                results.insert(name, result);
+            }
+        }
+        Ok(Value::Object(results))
+    };
+    (1..=rounds).map(of_round).collect()
+}
 
 /// Raw results.
 pub(crate) struct Rounds<'a> {

@@ -4,16 +4,16 @@ mod page;
 mod plot;
 mod results;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::command::{self, baseline};
 use crate::pages::Benchmark;
-use crate::processor::Processor;
+use crate::rounds;
 
 /// The pages in `docs/kernels/`.
 pub(crate) const BENCHMARK: Benchmark =
@@ -136,25 +136,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         command::run(&format!("build the benchmark of {}", package.0), cargo_bench(package).arg("--no-run"))?;
     }
     let threads = arguments.threads.to_string();
-    let mut rounds = Vec::new();
-    for round in 1..=arguments.rounds {
-        let mut results = Map::new();
-        for &target in targets {
-            if let (BenchTarget::Isa(isa), Some(jetmoe)) = (target, results.get("jetmoe"))
-                && !is_other_available(jetmoe, isa)
-            {
-                continue;
-            }
-            let title = format!("round {round}, {}", target.name());
-            results.insert(target.name(), measure(&title, target, &threads)?);
-        }
-        rounds.push(Value::Object(results));
-    }
-    let mut raw = json!({ "command": command(arguments), "rounds": rounds });
-    let processor = Processor::detect();
-    processor.write_to(&mut raw);
-    let own_folder = Path::new(BENCHMARK.root).join(processor.slug());
-    BENCHMARK.write(arguments.output.as_ref().unwrap_or(&own_folder), &raw)
+    let rounds = rounds::measure(
+        arguments.rounds,
+        targets,
+        |target| target.name(),
+        |title, target, measured| match (target, measured.get("jetmoe")) {
+            (BenchTarget::Isa(isa), Some(jetmoe)) if !is_other_available(jetmoe, isa) => Ok(None),
+            _ => measure(title, *target, &threads).map(Some),
+        },
+    )?;
+    let raw = json!({ "command": command(arguments), "rounds": rounds });
+    BENCHMARK.write_measured(arguments.output.as_deref(), None, raw)
 }
 
 /// The command that measures the same.

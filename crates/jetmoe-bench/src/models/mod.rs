@@ -8,16 +8,17 @@ mod results;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::command::{self, baseline, jetmoe};
 use crate::pages::Benchmark;
-use crate::processor::{Processor, memory_bytes};
+use crate::processor::memory_bytes;
+use crate::{prepare, rounds};
 
 /// The pages in `docs/benchmarks/`.
 pub(crate) const BENCHMARK: Benchmark =
@@ -152,34 +153,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     );
     let bench = Bench { arguments, targets, folder: command::work_folder("bench")? };
     bench.prepare()?;
-    let mut rounds = Vec::new();
-    for round in 1..=arguments.rounds {
-        let mut results = Map::new();
-        for target in &bench.targets {
-            let title = format!("round {round}, {}", target.name());
-            results.insert(target.name(), bench.measure(&title, *target)?);
-        }
-        rounds.push(Value::Object(results));
-    }
-    let mut raw = json!({
+    let rounds = rounds::measure(
+        arguments.rounds,
+        &bench.targets,
+        |target| target.name(),
+        |title, target, _| bench.measure(title, *target).map(Some),
+    )?;
+    let raw = json!({
         "command": bench.command(),
         "layers": arguments.layers,
         "checkpoint_bytes": bench.checkpoint_bytes()?,
         "rounds": rounds,
     });
-    let processor = Processor::detect();
-    processor.write_to(&mut raw);
-    let own_folder = Path::new(BENCHMARK.root).join(results_folder(&processor, arguments.layers));
-    BENCHMARK.write(arguments.output.as_ref().unwrap_or(&own_folder), &raw)
+    let below = folder_of_size(arguments.layers);
+    BENCHMARK.write_measured(arguments.output.as_deref(), below.as_deref(), raw)
 }
 
-/// Folder of the results of a processor, below the index.
-fn results_folder(processor: &Processor, layers: u16) -> PathBuf {
-    let folder = PathBuf::from(processor.slug());
+/// Folder of the results of a checkpoint that has not the usual number of layers, below the one of the processor.
+fn folder_of_size(layers: u16) -> Option<String> {
     match layers {
-        LAYERS => folder,
-        FULL_SIZE => folder.join("full-size"),
-        layers => folder.join(format!("{layers}-layers")),
+        LAYERS => None,
+        FULL_SIZE => Some("full-size".to_owned()),
+        layers => Some(format!("{layers}-layers")),
     }
 }
 
@@ -211,23 +206,13 @@ impl Bench<'_> {
     /// Makes checkpoint and exports anew, because earlier ones may be of another version.
     fn prepare(&self) -> Result<()> {
         command::clear(&self.folder)?;
-        let layers = self.arguments.layers.to_string();
-        let mut synth = jetmoe("jetmoe")?;
-        synth.args(["synth", "--like", "jetmoe-8b", "--layers", &layers, "--output"]).arg(self.checkpoint());
-        // onnxruntime-genai opens artifacts with a tokenizer only
-        synth.args(["--tokenizer", "tests/fixtures/models/jetmoe-mini"]);
-        command::run("make the checkpoint", &mut synth)?;
+        prepare::checkpoint(&self.checkpoint(), self.arguments.layers)?;
         let exports: BTreeSet<_> = self.targets.iter().filter_map(|target| target.export()).collect();
         for (precision, profile) in exports {
-            let mut export = jetmoe("jetmoe-export")?;
-            export.arg(self.checkpoint()).arg("--output").arg(self.artifact());
-            export.args(["--precision", precision, "--profile", profile]);
-            command::run(&format!("export {precision}, {profile}"), &mut export)?;
+            prepare::export(&self.checkpoint(), &self.artifact(), precision, profile)?;
         }
         if self.targets.contains(&BenchTarget::LlamaCpp) {
-            let mut write = baseline("llama_cpp.py");
-            write.args(["--layers", &layers, "--output"]).arg(self.gguf());
-            command::run("write the model of llama.cpp", &mut write)?;
+            prepare::gguf(&self.gguf(), self.arguments.layers, false)?;
         }
         if self.targets.contains(&BenchTarget::TransformersOnnx) {
             let graph = self.transformers_graph();

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::command::{self, baseline, jetmoe};
 use crate::pages::Benchmark;
-use crate::processor::Processor;
+use crate::{prepare, rounds};
 
 /// The pages in `docs/serving/`.
 pub(crate) const BENCHMARK: Benchmark =
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
 }
 
 /// Layers of the models, which have JetMoE-8B's widths.
-const LAYERS: &str = "2";
+const LAYERS: u16 = 2;
 
 /// A server that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,20 +64,29 @@ impl Server {
     }
 }
 
+/// What is measured.
+struct Target {
+    server: Server,
+    program: PathBuf,
+    model: PathBuf,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let all = [Server::Jetmoe, Server::LlamaServer];
-    let targets = arguments.targets.as_deref().unwrap_or(&all);
-    ensure!(!targets.is_empty(), "no server to measure");
+    let servers = arguments.targets.as_deref().unwrap_or(&all);
+    ensure!(!servers.is_empty(), "no server to measure");
     let folder = command::work_folder("bench-serving")?;
-    let models: Vec<(Server, PathBuf, PathBuf)> =
-        prepare(&folder, targets, arguments.llama_server.as_deref())?;
-    let mut rounds = Vec::new();
-    for round in 1..=arguments.rounds {
-        let mut results = Map::new();
-        for (server, program, model) in &models {
-            let title = format!("round {round}, {}", server.name());
+    command::clear(&folder)?;
+    let prepare = |server: &Server| prepare(&folder, *server, arguments.llama_server.as_deref());
+    let targets: Vec<Target> = servers.iter().map(prepare).collect::<Result<_>>()?;
+    let rounds = rounds::measure(
+        arguments.rounds,
+        &targets,
+        |target| target.server.name().to_owned(),
+        |title, target, _| {
             let mut measure = baseline("serving.py");
-            measure.args(["--target", server.name(), "--program"]).arg(program).arg("--model").arg(model);
+            measure.args(["--target", target.server.name()]);
+            measure.arg("--program").arg(&target.program).arg("--model").arg(&target.model);
             for (name, value) in [
                 ("--threads", arguments.threads),
                 ("--streams", arguments.streams),
@@ -86,52 +95,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             ] {
                 measure.arg(name).arg(value.to_string());
             }
-            results.insert(server.name().to_owned(), command::json(&title, &mut measure)?);
-        }
-        rounds.push(Value::Object(results));
-    }
-    let mut raw = json!({ "command": invocation(arguments, targets), "rounds": rounds });
-    let processor = Processor::detect();
-    processor.write_to(&mut raw);
-    let own_folder = Path::new(BENCHMARK.root).join(processor.slug());
-    BENCHMARK.write(arguments.output.as_ref().unwrap_or(&own_folder), &raw)
+            command::json(title, &mut measure).map(Some)
+        },
+    )?;
+    let raw = json!({ "command": invocation(arguments, servers), "rounds": rounds });
+    BENCHMARK.write_measured(arguments.output.as_deref(), None, raw)
 }
 
-/// Makes the models anew: for each server its program and its model.
-fn prepare(
-    folder: &Path,
-    targets: &[Server],
-    llama_server: Option<&Path>,
-) -> Result<Vec<(Server, PathBuf, PathBuf)>> {
-    command::clear(folder)?;
-    let mut models = Vec::new();
-    for server in targets {
-        models.push(match server {
-            Server::Jetmoe => {
-                let (checkpoint, artifact) = (folder.join("checkpoint"), folder.join("artifact"));
-                let mut synth = jetmoe("jetmoe")?;
-                synth.args(["synth", "--like", "jetmoe-8b", "--layers", LAYERS, "--output"]).arg(&checkpoint);
-                synth.args(["--tokenizer", "tests/fixtures/models/jetmoe-mini"]);
-                command::run("make the checkpoint", &mut synth)?;
-                let mut export = jetmoe("jetmoe-export")?;
-                export.arg(&checkpoint).arg("--output").arg(&artifact);
-                export.args(["--precision", "q4", "--profile", "native"]);
-                command::run("export q4, native", &mut export)?;
-                (*server, PathBuf::from(jetmoe("jetmoe")?.get_program()), artifact)
-            }
-            Server::LlamaServer => {
-                let program = llama_server.context("llama.cpp's server is needed: --llama-server FILE")?;
-                let model = folder.join("mixtral.gguf");
-                std::fs::create_dir_all(folder)
-                    .with_context(|| format!("cannot create {}", folder.display()))?;
-                let mut write = baseline("llama_cpp.py");
-                write.args(["--layers", LAYERS, "--vocabulary", "--output"]).arg(&model);
-                command::run("write the model of llama.cpp", &mut write)?;
-                (*server, program.to_owned(), model)
-            }
-        });
-    }
-    Ok(models)
+/// Makes the model of a server anew.
+fn prepare(folder: &Path, server: Server, llama_server: Option<&Path>) -> Result<Target> {
+    let (program, model) = match server {
+        Server::Jetmoe => {
+            let (checkpoint, artifact) = (folder.join("checkpoint"), folder.join("artifact"));
+            prepare::checkpoint(&checkpoint, LAYERS)?;
+            prepare::export(&checkpoint, &artifact, "q4", "native")?;
+            (PathBuf::from(jetmoe("jetmoe")?.get_program()), artifact)
+        }
+        Server::LlamaServer => {
+            let program = llama_server.context("llama.cpp's server is needed: --llama-server FILE")?;
+            let model = folder.join("mixtral.gguf");
+            prepare::gguf(&model, LAYERS, true)?;
+            (program.to_owned(), model)
+        }
+    };
+    Ok(Target { server, program, model })
 }
 
 /// The command that measures the same.

@@ -62,8 +62,8 @@ pub(super) fn render(rounds: &Rounds<'_>) -> Result<Vec<File>> {
     page.push_str(
         "\nTokens per second are the sum of the rates of all streams after their first token. A chunk is the time to the first \
          token of the long prompt divided by the 256 tokens at a time in which it is read. What is outside of steps is the time in \
-         which the model computes nothing, by the server's own metric, while all requests decode: scheduling, choosing tokens, HTTP, \
-         and what the client, at the lowest priority, takes of the same processor. llama.cpp's server is built for this processor, without AMX, with which \
+         which the model computes nothing, by the server's own metrics, while all requests decode: scheduling, choosing tokens, HTTP, \
+         and what the client takes of the same processor. llama.cpp's server is built for this processor, without AMX, with which \
          version 0.3.36 of its package ends with a segmentation fault.\n",
     );
     Ok(vec![("README.md", page)])

@@ -38,6 +38,7 @@ pub(super) struct EngineMetrics {
     occupancy: Histogram,
     step_tokens: Histogram,
     step_seconds: Histogram,
+    between_steps_seconds: Histogram,
     failed_steps: Counter,
     queue_seconds: Histogram,
     first_token_seconds: Histogram,
@@ -80,6 +81,7 @@ impl EngineMetrics {
             occupancy: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             step_tokens: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
             step_seconds: seconds(),
+            between_steps_seconds: Histogram::new(exponential_buckets(0.000_01, 2.0, 17)),
             failed_steps: Counter::default(),
             queue_seconds: seconds(),
             first_token_seconds: seconds(),
@@ -129,11 +131,14 @@ impl EngineMetrics {
     }
 
     fn register_steps(&self, registry: &mut Registry) {
-        registry.register_with_unit(
-            "step",
-            "Time of a step in the model",
-            Unit::Seconds,
-            self.step_seconds.clone(),
+        let mut histogram = |name: &str, help: &str, histogram: &Histogram| {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        };
+        histogram("step", "Time of a step in the model", &self.step_seconds);
+        histogram(
+            "between_steps",
+            "Time from a step to the next one of jobs that go on",
+            &self.between_steps_seconds,
         );
         registry.register("step_sequences", "Sequences that shared a step", self.occupancy.clone());
         registry.register("step_tokens", "Tokens that a step read", self.step_tokens.clone());
@@ -202,6 +207,11 @@ impl EngineMetrics {
         self.occupancy.observe(sequences as f64);
         self.step_tokens.observe(tokens as f64);
         self.step_seconds.observe(time.as_secs_f64());
+    }
+
+    /// Counts the time between two steps.
+    pub(super) fn between_steps(&self, time: Duration) {
+        self.between_steps_seconds.observe(time.as_secs_f64());
     }
 
     /// Counts a step that failed.
@@ -283,6 +293,7 @@ mod tests {
         metrics.started(Duration::ZERO, Some(3));
         metrics.token(true, Duration::from_millis(20));
         metrics.cache(800, 7);
+        metrics.between_steps(Duration::from_micros(15));
         let mut registry = Registry::default();
         metrics.register(registry.sub_registry_with_label(("model".into(), "mini".into())));
         let mut text = String::new();
@@ -296,6 +307,7 @@ mod tests {
             "jetmoe_engine_prefix_reused_tokens_total{model=\"mini\"} 3",
             "jetmoe_engine_time_to_first_token_seconds_count{model=\"mini\"} 1",
             "jetmoe_engine_prefix_memory_bytes{model=\"mini\"} 7",
+            "jetmoe_engine_between_steps_seconds_count{model=\"mini\"} 1",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }

@@ -39,6 +39,8 @@ pub(super) struct Worker {
     freed: Vec<u64>,
     /// Counts admissions and ends.
     clock: u64,
+    /// When the last step ended, if one of its jobs went on.
+    step_ended: Option<Instant>,
     prefixes: PrefixTree<SavedTokens>,
     /// Bytes of keys and values of a token.
     token_bytes: u64,
@@ -71,6 +73,7 @@ impl Worker {
             sequences: (0..count).map(|_| None).collect(),
             freed: vec![0; count],
             clock: 0,
+            step_ended: None,
             isolated: VecDeque::new(),
         };
         let builder = thread::Builder::new().name("jetmoe-engine".to_owned());
@@ -106,6 +109,7 @@ impl Worker {
         loop {
             let free = self.sequences.iter().filter(|sequence| sequence.is_none()).count();
             let is_running = free < self.sequences.len();
+            self.step_ended = self.step_ended.filter(|_| is_running);
             let work = self.shared.next_work(free, is_running);
             for pending in work.interrupted {
                 pending.end_interrupted(self.shared.metrics());

@@ -40,12 +40,18 @@ impl Worker {
             .collect();
         self.shared.outbox().flush();
         let (slots, start) = (&mut self.slots, Instant::now());
+        let last_ended = self.step_ended.take();
         let result = catch_unwind(AssertUnwindSafe(|| slots.step(&parts)));
         drop(guards);
         match result {
             Ok(Ok(output)) => {
-                let tokens = portions.iter().map(|portion| portion.tokens).sum();
-                self.metrics().step(portions.len(), tokens, start.elapsed());
+                let (ended, tokens) = (Instant::now(), portions.iter().map(|portion| portion.tokens).sum());
+                self.step_ended = Some(ended);
+                let metrics = self.metrics();
+                metrics.step(portions.len(), tokens, ended - start);
+                last_ended
+                    .into_iter()
+                    .for_each(|last| metrics.between_steps(start.saturating_duration_since(last)));
                 self.advance(&portions, &output)
             }
             // its sequences end before the next step
