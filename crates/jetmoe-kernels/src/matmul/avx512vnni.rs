@@ -51,7 +51,7 @@ impl Vnni for Avx512Vnni {
     type Floats = __m512;
 
     const LANES: usize = LANES;
-    const INTERLEAVED: usize = 4;
+    const INTERLEAVED: usize = 6;
 
     #[inline(always)]
     fn load(self, bytes: &[u8]) -> __m512i {

@@ -17,7 +17,7 @@ pub(super) trait Vnni: Copy {
 
     /// 32-bit lanes of a vector: rows of a panel that it holds one number of.
     const LANES: usize;
-    /// Rows whose sums are computed at the same time, 2 or 4.
+    /// Rows whose sums are computed at the same time, 2 or 6.
     const INTERLEAVED: usize;
 
     /// Loads four bytes for each lane.
@@ -149,7 +149,10 @@ fn multiply_many<
         // In memory: the sums of the rows need the registers.
         let block = (std::hint::black_box(&weights), &groups);
         let (products, x) = match V::INTERLEAVED {
-            4 => add_chunks::<V, VECTORS, 4, GROUPS, ZERO_POINTS>(v, block, x, products),
+            6 => {
+                let (products, x) = add_chunks::<V, VECTORS, 6, GROUPS, ZERO_POINTS>(v, block, x, products);
+                add_chunks::<V, VECTORS, 4, GROUPS, ZERO_POINTS>(v, block, x, products)
+            }
             _ => (products, x),
         };
         let (products, x) = add_chunks::<V, VECTORS, 2, GROUPS, ZERO_POINTS>(v, block, x, products);
