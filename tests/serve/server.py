@@ -22,7 +22,9 @@ class Server:
     of the server (`limits={"requests": 8}`). `experts` makes the models report the experts of every token.
     """
 
-    MODEL_KEYS = {"slots", "queue", "capacity", "prefill_chunk", "prefix_bytes", "backend", "preload", "verify_digests", "threads"}
+    MODEL_KEYS = {
+        "slots", "queue", "capacity", "prefill_chunk", "prefix_bytes", "backend", "preload", "private_copy", "verify_digests", "threads",
+    }
 
     def __init__(self, jetmoe, models, *, experts=False, ready=True, listen="127.0.0.1:0", **settings):
         self.jetmoe = Path(jetmoe).resolve()
