@@ -151,6 +151,20 @@ fn a_file_longer_than_the_positions_is_read_in_windows() {
 }
 
 #[test]
+fn an_option_of_routing_without_effect_is_refused() {
+    let context = context_with_artifact("jetmoe-mini");
+    for (options, name) in [
+        ("--window 20", "--window has no effect"),
+        ("--plot margin", "--plot has no effect"),
+        ("--plot load --format json", "--plot has no effect"),
+        ("--tokens --format html", "--tokens has no effect"),
+    ] {
+        let line = format!("jetmoe routing --model artifact {options} Amen");
+        assert!(context.run(&line).refused().contains(name), "{line}");
+    }
+}
+
+#[test]
 fn a_checkpoint_is_exported_and_observed_but_not_by_the_reference() {
     let context = context_with_artifact("jetmoe-mini");
     let output = context.run("jetmoe mask --model jetmoe-mini --format json --ids 1,5,9");

@@ -73,7 +73,7 @@ fn label_width(text: &str) -> i32 {
 }
 
 /// A place in pixels for the label of each point, and the side of the place that the text is on. No label covers a point or
-/// another label, as long as there is room near its point.
+/// another label, as long as there is space near its point.
 pub(crate) fn place_labels(
     points: &[(i32, i32)],
     texts: &[&str],

@@ -54,7 +54,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A copy does not fit on the disk.
-    #[error("{} has {available} bytes left, and a copy of the weights takes {needed}\n  choose another folder, or make room", folder.display())]
+    #[error("{} has {available} bytes left, and a copy of the weights takes {needed}\n  choose another folder, or free space", folder.display())]
     DiskSpace {
         /// The folder for the copy.
         folder: PathBuf,

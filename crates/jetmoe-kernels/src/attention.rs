@@ -86,7 +86,7 @@ struct Sequence {
 /// Computes attention and updates the cache: `[tokens, slots, kv_heads, channels]`. Padding gets zeros and is not cached.
 ///
 /// # Errors
-/// Mismatched sizes, or a cache without room for the tokens. The cache is then unchanged.
+/// Mismatched sizes, or a cache with too little capacity for the tokens. The cache is then unchanged.
 pub fn attention(
     context: ExecContext<'_>,
     inputs: &Attention<'_>,

@@ -85,14 +85,14 @@ pub enum Error {
         /// Tokens of the step.
         tokens: usize,
     },
-    /// A sequence with more tokens than its cache has room for.
+    /// A sequence with more tokens than its cache has capacity for.
     #[error("sequence {sequence} has {tokens} tokens, in a cache for {capacity}")]
     CacheFull {
         /// Which.
         sequence: usize,
         /// Cached and new tokens.
         tokens: usize,
-        /// Tokens that there is room for.
+        /// Tokens that it has capacity for.
         capacity: usize,
     },
     /// An unknown instruction set, or one that this processor does not support.

@@ -58,6 +58,7 @@ pub use jetmoe_artifact::{
     OptionalOutput, OutputName, OutputSpec, OverrideError, Precision, Profile, Scheme, Signature,
     StorageOverride, Task, TensorRecord, UnknownName, VerificationRecord, WeightFormat, WeightPlan,
 };
+pub use jetmoe_backend::contract::cache_bytes;
 pub use jetmoe_backend::{
     Backend, BoxError, CancellationGuard, CancellationToken, CudaOptions, DeadlineGuard, Device, DropGuard,
     Error as BackendError, ExecutionProvider, FormatError, GraphSession, GraphSource, KernelsError,

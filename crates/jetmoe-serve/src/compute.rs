@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use jetmoe_rt::CancellationToken;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -157,7 +156,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 fn deadline_exceeded() -> ApiError {
-    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "the time of the request has passed")
+    ApiError::deadline_exceeded("the time of the request has passed")
         .with_advice("send less in one request, or repeat it when the server is less busy")
 }
 

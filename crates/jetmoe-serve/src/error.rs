@@ -140,6 +140,11 @@ impl ApiError {
             .with_advice("the server's log has the cause; the request can be repeated")
     }
 
+    /// A request whose deadline has passed: status 504.
+    pub fn deadline_exceeded(message: &'static str) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
+    }
+
     /// A server that ends: status 503.
     pub fn shutting_down() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down")

@@ -296,13 +296,13 @@ impl Registry {
         }
         match used.saturating_add(needed) <= limit {
             true => Ok(()),
-            false => Err(no_room(needed, limit - used.min(limit))),
+            false => Err(too_little_memory(needed, limit - used.min(limit))),
         }
     }
 }
 
 /// The models in use leave too little memory. The same request can succeed later.
-fn no_room(needed: u64, available: u64) -> Error {
+fn too_little_memory(needed: u64, available: u64) -> Error {
     Error::Memory { backend: "the server", device: None, graph: "model".into(), needed, available }
 }
 
@@ -333,7 +333,9 @@ impl Entry {
         let written = written.unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH);
         let data = artifact.path(&graph.data).metadata().map_or(0, |metadata| metadata.len());
         let cache = match graph.task {
-            Task::CausalLm => config.cache_bytes(artifact.config()),
+            Task::CausalLm => {
+                config.cache_bytes(&artifact.signature(graph), artifact.config().max_position_embeddings)
+            }
             _ => 0,
         };
         Ok(Entry {

@@ -4,7 +4,7 @@
 //! * [`guard`] and [`constants`] refuse templates that the engine could not compile safely.
 //! * [`program`] replaces the engine's operators and calls by [`operations`], which charge a [`budget`].
 //! * [`values`] limits the depth of lists and objects.
-//! * The engine compiles and runs on a thread of its own, whose stack has room for what these limits leave.
+//! * The engine compiles and runs on a thread of its own, whose stack is large enough for what these limits leave.
 
 use std::collections::BTreeMap;
 use std::thread;

@@ -26,6 +26,9 @@ const MAX_UNIGRAM_BYTES: usize = 8 << 20;
 /// Characters of a word that the model WordPiece searches for tokens, which takes time in proportion to their square.
 const MAX_WORD_CHARACTERS: u64 = 1000;
 
+/// Bytes of what BPE and WordPiece add to the parts of a word. A part that is no token becomes a token for each of its bytes.
+const MAX_AFFIX_BYTES: usize = 64;
+
 /// What is wrong, and under which key.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -175,6 +178,13 @@ fn model_ids(model: &Value) -> Result<Ids, Problem> {
             }
         }
         _ => {}
+    }
+    for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        let bytes = model[key].as_str().map_or(0, str::len);
+        if bytes > MAX_AFFIX_BYTES {
+            let text = format!("found {bytes} bytes, expected at most {MAX_AFFIX_BYTES}");
+            return Err(Problem::new(format!("model.{key}"), text));
+        }
     }
     check_merges(model, longest)?;
     match model["max_input_chars_per_word"].as_u64() {

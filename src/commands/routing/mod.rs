@@ -52,9 +52,9 @@ pub(crate) struct Routing {
     layers: Vec<usize>,
     #[command(flatten)]
     picture: PictureArguments,
-    /// What --format svg and --format png draw.
-    #[arg(long, default_value = "load")]
-    plot: Plot,
+    /// What --format svg and --format png draw [default: load]
+    #[arg(long)]
+    plot: Option<Plot>,
     /// How to show the routing.
     #[arg(long, default_value = "table")]
     format: Format,
@@ -106,6 +106,7 @@ impl Routing {
         let observation = &self.observation;
         let input = observation.read_input()?;
         let other_input = self.other_input()?;
+        self.refuse_options_without_effect([&input].into_iter().chain(&other_input))?;
         let model = observation.load(&observation.model, ObservedValue::Routing)?;
         if let Some(layer) = self.layers.iter().find(|layer| **layer >= model.config().num_hidden_layers) {
             let layers = model.config().num_hidden_layers;
@@ -132,7 +133,7 @@ impl Routing {
             Format::Html => self.picture.write(self.page(&result)?.as_bytes(), "html")?,
             Format::Svg => {
                 let (routing, window) = (result.single("svg")?, self.picture.window());
-                let svg = match self.plot {
+                let svg = match self.plot.unwrap_or(Plot::Load) {
                     Plot::Load => load_svg(routing)?,
                     Plot::Margin => margin_svg(routing, window)?,
                 };
@@ -140,7 +141,7 @@ impl Routing {
             }
             Format::Png => {
                 let (routing, window) = (result.single("png")?, self.picture.window());
-                let png = match self.plot {
+                let png = match self.plot.unwrap_or(Plot::Load) {
                     Plot::Load => load_png(routing)?,
                     Plot::Margin => margin_png(routing, window)?,
                 };
@@ -148,6 +149,26 @@ impl Routing {
             }
         }
         Ok(ExitStatus::Success)
+    }
+
+    fn refuse_options_without_effect<'a>(
+        &self,
+        mut inputs: impl Iterator<Item = &'a Input>,
+    ) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.window.is_none() || inputs.any(|input| matches!(input, Input::LongText(_))),
+            "--window has no effect on texts and ids of the command line, which are read at once\n  write the text into a file for --file, or \
+             leave --window out"
+        );
+        anyhow::ensure!(
+            self.plot.is_none() || matches!(self.format, Format::Svg | Format::Png),
+            "--plot has no effect without a picture\n  add --format svg or --format png, or leave --plot out"
+        );
+        anyhow::ensure!(
+            !self.tokens || self.format == Format::Table,
+            "--tokens has no effect without the tables\n  leave --tokens out: the page and the JSON have the experts of every token"
+        );
+        Ok(())
     }
 
     /// The page to explore a routing, or two.

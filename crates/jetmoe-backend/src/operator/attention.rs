@@ -87,7 +87,7 @@ impl AttentionStep<'_> {
     /// Computes the result, row-major, and updates the cache.
     ///
     /// # Errors
-    /// [`Error::Operator`] and [`Error::Kernels`] for a cache of other sizes, without room for the tokens, or a result of another
+    /// [`Error::Operator`] and [`Error::Kernels`] for a cache of other sizes, without capacity for the tokens, or a result of another
     /// size. The cache is then unchanged.
     pub fn compute(
         &self,

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use jetmoe_rt::{Device, LoadOptions, ObservedValue, Precision, Profile, ProviderOption, backend};
+use jetmoe_rt::{
+    Device, LoadOptions, ObservedValue, Precision, Profile, ProviderOption, Signature, backend, cache_bytes,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ConfigError, check};
@@ -192,12 +194,10 @@ impl ModelConfig {
         self.profile.as_ref().map(|profile| profile.0)
     }
 
-    /// Bytes of the full cache of every slot in float32, and of the kept prefixes.
-    pub(crate) fn cache_bytes(&self, model: &jetmoe_rt::ModelConfig) -> u64 {
-        let positions = self.capacity.unwrap_or(usize::MAX).min(model.max_position_embeddings);
-        let row = 2 * model.num_key_value_heads * model.kv_channels * size_of::<f32>();
-        let bytes = [row, model.num_hidden_layers, positions, self.slots].map(|factor| factor as u64);
-        bytes.into_iter().fold(1, u64::saturating_mul).saturating_add(self.prefix_bytes)
+    /// Bytes of the full cache of every slot, and of the kept prefixes, for a graph whose positions are limited.
+    pub(crate) fn cache_bytes(&self, graph: &Signature, max_positions: usize) -> u64 {
+        let slot = cache_bytes(graph, self.capacity.unwrap_or(max_positions).min(max_positions));
+        (self.slots as u64).saturating_mul(slot).saturating_add(self.prefix_bytes)
     }
 
     /// Sizes of the engine.

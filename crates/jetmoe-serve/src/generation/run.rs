@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use axum::http::StatusCode;
 use jetmoe_rt::{FinishReason, TokenEvent};
 
 use crate::engine::{Job, JobEvent, JobStream, PromptScores, TokenExperts};
@@ -177,10 +176,6 @@ impl Generation {
 }
 
 fn deadline() -> ApiError {
-    ApiError::new(
-        StatusCode::GATEWAY_TIMEOUT,
-        "deadline_exceeded",
-        "the time of the request was over in the queue",
-    )
-    .with_advice("repeat the request later, or raise limits.request_seconds of the server")
+    ApiError::deadline_exceeded("the time of the request was over in the queue")
+        .with_advice("repeat the request later, or raise limits.request_seconds of the server")
 }

@@ -60,6 +60,16 @@ fn a_merge_can_be_the_text_of_a_token() {
 }
 
 #[test]
+fn what_is_added_to_words_has_a_limit() {
+    for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        let model = |bytes: usize| json!({ "model": { key: "#".repeat(bytes) } });
+        assert_eq!(check(&model(MAX_AFFIX_BYTES)), Ok(()));
+        let expected = format!("model.{key}: found 65 bytes, expected at most 64");
+        assert_eq!(problem(&model(MAX_AFFIX_BYTES + 1)), expected);
+    }
+}
+
+#[test]
 fn words_have_a_limit() {
     let model = |limit: u64| json!({ "model": { "max_input_chars_per_word": limit } });
     assert_eq!(check(&model(MAX_WORD_CHARACTERS)), Ok(()));

@@ -126,7 +126,7 @@ fn a_full_queue_refuses_with_advice() {
     let refusal = engine.submit(Job::new([52], at_most(1))).unwrap_err();
     let Refusal::QueueFull { queued: 1, retry_after } = refusal else { panic!("{refusal}") };
     assert!(retry_after >= Duration::from_secs(1));
-    // a client that leaves makes room at once
+    // a client that leaves frees its slot at once
     drop(waiting);
     let waiting = engine.submit(Job::new([53], at_most(1))).unwrap();
     model.gate.open();

@@ -14,7 +14,7 @@ use self::input::{Inputs, Texts};
 pub(super) use self::run::{RunOptions, classify};
 use super::ErrorResponses;
 use super::encoded::EncodedJson;
-use super::inputs::check_count;
+use super::inputs::{InputUsage, check_count};
 use crate::compute::Ends;
 use crate::error::{ApiError, ApiResult};
 use crate::json::JsonBody;
@@ -76,7 +76,7 @@ struct ClassList {
     /// The model that computed them.
     model: String,
     data: Vec<ClassObject>,
-    usage: ClassUsage,
+    usage: InputUsage,
 }
 
 /// The classes of an input.
@@ -89,15 +89,6 @@ struct ClassObject {
     /// Scores of all classes, in the order of the model's configuration.
     probs: Vec<f32>,
     num_classes: usize,
-}
-
-/// Tokens of a request.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ClassUsage {
-    /// Tokens of all inputs, special tokens included.
-    pub(super) prompt_tokens: usize,
-    /// As many.
-    pub(super) total_tokens: usize,
 }
 
 /// The body of a response, in the form of the request.
@@ -216,15 +207,7 @@ impl ClassList {
             created: crate::registry::now(),
             model,
             data: data.collect(),
-            usage: ClassUsage::of(classes),
+            usage: InputUsage::of(classes.iter().map(|class| class.tokens)),
         }
-    }
-}
-
-impl ClassUsage {
-    /// Tokens that were read.
-    pub(super) fn of(classes: &[Classification]) -> Self {
-        let tokens = classes.iter().map(|class| class.tokens).sum();
-        ClassUsage { prompt_tokens: tokens, total_tokens: tokens }
     }
 }

@@ -18,7 +18,7 @@ use self::input::Inputs;
 use self::pooling::{Normalization, Pooling};
 use super::ErrorResponses;
 use super::encoded::EncodedJson;
-use super::inputs::check_count;
+use super::inputs::{InputUsage, check_count};
 use crate::compute::Ends;
 use crate::error::{ApiError, ApiResult};
 use crate::json::JsonBody;
@@ -70,7 +70,7 @@ struct EmbeddingResponse {
     data: Vec<EmbeddingObject>,
     /// The model that computed them.
     model: String,
-    usage: EmbeddingUsage,
+    usage: InputUsage,
 }
 
 /// The embedding of an input.
@@ -90,15 +90,6 @@ enum EmbeddingValue {
     Vector(Vec<f32>),
     Vectors(Vec<Vec<f32>>),
     Base64(String),
-}
-
-/// Tokens of a request.
-#[derive(Debug, Serialize, ToSchema)]
-struct EmbeddingUsage {
-    /// Tokens of all inputs, special tokens included.
-    prompt_tokens: usize,
-    /// As many.
-    total_tokens: usize,
 }
 
 /// Embeds texts.
@@ -155,18 +146,13 @@ fn check_dimensions(request: &EmbeddingRequest, config: &ModelConfig) -> ApiResu
 
 impl EmbeddingResponse {
     fn new(model: String, embeddings: Vec<Embedding>, pooling: Pooling, format: EncodingFormat) -> Self {
-        let tokens = embeddings.iter().map(|embedding| embedding.tokens).sum();
+        let usage = InputUsage::of(embeddings.iter().map(|embedding| embedding.tokens));
         let data = embeddings.into_iter().enumerate().map(|(index, embedding)| EmbeddingObject {
             object: "embedding",
             index,
             embedding: EmbeddingValue::new(embedding.vectors, pooling, format),
         });
-        EmbeddingResponse {
-            object: "list",
-            data: data.collect(),
-            model,
-            usage: EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens },
-        }
+        EmbeddingResponse { object: "list", data: data.collect(), model, usage }
     }
 }
 

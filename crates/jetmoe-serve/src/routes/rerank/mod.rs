@@ -12,9 +12,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::ErrorResponses;
-use super::classify::{ClassUsage, RunOptions, classify, refuse_direction};
+use super::classify::{RunOptions, classify, refuse_direction};
 use super::encoded::EncodedJson;
-use super::inputs::check_count;
+use super::inputs::{InputUsage, check_count};
 use crate::compute::Ends;
 use crate::error::{ApiError, ApiResult};
 use crate::json::JsonBody;
@@ -107,7 +107,7 @@ struct RerankList {
     model: String,
     /// The most relevant document first; in the order of the request if scores are equal.
     results: Vec<RankedDocument>,
-    usage: ClassUsage,
+    usage: InputUsage,
 }
 
 /// A ranked document.
@@ -182,7 +182,11 @@ async fn create(
         let classes = classes.map_err(|error| ApiError::from(error).or_param(candidates.field()))?;
         owned.computations().count_tokens(classes.iter().map(|found| found.tokens).sum());
         let scores: Vec<f32> = classes.iter().map(|found| relevance(found, class, measure)).collect();
-        EncodedJson::new(&candidates.response(name, &scores, ClassUsage::of(&classes)))
+        EncodedJson::new(&candidates.response(
+            name,
+            &scores,
+            InputUsage::of(classes.iter().map(|class| class.tokens)),
+        ))
     };
     lease.computations().run(ends, work).await
 }
@@ -263,7 +267,7 @@ impl Candidates {
     }
 
     /// The candidates by their scores.
-    fn response(mut self, model: String, scores: &[f32], usage: ClassUsage) -> RerankResponse {
+    fn response(mut self, model: String, scores: &[f32], usage: InputUsage) -> RerankResponse {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|left, right| scores[*right].total_cmp(&scores[*left]));
         order.truncate(self.top_n);

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use axum::http::StatusCode;
 use jetmoe_rt::{Error, FinishReason};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -137,7 +136,7 @@ fn end_reason(reason: FinishReason) -> ApiResult<EndReason> {
 }
 
 fn deadline_exceeded() -> ApiError {
-    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "the time of the request has passed")
+    ApiError::deadline_exceeded("the time of the request has passed")
         .with_advice("generate fewer tokens, or repeat the request when the server is less busy")
 }
 
