@@ -333,9 +333,7 @@ impl Entry {
         let written = written.unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH);
         let data = artifact.path(&graph.data).metadata().map_or(0, |metadata| metadata.len());
         let cache = match graph.task {
-            Task::CausalLm => {
-                config.cache_bytes(&artifact.signature(graph), artifact.config().max_position_embeddings)
-            }
+            Task::CausalLm => config.cache_bytes(&artifact.signature(graph), artifact.config()),
             _ => 0,
         };
         Ok(Entry {

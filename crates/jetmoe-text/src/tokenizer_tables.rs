@@ -25,7 +25,6 @@ const MAX_TOKEN_BYTES: usize = 1024;
 const MAX_UNIGRAM_BYTES: usize = 8 << 20;
 /// Characters of a word that the model WordPiece searches for tokens, which takes time in proportion to their square.
 const MAX_WORD_CHARACTERS: u64 = 1000;
-
 /// Bytes of what BPE and WordPiece add to the parts of a word. A part that is no token becomes a token for each of its bytes.
 const MAX_AFFIX_BYTES: usize = 64;
 

@@ -121,6 +121,7 @@ impl Routing {
         } else {
             Observed::Routing(first)
         };
+        let plot = self.plot.unwrap_or(Plot::Load);
         match self.format {
             Format::Table => {
                 let text = without_padding(&table::text(&result, self.tokens.then_some(&self.layers)));
@@ -133,7 +134,7 @@ impl Routing {
             Format::Html => self.picture.write(self.page(&result)?.as_bytes(), "html")?,
             Format::Svg => {
                 let (routing, window) = (result.single("svg")?, self.picture.window());
-                let svg = match self.plot.unwrap_or(Plot::Load) {
+                let svg = match plot {
                     Plot::Load => load_svg(routing)?,
                     Plot::Margin => margin_svg(routing, window)?,
                 };
@@ -141,7 +142,7 @@ impl Routing {
             }
             Format::Png => {
                 let (routing, window) = (result.single("png")?, self.picture.window());
-                let png = match self.plot.unwrap_or(Plot::Load) {
+                let png = match plot {
                     Plot::Load => load_png(routing)?,
                     Plot::Margin => margin_png(routing, window)?,
                 };

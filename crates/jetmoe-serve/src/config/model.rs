@@ -194,9 +194,9 @@ impl ModelConfig {
         self.profile.as_ref().map(|profile| profile.0)
     }
 
-    /// Bytes of the full cache of every slot, and of the kept prefixes, for a graph whose positions are limited.
-    pub(crate) fn cache_bytes(&self, graph: &Signature, max_positions: usize) -> u64 {
-        let slot = cache_bytes(graph, self.capacity.unwrap_or(max_positions).min(max_positions));
+    /// Bytes of the full cache of every slot, and of the kept prefixes, for a graph of a model.
+    pub(crate) fn cache_bytes(&self, graph: &Signature, model: &jetmoe_rt::ModelConfig) -> u64 {
+        let slot = cache_bytes(graph, self.engine_options().capacity_of(model));
         (self.slots as u64).saturating_mul(slot).saturating_add(self.prefix_bytes)
     }
 

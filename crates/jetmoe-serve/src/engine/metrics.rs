@@ -117,25 +117,31 @@ impl EngineMetrics {
         registry.register("requests", "Jobs that ended, by how they did", self.outcomes.clone());
         registry.register("requests_waiting", "Jobs that wait for a slot", self.waiting.clone());
         registry.register("requests_running", "Jobs that have a slot", self.running.clone());
-        let mut histogram = |name: &str, help: &str, histogram: &Histogram| {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-        };
-        histogram("queue", "Time of a job in the queue", &self.queue_seconds);
-        histogram(
+        register_seconds(registry, "queue", "Time of a job in the queue", &self.queue_seconds);
+        register_seconds(
+            registry,
             "time_to_first_token",
             "Time from the arrival of a job to its first token",
             &self.first_token_seconds,
         );
-        histogram("inter_token", "Time between two tokens of a job", &self.inter_token_seconds);
-        histogram("request", "Time from the arrival of a job to its end", &self.request_seconds);
+        register_seconds(
+            registry,
+            "inter_token",
+            "Time between two tokens of a job",
+            &self.inter_token_seconds,
+        );
+        register_seconds(
+            registry,
+            "request",
+            "Time from the arrival of a job to its end",
+            &self.request_seconds,
+        );
     }
 
     fn register_steps(&self, registry: &mut Registry) {
-        let mut histogram = |name: &str, help: &str, histogram: &Histogram| {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-        };
-        histogram("step", "Time of a step in the model", &self.step_seconds);
-        histogram(
+        register_seconds(registry, "step", "Time of a step in the model", &self.step_seconds);
+        register_seconds(
+            registry,
             "between_steps",
             "Time from a step to the next one of jobs that go on",
             &self.between_steps_seconds,
@@ -273,6 +279,11 @@ impl ExpertCounters {
             }
         }
     }
+}
+
+/// Registers a histogram of times.
+fn register_seconds(registry: &mut Registry, name: &str, help: &str, histogram: &Histogram) {
+    registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
 }
 
 fn set(gauge: &Gauge, value: u64) {

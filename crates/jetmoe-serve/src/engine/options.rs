@@ -129,7 +129,7 @@ impl EngineOptions {
     }
 
     /// Most tokens of a sequence of a model.
-    pub(super) fn capacity_of(&self, config: &ModelConfig) -> usize {
+    pub(crate) fn capacity_of(&self, config: &ModelConfig) -> usize {
         let positions = config.max_position_embeddings;
         self.capacity.map_or(positions, |capacity| capacity.min(positions))
     }

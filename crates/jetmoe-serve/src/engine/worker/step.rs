@@ -49,9 +49,9 @@ impl Worker {
                 self.step_ended = Some(ended);
                 let metrics = self.metrics();
                 metrics.step(portions.len(), tokens, ended - start);
-                last_ended
-                    .into_iter()
-                    .for_each(|last| metrics.between_steps(start.saturating_duration_since(last)));
+                if let Some(last_ended) = last_ended {
+                    metrics.between_steps(start.saturating_duration_since(last_ended));
+                }
                 self.advance(&portions, &output)
             }
             // its sequences end before the next step
@@ -118,9 +118,9 @@ impl Worker {
 
     /// Takes the results of a step.
     fn advance(&mut self, portions: &[Portion], output: &SlotsOutput) -> Result<(), Error> {
-        let results: Vec<_> = (portions.iter().enumerate())
-            .map(|(part, portion)| (portion.slot, self.advance_one(*portion, output, part)))
-            .collect();
+        let parts = portions.iter().enumerate();
+        let results: Vec<_> =
+            parts.map(|(part, portion)| (portion.slot, self.advance_one(*portion, output, part))).collect();
         // before tokens are kept, which takes longer
         self.shared.outbox().flush();
         let mut failed = Vec::new();
